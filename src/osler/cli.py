@@ -1,0 +1,362 @@
+"""The command line: `osler VERB [RECIPE] [--section.key=value ...]`. Each verb loads what it needs and calls one function.
+
+Exit codes: 0 done, 1 a gate said no, 2 the user's mistake in one line, anything else is a bug of Osler's with its traceback.
+With `--json` the last line of standard output is one JSON object and everything a person reads goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from osler import __version__
+from osler.config import load_config, packaged_recipes
+from osler.errors import OslerError
+
+if TYPE_CHECKING:
+    from osler.config import Config
+
+Verb = Callable[[argparse.Namespace], Mapping[str, Any]]
+
+EPILOG = """\
+Any value of a recipe can be set on the command line: --policy.path Qwen/Qwen2-VL-2B-Instruct, --data.train.limit=600.
+Models trained with Osler are research tools, not for clinical use.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    own, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(own)
+    options.overrides = overrides
+    out = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
+    try:
+        with out:
+            result = options.run(options)
+    except OslerError as error:
+        print(f"osler: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("osler: interrupted; the same command continues where it stopped", file=sys.stderr)  # noqa: T201
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if options.json:
+        print(json.dumps(result, default=str))  # noqa: T201
+    return int(result.get("exit_code", 0))
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate `--section.key value` and `--section.key=value` from the verb's own arguments, in any order."""
+    own: list[str] = []
+    overrides: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, _ = argument.partition("=")
+        if not (name.startswith("--") and "." in name):
+            own.append(argument)
+            continue
+        overrides.append(argument)
+        if not equals and (value := next(remaining, None)) is not None:
+            overrides.append(value)
+    return own, overrides
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="osler",
+        description="Train compact vision-language models to reason about medical images, and measure whether they looked.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"osler {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    add_verb(
+        verbs,
+        "demo",
+        run_demo,
+        "both papers' protocol in minutes on a laptop",
+        """Train the packaged tiny policy on MRI phantom questions and test it on MRI, CT and X-ray: zero-shot, SFT and GRPO; Think, No-Think,
+Think-After. Ends with a table, a training curve and an HTML report. No download, no account, no GPU.""",
+        ["osler demo", "osler demo --seed 1 --out runs/demo-1"],
+        lambda p: (
+            p.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)"),
+            p.add_argument("--seed", type=int, default=None, help="seed of data, sampling and training"),
+            p.add_argument("--fresh", action="store_true", help="start over instead of continuing the run in --out"),
+        ),
+    )
+    add_data_verbs(verbs)
+    for name, run, summary, example in (
+        ("train", run_train, "train a policy with GRPO", "osler train medvlm_r1 --policy.path Qwen/Qwen2-VL-2B-Instruct --data.root DIR"),
+        ("sft", run_sft, "fine-tune a policy on reference answers, at GRPO's budget", "osler sft slake --data.root DIR"),
+    ):
+        add_verb(
+            verbs,
+            name,
+            run,
+            summary,
+            f"{summary.capitalize()}. A run that was killed continues from its last checkpoint when the same command is given again.",
+            [example, f"osler {name} demo --dry-run"],
+            lambda p: (add_recipe(p), add_run_options(p)),
+        )
+    add_verb(
+        verbs,
+        "eval",
+        run_eval,
+        "test a policy on any reader, greedily",
+        "Answer the test questions of a recipe and grade every answer. Writes RUN/records/LABEL.jsonl; a killed run continues.",
+        ["osler eval demo --policy runs/demo/grpo-think", "osler eval slake --data.root DIR --policy osler-tiny --label zero_shot"],
+        lambda p: (
+            add_recipe(p),
+            p.add_argument("--policy", default=None, help="packaged name, run, local folder or hub id (default: the recipe's)"),
+            p.add_argument("--label", default="eval", help="name of the records file and of the row in reports (default: %(default)s)"),
+            add_run_options(p),
+        ),
+    )
+    add_verb(
+        verbs,
+        "report",
+        run_report,
+        "one self-contained HTML file about runs",
+        "Tables with intervals, training curves, and example cases with image, reasoning and verdict.",
+        ["osler report runs/demo --out demo.html"],
+        lambda p: (
+            p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or a folder that holds runs"),
+            p.add_argument("--out", type=Path, default=Path("report.html"), help="the HTML file (default: %(default)s)"),
+        ),
+    )
+    return parser
+
+
+def add_data_verbs(verbs: Any) -> None:
+    """`osler data check|view|phantom|tiny|convert`."""
+    data = verbs.add_parser("data", help="check, look at, make and convert data").add_subparsers(
+        dest="data_verb", required=True, metavar="VERB"
+    )
+    add_verb(
+        data,
+        "check",
+        run_data_check,
+        "count the questions of a reader, and say which rows it refused and why",
+        "Read annotation files whole, count questions per modality and question type, list known traps and refused rows, and open the images.",
+        [
+            "osler data check --data.reader=slake --data.root=DIR",
+            "osler data check --data.reader=med_r1 --data.root=DIR --data.axis=modality",
+        ],
+        lambda p: (
+            add_recipe(p, optional=True),
+            p.add_argument(
+                "--images", choices=("none", "sample", "all"), default="sample", help="how many images to open (default: %(default)s)"
+            ),
+        ),
+    )
+    add_verb(
+        data,
+        "view",
+        run_data_view,
+        "an HTML page of questions with their images",
+        "Show a seeded sample of questions: image, question, choices, target.",
+        ["osler data view --data.reader=phantom --out view.html"],
+        lambda p: (
+            add_recipe(p, optional=True),
+            p.add_argument("--out", type=Path, default=Path("view.html"), help="the HTML file (default: %(default)s)"),
+            p.add_argument("--count", type=int, default=24, help="number of questions (default: %(default)s)"),
+        ),
+    )
+    add_verb(
+        data,
+        "phantom",
+        run_data_phantom,
+        "draw phantom images and questions in Med-R1's layout",
+        "Write images, split files of both axes and a contact sheet. The same seed gives the same bytes.",
+        ["osler data phantom --out phantom --train 2000 --test 500"],
+        lambda p: (
+            p.add_argument("--out", type=Path, required=True, help="output folder"),
+            p.add_argument("--train", type=int, default=600, help="training questions of each modality (default: %(default)s)"),
+            p.add_argument("--test", type=int, default=300, help="test questions of each modality (default: %(default)s)"),
+            p.add_argument("--seed", type=int, default=0),
+            p.add_argument("--size", type=int, default=112, help="image size in pixels (default: %(default)s)"),
+            p.add_argument("--contrast", type=float, default=1.0, help="lesion contrast (default: %(default)s)"),
+            p.add_argument("--noise", type=float, default=1.0, help="acquisition noise (default: %(default)s)"),
+            p.add_argument("--lesion-size", type=float, default=1.0, help="lesion radius (default: %(default)s)"),
+        ),
+    )
+    add_verb(
+        data,
+        "tiny",
+        run_data_tiny,
+        "rebuild the packaged tiny policy from nothing",
+        "Train osler-tiny from random weights on phantoms, with a fixed seed. Takes more than an hour on a laptop.",
+        ["osler data tiny --out my-tiny --seed 1"],
+        lambda p: (
+            p.add_argument("--out", type=Path, required=True, help="output folder"),
+            p.add_argument("--seed", type=int, default=0),
+        ),
+    )
+    add_verb(
+        data,
+        "convert",
+        run_data_convert,
+        "write any reader's questions as JSON lines",
+        "One JSON object a line, in the layout that the jsonl reader takes.",
+        ["osler data convert --data.reader=vqa_rad --data.root=DIR --out vqa_rad.jsonl"],
+        lambda p: (add_recipe(p, optional=True), p.add_argument("--out", type=Path, required=True, help="the JSONL file")),
+    )
+
+
+def add_verb(
+    verbs: Any, name: str, run: Verb, summary: str, description: str, examples: Sequence[str], add_arguments: Callable[[Any], object]
+) -> None:
+    """One verb with its help, its examples, `--json` and its own arguments."""
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog="examples:\n  " + "\n  ".join(examples) + "\n\n" + EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="end standard output with one JSON object")
+    parser.set_defaults(run=run)
+
+
+def add_recipe(parser: Any, *, optional: bool = False) -> None:
+    """The RECIPE argument."""
+    known = ", ".join(sorted(path.stem for path in packaged_recipes().glob("*.toml")))
+    parser.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=f"a TOML file, or one of {known}")
+
+
+def add_run_options(parser: Any) -> None:
+    """Where a run goes, and how it starts."""
+    parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/<name of the recipe>-<verb>)")
+    parser.add_argument("--seed", type=int, default=None, help="the recipe's seed")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of continuing the run in --out")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe, the counts and one prompt; then stop")
+
+
+def resolve(options: argparse.Namespace) -> Config:
+    """The recipe of a verb with its overrides."""
+    seed = [f"--seed={options.seed}"] if getattr(options, "seed", None) is not None else []
+    return load_config(options.recipe, [*options.overrides, *seed])
+
+
+def run_folder(options: argparse.Namespace, config: Config) -> Path:
+    """Where a verb writes."""
+    return options.out or Path("runs") / f"{config.name}-{options.verb}"
+
+
+def run_demo(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler demo`."""
+    from osler.demo import run
+
+    options.recipe = "demo"
+    return run(resolve(options), options.out, fresh=options.fresh)
+
+
+def run_train(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler train`."""
+    config = resolve(options)
+    if options.dry_run:
+        return describe(config)
+    from osler.train import train
+
+    run = train(config, run_folder(options, config), fresh=options.fresh)
+    return {"run": run.root, "policy": run.policy}
+
+
+def run_sft(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler sft`."""
+    config = resolve(options)
+    if options.dry_run:
+        return describe(config)
+    from osler.sft import train_sft
+
+    run = train_sft(config, run_folder(options, config), fresh=options.fresh)
+    return {"run": run.root, "policy": run.policy}
+
+
+def run_eval(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler eval`."""
+    config = resolve(options)
+    if options.dry_run:
+        return describe(config)
+    from osler.evaluate import run_evaluation
+
+    return run_evaluation(config, run_folder(options, config), policy=options.policy, label=options.label, fresh=options.fresh)
+
+
+def describe(config: Config) -> Mapping[str, Any]:
+    """`--dry-run`."""
+    from osler.training import describe as describe_config
+
+    print(describe_config(config))  # noqa: T201
+    return config.model_dump(mode="json")
+
+
+def run_report(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler report`."""
+    from osler.report import write_report
+
+    write_report(options.runs, options.out)
+    print(f"report: {options.out}")  # noqa: T201
+    return {"report": options.out}
+
+
+def run_data_check(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler data check`."""
+    from osler.data import check
+
+    report = check(resolve(options).data, images=options.images)
+    print(report.render())  # noqa: T201
+    return report.to_json()
+
+
+def run_data_view(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler data view`."""
+    from osler.data import view
+
+    return {"view": view(resolve(options).data, options.out, count=options.count)}
+
+
+def run_data_phantom(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler data phantom`."""
+    from osler.data import write_phantom
+
+    return write_phantom(
+        options.out,
+        num_train=options.train,
+        num_test=options.test,
+        seed=options.seed,
+        size=options.size,
+        contrast=options.contrast,
+        noise=options.noise,
+        lesion_size=options.lesion_size,
+    )
+
+
+def run_data_tiny(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler data tiny`."""
+    from osler.tiny.recipe import build
+
+    build(options.out, seed=options.seed)
+    return {"policy": options.out}
+
+
+def run_data_convert(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler data convert`."""
+    from osler.data import convert
+
+    return {"rows": convert(resolve(options).data, options.out), "out": options.out}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""The processor of a policy: tokenizer, image processor and chat template, with or without torchvision.
+
+Transformers' Qwen-VL processors insist on a video processor, and that on torchvision, which has no CPU build on every platform.
+Osler reads still images only, so without torchvision `load_processor` builds the same processor class without its video part.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from osler.errors import PolicyError
+
+
+def image_only_processor(processor_class: type[Any], image_processor: Any, tokenizer: Any) -> Any:
+    """A processor of `processor_class` without a video processor; it keeps the class's name, so that a folder saved from it is ordinary."""
+    from transformers import ProcessorMixin
+
+    class ImageOnly(processor_class):  # type: ignore[misc]
+        # Transformers reads the sub-processors off this signature.
+        def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> None:
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    ImageOnly.__name__ = ImageOnly.__qualname__ = processor_class.__name__
+    return ImageOnly(image_processor, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def load_processor(path: str | Path, processor_class: type[Any], **options: Any) -> Any:
+    """The processor of a local folder or hub id. `options` go to the image processor, e.g. `max_pixels`.
+
+    Raises PolicyError when the folder holds no usable processor files.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+    try:
+        if importlib.util.find_spec("torchvision") is not None:
+            return AutoProcessor.from_pretrained(path, trust_remote_code=False, **options)
+        image_processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise PolicyError(f"no processor at {path}: {error}; the folder needs tokenizer.json and preprocessor_config.json") from error
+    return image_only_processor(processor_class, image_processor, tokenizer)

@@ -1,0 +1,75 @@
+"""Annotation files, read whole within bounds. Everything wrong with one is a DataError that names the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from osler.errors import DataError
+
+MAX_FILE_BYTES: Final = 512 * 1024**2
+MAX_LINE_BYTES: Final = 16 * 1024**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row of a JSON Lines file: its value, or what is wrong with it."""
+
+    number: int  # from 1
+    value: Any = None
+    fault: str | None = None
+
+
+def load_rows(path: Path) -> list[Any]:
+    """The rows of a JSON file that holds one list. Raises DataError for anything else."""
+    value = _parse(_read_bytes(path), path)
+    if not isinstance(value, list):
+        raise DataError(f"{path} holds {_describe(value)}, not a list of rows: check that it is the annotation file")
+    return value
+
+
+def load_lines(path: Path) -> Iterator[Line]:
+    """The rows of a JSON Lines file; blank lines are skipped, and a bad line is handed on with its fault."""
+    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        if len(line) > MAX_LINE_BYTES:
+            yield Line(number=number, fault=f"the line has {len(line):,} bytes, more than {MAX_LINE_BYTES:,}")
+            continue
+        try:
+            value = _parse(line, path)
+        except DataError as error:
+            yield Line(number=number, fault=str(error).removeprefix(f"{path} "))
+        else:
+            yield Line(number=number, value=value)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise DataError(f"{path} does not exist: check the data root" if not path.exists() else f"{path} is not a file: name the annotation file")
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise DataError(f"{path} has {size:,} bytes, more than {MAX_FILE_BYTES:,}: split it into several files")
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+
+
+def _parse(data: bytes, path: Path) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except RecursionError as error:
+        raise DataError(f"{path} is nested too deeply: check that it is the annotation file") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON ({error.msg}, line {error.lineno} column {error.colno}): mend it or fetch it again") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise DataError(f"{path} holds a number that is too long: mend it or fetch it again") from error
+
+
+def _describe(value: Any) -> str:
+    return {dict: "an object", str: "text", type(None): "null"}.get(type(value), "a single value")

@@ -1,0 +1,164 @@
+"""Question and option text as datasets write it: mojibake, numbers, inline options, answer tags.
+
+Text is handed on as it was written; only what is certainly an artefact is mended, and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from osler.errors import DataError
+from osler.readers.base import format_number
+from osler.types import LETTERS
+
+_TELLTALE: Final = re.compile("[ÃÂâ\u0080-\u009f\ufffd]")  # what UTF-8 looks like when it was read as Latin-1 or Windows-1252
+_LOST: Final = re.compile("[\u0080-\u009f\ufffd]")  # has no place in text, whatever the language
+
+_ANSWER_TAG: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_LETTER: Final = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+_LINE_OPTION: Final = re.compile(r"^[ \t]*(?:\(([A-Z])\)|([A-Z])[).:])[ \t]*(?=\S)", re.MULTILINE)
+_INLINE_START: Final = re.compile(r"(?:(?<=\s)|^)A\)")
+_INLINE_NEXT: Final = re.compile(r",\s*([B-Z])\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question and its options, taken apart."""
+
+    question: str
+    choices: tuple[str, ...]
+
+
+def repair_mojibake(text: str, notes: Counter[str]) -> str:
+    """`text` with UTF-8 that was read as Latin-1 or Windows-1252 read right: "40Â°" -> "40°".
+
+    Only where the whole text goes through the round trip and nothing suspicious is left; otherwise it stays as it is. Both are counted.
+    """
+    if text.isascii() or not _TELLTALE.search(text):
+        return text
+    for codec in ("latin-1", "cp1252"):
+        try:
+            repaired = text.encode(codec).decode("utf-8")
+        except UnicodeError:
+            continue
+        if not _TELLTALE.search(repaired):
+            notes["mojibake repaired"] += 1
+            return repaired
+    if _LOST.search(text):
+        notes["mojibake left as it is"] += 1
+    return text
+
+
+def fold(text: str) -> str:
+    """Lower-case letters and digits only, in any script, single spaces: what two options are compared by."""
+    return " ".join(re.findall(r"\w+", text.lower().replace("_", " ")))
+
+
+def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
+    """The options of a row as texts. Numbers become text, equal options are kept, both are counted.
+
+    Raises DataError for no list, fewer than 2 or more than 26 options, or an empty one.
+    """
+    if not isinstance(raw, (list, tuple)):
+        raise DataError("the options are not a list")
+    if not 2 <= len(raw) <= len(LETTERS):
+        raise DataError(f"{len(raw)} options: a question has 2 to {len(LETTERS)}")
+    choices = tuple(_option_text(letter, value, notes) for letter, value in zip(LETTERS, raw, strict=False))
+    if len({fold(choice) or choice for choice in choices}) < len(choices):
+        notes["two options are equal but for case or punctuation"] += 1
+    if any("_" in choice for choice in choices):
+        notes["label with an underscore among the options, such as 'x_ray'"] += 1
+    return choices
+
+
+def _option_text(letter: str, value: Any, notes: Counter[str]) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        notes["number instead of text among the options"] += 1
+        value = format_number(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"option {letter} is {'empty' if isinstance(value, str) else 'not text'}")
+    return repair_mojibake(value.strip(), notes)
+
+
+def split_problem(problem: str) -> Problem:
+    """A question with its options inline: one per line ("\\nA) x\\nB) y"; also "(A)", "A." and "A:") or in a row ("A)x, B)y").
+
+    Raises DataError when there are no options, or where they could be taken apart in two ways.
+    """
+    lines = _split_lines(problem)
+    if lines is None and (lines := _split_inline(problem)) is None:
+        raise DataError("no options 'A) .., B) ..' in the problem text")
+    if not lines.question:
+        raise DataError("no question before the options")
+    return lines
+
+
+def _split_lines(problem: str) -> Problem | None:
+    marks = list(_LINE_OPTION.finditer(problem))
+    if len(marks) < 2:
+        return None
+    letters = "".join(mark[1] or mark[2] for mark in marks)
+    if letters != LETTERS[: len(letters)]:
+        raise DataError(f"option letters {', '.join(letters)} are not A, B, C in order")
+    ends = [mark.start() for mark in marks[1:]] + [len(problem)]
+    choices = tuple(problem[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True))
+    if any("\n" in choice for choice in choices):
+        raise DataError("an option goes over several lines, or text follows the options: give them as 'choices'")
+    return Problem(question=problem[: marks[0].start()].strip(), choices=choices)
+
+
+def _split_inline(problem: str) -> Problem | None:
+    """Options in a row. Of several "A)", the last one that a ", B)" follows starts the options, so that a question may hold one itself."""
+    for start in reversed(list(_INLINE_START.finditer(problem))):
+        if len(choices := _walk_letters(problem[start.end() :])) > 1:
+            return Problem(question=problem[: start.start()].strip(), choices=choices)
+    return None
+
+
+def _walk_letters(text: str) -> tuple[str, ...]:
+    """The options of "x, B)y, C)z". A separator counts only where the brackets of its option are closed: "vitamins (B, C)" is text.
+
+    Raises DataError for a separator whose letter is not the next one, since an option would be lost or torn.
+    """
+    choices: list[str] = []
+    begin = 0
+    for mark in _INLINE_NEXT.finditer(text):
+        option = text[begin : mark.start()]
+        if option.count("(") > option.count(")"):
+            continue
+        if mark[1] != LETTERS[len(choices) + 1]:
+            raise DataError(f"option {mark[1]} where {LETTERS[len(choices) + 1]} was expected")
+        choices.append(option.strip())
+        begin = mark.end()
+    return (*choices, text[begin:].strip())
+
+
+def unwrap_answer(text: str) -> str:
+    """What is inside the last <answer> tag, or the whole text: "<answer> C </answer>" -> "C"."""
+    found = _ANSWER_TAG.findall(text)
+    return str(found[-1] if found else text).strip()
+
+
+def letter_of(answer: str, choices: Sequence[str], notes: Counter[str]) -> str:
+    """The letter that `answer` names: by its text, else as a letter; near-equal text is accepted if it is unique, and counted.
+
+    Raises DataError when it names none, a letter beyond the options, or several.
+    """
+    if (count := choices.count(answer)) > 1:
+        raise DataError(f"the right answer {answer!r} is given by {count} options")
+    if count == 1:
+        return LETTERS[choices.index(answer)]
+    if match := _LETTER.fullmatch(answer):
+        letter = match[1].upper()
+        if letter not in LETTERS[: len(choices)]:
+            raise DataError(f"the right answer {letter} is beyond the {len(choices)} options")
+        return letter
+    near = [index for index, choice in enumerate(choices) if fold(choice) == fold(answer)]
+    if len(near) != 1:
+        raise DataError(f"the right answer {answer!r} is {'none' if not near else 'several'} of the options")
+    notes["right answer equals its option but for case or punctuation"] += 1
+    return LETTERS[near[0]]
