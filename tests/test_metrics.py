@@ -155,7 +155,8 @@ def test_macro_average_covers_the_truth() -> None:
     hits = 0
     for _ in range(500):
         found = metrics.average([metrics.proportion(int(rng.binomial(n, p)), n) for p, n in truth.values()])
-        assert found.low is not None and found.high is not None
+        assert found.low is not None
+        assert found.high is not None
         hits += found.low <= mean <= found.high
     assert 0.92 <= hits / 500 <= 0.98
 
@@ -196,7 +197,8 @@ def test_paired_difference_covers_the_truth() -> None:
     hits = 0
     for cells in rng.multinomial(60, [0.5, 0.25, 0.1, 0.15], size=300):
         found = metrics.paired_difference(*pairs(*(int(cell) for cell in cells))).difference
-        assert found.low is not None and found.high is not None
+        assert found.low is not None
+        assert found.high is not None
         hits += found.low <= 0.15 <= found.high
     assert 0.91 <= hits / 300 <= 0.99
 
@@ -209,7 +211,8 @@ def test_paired_difference_at_the_edges(cells: tuple[int, int, int, int], value:
     found = metrics.paired_difference(*pairs(*cells))
     assert (found.difference.value, found.p_value) == (value, pytest.approx(p_value) if p_value is not None else None)
     if value is not None:
-        assert found.difference.low is not None and found.difference.high is not None
+        assert found.difference.low is not None
+        assert found.difference.high is not None
         assert -1 <= found.difference.low <= value <= found.difference.high <= 1
         assert found.difference.high - found.difference.low > 0.05
 

@@ -38,7 +38,7 @@ SECOND = replace(RECORD, sample_id="toy/2", answer=None, outcome="no_answer", ch
 texts = st.text(st.characters())
 any_records = st.builds(
     Record,
-    **{name: texts for name in ("sample_id", "dataset", "strategy", "policy", "prompt", "completion", "target", "rule")},
+    **dict.fromkeys(("sample_id", "dataset", "strategy", "policy", "prompt", "completion", "target", "rule"), texts),
     **{name: st.none() | texts for name in ("modality", "question_type", "subject_id", "answer", "reasoning")},
     **{name: st.lists(texts, max_size=3).map(tuple) for name in ("image_uris", "choices")},
     num_tokens=st.integers(0, 10**6),
@@ -52,7 +52,8 @@ any_records = st.builds(
 def test_a_line_gives_its_record_back(record: Record) -> None:
     line = record_to_json(record)
     assert record_from_json(line) == record
-    assert line.isascii() and "\n" not in line
+    assert line.isascii()
+    assert "\n" not in line
 
 
 def test_append_then_read(tmp_path: Path) -> None:
@@ -120,7 +121,8 @@ def test_a_wrong_line_in_the_middle_is_named(tmp_path: Path, line: str, message:
     path.write_text("\n".join([record_to_json(RECORD), line, record_to_json(SECOND), ""]), encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
         read_records(path)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
 def test_reading_what_is_not_there(tmp_path: Path) -> None:

@@ -80,162 +80,175 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"osler {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    add_verb(
-        verbs,
-        "demo",
-        run_demo,
-        "both papers' protocol in minutes on a laptop",
-        """Train the packaged tiny policy on MRI phantom questions and test it on MRI, CT and X-ray: zero-shot, SFT and GRPO; Think, No-Think,
-Think-After. Ends with a table, a training curve and an HTML report. No download, no account, no GPU.""",
-        ["osler demo", "osler demo --seed 1 --out runs/demo-1"],
-        lambda p: (
-            p.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: %(default)s)"),
-            p.add_argument("--seed", type=int, default=None, help="seed of data, sampling and training"),
-            p.add_argument("--fresh", action="store_true", help="start over instead of continuing the run in --out"),
-        ),
-    )
-    add_data_verbs(verbs)
-    for name, run, summary, example in (
-        ("train", run_train, "train a policy with GRPO", "osler train medvlm_r1 --policy.path Qwen/Qwen2-VL-2B-Instruct --data.root DIR"),
-        ("sft", run_sft, "fine-tune a policy on reference answers, at GRPO's budget", "osler sft slake --data.root DIR"),
-    ):
-        add_verb(
-            verbs,
-            name,
-            run,
-            summary,
-            f"{summary.capitalize()}. A run that was killed continues from its last checkpoint when the same command is given again.",
-            [example, f"osler {name} demo --dry-run"],
-            lambda p: (add_recipe(p), add_run_options(p)),
-        )
-    add_verb(
-        verbs,
-        "eval",
-        run_eval,
-        "test a policy on any reader, greedily",
-        "Answer the test questions of a recipe and grade every answer. Writes RUN/records/LABEL.jsonl; a killed run continues.",
-        ["osler eval demo --policy runs/demo/grpo-think", "osler eval slake --data.root DIR --policy osler-tiny --label zero_shot"],
-        lambda p: (
-            add_recipe(p),
-            p.add_argument("--policy", default=None, help="packaged name, run, local folder or hub id (default: the recipe's)"),
-            p.add_argument("--label", default="eval", help="name of the records file and of the row in reports (default: %(default)s)"),
-            add_run_options(p),
-        ),
-    )
-    add_verb(
-        verbs,
-        "report",
-        run_report,
-        "one self-contained HTML file about runs",
-        "Tables with intervals, training curves, and example cases with image, reasoning and verdict.",
-        ["osler report runs/demo --out demo.html"],
-        lambda p: (
-            p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or a folder that holds runs"),
-            p.add_argument("--out", type=Path, default=Path("report.html"), help="the HTML file (default: %(default)s)"),
-        ),
-    )
+    add_demo(verbs)
+    data = verbs.add_parser("data", help="check, look at, make and convert data", description="Check, look at, make and convert data.")
+    add_data_verbs(data.add_subparsers(dest="data_verb", required=True, metavar="VERB"))
+    add_training_verbs(verbs)
+    add_eval(verbs)
+    add_report(verbs)
     return parser
 
 
-def add_data_verbs(verbs: Any) -> None:
-    """`osler data check|view|phantom|tiny|convert`."""
-    data = verbs.add_parser("data", help="check, look at, make and convert data").add_subparsers(
-        dest="data_verb", required=True, metavar="VERB"
-    )
-    add_verb(
-        data,
-        "check",
-        run_data_check,
-        "count the questions of a reader, and say which rows it refused and why",
-        "Read annotation files whole, count questions per modality and question type, list known traps and refused rows, and open the images.",
-        [
-            "osler data check --data.reader=slake --data.root=DIR",
-            "osler data check --data.reader=med_r1 --data.root=DIR --data.axis=modality",
-        ],
-        lambda p: (
-            add_recipe(p, optional=True),
-            p.add_argument(
-                "--images", choices=("none", "sample", "all"), default="sample", help="how many images to open (default: %(default)s)"
-            ),
-        ),
-    )
-    add_verb(
-        data,
-        "view",
-        run_data_view,
-        "an HTML page of questions with their images",
-        "Show a seeded sample of questions: image, question, choices, target.",
-        ["osler data view --data.reader=phantom --out view.html"],
-        lambda p: (
-            add_recipe(p, optional=True),
-            p.add_argument("--out", type=Path, default=Path("view.html"), help="the HTML file (default: %(default)s)"),
-            p.add_argument("--count", type=int, default=24, help="number of questions (default: %(default)s)"),
-        ),
-    )
-    add_verb(
-        data,
-        "phantom",
-        run_data_phantom,
-        "draw phantom images and questions in Med-R1's layout",
-        "Write images, split files of both axes and a contact sheet. The same seed gives the same bytes.",
-        ["osler data phantom --out phantom --train 2000 --test 500"],
-        lambda p: (
-            p.add_argument("--out", type=Path, required=True, help="output folder"),
-            p.add_argument("--train", type=int, default=600, help="training questions of each modality (default: %(default)s)"),
-            p.add_argument("--test", type=int, default=300, help="test questions of each modality (default: %(default)s)"),
-            p.add_argument("--seed", type=int, default=0),
-            p.add_argument("--size", type=int, default=112, help="image size in pixels (default: %(default)s)"),
-            p.add_argument("--contrast", type=float, default=1.0, help="lesion contrast (default: %(default)s)"),
-            p.add_argument("--noise", type=float, default=1.0, help="acquisition noise (default: %(default)s)"),
-            p.add_argument("--lesion-size", type=float, default=1.0, help="lesion radius (default: %(default)s)"),
-        ),
-    )
-    add_verb(
-        data,
-        "tiny",
-        run_data_tiny,
-        "rebuild the packaged tiny policy from nothing",
-        "Train osler-tiny from random weights on phantoms, with a fixed seed. Takes more than an hour on a laptop.",
-        ["osler data tiny --out my-tiny --seed 1"],
-        lambda p: (
-            p.add_argument("--out", type=Path, required=True, help="output folder"),
-            p.add_argument("--seed", type=int, default=0),
-        ),
-    )
-    add_verb(
-        data,
-        "convert",
-        run_data_convert,
-        "write any reader's questions as JSON lines",
-        "One JSON object a line, in the layout that the jsonl reader takes.",
-        ["osler data convert --data.reader=vqa_rad --data.root=DIR --out vqa_rad.jsonl"],
-        lambda p: (add_recipe(p, optional=True), p.add_argument("--out", type=Path, required=True, help="the JSONL file")),
-    )
-
-
-def add_verb(
-    verbs: Any, name: str, run: Verb, summary: str, description: str, examples: Sequence[str], add_arguments: Callable[[Any], object]
-) -> None:
-    """One verb with its help, its examples, `--json` and its own arguments."""
-    parser = verbs.add_parser(
+def add_verb(verbs: Any, name: str, run: Verb, summary: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """A verb with its help and examples; the caller adds its arguments."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
         name,
         help=summary,
         description=description,
         epilog="examples:\n  " + "\n  ".join(examples) + "\n\n" + EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="end standard output with one JSON object")
     parser.set_defaults(run=run)
+    return parser
 
 
-def add_recipe(parser: Any, *, optional: bool = False) -> None:
+def add_demo(verbs: Any) -> None:
+    """`osler demo`."""
+    parser = add_verb(
+        verbs,
+        "demo",
+        run_demo,
+        "both papers' protocol in minutes on a laptop",
+        "Train the packaged tiny policy on MRI phantom questions and test it on MRI, CT and X-ray:\n"
+        "zero-shot, SFT and GRPO; Think, No-Think and Think-After. Ends with a table, the reward\n"
+        "curves and an HTML report. No download, no account, no GPU.",
+        "osler demo",
+        "osler demo --seed 1 --out runs/demo-1",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=None, help="seed of data, sampling and training")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of continuing in --out")
+
+
+def add_data_verbs(verbs: Any) -> None:
+    """`osler data check|view|phantom|tiny|convert`."""
+    check = add_verb(
+        verbs,
+        "check",
+        run_data_check,
+        "count the questions of a reader, and say which rows it refused and why",
+        "Read annotation files whole, count questions per modality and question type, list the\n"
+        "known traps and the refused rows, and open the images.",
+        "osler data check --data.reader=slake --data.root=DIR",
+        "osler data check --data.reader=med_r1 --data.root=DIR --data.axis=modality --images none",
+    )
+    add_recipe(check, optional=True)
+    check.add_argument(
+        "--images", choices=("none", "sample", "all"), default="sample", help="how many images to open (default: %(default)s)"
+    )
+    view = add_verb(
+        verbs,
+        "view",
+        run_data_view,
+        "an HTML page of questions with their images",
+        "Show a seeded sample of questions: image, question, choices, target.",
+        "osler data view --data.reader=phantom --out view.html",
+    )
+    add_recipe(view, optional=True)
+    view.add_argument("--out", type=Path, default=Path("view.html"), help="the HTML file (default: %(default)s)")
+    view.add_argument("--count", type=int, default=24, help="number of questions (default: %(default)s)")
+    phantom = add_verb(
+        verbs,
+        "phantom",
+        run_data_phantom,
+        "draw phantom images and questions in Med-R1's layout",
+        "Write images, split files of both axes and a contact sheet. The same seed gives the same bytes.",
+        "osler data phantom --out phantom --train 2000 --test 500",
+    )
+    phantom.add_argument("--out", type=Path, required=True, help="output folder")
+    phantom.add_argument("--train", type=int, default=600, help="training questions of each modality (default: %(default)s)")
+    phantom.add_argument("--test", type=int, default=300, help="test questions of each modality (default: %(default)s)")
+    phantom.add_argument("--seed", type=int, default=0, help="seed of images and questions (default: %(default)s)")
+    phantom.add_argument("--size", type=int, default=112, help="image size in pixels (default: %(default)s)")
+    phantom.add_argument("--contrast", type=float, default=1.0, help="lesion contrast (default: %(default)s)")
+    phantom.add_argument("--noise", type=float, default=1.0, help="acquisition noise (default: %(default)s)")
+    phantom.add_argument("--lesion-size", type=float, default=1.0, help="lesion radius (default: %(default)s)")
+    tiny = add_verb(
+        verbs,
+        "tiny",
+        run_data_tiny,
+        "rebuild the packaged tiny policy from nothing",
+        "Train osler-tiny from random weights on phantoms, with a fixed seed. Takes more than an hour on a laptop.",
+        "osler data tiny --out my-tiny --seed 1",
+    )
+    tiny.add_argument("--out", type=Path, required=True, help="output folder")
+    tiny.add_argument("--seed", type=int, default=0, help="seed of images, weights and batches (default: %(default)s)")
+    convert = add_verb(
+        verbs,
+        "convert",
+        run_data_convert,
+        "write any reader's questions as JSON lines",
+        "One JSON object a line, in the layout that the jsonl reader takes.",
+        "osler data convert --data.reader=vqa_rad --data.root=DIR --out vqa_rad.jsonl",
+    )
+    add_recipe(convert, optional=True)
+    convert.add_argument("--out", type=Path, required=True, help="the JSONL file")
+
+
+def add_training_verbs(verbs: Any) -> None:
+    """`osler train` and `osler sft`."""
+    train = add_verb(
+        verbs,
+        "train",
+        run_train,
+        "train a policy with GRPO",
+        "Train a policy with GRPO. A run that was killed continues from its last checkpoint when the\nsame command is given again.",
+        "osler train medvlm_r1 --policy.path Qwen/Qwen2-VL-2B-Instruct --data.root DIR",
+        "osler train demo --dry-run",
+    )
+    sft = add_verb(
+        verbs,
+        "sft",
+        run_sft,
+        "fine-tune a policy on reference answers, at GRPO's budget",
+        "Fine-tune a policy on reference answers. Prompt and number of steps match GRPO's unless [sft]\nsays otherwise.",
+        "osler sft demo --prompt.strategy=no_think",
+        "osler sft slake --data.root DIR",
+    )
+    for parser in (train, sft):
+        add_recipe(parser)
+        add_run_options(parser)
+
+
+def add_eval(verbs: Any) -> None:
+    """`osler eval`."""
+    parser = add_verb(
+        verbs,
+        "eval",
+        run_eval,
+        "test a policy on any reader, greedily",
+        "Answer the test questions of a recipe and grade every answer. Writes RUN/records/LABEL.jsonl;\na killed run continues.",
+        "osler eval demo --policy runs/demo/grpo-think",
+        "osler eval slake --data.root DIR --policy osler-tiny --label zero_shot",
+    )
+    add_recipe(parser)
+    parser.add_argument("--policy", default=None, help="packaged name, run, local folder or hub id (default: the recipe's)")
+    parser.add_argument("--label", default="eval", help="name of the records file and of the row in reports (default: %(default)s)")
+    add_run_options(parser)
+
+
+def add_report(verbs: Any) -> None:
+    """`osler report`."""
+    parser = add_verb(
+        verbs,
+        "report",
+        run_report,
+        "one self-contained HTML file about runs",
+        "Tables with intervals, training curves, and example cases with image, reasoning and verdict.",
+        "osler report runs/demo --out demo.html",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or a folder that holds runs")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the HTML file (default: %(default)s)")
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """The RECIPE argument."""
     known = ", ".join(sorted(path.stem for path in packaged_recipes().glob("*.toml")))
     parser.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=f"a TOML file, or one of {known}")
 
 
-def add_run_options(parser: Any) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Where a run goes, and how it starts."""
     parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/<name of the recipe>-<verb>)")
     parser.add_argument("--seed", type=int, default=None, help="the recipe's seed")
@@ -259,7 +272,8 @@ def run_demo(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.demo import run
 
     options.recipe = "demo"
-    return run(resolve(options), options.out, fresh=options.fresh)
+    seed = [f"--seed={options.seed}", f"--data.seed={options.seed}"] if options.seed is not None else []
+    return run(resolve(options), options.out, fresh=options.fresh, overrides=[*options.overrides, *seed])
 
 
 def run_train(options: argparse.Namespace) -> Mapping[str, Any]:

@@ -14,57 +14,202 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from tqdm import tqdm
 
-from osler import metrics, records
 from osler.config import Config
 from osler.errors import OslerError
-from osler.taxonomy import Modality
+from osler.metrics import PairedDifference, accuracy, paired_difference
+from osler.records import read_records
+from osler.report import write_report
+from osler.reporting.tables import render_table
+from osler.runs import write_json
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
 PAPER_QUESTIONS: Final = 600
 PAPER_EPOCHS: Final = 2
+STATE: Final = "jobs.json"
+LOG_LINES: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One `osler` command of the demo, and the commands that must have ended before it."""
+    """One row of the closing table: at most one training command, then one evaluation, in one run folder."""
 
-    name: str  # "grpo-think"
-    arguments: tuple[str, ...]  # ("train", "demo", "--out", "runs/demo/grpo-think", ...)
-    needs: tuple[str, ...] = ()
+    name: str  # "grpo-think", the run folder
+    title: str  # "GRPO", the row's title
+    strategy: str  # "think"
+    questions: int  # training questions, 0 for zero-shot
+    commands: tuple[tuple[str, ...], ...]  # (("train", "demo", "--out", "runs/demo/grpo-think", ...), ("eval", ...))
 
     @property
-    def command(self) -> str:
-        """What a user would type."""
-        return shlex.join(("osler", *self.arguments))
+    def label(self) -> str:
+        """The row's name: "GRPO Think"."""
+        name = f"{self.title} {STRATEGIES[self.strategy]}"
+        return f"{name}, {self.questions} questions" if self.questions else name
+
+    def records_file(self, out: Path) -> Path:
+        """Where the evaluation leaves its records."""
+        return out / self.name / "records" / f"{self.name}.jsonl"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row of the closing table."""
+def run(config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Run the whole protocol into the folder `out`, print the table and return what `--json` shows.
 
-    label: str  # "GRPO, 600 questions"
-    strategy: str
-    records_file: Path
-
-
-def run(config: Config, out: Path, *, fresh: bool = False) -> Mapping[str, Any]:
-    """Run the whole protocol into the folder `out`, print the table and return what `--json` shows."""
+    `overrides` are the user's own, as typed; every command repeats them.
+    """
     if fresh:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    jobs, rows = plan(config, out)
+    jobs = plan(config, out, overrides)
     run_jobs(jobs, out)
-    tables = {row.label: records.read(row.records_file) for row in rows}
-    print(render(config, rows, tables))  # noqa: T201
-    report = write_report(out)
-    print(f"\nreport: {report}\n{time.monotonic() - start:.0f} s. Phantoms are drawings: nothing here speaks of patients.")  # noqa: T201
-    return summary(rows, tables, report)
+    results = {job.name: read_records(job.records_file(out)) for job in jobs}
+    print_results(config, out, jobs, results)
+    report = out / "report.html"
+    write_report([out / job.name for job in jobs], report)
+    seconds = time.monotonic() - start
+    print(f"\nreport: {report}   ({seconds:.0f} s)\nPhantoms are drawings and this is a research tool: not for clinical use.")  # noqa: T201
+    return {"report": report, "seconds": round(seconds, 1), "rows": [summarize_row(job, config, jobs, results) for job in jobs]}
+
+
+def plan(config: Config, out: Path, overrides: Sequence[str]) -> list[Job]:
+    """Every row of the table, longest training first, so that two processes end at about the same time."""
+    questions = config.data.train.limit or 0
+    few = (f"--data.train.limit={PAPER_QUESTIONS}", f"--grpo.num_train_epochs={PAPER_EPOCHS}")
+    return [
+        *(_job("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think", "no_think")),
+        _job("GRPO-600", "train", "think", PAPER_QUESTIONS, out, (*overrides, *few)),
+        *(_job("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
+        *(_job("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
+    ]
+
+
+def _job(title: str, verb: str | None, strategy: str, questions: int, out: Path, overrides: Sequence[str]) -> Job:
+    name = f"{title.lower()}-{strategy.replace('_', '-')}"
+    folder = out / name
+    shared = ("demo", "--out", str(folder), f"--prompt.strategy={strategy}", *overrides)
+    evaluation = ("eval", *shared, "--label", name, *(("--policy", str(folder / "policy")) if verb else ()))
+    return Job(
+        name=name,
+        title=title,
+        strategy=strategy,
+        questions=questions,
+        commands=((verb, *shared), evaluation) if verb else (evaluation,),
+    )
+
+
+def run_jobs(jobs: Sequence[Job], out: Path) -> None:
+    """Run the jobs that have not ended yet, one process a core up to three, with a progress bar. Raises OslerError when one fails."""
+    done = _read_state(out)
+    waiting = [job for job in jobs if done.get(job.name) != [list(command) for command in job.commands]]
+    if not waiting:
+        print(f"{out} holds a finished demo; --fresh runs it again", file=sys.stderr)  # noqa: T201
+        return
+    cores = os.cpu_count() or 1
+    workers = min(3, cores) if not _has_gpu() else 1
+    for job in waiting:
+        for command in job.commands:
+            print("  osler " + shlex.join(command), file=sys.stderr)  # noqa: T201
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="demo", unit="run", dynamic_ncols=True, disable=None)
+    with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(_run_job, job, out, max(1, cores // workers)): job for job in waiting}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+                job = futures[future]
+                done[job.name] = [list(command) for command in job.commands]
+                write_json(out / STATE, done)
+                bar.update()
+                bar.set_postfix_str(job.name)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def _run_job(job: Job, out: Path, threads: int) -> None:
+    """Run a job's commands one after the other; their output goes to `log.txt` of the job's folder."""
+    log = out / job.name / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    for command in job.commands:
+        with log.open("ab") as stream:
+            process = subprocess.run(
+                [sys.executable, "-m", "osler.cli", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=environment,
+                check=False,
+            )
+        if process.returncode:
+            tail = " | ".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+            raise OslerError(f"`osler {shlex.join(command)}` ended with {process.returncode}; see {log}: {tail}")
+
+
+def print_results(config: Config, out: Path, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]]) -> None:
+    """Print the closing table, every lift over zero-shot with its paired interval, and the reward curves."""
+    in_domain = config.data.train.modalities
+    shown = sorted(jobs, key=lambda job: (list(STRATEGIES).index(job.strategy), job.questions > 0, job.title))
+    render_table([(job.label, results[job.name]) for job in shown], in_domain=in_domain)
+    for job in shown:
+        if job.questions and (change := lift(job, jobs, results, in_domain)).difference.value is not None:
+            low, high = (f"{100 * limit:+.1f}" for limit in (change.difference.low or 0.0, change.difference.high or 0.0))
+            print(f"{job.label}: {100 * change.difference.value:+.1f} points [{low}, {high}] in-domain over zero-shot, paired")  # noqa: T201
+    for job in shown:
+        if job.title.startswith("GRPO") and (rewards := _rewards(out / job.name / "metrics.jsonl")):
+            print(f"reward {rewards[0]:.2f} {sparkline(rewards)} {rewards[-1]:.2f}  {job.label}")  # noqa: T201
+
+
+def lift(job: Job, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]], modalities: Collection[str]) -> PairedDifference:
+    """A trained row against the zero-shot row of its strategy, on the modalities it was trained on."""
+    zero_shot = next(other for other in jobs if not other.questions and other.strategy == job.strategy)
+    before, after = ([record for record in results[name] if record.modality in modalities] for name in (zero_shot.name, job.name))
+    return paired_difference(before, after)
+
+
+def summarize_row(job: Job, config: Config, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    """A row of the closing table as JSON."""
+    in_domain = config.data.train.modalities
+    row: dict[str, Any] = {"name": job.name, "title": job.title, "strategy": job.strategy, "questions": job.questions, "accuracy": {}}
+    for modality in config.data.test.modalities:
+        found = accuracy([record for record in results[job.name] if record.modality == modality])
+        row["accuracy"][modality] = {"value": found.value, "low": found.low, "high": found.high, "total": found.total}
+    if job.questions:
+        change = lift(job, jobs, results, in_domain)
+        row["lift"] = {"value": change.difference.value, "low": change.difference.low, "high": change.difference.high, "p": change.p_value}
+    return row
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """A curve in one line of text, each character the mean of its share of the values, e.g. "▁▂▅▇█"."""
+    marks = "▁▂▃▄▅▆▇█"
+    width = min(width, len(values))
+    edges = [len(values) * k // width for k in range(width + 1)] if width else []
+    means = [sum(values[i:j]) / (j - i) for i, j in pairwise(edges)]
+    low, high = (min(means), max(means)) if means else (0.0, 0.0)
+    return "".join(marks[round((value - low) / (high - low or 1.0) * (len(marks) - 1))] for value in means)
+
+
+def _rewards(path: Path) -> list[float]:
+    """The mean reward of every logged step."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [float(row["reward"]) for row in rows if "reward" in row]
+
+
+def _has_gpu() -> bool:
+    """Whether jobs would share a GPU. NVIDIA's driver answers without importing torch."""
+    return shutil.which("nvidia-smi") is not None
+
+
+def _read_state(out: Path) -> dict[str, list[list[str]]]:
+    """Which jobs ended, and the commands they ran."""
+    path = out / STATE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -38,7 +38,7 @@ class EngineError(OslerError):
     """Generation cannot run as asked."""
 
 
-class MissingExtra(OslerError):
+class MissingExtra(OslerError):  # noqa: N818 - named for what is missing
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:

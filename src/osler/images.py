@@ -1,7 +1,8 @@
 """An image file as an RGB picture, or one line that says why not.
 
-Nothing here is guessed: the format is read from the first bytes and never from the name, sizes are bounded before a pixel is decoded, and what
-cannot be shown raises DataError. PIL is imported when the first image is opened. To add a format, add a row to `_SIGNATURES`.
+Nothing here is guessed: the format is read from the first bytes and never from the name, sizes are bounded before a pixel is decoded, and
+what cannot be shown raises DataError. PIL is imported when the first image is opened. To add a format, add a row to `_SIGNATURES` and its
+decoder to `_decoder`.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class ImageFile:
     def load(self) -> Image:
         """The picture as RGB, upright. Raises DataError in one line that names the path.
 
-        The first frame or page of a file that has several; EXIF rotation applied; transparency laid on black, the background of medical images;
-        greyscale of more than 8 bits stretched from its own lowest to its own highest value (no windowing); CMYK converted.
+        The first frame or page of a file that has several; EXIF rotation applied; transparency laid on black, the background of medical
+        images; greyscale of more than 8 bits stretched from its own lowest to its own highest value (no windowing); CMYK converted.
         """
         with self._opened() as decoder:
             try:
@@ -117,7 +118,7 @@ class ImageFile:
             return full.open("rb")
         except FileNotFoundError as error:
             raise self._fault(f"does not exist under {self.root}: check the image root") from error
-        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links before Python 3.13; ValueError: a name no file can have
+        except (OSError, RuntimeError, ValueError) as error:  # also a loop of links, and a name that no file can have
             raise self._fault(f"cannot be opened ({_reason(error)}): check the file and its permissions") from error
 
     def _check_size(self, width: int, height: int) -> None:
@@ -166,22 +167,22 @@ def _decoder(stream: IO[bytes]) -> Decoder | None:
 
 
 def _to_rgb(image: Image) -> Image:
-    from PIL import Image as pil
+    import PIL.Image
 
     if image.mode.startswith("I") or image.mode == "F":
         return _stretch(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
-        return pil.alpha_composite(pil.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
     return image.convert("RGB")
 
 
 def _stretch(image: Image) -> Image:
     """A picture of more than 8 bits, from its own lowest (black) to its own highest value (white); a constant one is black."""
     import numpy as np
-    from PIL import Image as pil
+    import PIL.Image
 
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image, dtype=np.float64 if image.mode == "F" else np.float32)  # the narrower one is exact for 16 bits
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no pixel is a number")
@@ -189,7 +190,7 @@ def _stretch(image: Image) -> Image:
     scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255 / (high - low) if high > low else 0.0)
     if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:  # PIL inverts such files only up to 8 bits
         scaled = 255 - scaled
-    return pil.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
+    return PIL.Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
 
 
 def _orientation(decoder: Decoder) -> int:
@@ -220,8 +221,8 @@ def _decoder_errors() -> tuple[type[Exception], ...]:
     """What PIL's decoders raise for damaged files, also where warnings are errors; a hostile file must not end a run."""
     from PIL.Image import DecompressionBombError
 
-    return (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, NotImplementedError, struct.error, zlib.error,
-            AttributeError, AssertionError, MemoryError, DecompressionBombError, Warning)  # fmt: skip
+    return (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, NotImplementedError, AttributeError,
+            AssertionError, MemoryError, struct.error, zlib.error, DecompressionBombError, Warning)  # fmt: skip
 
 
 def _reason(error: BaseException) -> str:

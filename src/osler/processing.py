@@ -7,6 +7,7 @@ Osler reads still images only, so without torchvision `load_processor` builds th
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,4 +44,17 @@ def load_processor(path: str | Path, processor_class: type[Any], **options: Any)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise PolicyError(f"no processor at {path}: {error}; the folder needs tokenizer.json and preprocessor_config.json") from error
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _published_chat_template(path)
     return image_only_processor(processor_class, image_processor, tokenizer)
+
+
+def _published_chat_template(path: str | Path) -> str | None:
+    """The template in `chat_template.json`, where Qwen2-VL's makers put it; transformers reads that file only with the full processor."""
+    from transformers.utils import cached_file
+
+    file = cached_file(
+        path, "chat_template.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    template = json.loads(Path(file).read_text(encoding="utf-8")).get("chat_template") if file is not None else None
+    return template if isinstance(template, str) else None

@@ -60,7 +60,7 @@ def layout_inline(question: str, choices: tuple[str, ...]) -> str:
     return f"{question} " + ", ".join(f"{letter}){choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def _ours(name: str, description: str, instruction: str, format: Format) -> Strategy:
+def _ours(name: str, description: str, instruction: str, shape: Format) -> Strategy:
     """One of Osler's strategies; `instruction` holds "{answer}" where the kind of answer is named."""
     closed, open_ended = (f"{_PLACEHOLDER}\n{instruction.replace('{answer}', answer)}" for answer in ("the letter", "a short answer"))
     return Strategy(
@@ -70,12 +70,12 @@ def _ours(name: str, description: str, instruction: str, format: Format) -> Stra
         eval_template=closed,
         open_template=open_ended,
         layout=layout_lines,
-        format=format,
+        format=shape,
     )
 
 
 def _papers(
-    name: str, description: str, train: str, evaluation: str, layout: Callable[[str, tuple[str, ...]], str], format: Format
+    name: str, description: str, train: str, evaluation: str, layout: Callable[[str, tuple[str, ...]], str], shape: Format
 ) -> Strategy:
     """A strategy whose two templates are protocol constants."""
     return Strategy(
@@ -85,7 +85,7 @@ def _papers(
         eval_template=evaluation,
         open_template=None,
         layout=layout,
-        format=format,
+        format=shape,
         separator="\n",
         shows_context=False,
     )

@@ -24,16 +24,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from osler import __version__
 from osler.config import Config
 from osler.errors import ConfigError, OslerError
 
 IMMATERIAL: Final = frozenset(
-    {"name", "policy.device", "trainer.print_completions_every", "trainer.report_to"}
+    {"name", "policy.device", "trainer.max_prompt_length", "trainer.print_completions_every", "trainer.report_to"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
 )
 """Dotted keys that may change when a run goes on: no number depends on them."""
 
-PACKAGES: Final = ("osler", "torch", "transformers", "trl", "peft", "numpy", "pillow")
+PARTS: Final = frozenset(
+    {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
+    | {"log.txt", "tensorboard", "reference"}
+)
+"""What a run's folder may hold before it is one; anything else is somebody else's folder."""
+
+PACKAGES: Final = ("torch", "transformers", "trl", "peft", "numpy", "pillow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +91,7 @@ class Run:
 
 
 def open_run(root: str | Path, config: Config, *, resume: bool = True, command: Sequence[str] | None = None) -> Run:
-    """The run at `root`: the existing one when its config says the same, else a new one that appears whole or not at all.
+    """The run at `root`: the existing one when its config says the same, else a new one; it exists from the moment its config.json does.
 
     Without `resume` an existing run is set aside as "<root>.1", "<root>.2" ..; nothing is deleted. `command` is the command line to keep,
     by default that of this process.
@@ -99,7 +106,7 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True, command: 
         elif run.config.is_file():
             _require_same_config(run, config)
             return run
-    return _create(run, config, list(sys.argv if command is None else command))
+    return _create(run, config, sys.argv if command is None else command)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -107,13 +114,16 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all, with its folder when absent."""
+def write_whole(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write a text file that appears whole or not at all, with its folder when absent. FileExistsError when it may not replace one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        if replace:
+            draft.replace(path)
+        else:
+            os.link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -125,7 +135,7 @@ def describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]
         "command": _without_home(command),
         "seed": seed,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {"osler": __version__, **{name: _version(name) for name in PACKAGES}},
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
         "commit": _commit(),
@@ -144,8 +154,8 @@ def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tup
 def _require_run_folder(run: Run) -> None:
     if not run.root.is_dir():
         raise OslerError(f"{run.root} is a file: give --out a folder")
-    if not run.config.is_file() and any(run.root.iterdir()):
-        raise OslerError(f"{run.root} holds other files and no run: give --out a new folder")
+    if not run.config.is_file() and (others := {path.name for path in run.root.iterdir()} - PARTS):
+        raise OslerError(f"{run.root} holds other files ({min(others)}) and no run: give --out a new folder")
 
 
 def _require_same_config(run: Run, config: Config) -> None:
@@ -156,7 +166,7 @@ def _require_same_config(run: Run, config: Config) -> None:
         raise OslerError(f"{run.config} is not a run's config: give another --out, or --fresh to start over") from None
     if found is not None:
         key, old, new = found
-        raise ConfigError(f"the run in {run.root} has {key} = {old!r} and this recipe {new!r}: give another --out, or --fresh to start over")
+        raise ConfigError(f"the run in {run.root} has {key} = {old!r}, this recipe {new!r}: give another --out, or --fresh to start over")
 
 
 def _set_aside(root: Path) -> None:
@@ -166,24 +176,16 @@ def _set_aside(root: Path) -> None:
     root.rename(target)
 
 
-def _create(run: Run, config: Config, command: list[str]) -> Run:
-    draft = run.root.parent / f".{run.root.name}.{secrets.token_hex(4)}"
+def _create(run: Run, config: Config, command: Sequence[str]) -> Run:
+    """Write the environment, then the config: with that file the run exists."""
     try:
-        draft.mkdir(parents=True)
+        run.root.mkdir(parents=True, exist_ok=True)
+        write_json(run.environment, describe_environment(seed=config.seed, command=command))
+        write_whole(run.config, config.to_json() + "\n", replace=False)
+    except FileExistsError:
+        _require_same_config(run, config)  # another process was faster
     except OSError as error:
         raise OslerError(f"cannot make a run at {run.root}: {error.strerror}; give another --out") from None
-    fresh = Run(root=draft)
-    fresh.config.write_text(config.to_json() + "\n", encoding="utf-8")
-    write_json(fresh.environment, describe_environment(seed=config.seed, command=command))
-    try:
-        draft.replace(run.root)  # onto nothing or an empty folder, else it fails
-    except OSError:
-        for path in (fresh.config, fresh.environment):
-            path.unlink()
-        draft.rmdir()
-        if not run.config.is_file():
-            raise
-        _require_same_config(run, config)  # another process made it first
     return run
 
 

@@ -52,10 +52,9 @@ def counts(samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
 
 def _reader_options(data: DataConfig, section: SelectionConfig) -> dict[str, Any]:
     """What the reader is told: `[data.options]`, then the split and its own options."""
-    options: dict[str, Any] = {**data.options, "split": section.split, **section.options}
+    options: dict[str, Any] = {"seed": data.seed, **data.options, "split": section.split, **section.options}
     if data.reader != "phantom":
         return options
-    options.setdefault("seed", data.seed)
     if section.modalities:
         options["modalities"] = section.modalities
     if section.question_types:

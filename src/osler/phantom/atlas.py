@@ -48,7 +48,7 @@ class Atlas:
 
 
 RADII: Final = {"minimal": 0.075, "mild": 0.125, "moderate": 0.19, "severe": 0.27}
-"""Lesion radius in canvas units (1 = half the image) of each grade, before `Difficulty.lesion_size`; neighbours differ by a factor of 1.4 or more."""
+"""Lesion radius of each grade in canvas units (1 = half the image), before `Difficulty.lesion_size`: 1.4 times the one below or more."""
 
 
 def lesion_radius(findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> float:
@@ -58,7 +58,9 @@ def lesion_radius(findings: Findings, rng: np.random.Generator, difficulty: Diff
     return float(RADII[findings.grade] * difficulty.lesion_size * rng.uniform(0.94, 1.06))
 
 
-def lesion_centre(location: str | None, rng: np.random.Generator, *, dx: float = 0.36, dy: float = 0.36, jitter: float = 0.06) -> tuple[float, float]:
+def lesion_centre(
+    location: str | None, rng: np.random.Generator, *, dx: float = 0.36, dy: float = 0.36, jitter: float = 0.06
+) -> tuple[float, float]:
     """A point in the named quadrant (as the picture lies, not the patient), or anywhere in a random quadrant for None."""
     name = location or LOCATIONS[rng.integers(len(LOCATIONS))]
     x = dx if name.endswith("right") else -dx

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from osler.errors import ConfigError
 
 Field = NDArray[np.float32]
 
@@ -21,11 +24,19 @@ class Difficulty:
     """How hard a picture is to read; 1 is the default of each.
 
     `contrast` scales how far a lesion differs from its background, `noise` the acquisition noise, `lesion_size` the radius.
+    Raises ConfigError for a value that cannot be drawn.
     """
 
     contrast: float = 1.0
     noise: float = 1.0
     lesion_size: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.contrast, self.noise) < 0 or not 0 < self.lesion_size <= 1.5:
+            raise ConfigError(f"{self} cannot be drawn: contrast and noise must be 0 or more, lesion_size above 0 and at most 1.5")
+
+
+STANDARD_DIFFICULTY: Final = Difficulty()
 
 
 @lru_cache(maxsize=8)
@@ -47,15 +58,17 @@ def ellipse(size: int, cx: float, cy: float, rx: float, ry: float, angle: float 
         dx, dy = dx * cos + dy * sin, dy * cos - dx * sin
     radius = np.sqrt((dx / np.float32(rx)) ** 2 + (dy / np.float32(ry)) ** 2)
     softness = np.float32(max(min(rx, ry), 1e-3) * 56 / max(edge, 1e-3))
-    return np.clip((1 - radius) * softness + np.float32(0.5), 0, 1)
+    mask: Field = np.clip((1 - radius) * softness + np.float32(0.5), 0, 1)
+    return mask
 
 
 def band(distance: Field, half_width: float, *, edge: float = 1.0) -> Field:
     """The mask of the points whose signed distance to a curve is under `half_width`."""
-    return np.clip((np.float32(half_width) - np.abs(distance)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
+    mask: Field = np.clip((np.float32(half_width) - np.abs(distance)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
+    return mask
 
 
-def blend(picture: Field, mask: Field, value: float | Field | NDArray[np.float32]) -> Field:
+def blend(picture: Field, mask: Field, value: ArrayLike) -> Field:
     """`picture` with `value` painted through `mask`; works for grey fields and, with a mask of two axes, for colour pictures."""
     if picture.ndim == 3 and mask.ndim == 2:
         mask = mask[..., None]
@@ -86,7 +99,8 @@ def blur(field: Field, radius: float) -> Field:
 def texture(rng: np.random.Generator, size: int, radius: float) -> Field:
     """Smooth noise of mean 0 and standard deviation 1 whose grain is `radius` pixels of a 112-pixel canvas."""
     field = blur(rng.standard_normal((size, size), dtype=np.float32), radius)
-    return ((field - field.mean()) / (field.std() + np.float32(1e-6))).astype(np.float32)
+    standard: Field = (field - field.mean()) / (field.std() + np.float32(1e-6))
+    return standard
 
 
 def grey(field: Field) -> Field:
@@ -102,7 +116,8 @@ def blob(size: int, cx: float, cy: float, radius: float, rng: np.random.Generato
     phases = rng.uniform(0, 2 * np.pi, 3).astype(np.float32)
     wander = sum(np.sin(np.float32(k) * angle + phase) for k, phase in zip((2, 3, 5), phases, strict=True))
     border = np.float32(radius) * (1 + np.float32(roughness / 1.7) * wander)
-    return np.clip((border - np.hypot(dx, dy)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
+    mask: Field = np.clip((border - np.hypot(dx, dy)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
+    return mask
 
 
 def mean_inside(field: Field, mask: Field) -> float:
@@ -177,7 +192,15 @@ class Sketch:
         """The mask of an ellipse in the same coordinates, for `inside`."""
         return ellipse(self.field.shape[0], *self._place(cx, cy), rx * self.scale, ry * self.scale * self.stretch, angle, edge=edge)
 
-    def stroke(self, points: Sequence[tuple[float, float]], half_width: float, value: float, *, edge: float = 1.0, inside: Field | None = None) -> None:
+    def stroke(
+        self,
+        points: Sequence[tuple[float, float]],
+        half_width: float,
+        value: float,
+        *,
+        edge: float = 1.0,
+        inside: Field | None = None,
+    ) -> None:
         """A line through `points` with round ends."""
         placed = [self._place(*point) for point in points]
         width = half_width * self.scale

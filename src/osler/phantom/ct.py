@@ -15,7 +15,7 @@ from osler.taxonomy import Modality
 _AIR, _LUNG, _FAT, _FLUID, _BONE, _MARROW = -1000.0, -850.0, -105.0, 8.0, 700.0, 230.0
 _PLAIN: Final = MappingProxyType({"muscle": 52.0, "liver": 62.0, "spleen": 52.0, "kidney": 36.0, "vessel": 42.0, "gut": 38.0, "urine": 8.0})
 _ENHANCED: Final = MappingProxyType(
-    {"muscle": 66.0, "liver": 112.0, "spleen": 128.0, "kidney": 205.0, "vessel": 290.0, "gut": 95.0, "urine": 260.0}
+    {"muscle": 66.0, "liver": 112.0, "spleen": 128.0, "kidney": 205.0, "vessel": 290.0, "gut": 85.0, "urine": 260.0}
 )
 _WINDOWS: Final = MappingProxyType(  # centre and width
     {
@@ -110,11 +110,13 @@ def _draw_upper_abdomen(size: int, rng: np.random.Generator, units: MappingProxy
 
 def _draw_kidneys(size: int, rng: np.random.Generator, units: MappingProxyType[str, float]) -> Sketch:
     sketch = _start_body(size, rng, 0.93, 0.7, 0.11, units["muscle"])
-    for _ in range(13):  # loops of bowel: a wall, and fluid or gas
+    for _ in range(13):  # loops of bowel, full of fluid; gas would look like a cyst, so it stays in the midline
         x, y = rng.uniform(-0.55, 0.58), rng.uniform(-0.42, -0.02)
         rx, ry, angle = rng.uniform(0.07, 0.15), rng.uniform(0.06, 0.1), rng.uniform(-0.7, 0.7)
         sketch.oval(x, y, rx, ry, units["gut"], angle)
-        sketch.oval(x, y, rx - 0.03, ry - 0.03, -800.0 if rng.random() < 0.3 else 15.0, angle)
+        sketch.oval(x, y, rx - 0.03, ry - 0.03, units["gut"] - 28.0, angle)
+    for x in (-0.09, 0.09):
+        sketch.oval(x, -0.45, 0.08, 0.045, -800.0)
     sketch.oval(-0.64, -0.02, 0.12, 0.33, units["liver"], 0.12)
     for side in (-1, 1):
         x, y = side * 0.44, 0.27 + rng.uniform(-0.03, 0.03)
@@ -138,7 +140,8 @@ def _draw_pelvis(size: int, rng: np.random.Generator, units: MappingProxyType[st
         sketch.oval(side * 0.45, -0.36, 0.2, 0.12, units["muscle"], side * 0.4)
         sketch.oval(side * 0.55, 0.0, 0.19, 0.18, _BONE)  # the head of the femur in its socket
         sketch.oval(side * 0.55, 0.0, 0.155, 0.145, _MARROW + 90)
-        sketch.stroke([(side * 0.55, -0.24), (side * 0.36, -0.14), (side * 0.32, 0.04), (side * 0.4, 0.2), (side * 0.5, 0.26)], 0.042, _BONE)
+        socket = [(0.55, -0.24), (0.36, -0.14), (0.32, 0.04), (0.4, 0.2), (0.5, 0.26)]
+        sketch.stroke([(side * x, y) for x, y in socket], 0.042, _BONE)
         sketch.stroke([(side * 0.68, 0.08), (side * 0.79, 0.14)], 0.07, _BONE - 150)
         sketch.oval(side * 0.27, -0.4, 0.055, 0.055, units["vessel"])
         sketch.oval(side * 0.36, -0.37, 0.05, 0.05, 0.7 * units["vessel"] + 10)
@@ -160,7 +163,7 @@ _SECTIONS: Final = MappingProxyType(
 def _add_lesion(picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> Field:
     """The lesion, set against its own surroundings after windowing: painted in Hounsfield units it would vanish in a wrong window."""
     size, radius = picture.shape[0], lesion_radius(findings, rng, difficulty)
-    cx, cy = lesion_centre(findings.other, rng, dx=0.35, dy=0.29)
+    cx, cy = lesion_centre(findings.other, rng, dx=0.35, dy=0.32, jitter=0.05)
     section = picture
     picture = level(picture, cx, cy, radius)
     ground = mean_inside(picture, ellipse(size, cx, cy, 1.3 * radius, 1.3 * radius))

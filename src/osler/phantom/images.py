@@ -1,13 +1,13 @@
 """One procedural picture, drawn from a seed and an index when it is needed.
 
-Everything about image k follows from (seed, split, modality, k), so images can be made in any order and on any worker. Two consecutive images
-belong to one subject: the even one shows any findings, the odd one always a lesion that can be graded and described.
+Everything about image k follows from (seed, split, modality, k), so images can be made in any order and on any worker. Two consecutive
+images belong to one subject: the even one shows any findings, the odd one always a lesion that can be graded and described.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -15,23 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osler.errors import ConfigError
-from osler.phantom import ct, dermoscopy, fundus, microscopy, mri, oct, ultrasound, xray
+from osler.phantom import ct, dermoscopy, fundus, microscopy, mri, ultrasound, xray
+from osler.phantom import oct as tomography
 from osler.phantom.atlas import GRADES, NORMAL, Atlas, Findings
-from osler.phantom.canvas import Difficulty
+from osler.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.taxonomy import Modality
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
-type Split = Literal["train", "validation", "test"]
-SPLITS: Final[tuple[Split, ...]] = get_args(Split.__value__)
+Split = Literal["train", "validation", "test"]
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 """A split's position is part of every random stream, so no two splits share a subject."""
 
 ATLASES: Final[Mapping[Modality, Atlas]] = MappingProxyType(
-    {module.ATLAS.modality: module.ATLAS for module in (ct, mri, xray, ultrasound, dermoscopy, fundus, oct, microscopy)}
+    {module.ATLAS.modality: module.ATLAS for module in (ct, mri, xray, ultrasound, dermoscopy, fundus, tomography, microscopy)}
 )
 
 IMAGES_PER_SUBJECT: Final = 2
+DEFAULT_SIZE: Final = 112
 MIN_SIZE: Final = 56
 MAX_SEED: Final = 2**32 - 1
 _MODALITIES: Final = tuple(Modality)
@@ -48,7 +50,8 @@ def draw_findings(atlas: Atlas, rng: np.random.Generator, *, has_lesion: bool) -
     """Findings, uniform and independent of each other; with `has_lesion` only diseases that have both a grade and another attribute."""
     diseases = tuple(name for name in atlas.diseases if not (has_lesion and (name == NORMAL or name in atlas.diseases_without_other)))
     pools = (atlas.techniques, atlas.anatomies, diseases, GRADES, atlas.others)
-    technique, anatomy, disease, grade, other = (pool[pick] for pool, pick in zip(pools, rng.integers([len(pool) for pool in pools]), strict=True))
+    picks = rng.integers([len(pool) for pool in pools])
+    technique, anatomy, disease, grade, other = (pool[pick] for pool, pick in zip(pools, picks, strict=True))
     return Findings(
         modality=atlas.modality,
         technique=technique,
@@ -67,8 +70,8 @@ class PhantomImage:
     split: Split  # "train"
     seed: int  # 0 .. 2**32 - 1
     index: int  # 17
-    size: int = 112  # pixels
-    difficulty: Difficulty = Difficulty()
+    size: int = DEFAULT_SIZE  # pixels
+    difficulty: Difficulty = STANDARD_DIFFICULTY
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -81,13 +84,10 @@ class PhantomImage:
     @property
     def uri(self) -> str:
         """A stable name, e.g. "phantom:mri/test/17?seed=0"; settings other than the default follow, e.g. "&size=224"."""
-        settings = [f"seed={self.seed}"]
-        if self.size != 112:
-            settings.append(f"size={self.size}")
-        for name in ("contrast", "noise", "lesion_size"):
-            if (value := getattr(self.difficulty, name)) != 1.0:
-                settings.append(f"{name}={value:g}")
-        return f"phantom:{self.modality}/{self.split}/{self.index}?{'&'.join(settings)}"
+        size = f"&size={self.size}" if self.size != DEFAULT_SIZE else ""
+        changed = {name: value for name, value in asdict(self.difficulty).items() if value != getattr(STANDARD_DIFFICULTY, name)}
+        difficulty = "".join(f"&{name}={value:g}" for name, value in changed.items())
+        return f"phantom:{self.modality}/{self.split}/{self.index}?seed={self.seed}{size}{difficulty}"
 
     @property
     def subject_id(self) -> str:
@@ -106,8 +106,8 @@ class PhantomImage:
         picture = ATLASES[self.modality].draw(self.findings, rng, self.size, self.difficulty)
         return (np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
-    def load(self) -> Image:
+    def load(self) -> Picture:
         """The picture in RGB."""
-        from PIL import Image as images
+        from PIL import Image
 
-        return images.fromarray(self.render())
+        return Image.fromarray(self.render())

@@ -40,7 +40,7 @@ def _blood(rng: np.random.Generator, size: int, num: int) -> _Tissue:
     points = scatter(rng, num, extent=1.0)
     x, y, radius = points[:, 0], points[:, 1], rng.uniform(0.105, 0.12, num)
     pale = discs(size, x, y, radius * 0.42, edge=4)
-    return _Tissue(cytoplasm=discs(size, x, y, radius) * (1 - np.float32(0.6) * pale), nuclei=np.zeros((size, size), np.float32))
+    return _Tissue(cytoplasm=discs(size, x, y, radius) * (1 - 0.6 * pale), nuclei=np.zeros((size, size), np.float32))
 
 
 def _glands(rng: np.random.Generator, size: int, num: int) -> _Tissue:
@@ -67,7 +67,7 @@ def _squames(rng: np.random.Generator, size: int, num: int) -> _Tissue:
         for side in sides[1:]:
             np.maximum(reach, dx * np.float32(np.cos(side)) + dy * np.float32(np.sin(side)), out=reach)
         inside = (np.float32(radius) - reach) * 56
-        cell = np.clip(inside + np.float32(0.5), 0, 1) * (np.float32(0.55) + np.float32(0.4) * (inside < 2))
+        cell = np.clip(inside + 0.5, 0, 1) * (0.55 + 0.4 * (inside < 2))
         np.maximum(cytoplasm, cell, out=cytoplasm)
     return _Tissue(cytoplasm=cytoplasm, nuclei=discs(size, points[:, 0], points[:, 1], 0.045))
 
@@ -83,7 +83,7 @@ def _fibres(rng: np.random.Generator, size: int, num: int) -> _Tissue:
     cytoplasm = np.zeros((size, size), np.float32)
     for offset in offsets:
         np.maximum(cytoplasm, band(across - np.float32(offset), 0.083), out=cytoplasm)
-    cytoplasm *= np.float32(0.75) + np.float32(0.25) * np.sin(along * np.float32(2 * np.pi / 0.11))
+    cytoplasm *= 0.75 + 0.25 * np.sin(along * np.float32(2 * np.pi / 0.11))
     places = rng.uniform(-1, 1, (num, 4, 1)) + np.linspace(-0.05, 0.05, 5)
     edge = (offsets + 0.085 * rng.choice((-1, 1), num))[:, None, None]
     nuclei = discs(size, places * cos - edge * sin, places * sin + edge * cos, 0.024)
@@ -124,34 +124,34 @@ def _abnormal(findings: Findings, rng: np.random.Generator, size: int, difficult
             lobes = rng.uniform(-0.048, 0.048, (2, len(points), 4))
             x, y = points[:, :1] + lobes[0], points[:, 1:] + lobes[1]
             body = discs(size, x, y, rng.uniform(0.048, 0.075, x.shape))
-            mask = body * (1 - np.float32(0.75) * discs(size, x[:, :2], y[:, :2], 0.02))
+            mask = body * (1 - 0.75 * discs(size, x[:, :2], y[:, :2], 0.02))
     return mask * np.float32(min(1.0, difficulty.contrast))
 
 
 def _stain(tissue: _Tissue, abnormal: Field, technique: str, rng: np.random.Generator) -> Field:
     """The three fields as the technique shows them."""
     size = abnormal.shape[0]
-    ground = np.float32(0.5) + np.float32(0.5) * np.clip(texture(rng, size, 4), -1, 1)
+    ground = 0.5 + 0.5 * np.clip(texture(rng, size, 4), -1, 1)
     match technique:
         case "haematoxylin and eosin stain":
             picture = _layers((0.97, 0.93, 0.95), ground, (0.95, 0.82, 0.88), 0.5)
-            picture = blend(picture, tissue.cytoplasm * np.float32(0.85), (0.90, 0.46, 0.62))
-            picture = blend(picture, tissue.nuclei * np.float32(0.85), (0.42, 0.25, 0.60))
+            picture = blend(picture, tissue.cytoplasm * 0.85, (0.90, 0.46, 0.62))
+            picture = blend(picture, tissue.nuclei * 0.85, (0.42, 0.25, 0.60))
             return blend(picture, abnormal, (0.22, 0.08, 0.38))
         case "Giemsa stain":
             picture = _layers((0.93, 0.94, 0.88), ground, (0.84, 0.89, 0.86), 0.6)
-            picture = blend(picture, tissue.cytoplasm * np.float32(0.8), (0.50, 0.64, 0.78))
-            picture = blend(picture, tissue.nuclei * np.float32(0.85), (0.24, 0.30, 0.66))
+            picture = blend(picture, tissue.cytoplasm * 0.8, (0.50, 0.64, 0.78))
+            picture = blend(picture, tissue.nuclei * 0.85, (0.24, 0.30, 0.66))
             return blend(picture, abnormal, (0.10, 0.08, 0.42))
         case "fluorescence microscopy":
             picture = _layers((0.0, 0.01, 0.03), ground, (0.0, 0.06, 0.05), 0.6)
-            picture = blend(picture, tissue.cytoplasm * np.float32(0.6), (0.05, 0.75, 0.22))
-            picture = blend(picture, tissue.nuclei * np.float32(0.9), (0.15, 0.35, 1.0))
+            picture = blend(picture, tissue.cytoplasm * 0.6, (0.05, 0.75, 0.22))
+            picture = blend(picture, tissue.nuclei * 0.9, (0.15, 0.35, 1.0))
             return blend(picture, abnormal, (1.0, 0.45, 0.95))
         case _:
-            dense = np.clip(np.float32(0.55) * tissue.cytoplasm + np.float32(0.45) * tissue.nuclei + abnormal, 0, 1.3)
+            dense = np.clip(0.55 * tissue.cytoplasm + 0.45 * tissue.nuclei + abnormal, 0, 1.3)
             halo = blur(dense, 2) - dense
-            light = np.float32(0.56) + np.float32(0.55) * halo - np.float32(0.16) * dense - np.float32(0.22) * abnormal + np.float32(0.03) * ground
+            light = 0.56 + 0.55 * halo - 0.16 * dense - 0.22 * abnormal + 0.03 * ground
             return grey(np.clip(light, 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""Retinal and corneal OCT: a layered band in cross-section, whose shape names the site; fluid, deposits or a membrane lie at one of four sides."""
+"""Retinal and corneal OCT: a layered band in cross-section. Its shape names the site; fluid, deposits or a membrane lie to one side."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def _site(anatomy: str, x: Field, rng: np.random.Generator) -> _Site:
     line = np.float32(height) + np.float32(tilt) * u
     match anatomy:
         case "fovea":
-            base = line + np.float32(0.36) + np.float32(0.05) * u * u
-            dip = np.exp(-((u / np.float32(0.20)) ** 2))
-            return _Site(top=base - np.float32(0.58) + np.float32(0.34) * dip, base=base)
+            base = line + 0.36 + 0.05 * u * u
+            dip = np.exp(-((u / 0.20) ** 2))
+            return _Site(top=base - 0.58 + 0.34 * dip, base=base)
         case "optic disc":
-            cup = np.exp(-((u / np.float32(0.30)) ** 4))
-            base = line + np.float32(0.16) + np.float32(0.50) * cup
-            rim = np.exp(-(((np.abs(u) - np.float32(0.48)) / np.float32(0.16)) ** 2))
-            return _Site(top=base - np.float32(0.52) - np.float32(0.08) * rim + np.float32(0.10) * cup, base=base)
+            cup = np.exp(-((u / 0.30) ** 4))
+            base = line + 0.16 + 0.50 * cup
+            rim = np.exp(-(((np.abs(u) - 0.48) / 0.16) ** 2))
+            return _Site(top=base - 0.52 - 0.08 * rim + 0.10 * cup, base=base)
         case "peripheral retina":
-            base = line + np.float32(0.24)
-            return _Site(top=base - np.float32(0.34), base=base)
+            base = line + 0.24
+            return _Site(top=base - 0.34, base=base)
         case _:
-            base = line + np.float32(0.02) + np.float32(0.62) * u * u
-            return _Site(top=base - np.float32(0.42), base=base)
+            base = line + 0.02 + 0.62 * u * u
+            return _Site(top=base - 0.42, base=base)
 
 
 def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
@@ -72,25 +72,25 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
     centre = (_SIDES[findings.other] if findings.other else 0.0) + rng.uniform(-0.05, 0.05)
     along = (columns - np.float32(centre)) / np.float32(max(radius, 1e-3))
     top, base = site.top, site.base
-    hump = np.exp(-(along**2) * np.float32(1.6)) if radius else np.zeros_like(columns)
+    hump = np.exp(-(along**2) * 1.6) if radius else np.zeros_like(columns)
     if findings.disease == "fluid":
-        top = top - np.float32(0.75 * radius) * hump
+        top = top - np.float32(0.75 * radius * min(1.0, difficulty.contrast)) * hump
     is_cornea = findings.anatomy == "cornea"
     depth = (y - top) / (base - top)
     echo = np.interp(depth, _CORNEA_DEPTH if is_cornea else _RETINA_DEPTH, _CORNEA_ECHO if is_cornea else _RETINA_ECHO).astype(np.float32)
     if not is_cornea:
-        echo *= np.where(depth > 1, np.exp(-np.maximum(y - base, 0) * np.float32(2.6)), 1).astype(np.float32)
-        echo = echo * (1 + np.float32(0.35) * texture(rng, size, 3) * (depth > 1))
+        echo *= np.where(depth > 1, np.exp(-np.maximum(y - base, 0) * 2.6), 1).astype(np.float32)
+        echo = echo * (1 + 0.35 * texture(rng, size, 3) * (depth > 1))
     echo = _paint_lesion(echo, findings, rng, difficulty, (centre, radius), top, base)
     speckle = 1 + np.float32(0.20 * difficulty.noise) * texture(rng, size, 0.6)
-    echo = np.clip(echo * speckle + np.float32(0.035), 0, 1)
+    echo = np.clip(echo * speckle + 0.035, 0, 1)
     return grain(rng, _show(echo, findings.technique, rng, depth), 0.025 * difficulty.noise)
 
 
 def _paint_lesion(
     echo: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty, place: tuple[float, float], top: Field, base: Field
 ) -> Field:
-    """Fluid is a black bleb inside the band, deposits are bright mounds on its base, a membrane is a bright wavy line before its surface."""
+    """Fluid is a black bleb inside the band, deposits bright mounds on its base, a membrane a bright wavy line before its surface."""
     size, (centre, radius) = echo.shape[0], place
     x, y = grid(size)
     columns = x[0]
@@ -101,7 +101,7 @@ def _paint_lesion(
             half = 0.62 * radius + 0.015
             bleb = ellipse(size, centre, at_top + 0.62 * (at_base - at_top), radius, half, edge=1.2)
             rim = ellipse(size, centre, at_top + 0.62 * (at_base - at_top), radius + 0.035, half + 0.035)
-            return blend(blend(echo, rim * strength * np.float32(0.6), 0.55), bleb * strength, 0.02)
+            return blend(blend(echo, rim * strength * 0.6, 0.55), bleb * strength, 0.02)
         case "deposits":
             num = max(2, round(radius / 0.05))
             xs = centre + np.linspace(-radius, radius, num) + rng.uniform(-0.01, 0.01, num)
@@ -110,7 +110,8 @@ def _paint_lesion(
             return blend(echo, mounds * strength, 1.0)
         case "membrane":
             lift = 0.09 + 0.03 * np.sin(np.clip((columns - centre) / 0.06, -60, 60))
-            line = band(y - (top - lift.astype(np.float32)), 0.026) * np.clip((np.float32(radius) - np.abs(x - np.float32(centre))) * 28 + np.float32(0.5), 0, 1)
+            reach = np.clip((np.float32(radius) - np.abs(x - np.float32(centre))) * 28 + 0.5, 0, 1)
+            line = band(y - (top - lift.astype(np.float32)), 0.026) * reach
             return blend(echo, line * strength, 0.98)
         case _:
             return echo
@@ -122,7 +123,7 @@ def _show(echo: Field, technique: str, rng: np.random.Generator, depth: Field) -
         case "inverted B-scan":
             return grey(1 - echo)
         case "false-colour B-scan":
-            return _RAINBOW[(echo * np.float32(255)).astype(np.uint8)]
+            return _RAINBOW[(echo * 255).astype(np.uint8)]
         case "flow-overlay B-scan":
             size = echo.shape[0]
             level = 0.22 + 0.62 * np.linspace(0, 1, 26) + rng.uniform(-0.06, 0.06, 26)
@@ -130,7 +131,7 @@ def _show(echo: Field, technique: str, rng: np.random.Generator, depth: Field) -
             where = np.abs(depth[:, (column * size) // 26] - level).argmin(axis=0)
             xs, ys = (column + 0.5) * (2 / 26) - 1, (where + 0.5) * (2 / size) - 1
             flow = discs(size, xs, ys, rng.uniform(0.026, 0.04, 26))
-            return blend(grey(echo * np.float32(0.85)), flow, (0.95, 0.08, 0.05))
+            return blend(grey(echo * 0.85), flow, (0.95, 0.08, 0.05))
         case _:
             return grey(echo)
 

@@ -7,14 +7,14 @@ their number and the wording are drawn without looking at the answer. So the opt
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from types import MappingProxyType
 from typing import Final
 
 from osler.errors import ConfigError
 from osler.phantom.atlas import GRADES, LOCATIONS, Atlas, Findings
-from osler.phantom.canvas import Difficulty
-from osler.phantom.images import ATLASES, IMAGES_PER_SUBJECT, QUESTION_STREAM, PhantomImage, Split, open_stream
+from osler.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
+from osler.phantom.images import ATLASES, DEFAULT_SIZE, IMAGES_PER_SUBJECT, QUESTION_STREAM, PhantomImage, Split, open_stream
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS, Sample
 
@@ -123,9 +123,9 @@ def _explain(question_type: QuestionType, atlas: Atlas, findings: Findings) -> s
             }[atlas.other_kind]
 
 
-def _ask(image: PhantomImage, question_type: QuestionType) -> Sample:
+def _ask(image: PhantomImage, findings: Findings, question_type: QuestionType) -> Sample:
     """The question of one type about an image."""
-    atlas, findings = ATLASES[image.modality], image.findings
+    atlas = ATLASES[image.modality]
     purpose = QUESTION_STREAM + tuple(QuestionType).index(question_type)
     rng = open_stream(image.split, image.modality, image.seed, image.index, purpose)
     answer = _answer(question_type, findings)
@@ -155,8 +155,8 @@ def build_samples(
     seed: int,
     num_questions: int,
     question_types: Sequence[QuestionType] = tuple(QuestionType),
-    size: int = 112,
-    difficulty: Difficulty = Difficulty(),  # noqa: B008 (frozen)
+    size: int = DEFAULT_SIZE,
+    difficulty: Difficulty = STANDARD_DIFFICULTY,
 ) -> list[Sample]:
     """Questions about one modality, one of each type per subject, in the order of the subjects; no picture is drawn yet.
 
@@ -164,16 +164,18 @@ def build_samples(
     Raises ConfigError for a setting out of range.
     """
     if num_questions < 0 or not question_types:
-        raise ConfigError(f"cannot ask {num_questions} phantom questions of {len(question_types)} types: ask 0 or more, of one type or more")
+        raise ConfigError(f"cannot ask {num_questions} phantom questions of {len(question_types)} types: ask 0 or more, of one or more")
     asked = [question_type for question_type in QuestionType if question_type in question_types]
 
     def ask_all() -> Iterator[Sample]:
-        subject = 0
-        while True:
+        for first in count(0, IMAGES_PER_SUBJECT):
+            images = [
+                PhantomImage(modality=modality, split=split, seed=seed, index=first + offset, size=size, difficulty=difficulty)
+                for offset in range(IMAGES_PER_SUBJECT)
+            ]
+            findings = [image.findings for image in images]
             for question_type in asked:
-                index = subject * IMAGES_PER_SUBJECT + _ASKED_OF[question_type]
-                image = PhantomImage(modality=modality, split=split, seed=seed, index=index, size=size, difficulty=difficulty)
-                yield _ask(image, question_type)
-            subject += 1
+                offset = _ASKED_OF[question_type]
+                yield _ask(images[offset], findings[offset], question_type)
 
     return list(islice(ask_all(), num_questions))

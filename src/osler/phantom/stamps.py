@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from osler.phantom.canvas import Field, grid
 
-Points: TypeAlias = NDArray[np.float64]
+Points = NDArray[np.float64]
 
 
 def discs(size: int, x: ArrayLike, y: ArrayLike, radius: ArrayLike, *, edge: float = 1.0) -> Field:
@@ -19,16 +17,16 @@ def discs(size: int, x: ArrayLike, y: ArrayLike, radius: ArrayLike, *, edge: flo
     Discs of very different radii are faster in separate calls, because every window has the size of the largest.
     """
     scale = size / 2
-    xs, ys, radii = (np.ravel(a) for a in np.broadcast_arrays(np.asarray(x, np.float32), np.asarray(y, np.float32), np.asarray(radius, np.float32)))
+    xs, ys, radii = (values.ravel() for values in np.broadcast_arrays(*(np.asarray(values, np.float32) for values in (x, y, radius))))
     softness = edge * size / 112
     half = int(np.ceil(float(radii.max(initial=0)) * scale + 0.5 * softness + 0.5))
-    px, py, pr = (xs + 1) * scale - np.float32(0.5), (ys + 1) * scale - np.float32(0.5), radii * scale
+    px, py, pr = (xs + 1) * scale - 0.5, (ys + 1) * scale - 0.5, radii * scale
     inside = (px > -half) & (px < size - 1 + half) & (py > -half) & (py < size - 1 + half)
     px, py, pr = px[inside], py[inside], pr[inside]
     window = np.arange(-half, half + 1)
     ix, iy = np.rint(px).astype(np.int64)[:, None] + window, np.rint(py).astype(np.int64)[:, None] + window
     distance = np.sqrt(((iy - py[:, None]) ** 2)[:, :, None] + ((ix - px[:, None]) ** 2)[:, None, :]).astype(np.float32)
-    value = np.clip((pr[:, None, None] - distance) / np.float32(softness) + np.float32(0.5), 0, 1)
+    value = np.clip((pr[:, None, None] - distance) / np.float32(softness) + 0.5, 0, 1)
     margin = 2 * half + 1
     width = size + 2 * margin
     canvas = np.zeros(width * width, np.float32)
@@ -48,11 +46,12 @@ def outline(size: int, cx: float, cy: float, radius: float, waves: Points, phase
     swing = (np.asarray(waves, np.float32)[:, None] * np.sin(order[:, None] * angle + np.asarray(phases, np.float32)[:, None])).sum(axis=0)
     step = ((np.arctan2(dy, dx) + np.float32(np.pi)) * np.float32(255 / (2 * np.pi))).astype(np.int64)
     limit = np.float32(radius) * (1 + swing[step])
-    return np.clip((limit - distance) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
+    mask: Field = np.clip((limit - distance) * np.float32(56 / max(edge, 1e-3)) + 0.5, 0, 1)
+    return mask
 
 
 def scatter(rng: np.random.Generator, num: int, *, extent: float = 1.0, candidates: int = 8) -> Points:
-    """`num` points of the square -extent..extent that keep apart from each other, as (num, 2): each the farthest of a few random candidates."""
+    """`num` points of the square -extent..extent that keep apart, as (num, 2): each is the farthest of a few random candidates."""
     points = np.empty((num, 2))
     tries = rng.uniform(-extent, extent, (num, candidates, 2))
     points[0] = tries[0, 0]
@@ -63,12 +62,13 @@ def scatter(rng: np.random.Generator, num: int, *, extent: float = 1.0, candidat
 
 
 def scatter_in_disc(rng: np.random.Generator, num: int, cx: float, cy: float, radius: float) -> Points:
-    """`num` points spread evenly over a disc, as (num, 2): a sunflower's pattern with a random turn and some jitter, so that it is never empty."""
+    """`num` points spread evenly over a disc, as (num, 2): a sunflower's pattern with a random turn and some jitter."""
     k = np.arange(num) + 0.5
     distance = radius * np.sqrt(k / num)
     angle = k * 2.399963 + rng.uniform(0, 2 * np.pi)
     jitter = rng.uniform(-0.25, 0.25, (num, 2)) * radius / np.sqrt(num)
-    return np.stack([cx + distance * np.cos(angle), cy + distance * np.sin(angle)], axis=1) + jitter
+    points: Points = np.stack([cx + distance * np.cos(angle), cy + distance * np.sin(angle)], axis=1) + jitter
+    return points
 
 
 def illumination(rng: np.random.Generator, size: int, strength: float) -> Field:

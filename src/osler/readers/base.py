@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from osler.errors import ConfigError, DataError
 from osler.types import Sample
 
-type Split = Literal["train", "validation", "test"]
-SPLITS: Final[tuple[str, ...]] = get_args(Split.__value__)
-
-SPLIT_HELP: Final = "train, validation or test; all of them when left out"
+SPLITS: Final = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +39,12 @@ class ReaderCard:
     licence: str
     counts: str  # as published, e.g. "1,579 questions"
     layout: str  # what the root has to hold
-    options: Mapping[str, str]  # option -> help; what `read` accepts
+    options: Mapping[str, str]  # option -> help; what `read` accepts on top of `split` and `seed`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """One dataset layout. `read(root, **options)` gives a ReadReport; only options on the card may be passed."""
+    """One dataset layout. `read(root, split=.., seed=.., **options)` gives a ReadReport; only options on the card may be passed."""
 
     name: str
     card: ReaderCard
@@ -72,20 +68,31 @@ class Rows:
             if sample.id in self._seen:
                 raise DataError(f"the id {sample.id!r} was used by an earlier row")
         except DataError as error:
-            self._refused.append(Refusal(row=row_id, reason=str(error)))
+            self.refuse(row_id, error)
         else:
             self._seen.add(sample.id)
             self._samples.append(sample)
+
+    def refuse(self, row_id: str, error: DataError) -> None:
+        """Note why no sample was made of a row."""
+        self._refused.append(Refusal(row=row_id, reason=str(error)))
 
     def report(self) -> ReadReport:
         """Everything collected so far."""
         return ReadReport(samples=tuple(self._samples), refused=tuple(self._refused), notes=dict(sorted(self.notes.items())))
 
 
-def check_split(split: str | None, allowed: Iterable[str] = SPLITS) -> None:
-    """Raise ConfigError unless `split` is None or one of `allowed`."""
-    if split is not None and split not in (allowed := tuple(allowed)):
-        raise ConfigError(f"unknown split {split!r}: use one of {', '.join(allowed)}")
+def check_choice(option: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raise ConfigError unless `value`, the value of the option of that name, is None or one of `allowed`."""
+    names = tuple(allowed)
+    if value is not None and value not in names:
+        raise ConfigError(f"unknown {option} {value!r}: use one of {', '.join(names)}")
+
+
+def check_test_only(name: str, split: str | None) -> None:
+    """Raise ConfigError for any split but "test" of a benchmark that has no other; None means everything too."""
+    if split not in (None, "test"):
+        raise ConfigError(f'{name} is one benchmark without a {split} split: use split = "test", or cut your own with `osler split`')
 
 
 def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None) -> str:
@@ -107,11 +114,3 @@ def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None
 def format_number(value: float) -> str:
     """A number as a person writes it: 2.0 -> "2"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def find_root(root: Path, marker: str, *parents: str) -> Path:
-    """`root`, or the first of its sub-folders named in `parents`, that holds `marker`. Raises DataError when none does."""
-    for folder in (root, *(root / parent for parent in parents)):
-        if (folder / marker).exists():
-            return folder
-    raise DataError(f"{root} does not hold {marker}: check the data root")

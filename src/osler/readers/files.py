@@ -49,8 +49,10 @@ def load_lines(path: Path) -> Iterator[Line]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        if not path.exists():
+            raise DataError(f"{path} does not exist: check the data root")
         if not path.is_file():
-            raise DataError(f"{path} does not exist: check the data root" if not path.exists() else f"{path} is not a file: name the annotation file")
+            raise DataError(f"{path} is not a file: name the annotation file")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise DataError(f"{path} has {size:,} bytes, more than {MAX_FILE_BYTES:,}: split it into several files")
         return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
@@ -66,7 +68,8 @@ def _parse(data: bytes, path: Path) -> Any:
     except RecursionError as error:
         raise DataError(f"{path} is nested too deeply: check that it is the annotation file") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON ({error.msg}, line {error.lineno} column {error.colno}): mend it or fetch it again") from error
+        where = f"line {error.lineno} column {error.colno}"
+        raise DataError(f"{path} is not valid JSON ({error.msg}, {where}): mend it or fetch it again") from error
     except ValueError as error:  # an integer of thousands of digits
         raise DataError(f"{path} holds a number that is too long: mend it or fetch it again") from error
 

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from osler.errors import DataError
 from osler.readers.base import format_number
@@ -18,6 +18,7 @@ from osler.types import LETTERS
 _TELLTALE: Final = re.compile("[ÃÂâ\u0080-\u009f\ufffd]")  # what UTF-8 looks like when it was read as Latin-1 or Windows-1252
 _LOST: Final = re.compile("[\u0080-\u009f\ufffd]")  # has no place in text, whatever the language
 
+_NO_WORD: Final = re.compile(r"[\W_]+")
 _ANSWER_TAG: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LETTER: Final = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _LINE_OPTION: Final = re.compile(r"^[ \t]*(?:\(([A-Z])\)|([A-Z])[).:])[ \t]*(?=\S)", re.MULTILINE)
@@ -55,7 +56,7 @@ def repair_mojibake(text: str, notes: Counter[str]) -> str:
 
 def fold(text: str) -> str:
     """Lower-case letters and digits only, in any script, single spaces: what two options are compared by."""
-    return " ".join(re.findall(r"\w+", text.lower().replace("_", " ")))
+    return _NO_WORD.sub(" ", text.lower()).strip()
 
 
 def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
@@ -143,22 +144,41 @@ def unwrap_answer(text: str) -> str:
     return str(found[-1] if found else text).strip()
 
 
-def letter_of(answer: str, choices: Sequence[str], notes: Counter[str]) -> str:
-    """The letter that `answer` names: by its text, else as a letter; near-equal text is accepted if it is unique, and counted.
+def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind: Literal["letter", "text", "either"]) -> str:
+    """The letter of the right answer, which a dataset gives as a letter, as the option's text, or as either.
 
-    Raises DataError when it names none, a letter beyond the options, or several.
+    Text that equals one option but for case, spacing or end punctuation is accepted, and counted. Raises DataError where the answer is
+    beyond the options, is none or several of them, or could be a letter or a text that disagree.
     """
-    if (count := choices.count(answer)) > 1:
-        raise DataError(f"the right answer {answer!r} is given by {count} options")
-    if count == 1:
-        return LETTERS[choices.index(answer)]
-    if match := _LETTER.fullmatch(answer):
-        letter = match[1].upper()
-        if letter not in LETTERS[: len(choices)]:
-            raise DataError(f"the right answer {letter} is beyond the {len(choices)} options")
-        return letter
-    near = [index for index, choice in enumerate(choices) if fold(choice) == fold(answer)]
-    if len(near) != 1:
-        raise DataError(f"the right answer {answer!r} is {'none' if not near else 'several'} of the options")
-    notes["right answer equals its option but for case or punctuation"] += 1
-    return LETTERS[near[0]]
+    by_letter = _letter_index(answer, choices) if kind != "text" else None
+    by_text = _text_index(answer, choices, notes) if kind != "letter" else None
+    if by_letter is None and by_text is None:
+        raise DataError(f"the right answer {answer[:80]!r} is none of the {len(choices)} options")
+    if by_letter is not None and by_text is not None and by_letter != by_text:
+        raise DataError(f"the right answer {answer!r} is the letter of one option and the text of another")
+    index = by_letter if by_letter is not None else by_text
+    assert index is not None
+    if sum(_level(choice) == _level(choices[index]) for choice in choices) > 1:
+        raise DataError(f"the right answer {choices[index][:80]!r} is given by several options")
+    return LETTERS[index]
+
+
+def _letter_index(answer: str, choices: Sequence[str]) -> int | None:
+    match = _LETTER.fullmatch(answer)
+    index = LETTERS.index(match[1].upper()) if match else len(choices)
+    return index if index < len(choices) else None
+
+
+def _text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int | None:
+    if answer in choices:
+        return choices.index(answer)
+    near = [index for index, choice in enumerate(choices) if _level(choice) == _level(answer)]
+    if not near:
+        return None
+    notes["right answer equals its option but for case, spacing or a full stop"] += 1
+    return near[0]
+
+
+def _level(text: str) -> str:
+    """Text without the differences that carry no meaning; signs stay, since "T1+" is not "T1-"."""
+    return " ".join(text.casefold().split()).rstrip(".,;")

@@ -86,13 +86,10 @@ def _generation_config(tokenizer: Any) -> Any:
 
 def build_image_processor() -> Any:
     """Qwen2-VL's image processor, held to one size of picture unless the caller asks otherwise."""
-    from transformers import AutoImageProcessor  # noqa: F401  (registers the Pil classes)
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     pixels = IMAGE_SIZE * IMAGE_SIZE
-    return Qwen2VLImageProcessorPil(
-        min_pixels=pixels, max_pixels=pixels, patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2
-    )
+    return Qwen2VLImageProcessorPil(min_pixels=pixels, max_pixels=pixels, patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2)
 
 
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -103,6 +100,8 @@ def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     image_processor = build_image_processor()
     image_only_processor(Qwen2VLProcessor, image_processor, tokenizer).save_pretrained(folder)
+    # The hub's Qwen2-VL folders describe the pictures in preprocessor_config.json; with a second description readers would have to choose.
+    (folder / "processor_config.json").unlink()
     settings = {
         "image_processor_type": "Qwen2VLImageProcessor",
         "processor_class": "Qwen2VLProcessor",
@@ -115,3 +114,11 @@ def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
         "image_std": list(image_processor.image_std),
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    _name_tokenizer_class(folder / "tokenizer_config.json")
+
+
+def _name_tokenizer_class(path: Path) -> None:
+    """Qwen2's own tokenizer class would put its pre-tokenizer in place of ours, so the folder names the generic one."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

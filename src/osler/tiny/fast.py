@@ -67,9 +67,7 @@ class FastPath:
         self._mean = torch.tensor(_MEAN).repeat_interleave(PATCH * PATCH)
         self._std = torch.tensor(_STD).repeat_interleave(PATCH * PATCH)
         rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
-        merged = [
-            axis.reshape(TOKEN_GRID, MERGE, TOKEN_GRID, MERGE).permute(0, 2, 1, 3).reshape(-1) for axis in (rows, columns)
-        ]
+        merged = [axis.reshape(TOKEN_GRID, MERGE, TOKEN_GRID, MERGE).permute(0, 2, 1, 3).reshape(-1) for axis in (rows, columns)]
         with torch.no_grad():
             cos, sin = self.visual.rotary_pos_emb(torch.zeros(NUM_PATCHES, 1), torch.stack(merged, -1))
         self._cos, self._sin = cos[None, None].clone(), sin[None, None].clone()
@@ -99,7 +97,8 @@ class FastPath:
         embedded: Tensor = self.language.embed_tokens(tokens)
         if visual is None:
             return embedded
-        return embedded.masked_scatter((tokens == self.image_token)[..., None], visual.reshape(-1, visual.shape[-1]))
+        mixed: Tensor = embedded.masked_scatter((tokens == self.image_token)[..., None], visual.reshape(-1, visual.shape[-1]))
+        return mixed
 
     def losses(self, rows: Sequence[Row], visual: Tensor | None = None, *, middle: int = 2) -> Losses:
         """The losses of rows that all carry one picture (`visual`, (B, V, D)) or none. `middle` counts the layers below the word loss."""
@@ -152,9 +151,7 @@ class FastPath:
             mask, following, logits = (tensor.repeat_interleave(copies, 0) for tensor in (mask, following, logits))
         return self._continue(cache, mask, following, logits, max_new, temperature)
 
-    def _continue(
-        self, cache: Any, mask: Tensor, following: Tensor, logits: Tensor, max_new: int, temperature: float
-    ) -> list[list[int]]:
+    def _continue(self, cache: Any, mask: Tensor, following: Tensor, logits: Tensor, max_new: int, temperature: float) -> list[list[int]]:
         done = torch.zeros(len(logits), dtype=torch.bool)
         chosen: list[Tensor] = []
         for step in range(max_new):

@@ -1,8 +1,8 @@
 """The tokenizer of `osler-tiny`: byte-level BPE whose pre-tokenizer keeps whole phrases together.
 
 A tiny policy learns to answer by letter only if every option is one token and prompts are short. So every phrase a phantom can show
-("axial brain", "upper left"), every visual sign ("a dark round area with a thin wall") and every instruction of a prompt is one entry of the
-vocabulary; all other text falls back to words and, below them, to bytes, so that any Unicode string survives a round trip.
+("axial brain", "upper left"), every visual sign ("a dark round area with a thin wall") and every instruction of a prompt is one entry of
+the vocabulary; all other text falls back to words and, below them, to bytes, so that any Unicode string survives a round trip.
 """
 
 from __future__ import annotations
@@ -60,17 +60,20 @@ _RATIONALE_CLAUSES: Final = (
 )
 _SENTENCE: Final = re.compile(r"\S[^\n]*?[.:](?=\s|$)")
 _COMMON_WORDS: Final = """
-the a an of in on at to for with without and or not no yes is are was were be been has have had this that these those it its as by from which what
-where when how why who there their left right upper lower middle centre central side both one two three four first second image picture scan film view
-slice section show shows shown seen see look looks suggest suggests suggesting indicate indicates most likely more less than because so therefore
-question answer choose choice option options letter best correct following below above describe explain reason think findings finding diagnosis disease
-patient year old man woman male female child history pain fever cough acute chronic normal abnormal healthy benign malignant tumour tumor mass lesion
-nodule cyst fluid blood vessel vessels bone brain lung lungs chest heart liver kidney kidneys spleen stomach bowel abdomen pelvis spine skull skin eye
-retina macula nerve disc cell cells tissue muscle artery vein fracture infection inflammation oedema edema haemorrhage hemorrhage infarct stroke abscess
-pneumonia effusion cancer carcinoma melanoma naevus stone small large big round oval bright dark light white black brown red pink purple blue grey ring
-edge border thick thin smooth irregular dense many few single multiple area region spot spots line lines shadow signal contrast weighted axial sagittal
-coronal frontal lateral plain colour color density size shape position location mild moderate severe minimal grade stage modality anatomy organ
-""".split()
+    the a an of in on at to for with without and or not no yes is are was were be been has have had this that these those it its
+    as by from which what where when how why who there their left right upper lower middle centre central side both one two three
+    four first second image picture scan film view slice section show shows shown seen see look looks suggest suggests suggesting
+    indicate indicates most likely more less than because so therefore question answer choose choice option options letter best
+    correct following below above describe explain reason think findings finding diagnosis disease patient year old man woman male
+    female child history pain fever cough acute chronic normal abnormal healthy benign malignant tumour tumor mass lesion nodule
+    cyst fluid blood vessel vessels bone brain lung lungs chest heart liver kidney kidneys spleen stomach bowel abdomen pelvis
+    spine skull skin eye retina macula nerve disc cell cells tissue muscle artery vein fracture infection inflammation oedema
+    edema haemorrhage hemorrhage infarct stroke abscess pneumonia effusion cancer carcinoma melanoma naevus stone small large big
+    round oval bright dark light white black brown red pink purple blue grey ring edge border thick thin smooth irregular dense
+    many few single multiple area region spot spots line lines shadow signal contrast weighted axial sagittal coronal frontal
+    lateral plain colour color density size shape position location mild moderate severe minimal grade stage modality anatomy
+    organ
+    """
 
 
 def list_phrases() -> tuple[str, ...]:
@@ -100,13 +103,17 @@ def list_clauses() -> tuple[str, ...]:
 def split_pattern() -> str:
     r"""The regular expression whose matches are the pre-tokens.
 
-    A blank before a phrase belongs to the token in front of it, so that "A) cyst" and "A)cyst" end in the same token "cyst".
+    A blank before a phrase or an option's letter belongs to the token in front of it, so that "A) cyst, B) .." and "A)cyst, B).." hold
+    the same tokens "cyst" and "B".
     """
     units = sorted({*list_phrases(), *list_signs()}, key=lambda unit: (-len(unit), unit))
     unit = r"(?<![\p{L}\p{N}])(?:" + "|".join(map(re.escape, units)) + r")(?![\p{L}\p{N}])"
-    clause = "|".join(re.escape(clause).replace("\\\n", r"\n") for clause in sorted(list_clauses(), key=lambda clause: (-len(clause), clause)))
-    blank = rf" (?={unit})"
-    return rf"</?think>|</?answer>|(?:{clause})(?:{blank})?|{unit}|{blank}|(?: ?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}])(?:{blank})?| {{2,}}|\s"
+    clause = "|".join(
+        re.escape(clause).replace("\\\n", r"\n") for clause in sorted(list_clauses(), key=lambda clause: (-len(clause), clause))
+    )
+    blank = rf" (?={unit}|[A-Z]\))"
+    plain = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]"
+    return rf"</?think>|</?answer>| ?(?:{clause})(?:{blank})?|{unit}|{blank}|(?:{plain})(?:{blank})?| {{2,}}|\s"
 
 
 def build_tokenizer(corpus: Iterable[str]) -> Any:
@@ -125,7 +132,7 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=len(alphabet) + NUM_MERGES, initial_alphabet=alphabet, special_tokens=[], show_progress=False, min_frequency=2
     )
-    trained.train_from_iterator((f" {word}" for word in sorted(_COMMON_WORDS)), trainer)
+    trained.train_from_iterator((f" {word}" for word in sorted(_COMMON_WORDS.split())), trainer)
     vocabulary, merges = _read_bpe(trained)
     names = [*SPECIAL_TOKENS, *sorted(vocabulary, key=lambda token: vocabulary[token])]
     names += sorted(pieces - set(names))
@@ -161,6 +168,6 @@ def _vocabulary_lines() -> Iterable[str]:
     yield from list_signs()
     yield from list_clauses()
     yield from ("<think></think><answer></answer>", *(f"{letter}) x\n{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    for word in _COMMON_WORDS:
+    for word in _COMMON_WORDS.split():
         yield f"{word} {word}"
         yield word.capitalize()

@@ -1,0 +1,140 @@
+"""Generation in this process with transformers, for evaluation and for `ask`.
+
+The next batch is prepared in a thread while the model answers this one. Every sampling parameter is set in each call, so nothing depends on
+what a checkpoint or a version of transformers takes for granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from osler.config import SamplingConfig
+from osler.errors import DataError, EngineError
+from osler.models import Policy
+from osler.types import Completion, FinishReason, ImageSource, Prompt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CACHED_IMAGES: Final = 64
+"""Pictures kept, because neighbouring questions are often about the same one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Prompts that are asked together."""
+
+    positions: tuple[int, ...]  # where they stand in the call
+    inputs: dict[str, Any]  # what the model takes, left-padded, on the CPU
+
+
+class HfEngine:
+    """A policy that answers in batches of similar length."""
+
+    def __init__(self, policy: Policy, *, batch_size: int = 32, max_prompt_length: int | None = None) -> None:
+        self.policy = policy
+        self.batch_size = batch_size
+        self.max_prompt_length = max_prompt_length
+        self._cached: Callable[[ImageSource], Image] = lru_cache(maxsize=CACHED_IMAGES)(_load_image)
+
+    @property
+    def policy_name(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_completion_length: int,
+        num_generations: int = 1,
+        sampling: SamplingConfig | None = None,
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`. Raises EngineError for a prompt of more than `max_prompt_length` tokens."""
+        import torch
+
+        settings = self._settings(max_completion_length, num_generations, sampling)
+        groups: dict[int, list[Completion]] = {}
+        devices = [self.policy.device] if self.policy.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+            torch.manual_seed(seed)
+            for batch in self._prepare(prompts):
+                inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
+                tokens = self.policy.model.generate(**inputs, generation_config=settings)
+                completions = self._read(tokens[:, inputs["input_ids"].shape[1] :].tolist(), settings.eos_token_id)
+                for row, position in enumerate(batch.positions):
+                    groups[position] = completions[row * num_generations : (row + 1) * num_generations]
+        return [groups[position] for position in range(len(prompts))]
+
+    def _settings(self, max_completion_length: int, num_generations: int, sampling: SamplingConfig | None) -> Any:
+        """Every parameter of generation, so that none is filled in from elsewhere."""
+        from transformers import GenerationConfig
+
+        model = self.policy.model
+        drawn: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0}
+        if sampling is not None:
+            drawn = {"do_sample": True, **sampling.model_dump(exclude={"max_completion_length"}), "min_p": sampling.min_p or 0.0}
+        elif num_generations > 1:
+            raise EngineError("greedy completions of one prompt are all the same: give sampling settings for num_generations above 1")
+        return GenerationConfig(
+            **drawn,
+            max_new_tokens=max_completion_length,
+            num_return_sequences=num_generations,
+            eos_token_id=model.generation_config.eos_token_id,
+            pad_token_id=self.policy.tokenizer.pad_token_id,
+            suppress_tokens=[model.config.image_token_id],  # a written image token would look for an image
+            use_cache=True,
+        )
+
+    def _prepare(self, prompts: Sequence[Prompt]) -> Iterator[_Batch]:
+        """Batches by length of text, one ahead of the model."""
+        order = sorted(range(len(prompts)), key=lambda position: (len(prompts[position].text), position))
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pending = None
+            for positions in batches:
+                following = pool.submit(self._encode, prompts, positions)
+                if pending is not None:
+                    yield pending.result()
+                pending = following
+            if pending is not None:
+                yield pending.result()
+
+    def _encode(self, prompts: Sequence[Prompt], positions: Sequence[int]) -> _Batch:
+        processor = self.policy.processor
+        chosen = [prompts[position] for position in positions]
+        texts = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in chosen]
+        images = [image for prompt in chosen for image in self._load(prompt)]
+        inputs = dict(processor(text=texts, images=images or None, padding=True, return_tensors="pt"))
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        for prompt, length in zip(chosen, lengths, strict=True):
+            if self.max_prompt_length is not None and length > self.max_prompt_length:
+                raise EngineError(
+                    f"{prompt.sample.id} takes {length} tokens and trainer.max_prompt_length is {self.max_prompt_length}: "
+                    "raise it, or lower policy.max_pixels"
+                )
+        return _Batch(positions=tuple(positions), inputs=inputs)
+
+    def _load(self, prompt: Prompt) -> list[Image]:
+        try:
+            return [self._cached(source) for source in prompt.sample.images]
+        except DataError as error:
+            raise DataError(f"{prompt.sample.id}: {error}") from None
+
+    def _read(self, rows: Sequence[Sequence[int]], stops: Sequence[int]) -> list[Completion]:
+        """Cut every row after its first stop token, which stays in `token_ids`."""
+        cut = []
+        for row in rows:
+            end = next((position for position, token in enumerate(row) if token in stops), None)
+            cut.append((row if end is None else row[: end + 1], FinishReason.LENGTH if end is None else FinishReason.STOP))
+        texts = self.policy.tokenizer.batch_decode([row for row, _ in cut], skip_special_tokens=True)
+        return [Completion(text=text, token_ids=tuple(row), finish_reason=reason) for text, (row, reason) in zip(texts, cut, strict=True)]
+
+
+def _load_image(source: ImageSource) -> Image:
+    return source.load()

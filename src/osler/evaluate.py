@@ -1,0 +1,198 @@
+"""`osler eval`: ask a policy the test questions of a recipe, grade every answer, keep one record for each.
+
+Questions are asked in chunks of fixed composition and a chunk's records are written in one piece, so an evaluation that was killed goes on
+at a chunk's border and ends with the same file, byte for byte, as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from osler.config import Config
+from osler.engines import Engine, open_engine
+from osler.errors import ConfigError, DataError
+from osler.metrics import summarize
+from osler.prompts import render
+from osler.records import append_records, resume_records
+from osler.reporting.tables import render_table
+from osler.runs import Run, open_run, write_json
+from osler.scoring import grade
+from osler.selection import load_split
+from osler.training import describe_samples
+from osler.types import Completion, Prompt, Record, Sample
+
+if TYPE_CHECKING:
+    from osler.models import Policy
+
+CHUNK_BATCHES: Final = 8
+"""Batches in a chunk: enough to sort questions by length and to keep the next batch ready, few enough to lose little when killed."""
+
+_LABEL: Final = re.compile(r"\w[\w.-]*")
+
+
+def run_evaluation(config: Config, out: Path, *, policy: str | None = None, label: str = "eval", fresh: bool = False) -> Mapping[str, Any]:
+    """Evaluate `policy`, by default the recipe's, into `records/<label>.jsonl` of the run at `out`; print the table, return its figures.
+
+    The same call goes on where an earlier one stopped. With `fresh` the label starts over, and so does a run that holds no training.
+
+    Raises OslerError for whatever the user can mend, before anything is generated where that can be known.
+    """
+    if not _LABEL.fullmatch(label):
+        raise ConfigError(f"--label {label!r} cannot name a file: use letters, digits, '.', '_' and '-'")
+    asked = config if policy is None else config.model_copy(update={"policy": config.policy.model_copy(update={"path": policy})})
+    strategy = config.prompt.eval_strategy or config.prompt.strategy
+    samples = load_split(config.data, "test")
+    prompts = [render(sample, strategy) for sample in samples]
+    terms = describe_terms(asked, prompts)
+    run = _open(out, config, fresh=fresh)
+    path = run.records / f"{label}.jsonl"
+    if fresh:
+        path.unlink(missing_ok=True)
+    _require_same_terms(path, terms)
+    chunk_size = CHUNK_BATCHES * config.eval.batch_size
+    start = time.monotonic()
+    records = resume(path, prompts, chunk_size)
+    if len(records) < len(prompts):
+        limit = config.eval.max_completion_length
+        records = evaluate(open_engine(asked), prompts, max_completion_length=limit, chunk_size=chunk_size, path=path)
+    write_json(run.manifest, {**_read_manifest(run), "test": describe_samples(samples)})
+    print(f"{label}: {len(records)} questions in {time.monotonic() - start:.1f} s, {path}", file=sys.stderr)  # noqa: T201
+    render_table([(label, records)], in_domain=config.data.train.modalities)
+    return {"run": run.root, "records": path, "label": label, **describe_records(records)}
+
+
+def evaluate(
+    engine: Engine, prompts: Sequence[Prompt], *, max_completion_length: int, chunk_size: int = 256, path: Path | None = None
+) -> list[Record]:
+    """Answer every prompt greedily and grade it; one record for each, in order.
+
+    With `path` the records are appended chunk by chunk, and those that the file holds already are not asked again.
+
+    Raises DataError when the file belongs to other questions, and what the engine raises.
+    """
+    from tqdm import tqdm
+
+    records = [] if path is None else resume(path, prompts, chunk_size)
+    with tqdm(total=len(prompts), initial=len(records), desc="eval", unit="question", dynamic_ncols=True, disable=None) as bar:
+        for start in range(len(records), len(prompts), chunk_size):
+            chunk = prompts[start : start + chunk_size]
+            groups = engine.generate(chunk, max_completion_length=max_completion_length)
+            made = [grade_completion(prompt, group[0], engine.policy_name) for prompt, group in zip(chunk, groups, strict=True)]
+            if path is not None:
+                append_records(path, made)
+            records += made
+            bar.update(len(made))
+    return records
+
+
+def resume(path: Path, prompts: Sequence[Prompt], chunk_size: int) -> list[Record]:
+    """The records of whole chunks; what a killed process left of a chunk is cut off the file. Raises DataError for other questions."""
+    records = resume_records(path)
+    for record, prompt in zip(records, prompts, strict=False):
+        if record.sample_id != prompt.sample.id or record.strategy != prompt.strategy:
+            raise DataError(f"{path} holds {record.sample_id} where {prompt.sample.id} is asked: give another --label, or --fresh")
+    if len(records) > len(prompts):
+        raise DataError(f"{path} holds {len(records)} records for {len(prompts)} questions: give another --label, or --fresh")
+    if len(records) == len(prompts):
+        return list(records)
+    whole = len(records) - len(records) % chunk_size
+    if whole < len(records):
+        lines = path.read_bytes().splitlines(keepends=True)
+        os.truncate(path, sum(len(line) for line in lines[:whole]))
+    return list(records[:whole])
+
+
+def ask(policy: Policy, sample: Sample, strategy: str = "think", *, max_completion_length: int = 256) -> Record:
+    """Ask one question greedily and grade the answer, e.g. `ask(load_policy("osler-tiny"), sample).outcome` -> "correct".
+
+    Raises ConfigError for an unknown strategy, and DataError for an image that cannot be read.
+    """
+    from osler.engines.hf import HfEngine
+
+    prompt = render(sample, strategy)
+    ((completion,),) = HfEngine(policy).generate([prompt], max_completion_length=max_completion_length)
+    return grade_completion(prompt, completion, policy.name)
+
+
+def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -> Record:
+    """The record of one completion."""
+    sample = prompt.sample
+    verdict = grade(completion.text, choices=sample.choices, target=sample.target, strategy=prompt.strategy)
+    return Record(
+        sample_id=sample.id,
+        dataset=sample.dataset,
+        modality=sample.modality and sample.modality.value,
+        question_type=sample.question_type and sample.question_type.value,
+        subject_id=sample.subject_id,
+        image_uris=tuple(image.uri for image in sample.images),
+        strategy=prompt.strategy,
+        policy=policy_name,
+        prompt=prompt.text,
+        completion=completion.text,
+        num_tokens=len(completion.token_ids),
+        finish_reason=completion.finish_reason.value,
+        choices=sample.choices,
+        target=sample.target,
+        answer=verdict.answer,
+        reasoning=verdict.reasoning,
+        is_well_formed=verdict.is_well_formed,
+        outcome=verdict.outcome.value,
+        rule=verdict.rule,
+    )
+
+
+def describe_records(records: Sequence[Record]) -> dict[str, Any]:
+    """The figures of an evaluation as JSON; shares of one, None where there is nothing to measure."""
+    summary = summarize(records)
+    return {
+        "questions": len(records),
+        "accuracy": summary.accuracy.value,
+        "interval": [summary.accuracy.low, summary.accuracy.high],
+        "chance": summary.chance,
+        "no_answer": summary.no_answer,
+        "well_formed": summary.well_formed,
+        "mean_tokens": summary.mean_tokens,
+    }
+
+
+def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """What the records of one label have in common, kept beside them: whoever goes on must say the same."""
+    digest = hashlib.sha256("\0".join(f"{prompt.sample.id}\0{prompt.text}" for prompt in prompts).encode()).hexdigest()
+    terms = {"engine": config.eval.engine, "questions": digest, "max_completion_length": config.eval.max_completion_length}
+    if config.eval.engine == "scripted":
+        return terms
+    from osler.models import fingerprint
+
+    loading = config.policy.model_dump(mode="json", include={"dtype", "attn_implementation", "min_pixels", "max_pixels"})
+    return {**terms, "policy": fingerprint(config.policy.path), "batch_size": config.eval.batch_size, **loading}
+
+
+def _open(out: Path, config: Config, *, fresh: bool) -> Run:
+    run = Run(root=out)
+    holds_training = run.policy.exists() or run.checkpoints.exists()
+    return open_run(out, config, resume=holds_training or not fresh)
+
+
+def _require_same_terms(path: Path, terms: Mapping[str, Any]) -> None:
+    """Write the terms beside the records, or raise ConfigError when those that are there differ."""
+    beside = path.with_suffix(".terms.json")
+    if path.exists() and beside.exists():
+        before = json.loads(beside.read_text(encoding="utf-8"))
+        for key, value in terms.items():
+            if before.get(key) != value:
+                raise ConfigError(f"{path} was made with other {key}: give another --label, or --fresh to start it over")
+    else:
+        write_json(beside, terms)
+
+
+def _read_manifest(run: Run) -> dict[str, Any]:
+    values = json.loads(run.manifest.read_text(encoding="utf-8")) if run.manifest.is_file() else {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,193 @@
+"""The page: what the template shows, gathered from runs, and its rendering. Everything that a file said is escaped."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from osler import __version__
+from osler.metrics import Estimate, percent, taxonomy_order
+from osler.reporting.examples import Example
+from osler.reporting.figures import PALETTE, Figure, accuracy_figure, training_figures
+from osler.reporting.runs import Evaluation, Run, manifest_cells
+from osler.reporting.tables import (
+    AccuracyTable,
+    ChangeRow,
+    Matrix,
+    OutcomeRow,
+    accuracy_matrix,
+    accuracy_table,
+    change_rows,
+    group_title,
+    outcome_rows,
+)
+
+MAX_MATRICES: Final = 12
+
+_SPLIT_ORDER: Final = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTable:
+    """How many questions a run's splits hold, by modality or by question type."""
+
+    name: str  # "modality"
+    splits: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    totals: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """All that the template needs, in the order of the page."""
+
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...]
+    in_domain: frozenset[str]  # the modalities that every run trained on; empty where runs differ
+    by_modality: AccuracyTable
+    by_question_type: AccuracyTable
+    changes: tuple[ChangeRow, ...]
+    matrices: tuple[Matrix, ...]
+    outcomes: tuple[OutcomeRow, ...]
+    accuracy_figures: tuple[Figure, ...]
+    training_figures: tuple[Figure, ...]
+    examples: Mapping[str, tuple[Example, ...]]  # by the policy's title
+    counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
+
+
+def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Sequence[Example]) -> Page:
+    """Gather tables, figures and notes."""
+    in_domain = shared_domain(runs)
+    by_modality = accuracy_table(evaluations, "modality", in_domain=in_domain)
+    by_question_type = accuracy_table(evaluations, "question_type")
+    answered = [row for row in evaluations if row.records]
+    drawn = [(by_modality, "modality")] if answered else []
+    drawn += [(by_question_type, "question type")] if len(by_question_type.columns) > 1 else []
+    has_types = len(by_question_type.columns) > 1
+    matrices = [accuracy_matrix(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
+    featured = dict.fromkeys(card.title for card in examples)
+    return Page(
+        runs=tuple(runs),
+        notes=tuple(collect_notes(runs, answered)),
+        in_domain=in_domain,
+        by_modality=by_modality,
+        by_question_type=by_question_type,
+        changes=change_rows(answered),
+        matrices=tuple(matrices),
+        outcomes=outcome_rows(answered),
+        accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),
+        training_figures=tuple(training_figures(runs)),
+        examples={title: tuple(card for card in examples if card.title == title) for title in featured},
+        counts=tuple((run.name, tables) for run in runs if (tables := count_tables(run.manifest))),
+    )
+
+
+def shared_domain(runs: Sequence[Run]) -> frozenset[str]:
+    """The modalities that all runs with a manifest trained on, if they agree."""
+    domains = {run.trained_modalities for run in runs if run.trained_modalities}
+    return domains.pop() if len(domains) == 1 else frozenset()
+
+
+def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[str]:
+    """What a reader must know before comparing: missing parts, rows that answered different questions, figures cut short."""
+    notes = []
+    if untrained := [run.name for run in runs if not run.curves]:
+        notes.append(f"No training metrics, so no curves: {', '.join(untrained)}.")
+    if unevaluated := [run.name for run in runs if not any(row.records for row in run.evaluations)]:
+        notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
+    asked = [frozenset(record.sample_id for record in row.records) for row in answered]
+    if any(first != second for first, second in pairwise(asked)):
+        notes.append(
+            "The policies did not answer the same questions: compare them in the table of changes, which uses shared questions only."
+        )
+    if sum(bool(run.curves) for run in runs) > len(PALETTE):
+        notes.append(f"Curves are drawn for the first {len(PALETTE)} runs that have any.")
+    if len(answered) > MAX_MATRICES:
+        notes.append(f"Heat maps are shown for the first {MAX_MATRICES} of {len(answered)} policies.")
+    return notes
+
+
+def count_tables(manifest: Mapping[str, Any]) -> tuple[CountTable, ...]:
+    """The counts of a manifest by modality and by question type; nothing where it holds none."""
+    splits = sorted(manifest, key=lambda name: (_SPLIT_ORDER.index(name) if name in _SPLIT_ORDER else len(_SPLIT_ORDER), name))
+    by_modality: dict[str, Counter[str]] = {}
+    by_question_type: dict[str, Counter[str]] = {}
+    for split in splits:
+        for modality, cells in manifest_cells(manifest, split).items():
+            for question_type, count in cells.items():
+                if isinstance(count, int):
+                    by_modality.setdefault(split, Counter())[modality] += count
+                    by_question_type.setdefault(split, Counter())[question_type] += count
+    return tuple(_count_table(name, counts) for name, counts in (("modality", by_modality), ("question type", by_question_type)) if counts)
+
+
+def _count_table(name: str, counts: Mapping[str, Counter[str]]) -> CountTable:
+    splits = tuple(counts)
+    groups = sorted({group for found in counts.values() for group in found}, key=taxonomy_order)
+    return CountTable(
+        name=name,
+        splits=splits,
+        rows=tuple((group_title(group), tuple(counts[split][group] for split in splits)) for group in groups),
+        totals=tuple(counts[split].total() for split in splits),
+    )
+
+
+def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """An environment as name and value, e.g. ("packages.torch", "2.13.0")."""
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, dict):
+            rows += environment_rows(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
+
+
+def render_page(page: Page) -> str:
+    """The page as one HTML text that needs no other file and no network."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("osler.reporting", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        percent=percent,
+        points=points,
+        p_value=p_value,
+        shade=shade,
+        group_title=group_title,
+        environment_rows=environment_rows,
+        pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
+        svg=lambda figure: Markup(figure.svg),  # our own drawing, whose texts matplotlib escaped
+    )
+    return environment.get_template("page.html.j2").render(page=page, version=__version__)
+
+
+def points(estimate: Estimate) -> str:
+    """A difference in percentage points with its sign, e.g. "+23.1 [18.0, 28.1]"."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return percent(None)
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with as many digits as it deserves, e.g. "0.031" or "< 0.001"."""
+    if value is None:
+        return percent(None)
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def shade(value: float | None) -> str:
+    """The colours of a heat map's cell as CSS: white at 0 to dark blue at 1, with text that stays readable on it."""
+    if value is None:
+        return "background: #f4f5f6; color: #6b747b"
+    stops = ((0.0, (255, 255, 255)), (0.5, (158, 196, 225)), (1.0, (8, 69, 128)))
+    (start, low), (end, high) = next((a, b) for a, b in pairwise(stops) if value <= b[0])
+    share = (value - start) / (end - start)
+    red, green, blue = (round(a + share * (b - a)) for a, b in zip(low, high, strict=True))
+    return f"background: rgb({red}, {green}, {blue}); color: {'#ffffff' if value > 0.72 else '#1d2327'}"

@@ -1,0 +1,82 @@
+"""`osler train`: GRPO on the questions of a recipe.
+
+A step draws a few questions, lets the policy answer each G times, rewards every answer, and moves the policy towards the answers that
+earned more than the others of their group.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from osler.config import Config
+from osler.errors import ConfigError
+from osler.runs import Run, open_run, write_json
+from osler.scoring import resolve_rewards
+from osler.training import (
+    add_callbacks,
+    build_dataset,
+    check_prompt_lengths,
+    check_reporters,
+    describe_samples,
+    grpo_arguments,
+    name_reference,
+    quiet_upstream,
+    read_prompts,
+    run_trainer,
+    save_policy,
+)
+
+
+def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
+    """Train a policy and save it in the run at `out`; go on where an earlier run of the same recipe stopped.
+
+    Nothing is written until the recipe, the questions, the policy and the length of every prompt have been checked.
+
+    Raises OslerError for whatever the user can mend.
+    """
+    if not fresh and Run(root=out).policy.is_dir():
+        return open_run(out, config)  # finished before; raises when it was another recipe's
+    prompts = read_prompts(config)
+    rewards = resolve_rewards(config.rewards.names)
+    check_reporters(config.trainer.report_to)
+    arguments = grpo_arguments(config, out)
+    check_group(arguments, len(prompts))
+
+    from transformers import set_seed
+
+    from osler.models import load_policy, lora_config
+    from osler.trainer import OslerGRPOTrainer
+
+    set_seed(config.seed)
+    policy = load_policy(config.policy)
+    check_prompt_lengths(prompts, policy.processor, config.trainer.max_prompt_length)
+
+    run = open_run(out, config, resume=not fresh)
+    write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
+    lora = lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None
+    if arguments.beta and lora is None:
+        name_reference(policy, config, run)
+    with quiet_upstream():
+        trainer = OslerGRPOTrainer(
+            model=policy.model,
+            reward_funcs=list(rewards),
+            args=arguments,
+            train_dataset=build_dataset(prompts),
+            processing_class=policy.processor,
+            peft_config=lora,
+            print_completions_every=config.trainer.print_completions_every,
+        )
+        add_callbacks(trainer, run, config)
+        run_trainer(trainer, run)
+        save_policy(trainer, policy.processor, run.policy)
+    return run
+
+
+def check_group(arguments: Any, num_prompts: int) -> None:
+    """Raise ConfigError where the questions do not fill one rollout: TRL would train on nothing."""
+    wanted = arguments.generation_batch_size // arguments.num_generations
+    if num_prompts < wanted:
+        raise ConfigError(
+            f"[data.train] gives {num_prompts} questions and one rollout takes {wanted}: select more, or give [grpo] a smaller batch"
+        )
