@@ -176,7 +176,7 @@ def test_links_inside_the_root_are_followed(tmp_path):
 
 @pytest.mark.parametrize(("decode", "is_found"), [(False, False), (True, True)])
 def test_verify_reads_the_header_and_decodes_on_demand(tmp_path, decode, is_found):
-    data = encode(half_and_half(), "PNG")
+    data = encode(half_and_half(size=(300, 300)), "BMP")
     (tmp_path / "good.png").write_bytes(data)
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     assert verify(ImageFile(root=tmp_path, path="good.png"), decode=decode) is None
@@ -187,3 +187,16 @@ def test_an_image_file_is_small_and_travels():
     source = ImageFile(root=Path("data"), path="./imgs//a.png")
     assert source.uri == "imgs/a.png"
     assert pickle.loads(pickle.dumps(source)) == source
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_damaged_file_is_a_picture_or_one_line(tmp_path, name):
+    rng = np.random.default_rng(1)
+    data = np.frombuffer(encode(half_and_half(size=(48, 48)), name), np.uint8)
+    for _ in range(60):
+        damaged = data.copy()
+        places = rng.integers(0, min(len(data), rng.choice([40, 200, len(data)])), 3)
+        damaged[places] = rng.integers(0, 256, 3)
+        (tmp_path / "damaged").write_bytes(damaged.tobytes())
+        fault = verify(ImageFile(root=tmp_path, path="damaged"), decode=True)
+        assert fault is None or fault.isprintable()

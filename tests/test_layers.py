@@ -13,7 +13,7 @@ PACKAGE = Path(osler.__file__).parent
 LAYERS = {
     0: {"types", "taxonomy", "errors"},
     1: {"config", "images"},
-    2: {"phantom", "readers", "prompts", "scoring", "metrics", "records", "runs", "selection"},
+    2: {"phantom", "readers", "audit", "prompts", "scoring", "metrics", "records", "runs", "selection"},
     3: {"models", "processing", "engines", "trainer", "tiny"},
     4: {"train", "sft", "training", "evaluate", "report", "reporting", "data"},
     5: {"demo"},  # runs the workflows as commands, one process each

@@ -113,8 +113,11 @@ def make_model(model_type: str = "qwen2_vl", tokenizer: Any = None, seed: int = 
 
 def save_tiny(folder: Path, model_type: str = "qwen2_vl", *, seed: int = 0, hidden: int = HIDDEN, layers: int = LAYERS) -> Path:
     """A folder as `save_pretrained` writes it."""
+    from osler.models import quiet_libraries
+
     tokenizer = make_tokenizer()
-    make_model(model_type, tokenizer, seed, hidden, layers).save_pretrained(folder)
+    with quiet_libraries():
+        make_model(model_type, tokenizer, seed, hidden, layers).save_pretrained(folder)
     make_processor(model_type, tokenizer).save_pretrained(folder)
     return folder
 

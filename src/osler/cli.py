@@ -135,7 +135,7 @@ def add_data_verbs(verbs: Any) -> None:
     )
     add_recipe(check, optional=True)
     check.add_argument(
-        "--images", choices=("none", "sample", "all"), default="sample", help="how many images to open (default: %(default)s)"
+        "--images", choices=("none", "header", "decode"), default="header", help="how to look at images (default: %(default)s)"
     )
     view = add_verb(
         verbs,
@@ -146,6 +146,7 @@ def add_data_verbs(verbs: Any) -> None:
         "osler data view --data.reader=phantom --out view.html",
     )
     add_recipe(view, optional=True)
+    add_split(view)
     view.add_argument("--out", type=Path, default=Path("view.html"), help="the HTML file (default: %(default)s)")
     view.add_argument("--count", type=int, default=24, help="number of questions (default: %(default)s)")
     phantom = add_verb(
@@ -183,6 +184,7 @@ def add_data_verbs(verbs: Any) -> None:
         "osler data convert --data.reader=vqa_rad --data.root=DIR --out vqa_rad.jsonl",
     )
     add_recipe(convert, optional=True)
+    add_split(convert)
     convert.add_argument("--out", type=Path, required=True, help="the JSONL file")
 
 
@@ -246,6 +248,11 @@ def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     """The RECIPE argument."""
     known = ", ".join(sorted(path.stem for path in packaged_recipes().glob("*.toml")))
     parser.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=f"a TOML file, or one of {known}")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """`--split`."""
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="[data.train] or [data.test] (default: %(default)s)")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -329,32 +336,38 @@ def run_data_check(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler data check`."""
     from osler.data import check
 
-    report = check(resolve(options).data, images=options.images)
+    data = resolve(options).data
+    report = check(data.reader, data.root, images=options.images, **data.options)
     print(report.render())  # noqa: T201
-    return report.to_json()
+    payload: dict[str, Any] = json.loads(report.to_json())
+    return payload
 
 
 def run_data_view(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler data view`."""
     from osler.data import view
+    from osler.selection import load_split
 
-    return {"view": view(resolve(options).data, options.out, count=options.count)}
+    config = resolve(options)
+    path = view(load_split(config.data, options.split), options.out, num=options.count, seed=config.seed)
+    print(f"page: {path}")  # noqa: T201
+    return {"page": path}
 
 
 def run_data_phantom(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler data phantom`."""
-    from osler.data import write_phantom
+    from osler.phantom import Difficulty
+    from osler.phantom.write import write_phantom
 
-    return write_phantom(
+    written = write_phantom(
         options.out,
-        num_train=options.train,
-        num_test=options.test,
+        num_questions={"train": options.train, "test": options.test},
         seed=options.seed,
         size=options.size,
-        contrast=options.contrast,
-        noise=options.noise,
-        lesion_size=options.lesion_size,
+        difficulty=Difficulty(contrast=options.contrast, noise=options.noise, lesion_size=options.lesion_size),
     )
+    print(f"{written.num_questions} questions on {written.num_images} images in {options.out}; look at {options.out}/contact_sheet.png")  # noqa: T201
+    return {"questions": written.num_questions, "images": written.num_images, "files": dict(written.questions_per_file), "out": options.out}
 
 
 def run_data_tiny(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -368,8 +381,11 @@ def run_data_tiny(options: argparse.Namespace) -> Mapping[str, Any]:
 def run_data_convert(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler data convert`."""
     from osler.data import convert
+    from osler.selection import load_split
 
-    return {"rows": convert(resolve(options).data, options.out), "out": options.out}
+    conversion = convert(load_split(resolve(options).data, options.split), options.out)
+    print(f"{conversion.num_samples} questions in {conversion.path}, image paths from {conversion.images}")  # noqa: T201
+    return {"rows": conversion.num_samples, "out": conversion.path, "images": conversion.images}
 
 
 if __name__ == "__main__":

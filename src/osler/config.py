@@ -51,8 +51,9 @@ class SelectionConfig(ReaderSection):
     split: str = "train"
     modalities: tuple[Modality, ...] = ()
     question_types: tuple[QuestionType, ...] = ()
-    limit: int | None = Field(None, ge=1)
-    limit_per_modality: int | None = Field(None, ge=1)
+    has_choices: bool | None = None  # true keeps multiple choice, false keeps open-ended questions
+    limit: int | None = Field(default=None, ge=1)
+    limit_per_modality: int | None = Field(default=None, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)  # reader options of this split only, on top of [data.options]
 
 
@@ -67,7 +68,7 @@ class DataConfig(ReaderSection):
 
     reader: str = "phantom"
     root: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)
     train: SelectionConfig = SelectionConfig()
     test: TestSelectionConfig = TestSelectionConfig()
@@ -83,9 +84,9 @@ class PromptConfig(Section):
 class LoraSection(Section):
     """`[policy.lora]`: peft's LoraConfig, its most used keys."""
 
-    r: int = Field(16, ge=1)
+    r: int = Field(default=16, ge=1)
     alpha: float = 32.0
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
@@ -96,8 +97,8 @@ class PolicyConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     attn_implementation: str = "sdpa"
-    min_pixels: int | None = Field(None, ge=1)
-    max_pixels: int | None = Field(None, ge=1)
+    min_pixels: int | None = Field(default=None, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
     freeze_vision: bool = False
     lora: LoraSection | None = None
 
@@ -112,28 +113,28 @@ class RewardsConfig(Section):
 class SamplingConfig(Section):
     """`[sampling]`: how rollouts are drawn. Every parameter is always set, whatever the checkpoint's own defaults say."""
 
-    temperature: float = Field(1.0, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0)
-    max_completion_length: int = Field(256, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    max_completion_length: int = Field(default=256, ge=1)
 
 
 class TrainerConfig(Section):
     """`[trainer]`: what Osler adds around TRL's trainers."""
 
-    max_prompt_length: int = Field(1024, ge=1)  # tokens, image tokens included; a longer prompt is refused before step 1
-    print_completions_every: int = Field(0, ge=0)  # steps; 0 never prints
+    max_prompt_length: int = Field(default=1024, ge=1)  # tokens, image tokens included; a longer prompt is refused before step 1
+    print_completions_every: int = Field(default=0, ge=0)  # steps; 0 never prints
     report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; plain JSONL metrics are always written
 
 
 class EvalConfig(Section):
     """`[eval]`: greedy decoding of the test questions."""
 
-    engine: Literal["hf", "scripted"] = "hf"
-    batch_size: int = Field(32, ge=1)
-    max_completion_length: int = Field(256, ge=1)
+    engine: Literal["hf", "scripted", "option_prior"] = "hf"  # the last is the blind baseline: no image, no question, no model
+    batch_size: int = Field(default=32, ge=1)
+    max_completion_length: int = Field(default=256, ge=1)
     script: str | None = None  # a JSONL of completions for the scripted engine
 
 
@@ -141,7 +142,7 @@ class Config(Section):
     """A whole recipe, every value resolved."""
 
     name: str = "run"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     data: DataConfig = DataConfig()
     prompt: PromptConfig = PromptConfig()
     policy: PolicyConfig = PolicyConfig()

@@ -92,7 +92,7 @@ class CheckReport:
         return f"images: {how}, {len(lines):,} of {self.num_images:,} cannot be shown:\n" + _render_some(lines)
 
 
-def check(reader: str, root: str | Path | None = None, *, images: ImageCheck = "header", **options: Any) -> CheckReport:
+def check(reader: str, root: str | Path | None = None, /, *, images: ImageCheck = "header", **options: Any) -> CheckReport:
     """Read a dataset whole and count it; look at each of its images once, unless `images` is "none".
 
     Raises ConfigError for an unknown reader, option or image check, DataError for annotation files that cannot be read.

@@ -167,7 +167,7 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """What the records of one label have in common, kept beside them: whoever goes on must say the same."""
     digest = hashlib.sha256("\0".join(f"{prompt.sample.id}\0{prompt.text}" for prompt in prompts).encode()).hexdigest()
     terms = {"engine": config.eval.engine, "questions": digest, "max_completion_length": config.eval.max_completion_length}
-    if config.eval.engine == "scripted":
+    if config.eval.engine != "hf":
         return terms
     from osler.models import fingerprint
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,7 +168,8 @@ def apply_lora(policy: Policy, section: LoraSection) -> Any:
     """The policy's model with a fresh adapter, which alone can be trained; a fresh adapter changes no output."""
     from peft import get_peft_model
 
-    return get_peft_model(policy.model, lora_config(section, policy.family))
+    with quiet_libraries():
+        return get_peft_model(policy.model, lora_config(section, policy.family))
 
 
 def fingerprint(path: str | Path) -> str:
@@ -252,34 +254,40 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 def _load_model(source: Source, config: PolicyConfig) -> Any:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     try:
-        with _quiet_loading():
+        with quiet_libraries():
             model, info = AutoModelForImageTextToText.from_pretrained(
                 source.path,
                 dtype=getattr(torch, config.dtype),
                 attn_implementation=config.attn_implementation,
                 use_safetensors=True,
                 trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
     except ImportError as error:
         raise PolicyError(f"policy.attn_implementation = {config.attn_implementation!r} cannot be used: {error}") from None
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise PolicyError(_explain_missing(source, error)) from None
     # A tied output layer is no loss; transformers lists it neither way.
-    if missing := sorted(info["missing_keys"]):
-        raise PolicyError(f"{source.name} lacks {len(missing)} weights, first {missing[0]}: its files do not belong to its config.json")
+    if missing := sorted([*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])]):
+        raise PolicyError(
+            f"{source.name} has no fitting weights for {missing[0]} and {len(missing) - 1} others: its files and its config differ"
+        )
     return model
 
 
 def _load_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
-        wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-    except (OSError, ValueError, RuntimeError) as error:
+        with quiet_libraries():
+            wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PolicyError(f"the adapter in {adapter} does not fit its base: {_first_line(error)}") from None
     return wrapped.merge_and_unload() if merge else wrapped
 
@@ -311,15 +319,17 @@ def _neutral_generation_config(model: Any, tokenizer: Any) -> Any:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Without transformers' progress bars and advice; what matters is checked and raised."""
+def quiet_libraries() -> Iterator[None]:
+    """Without transformers' progress bars and advice, and without peft's use of what transformers deprecates; real faults are raised."""
     from transformers.utils import logging
 
     verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if had_bars:
@@ -328,7 +338,7 @@ def _quiet_loading() -> Iterator[None]:
 
 def _explain_missing(source: Source, error: Exception) -> str:
     if source.is_local:
-        return f"cannot load {source.path}: {_first_line(error)}"
+        return f"cannot load {source.path}: {_first_line(error)}; save or download it again"
     return (
         f"no folder {source.path}, and the hub gives no such policy ({_first_line(error)}): "
         f"check the spelling and the connection, download it first, or use {_known_policies()}"

@@ -70,6 +70,8 @@ def _reader_options(data: DataConfig, section: SelectionConfig) -> dict[str, Any
 def _is_asked_for(sample: Sample, section: SelectionConfig) -> bool:
     if section.modalities and sample.modality not in section.modalities:
         return False
+    if section.has_choices is not None and section.has_choices != bool(sample.choices):
+        return False
     return not section.question_types or sample.question_type in section.question_types
 
 

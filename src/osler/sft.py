@@ -7,10 +7,10 @@ the completion alone. `sft_target = "med_r1_sft"` reproduces Med-R1's published 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import Config
 from osler.errors import ConfigError
@@ -29,7 +29,11 @@ from osler.training import (
     run_trainer,
     save_policy,
 )
-from osler.types import Sample
+from osler.types import Prompt, Sample
+
+if TYPE_CHECKING:
+    from osler.models import Policy
+    from osler.trainer import OslerSFTTrainer
 
 MED_R1_SFT: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -73,8 +77,7 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
 
     from transformers import set_seed
 
-    from osler.models import load_policy, lora_config
-    from osler.trainer import OslerSFTTrainer, VisibleTextCollator
+    from osler.models import load_policy
 
     set_seed(config.seed)
     policy = load_policy(config.policy)
@@ -83,18 +86,26 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     run = open_run(out, config, resume=not fresh)
     write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
     with quiet_upstream():
-        trainer = OslerSFTTrainer(
-            model=policy.model,
-            args=arguments,
-            train_dataset=build_dataset(prompts, targets),
-            processing_class=policy.processor,
-            data_collator=VisibleTextCollator(policy.processor) if config.sft_target == "med_r1_sft" else None,
-            peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
-        )
+        trainer = build_trainer(config, policy, prompts, targets, arguments)
         add_callbacks(trainer, run, config)
         run_trainer(trainer, run)
         save_policy(trainer, policy.processor, run.policy)
     return run
+
+
+def build_trainer(config: Config, policy: Policy, prompts: Sequence[Prompt], targets: Sequence[str], arguments: Any) -> OslerSFTTrainer:
+    """TRL's trainer over questions and targets. It pairs each with its own images, and labels the completion, end of turn included."""
+    from osler.models import lora_config
+    from osler.trainer import OslerSFTTrainer, VisibleTextCollator
+
+    return OslerSFTTrainer(
+        model=policy.model,
+        args=arguments,
+        train_dataset=build_dataset(prompts, targets),
+        processing_class=policy.processor,
+        data_collator=VisibleTextCollator(policy.processor) if config.sft_target == "med_r1_sft" else None,
+        peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
+    )
 
 
 def sft_target(sample: Sample, config: Config) -> str:

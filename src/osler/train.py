@@ -6,8 +6,9 @@ earned more than the others of their group.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from osler.config import Config
 from osler.errors import ConfigError
@@ -26,6 +27,12 @@ from osler.training import (
     run_trainer,
     save_policy,
 )
+from osler.types import Prompt
+
+if TYPE_CHECKING:
+    from osler.models import Policy
+    from osler.scoring import RewardFunction
+    from osler.trainer import OslerGRPOTrainer
 
 
 def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
@@ -45,8 +52,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
 
     from transformers import set_seed
 
-    from osler.models import load_policy, lora_config
-    from osler.trainer import OslerGRPOTrainer
+    from osler.models import load_policy
 
     set_seed(config.seed)
     policy = load_policy(config.policy)
@@ -54,23 +60,32 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
 
     run = open_run(out, config, resume=not fresh)
     write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
-    lora = lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None
-    if arguments.beta and lora is None:
+    if arguments.beta and config.policy.lora is None:
         name_reference(policy, config, run)
     with quiet_upstream():
-        trainer = OslerGRPOTrainer(
-            model=policy.model,
-            reward_funcs=list(rewards),
-            args=arguments,
-            train_dataset=build_dataset(prompts),
-            processing_class=policy.processor,
-            peft_config=lora,
-            print_completions_every=config.trainer.print_completions_every,
-        )
+        trainer = build_trainer(config, policy, prompts, rewards, arguments)
         add_callbacks(trainer, run, config)
         run_trainer(trainer, run)
         save_policy(trainer, policy.processor, run.policy)
     return run
+
+
+def build_trainer(
+    config: Config, policy: Policy, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction], arguments: Any
+) -> OslerGRPOTrainer:
+    """TRL's trainer over the questions, with a fresh LoRA adapter where the recipe asks for one."""
+    from osler.models import lora_config
+    from osler.trainer import OslerGRPOTrainer
+
+    return OslerGRPOTrainer(
+        model=policy.model,
+        reward_funcs=list(rewards),
+        args=arguments,
+        train_dataset=build_dataset(prompts),
+        processing_class=policy.processor,
+        peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
+        print_completions_every=config.trainer.print_completions_every,
+    )
 
 
 def check_group(arguments: Any, num_prompts: int) -> None:

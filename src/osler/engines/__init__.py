@@ -7,9 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from osler.audit import OptionPrior
 from osler.config import Config, SamplingConfig
 from osler.engines.scripted import ScriptedEngine
 from osler.errors import ConfigError
+from osler.selection import load_split
 from osler.types import Completion, Prompt
 
 __all__ = ["ENGINES", "Engine", "open_engine"]
@@ -51,7 +53,19 @@ def _open_scripted(config: Config) -> Engine:
     return ScriptedEngine.from_jsonl(Path(config.eval.script))
 
 
-ENGINES: Final[Mapping[str, Callable[[Config], Engine]]] = MappingProxyType({"hf": _open_hf, "scripted": _open_scripted})
+def _open_option_prior(config: Config) -> Engine:
+    prior = OptionPrior.fit(load_split(config.data, "train"))
+
+    def answer(prompt: Prompt) -> str:
+        letter = prior.pick(prompt.sample, seed=config.seed)
+        return f"<answer>{letter}</answer>" if letter else ""
+
+    return ScriptedEngine(answer, policy_name="option prior")
+
+
+ENGINES: Final[Mapping[str, Callable[[Config], Engine]]] = MappingProxyType(
+    {"hf": _open_hf, "scripted": _open_scripted, "option_prior": _open_option_prior}
+)
 """By the name that `[eval] engine` gives."""
 
 

@@ -6,7 +6,7 @@ what a checkpoint or a version of transformers takes for granted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +39,7 @@ class HfEngine:
         self.policy = policy
         self.batch_size = batch_size
         self.max_prompt_length = max_prompt_length
-        self._cached: Callable[[ImageSource], Image] = lru_cache(maxsize=CACHED_IMAGES)(_load_image)
+        self._cached: Any = lru_cache(maxsize=CACHED_IMAGES)(_load_image)
 
     @property
     def policy_name(self) -> str:

@@ -24,7 +24,10 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from osler.errors import DataError
-from osler.phantom.images import PhantomImage
+from osler.phantom.canvas import Difficulty
+from osler.phantom.images import PhantomImage, Split
+from osler.phantom.questions import build_samples
+from osler.phantom.sheet import contact_sheet
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS, Sample
 
@@ -54,6 +57,19 @@ class Written:
     num_images: int
     num_questions: int
     questions_per_file: Mapping[str, int]  # {"modality/test/X-Ray_test.json": 300}
+
+
+def write_phantom(out: Path, *, num_questions: Mapping[Split, int], seed: int, size: int, difficulty: Difficulty) -> Written:
+    """Draw `num_questions` of each modality for each split in Med-R1's layout, and `contact_sheet.png` beside them."""
+    samples = [
+        sample
+        for split, number in num_questions.items()
+        for modality in Modality
+        for sample in build_samples(modality=modality, split=split, seed=seed, num_questions=number, size=size, difficulty=difficulty)
+    ]
+    written = write_med_r1(out, samples=samples)
+    contact_sheet(seed=seed, difficulty=difficulty).save(out / "contact_sheet.png")
+    return written
 
 
 def write_med_r1(out: Path, *, samples: Sequence[Sample], num_workers: int | None = None, has_progress: bool = True) -> Written:

@@ -30,24 +30,24 @@ COMMON_OPTIONS: Final = MappingProxyType(
 )
 
 
-def read(name: str, root: str | Path | None = None, **options: Any) -> list[Sample]:
+def read(reader: str, root: str | Path | None = None, /, **options: Any) -> list[Sample]:
     """The samples of a dataset, e.g. `read("med_r1", "data/OmniMedVQA", axis="modality", name="ct", split="test")`.
 
     Rows that no sample can be made of are left out: `read_with_report` names them. Raises ConfigError for an unknown reader or option and
     DataError for files that are missing or unreadable.
     """
-    return list(read_with_report(name, root, **options).samples)
+    return list(read_with_report(reader, root, **options).samples)
 
 
-def read_with_report(name: str, root: str | Path | None = None, **options: Any) -> ReadReport:
+def read_with_report(reader: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
     """The same as `read`, with the refused rows, and how often each known trap of the data was met and handled."""
-    if (reader := READERS.get(name)) is None:
-        raise ConfigError(f"unknown reader {name!r}: use one of {', '.join(READERS)}")
-    valid = (*COMMON_OPTIONS, *reader.card.options)
+    if (found := READERS.get(reader)) is None:
+        raise ConfigError(f"unknown reader {reader!r}: use one of {', '.join(READERS)}")
+    valid = (*COMMON_OPTIONS, *found.card.options)
     if unknown := sorted(set(options) - set(valid)):
-        raise ConfigError(f"unknown option {unknown[0]!r} of reader {name!r}: use {', '.join(valid)}")
-    if root is None and reader.needs_root:
-        raise ConfigError(f"reader {name!r} needs a root: {reader.card.layout}")
+        raise ConfigError(f"unknown option {unknown[0]!r} of reader {reader!r}: use {', '.join(valid)}")
+    if root is None and found.needs_root:
+        raise ConfigError(f"reader {reader!r} needs a root: {found.card.layout}")
     if not isinstance(seed := options.get("seed", 0), int) or isinstance(seed, bool):
-        raise ConfigError(f"the seed of reader {name!r} is {seed!r}: use a whole number")
-    return reader.read(None if root is None else Path(root), **options)
+        raise ConfigError(f"the seed of reader {reader!r} is {seed!r}: use a whole number")
+    return found.read(None if root is None else Path(root), **options)

@@ -71,11 +71,11 @@ _SAME: Final = {"grey": "gray", "transverse": "axial", "hyperdense": "white", "h
                 "核磁共振": "mri", "高密度": "白色", "低密度": "黑色", "椭圆形": "椭圆", "肺脏": "肺"}  # fmt: skip
 
 # What questions name beyond the answers that occur.
-_ALWAYS_KNOWN: Final = ("T1 weighted", "T2 weighted", "left", "right", "both")
+_ALWAYS_KNOWN: Final = ("T1", "T2", "left", "right", "both")
 
-_TRIM: Final = re.compile(r"^(?:on|in|at)\s+(?:the\s+)?|^the\s+|\s+sides?$", re.IGNORECASE)
+_TRIM: Final = re.compile(r"^(?:on|in|at)\s+(?:the\s+)?|^the\s+|(?:\s+sides?|[\s-]+weighted)$", re.IGNORECASE)
 _OR: Final = re.compile(r"(?:\s+[\w-]+){0,2}?,?\s+or\s+(?:on\s+|in\s+)?(?:an?\s+|the\s+)?|\s*(?:还是|和|或)\s*", re.IGNORECASE)
-_COMMA: Final = re.compile(r"\s*[,，、]\s*")
+_COMMA: Final = re.compile(r"(?:[\s-]+weighted)?\s*[,，、]\s*", re.IGNORECASE)
 _WORD_OR_WORD: Final = re.compile(r"((?:[\w-]+,\s*)*[\w-]+),?\s+or\s+(?:an?\s+|the\s+)?([\w-]+)", re.IGNORECASE)
 
 

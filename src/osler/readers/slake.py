@@ -48,9 +48,10 @@ def read_slake(root: Path, *, split: str | None = None, seed: int = 0, language:
     check_choice("language", language, (*LANGUAGES, "all"))
     parsed: list[_Row] = []
     rows = Rows()
-    for part, name in _FILES.items():
-        if not (root / name).is_file() and part != split:
-            continue
+    present = {part: name for part, name in _FILES.items() if part == split or (root / name).is_file()}
+    if not present:
+        raise DataError(f"{root} holds none of {', '.join(_FILES.values())}: check the data root")
+    for part, name in present.items():
         for index, raw in enumerate(load_rows(root / name)):
             is_wanted = split in (None, part) and (language == "all" or not isinstance(raw, dict) or raw.get("q_lang") == language)
             try:
@@ -58,8 +59,6 @@ def read_slake(root: Path, *, split: str | None = None, seed: int = 0, language:
             except DataError as error:
                 if is_wanted:
                     rows.refuse(f"slake/{name}/{index}", error)
-    if not parsed:
-        raise DataError(f"{root} holds no questions: it needs one of {', '.join(_FILES.values())}")
     pool = AnswerPool((row.answered for row in parsed), seed=seed)
     for row in parsed:
         if split in (None, row.split) and language in ("all", row.answered.language):

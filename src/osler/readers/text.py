@@ -113,11 +113,22 @@ def _split_lines(problem: str) -> Problem | None:
 
 
 def _split_inline(problem: str) -> Problem | None:
-    """Options in a row. Of several "A)", the last one that a ", B)" follows starts the options, so that a question may hold one itself."""
+    """Options in a row. Of several "A)", the last one that a ", B)" follows starts the options, so that a question may hold one itself.
+
+    One that closes a bracket, as in "hepatitis (type A)", is text.
+    """
     for start in reversed(list(_INLINE_START.finditer(problem))):
-        if len(choices := _walk_letters(problem[start.end() :])) > 1:
+        if not _is_bracket_open(problem[: start.start()]) and len(choices := _walk_letters(problem[start.end() :])) > 1:
             return Problem(question=problem[: start.start()].strip(), choices=choices)
     return None
+
+
+def _is_bracket_open(text: str) -> bool:
+    """Whether `text` ends inside round brackets; the one of "A)" closes nothing."""
+    depth = 0
+    for character in re.findall(r"[()]", text) if "(" in text else ():
+        depth = depth + 1 if character == "(" else max(0, depth - 1)
+    return depth > 0
 
 
 def _walk_letters(text: str) -> tuple[str, ...]:
@@ -129,7 +140,7 @@ def _walk_letters(text: str) -> tuple[str, ...]:
     begin = 0
     for mark in _INLINE_NEXT.finditer(text):
         option = text[begin : mark.start()]
-        if option.count("(") > option.count(")"):
+        if _is_bracket_open(option):
             continue
         if mark[1] != LETTERS[len(choices) + 1]:
             raise DataError(f"option {mark[1]} where {LETTERS[len(choices) + 1]} was expected")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,9 +72,10 @@ def read_vqa_rad(root: Path, *, split: str | None = None, seed: int = 0) -> Read
     modalities = find_modalities(((row.image, row.question, row.answer) for row in parsed if "MODALITY" in row.content_type), rows.notes)
     answered = [_answered(row, modalities) for row in parsed]
     pool = AnswerPool(answered, seed=seed)
+    cases = _find_cases(parsed)
     for row, answer in zip(parsed, answered, strict=True):
         if split in (None, row.split):
-            rows.add(answer.id, lambda: _make_sample(row, answer, pool, image_root, rows.notes))  # noqa: B023 - called at once
+            rows.add(answer.id, lambda: _make_sample(row, answer, pool, cases, image_root, rows.notes))  # noqa: B023 - called at once
     return rows.report()
 
 
@@ -126,13 +127,23 @@ def name_modality(question: str, answer: str) -> Modality | None:
     return found[0] if len(found) == 1 else None
 
 
-def _make_sample(row: _Row, answered: Answered, pool: AnswerPool, image_root: Path, notes: Counter[str]) -> Sample:
+def _find_cases(rows: Iterable[_Row]) -> dict[str, str]:
+    """Image name -> case; an image that two cases show belongs to the first, so that no image has two subjects."""
+    cases: dict[str, str] = {}
+    for row in rows:
+        if case := _CASE_ID.search(str(row.raw.get("image_case_url"))):
+            cases.setdefault(row.image, case[1])
+    return cases
+
+
+def _make_sample(
+    row: _Row, answered: Answered, pool: AnswerPool, cases: Mapping[str, str], image_root: Path, notes: Counter[str]
+) -> Sample:
     closed = pool.close(answered)
     question_type = parse_content_type(row.content_type)
     notes[f"{row.raw['answer_type']} question made {OUTCOMES[closed.rule]}"] += 1
     if question_type is None:
         notes["question types that disagree, such as 'PRES, POS'"] += 1
-    case = _CASE_ID.search(str(row.raw.get("image_case_url")))
     return Sample(
         id=answered.id,
         dataset="vqa_rad",
@@ -142,7 +153,7 @@ def _make_sample(row: _Row, answered: Answered, pool: AnswerPool, image_root: Pa
         target=closed.target,
         modality=answered.modality,
         question_type=question_type,
-        subject_id=case[1] if case else None,
+        subject_id=cases.get(row.image),
         metadata={
             "answer": row.answer,
             "answer_type": row.raw["answer_type"],

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FindImage = Callable[[Record], "Image | None"]
 """The (first) picture of a record's question, None when there is none."""
 
+MAX_OTHERS: Final = 4
+"""Answers of other policies on a card."""
+
 MAX_IMAGE_SIDE: Final = 320
 MAX_IMAGE_BYTES: Final = 48_000
 
@@ -70,12 +73,15 @@ def _spread(records: Iterable[Record], count: int, rng: random.Random) -> list[R
 def build_examples(
     featured: Sequence[tuple[Evaluation, FindImage]], evaluations: Sequence[Evaluation], *, per_outcome: int, seed: int
 ) -> list[Example]:
-    """The cards of the featured evaluations, with what the other evaluations answered to the same question."""
+    """The cards of the featured evaluations, with what others answered to the same question; of many, those asked in the same way."""
     answers = {(row.title, record.sample_id): record for row in evaluations for record in row.records}
     examples = []
     for row, find_image in featured:
+        compared = [other for other in evaluations if other.title != row.title]
+        if len(compared) > MAX_OTHERS:
+            compared = [other for other in compared if other.strategies == row.strategies][:MAX_OTHERS]
         for record in pick_examples(row.records, per_outcome=per_outcome, seed=seed):
-            others = [(other.title, answers.get((other.title, record.sample_id))) for other in evaluations if other.title != row.title]
+            others = [(other.title, answers.get((other.title, record.sample_id))) for other in compared]
             examples.append(
                 Example(
                     title=row.title,

@@ -37,6 +37,10 @@ _PANELS: Final = (
 MAX_BARS: Final = 6
 """Policies in one group of bars; more cannot be told apart."""
 
+MAX_RAW: Final = 3
+"""Lines with their values as logged behind them; with more only the means are drawn."""
+
+_WIDE: Final = 5.4
 _WIDTH: Final = 4.3  # inches; 413 px, so that a figure fits a telephone without shrinking its text
 
 
@@ -88,7 +92,7 @@ def _to_svg(canvas: Canvas, description: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     # Group names repeat from figure to figure, and an id may stand once in a page; clip paths have hashed names and stay.
-    svg = re.sub(r'<g id="[A-Za-z0-9_]+"', "<g", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font: ([^\"]*?)'[^\"]*?sans-serif", r"font: \1sans-serif", svg)
     label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', svg, count=1)
@@ -117,11 +121,12 @@ def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
         for name, curve in lines.items()
     )
     with _style(title):
-        canvas = _new_canvas(2.5)
+        columns = _key_columns(list(lines), _WIDTH)
+        canvas = _new_canvas(2.5 + (0.18 * -(-len(lines) // columns) if len(lines) > 1 else 0))
         axes = canvas.add_subplot()
         for colour, (name, curve) in zip(PALETTE, lines.items(), strict=False):
             mean = moving_average(curve.values)
-            if len(curve.values) > 20:
+            if len(curve.values) > 20 and len(lines) <= MAX_RAW:
                 axes.plot(curve.steps, curve.values, color=colour, alpha=0.25, linewidth=0.7)
             axes.plot(curve.steps, mean, color=colour, linewidth=1.7, label=name, marker="o" if len(mean) == 1 else None, markersize=4)
         axes.set_xlabel("step")
@@ -130,7 +135,7 @@ def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
         axes.set_axisbelow(True)
         axes.margins(x=0.02)
         if len(lines) > 1:
-            axes.legend(loc="best")
+            canvas.legend(loc="outside upper left", ncols=columns)
         svg = _to_svg(canvas, description)
     return Figure(title=title, svg=svg, description=description)
 
@@ -153,7 +158,7 @@ def accuracy_figure(table: AccuracyTable, name: str) -> Figure:
     description = f"Accuracy by {name}: " + "; ".join(f"{row.title}: average {row.average} per cent" for row in table.rows)
     thickness = 0.8 / max(1, len(series))
     with _style(name):
-        canvas = _new_canvas(1.0 + len(groups) * (0.25 + 0.17 * len(series)), width=5.4)
+        canvas = _new_canvas(1.0 + len(groups) * (0.25 + 0.17 * len(series)), width=_WIDE)
         axes = canvas.add_subplot()
         for index, (title, estimates) in enumerate(series.items()):
             places = [group + (index - (len(series) - 1) / 2) * thickness for group in range(len(groups))]
@@ -171,17 +176,16 @@ def accuracy_figure(table: AccuracyTable, name: str) -> Figure:
         axes.set_axisbelow(True)
         bars, names = axes.get_legend_handles_labels()
         names = [*names, "guessing"][: len(bars) + len(guessing)]
-        canvas.legend([*bars, *guessing], names, loc="outside upper left", ncols=_key_columns(names))
+        canvas.legend([*bars, *guessing], names, loc="outside upper left", ncols=_key_columns(names, _WIDE))
         svg = _to_svg(canvas, description)
-    return Figure(
-        title=f"Accuracy by {name}" if grouped else f"Average accuracy over the columns by {name}", svg=svg, description=description
-    )
+    return Figure(title=f"Accuracy by {name}" if grouped else f"Average accuracy by {name}", svg=svg, description=description)
 
 
-def _key_columns(names: Sequence[str]) -> int:
-    """How many columns of a key fit over a figure of 5.4 inches, where a handle is as wide as nine letters and a row holds 80."""
+def _key_columns(names: Sequence[str], width: float) -> int:
+    """How many columns of a key fit over a figure of so many inches: an inch holds 15 letters, and a handle is as wide as nine."""
+    room = 15 * width
     widths = [len(name) + 9 for name in names] or [9]
-    return len(widths) if sum(widths) <= 80 else max(1, 80 // max(widths))
+    return len(widths) if sum(widths) <= room else max(1, int(room / max(widths)))
 
 
 def _bars(axes: Axes, places: Sequence[float], estimates: Sequence[Estimate], thickness: float, colour: str, label: str) -> None:

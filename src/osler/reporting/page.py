@@ -165,7 +165,7 @@ def render_page(page: Page) -> str:
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
         svg=lambda figure: Markup(figure.svg),  # our own drawing, whose texts matplotlib escaped
     )
-    return environment.get_template("page.html.j2").render(page=page, version=__version__)
+    return environment.get_template("page.html.j2").render(page=page, version=__version__).lstrip()
 
 
 def points(estimate: Estimate) -> str:

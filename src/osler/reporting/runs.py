@@ -163,7 +163,7 @@ def _rename_repeated(rows: Sequence[Evaluation], rename: Callable[[Evaluation], 
 
 
 def label_title(label: str) -> str:
-    """What a person reads for a label: "zero_shot" -> "Zero-shot", "grpo-600-no-think" -> "GRPO 600, No-Think"; other labels as they are."""
+    """What a person reads for a label: "zero_shot" -> "Zero-shot", "grpo-600-no-think" -> "GRPO 600, No-Think"; others as they are."""
     stage, rest, strategy = _split_label(label)
     if not stage:
         return label

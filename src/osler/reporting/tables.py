@@ -108,7 +108,7 @@ class ChangeRow:
 
 
 def change_rows(evaluations: Sequence[Evaluation]) -> tuple[ChangeRow, ...]:
-    """How every evaluation differs from where it started: the zero-shot row of its strategy, else the first such row, else the first row."""
+    """How every evaluation differs from where it started: the zero-shot row of its strategy, else the first one, else the first row."""
     starts = [row for row in evaluations if row.is_zero_shot] or list(evaluations[:1])
     changes = []
     for row in evaluations:

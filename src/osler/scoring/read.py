@@ -48,10 +48,10 @@ _LINKS: Final = frozenset(
     | {"is", "was", "are", "would", "should", "must", "be", ":", "=", "-", "{", "the", "to", "this", "that", "it", "question"}
     | {"correct", "right", "best", "final", "most", "likely", "probably", "definitely", "clearly", "therefore", "thus", "answer"}
     | {"est", "la", "ist", "die", "lautet", "richtige", "es", "è", "é", "correcte", "correcta"}
-    | set("是为為は应该项項")
+    | set("是为為は应该择擇项項")
 )
 _LABEL_LINKS: Final = frozenset({"is", "would", "should", ":", "=", "est", "ist", "es", "è"})
-_COPULAS: Final = frozenset({"is", "are", "was", "est", "ist", "es", "è", "是"})
+_COPULAS: Final = frozenset({"is", "are", "was", "est", "ist", "es", "è"} | set("是不错"))
 _WRONG: Final = frozenset({"not", "incorrect", "wrong", "false", "unlikely", "neither", "faux", "falsch", "incorrecta", "错", "不"})
 _RIGHT: Final = frozenset({"correct", "right", "answer", "best", "true", "richtig", "correcte", "correcta", "对", "正"})
 _STARTERS: Final = frozenset({"so", "therefore", "thus", "hence", "finally", "ok", "okay", "sure", ",", ":", ">", "-", "•"})
@@ -204,12 +204,12 @@ class _Reader:
         return begin
 
     def _read_judgement(self, position: int) -> Sequence | None:
-        """ "B is correct" claims, "A is wrong" denies; anything else said of an option is prose."""
+        """An option that is called right is claimed, one that is called wrong is denied; anything else said of it is prose."""
         item = self._read_item(position, may_be_subject=True)
         if item is None or self._at(item.end) not in _COPULAS:
             return None
         said = []
-        for word in self.words.folded[item.end + 1 : item.end + 7]:
+        for word in self.words.folded[item.end : item.end + 7]:
             if word in _SENTENCE_ENDS or word == ",":
                 break
             said.append(word)

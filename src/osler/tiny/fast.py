@@ -90,7 +90,8 @@ class FastPath:
 
     def _rotate(self, states: Tensor) -> Tensor:
         first, second = states.chunk(2, -1)
-        return states * self._cos + torch.cat((-second, first), -1) * self._sin
+        rotated: Tensor = states * self._cos + torch.cat((-second, first), -1) * self._sin
+        return rotated
 
     def embed(self, tokens: Tensor, visual: Tensor | None) -> Tensor:
         """Embeddings (B, L, D) of tokens (B, L); `visual` (B, V, D) takes the places of the image tokens."""

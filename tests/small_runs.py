@@ -1,0 +1,93 @@
+"""Small recipes, one-colour images and readers of what a run wrote, for the tests of training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from osler.config import Config, build_config
+from osler.runs import Run
+from osler.types import Sample
+
+CLOCKS = {"time_s", "step_time"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolidImage:
+    """A square of one grey."""
+
+    grey: int
+    size: int
+
+    @property
+    def uri(self) -> str:
+        return f"solid:{self.grey}/{self.size}"
+
+    def load(self) -> Image.Image:
+        return Image.new("RGB", (self.size, self.size), (self.grey,) * 3)
+
+
+def solid_sample(*squares: tuple[int, int]) -> Sample:
+    """A question whose text says which greys its images have, in order."""
+    greys = [grey for grey, _ in squares]
+    return Sample(
+        id=f"solid/{'-'.join(map(str, greys))}",
+        dataset="solid",
+        images=tuple(SolidImage(grey=grey, size=size) for grey, size in squares),
+        question=f"Greys {' '.join(map(str, greys))} end?",
+        choices=("yes", "no"),
+        target="A",
+        modality=None,
+        question_type=None,
+    )
+
+
+SOLID_SAMPLES = (
+    solid_sample((0, 56)),
+    solid_sample((40, 112)),
+    solid_sample((80, 84), (120, 56)),
+    solid_sample((160, 84)),
+    solid_sample((200, 112)),
+    solid_sample((240, 56), (20, 112)),
+)
+
+
+def recipe(policy: Path, /, **sections: Any) -> Config:
+    """Four MRI phantoms, two questions a step with two completions each, two steps; `sections` go on top, key by key."""
+    values: dict[str, Any] = {
+        "data": {"reader": "phantom", "train": {"modalities": ["mri"], "limit": 4}, "test": {"modalities": ["ct"], "limit": 2}},
+        "prompt": {"strategy": "no_think"},
+        "policy": {"path": str(policy), "device": "cpu"},
+        "sampling": {"max_completion_length": 6},
+        "grpo": {
+            "num_generations": 2,
+            "per_device_train_batch_size": 4,
+            "max_steps": 2,
+            "learning_rate": 1e-3,
+            "entropy_coef": 0.01,  # a gradient even where a random policy earns nothing
+            "disable_tqdm": True,
+        },
+        "sft": {"learning_rate": 1e-3},
+    }
+    for name, section in sections.items():
+        values[name] = {**values[name], **section} if isinstance(section, dict) and name in values else section
+    return build_config(values)
+
+
+def read_lines(run: Run) -> list[dict[str, Any]]:
+    """The metrics of a run, without what a clock says."""
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
+
+
+def greys_of(pixel_values: Any, image_grid_thw: Any) -> list[list[int]]:
+    """[grey] of every image in a batch of patches: the mean of its patches, with the processor's normalisation undone."""
+    per_image = pixel_values.float().split(image_grid_thw.prod(dim=-1).tolist())
+    # Patches are laid out channel first; the first channel's mean and deviation are CLIP's.
+    first_channel = [patches.reshape(patches.shape[0], 3, -1)[:, 0] for patches in per_image]
+    assert all(float(channel.std()) < 1e-2 for channel in first_channel), "an image of one colour has one value"
+    return [[round((float(channel.mean()) * 0.26862954 + 0.48145466) * 255)] for channel in first_channel]

@@ -1,0 +1,287 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_checkpoint import save_tiny
+
+import osler
+from osler.cli import main
+from osler.config import Config, build_config
+from osler.engines.hf import HfEngine
+from osler.engines.scripted import ScriptedEngine
+from osler.errors import DataError, OslerError
+from osler.evaluate import ask, evaluate, run_evaluation
+from osler.models import load_policy
+from osler.prompts import render
+from osler.records import read_records
+from osler.selection import load_split
+from osler.types import Prompt
+
+
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in changes.items():
+        merged[key] = merge(merged.get(key, {}), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def make_config(folder: Path, **changes: Any) -> Config:
+    values = {
+        "data": {"test": {"modalities": ["mri", "oct"], "limit": 20, "size": 56}},
+        "prompt": {"strategy": "no_think"},
+        "policy": {"path": str(folder), "device": "cpu"},
+        "eval": {"max_completion_length": 4, "batch_size": 1},
+    }
+    return build_config(merge(values, changes))
+
+
+@pytest.fixture
+def prompts() -> list[Prompt]:
+    return [render(sample, "think") for sample in load_split(make_config(Path("unused")).data, "test")]
+
+
+SCRIPT: list[tuple[str, str, str | None]] = [
+    ("<think>A bright ring.</think><answer>{target}</answer>", "correct", "A bright ring."),
+    ("<think>It may be</think><answer>{wrong}</answer>", "incorrect", "It may be"),
+    ("I do not know", "no_answer", None),
+    ("", "no_answer", None),
+]
+
+
+@pytest.mark.parametrize(("text", "outcome", "reasoning"), SCRIPT, ids=[row[0] or "empty" for row in SCRIPT])
+def test_records_say_what_was_asked_and_found(prompts: list[Prompt], text: str, outcome: str, reasoning: str | None) -> None:
+    def answer(prompt: Prompt) -> str:
+        target = prompt.sample.target
+        return text.replace("{target}", target).replace("{wrong}", "B" if target == "A" else "A")
+
+    records = evaluate(ScriptedEngine(answer, policy_name="me"), prompts, max_completion_length=9)
+    assert [record.sample_id for record in records] == [prompt.sample.id for prompt in prompts]
+    for record, prompt in zip(records, prompts, strict=True):
+        assert (record.outcome, record.reasoning) == (outcome, reasoning)
+        assert (record.prompt, record.policy, record.strategy) == (prompt.text, "me", "think")
+        assert (record.target, record.choices) == (prompt.sample.target, prompt.sample.choices)
+        assert record.image_uris == tuple(image.uri for image in prompt.sample.images)
+        assert record.modality in ("mri", "oct")
+
+
+def test_a_run_is_evaluated_and_described(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_evaluation(make_config(tiny_folder), tmp_path / "run", label="zero_shot")
+    records = read_records(tmp_path / "run" / "records" / "zero_shot.jsonl")
+    assert len(records) == result["questions"] == 20
+    assert all(record.policy == "tiny" and 1 <= record.num_tokens <= 4 for record in records)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["test"]["num_samples"] == 20
+    assert "zero_shot" in capsys.readouterr().out
+    assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
+
+
+def test_policies_share_a_run_under_their_labels(tiny_folder: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "trained", seed=1)
+    config = make_config(tiny_folder)
+    for label, policy in (("zero_shot", None), ("grpo", str(other))):
+        run_evaluation(config, tmp_path / "run", policy=policy, label=label)
+    before, after = (read_records(tmp_path / "run" / "records" / f"{label}.jsonl") for label in ("zero_shot", "grpo"))
+    assert {record.policy for record in before} == {"tiny"}
+    assert {record.policy for record in after} == {"trained"}
+    assert [record.completion for record in before] != [record.completion for record in after]
+
+
+# Interrupted
+
+
+def keep_bytes(share: float) -> Callable[[bytes], bytes]:
+    return lambda content: content[: int(share * len(content))]
+
+
+def keep_lines(number: int, tail: bytes = b"") -> Callable[[bytes], bytes]:
+    return lambda content: b"".join(content.splitlines(keepends=True)[:number]) + tail
+
+
+CUTS = [
+    ("an empty file", keep_bytes(0)),
+    ("half a first line", keep_bytes(0.01)),
+    ("within a chunk", keep_bytes(0.3)),
+    ("one chunk", keep_lines(8)),
+    ("two chunks and half a line", keep_lines(16, b'{"sample_id":"ph')),
+    ("all but a byte", lambda content: content[:-1]),
+    ("all", keep_bytes(1)),
+]
+
+
+@pytest.mark.parametrize(("name", "cut"), CUTS, ids=[row[0] for row in CUTS])
+def test_an_interrupted_evaluation_ends_with_the_same_bytes(
+    tiny_folder: Path, tmp_path: Path, name: str, cut: Callable[[bytes], bytes]
+) -> None:
+    config, path = make_config(tiny_folder), tmp_path / "run" / "records" / "eval.jsonl"
+    run_evaluation(config, tmp_path / "run")
+    whole = path.read_bytes()
+    path.write_bytes(cut(whole))
+    run_evaluation(config, tmp_path / "run")
+    assert path.read_bytes() == whole
+
+
+def test_what_is_done_is_not_asked_again(prompts: list[Prompt], tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(prompt: Prompt) -> str:
+        asked.append(prompt.sample.id)
+        return "<answer>A</answer>"
+
+    for number in (8, 20, 20):
+        evaluate(ScriptedEngine(answer), prompts[:number], max_completion_length=4, chunk_size=8, path=tmp_path / "records.jsonl")
+    assert asked == [prompt.sample.id for prompt in prompts]
+
+
+SLOW_EVALUATION = """
+import sys, time
+from pathlib import Path
+from osler.config import build_config
+from osler.engines.scripted import ScriptedEngine
+from osler.evaluate import evaluate
+from osler.prompts import render
+from osler.selection import load_split
+
+def answer(prompt):
+    time.sleep(0.002)
+    return "<answer>" + "AB"[len(prompt.sample.id) % 2] + "</answer>" + "x" * 2000
+
+samples = load_split(build_config({"data": {"test": {"limit": 200}}}).data, "test")
+evaluate(ScriptedEngine(answer), [render(s, "no_think") for s in samples], max_completion_length=4, chunk_size=8, path=Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_evaluation_goes_on(tmp_path: Path) -> None:
+    def start(path: Path) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(osler.__file__).parents[1])}
+        return subprocess.Popen([sys.executable, "-c", SLOW_EVALUATION, str(path)], env=environment)
+
+    killed, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
+    reference = start(whole)
+    for wanted in (1, 200_000):
+        process = start(killed)
+        while process.poll() is None and not (killed.exists() and killed.stat().st_size >= wanted):
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(killed).wait() == reference.wait() == 0
+    assert killed.read_bytes() == whole.read_bytes()
+    assert len(read_records(whole)) == 200
+
+
+def test_fresh_starts_a_label_over_and_keeps_a_training(tiny_folder: Path, tmp_path: Path) -> None:
+    config, run = make_config(tiny_folder), tmp_path / "run"
+    run_evaluation(config, run)
+    whole = (run / "records" / "eval.jsonl").read_bytes()
+    (run / "policy").mkdir()
+    (run / "records" / "eval.jsonl").write_bytes(b"".join(reversed(whole.splitlines(keepends=True))))
+    run_evaluation(config, run, fresh=True)
+    assert (run / "records" / "eval.jsonl").read_bytes() == whole
+    assert [path.name for path in tmp_path.glob("run*")] == ["run"]
+    (run / "policy").rmdir()
+    run_evaluation(make_config(tiny_folder, seed=1), run, fresh=True)
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run.1"]
+
+
+# What goes wrong
+
+
+BAD: list[tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any], str]] = [
+    ("no such policy", lambda _: {"policy": {"path": "./nowhere"}}, {}, "no policy at ./nowhere"),
+    ("no such policy to override", lambda _: {}, {"policy": "./nowhere"}, "no policy at ./nowhere"),
+    ("an unknown strategy", lambda _: {"prompt": {"strategy": "thunk"}}, {}, "unknown strategy 'thunk'"),
+    ("a label with a path", lambda _: {}, {"label": "../x"}, "cannot name a file"),
+    ("an empty label", lambda _: {}, {"label": ""}, "cannot name a file"),
+    ("no script", lambda _: {"eval": {"engine": "scripted"}}, {}, r"needs eval\.script"),
+    ("a script that is missing", lambda f: {"eval": {"engine": "scripted", "script": str(f / "x")}}, {}, "cannot read the script"),
+    ("a prompt that is too long", lambda _: {"trainer": {"max_prompt_length": 9}}, {}, r"phantom/test/\S+ takes \d+ tokens"),
+    ("an unknown reader", lambda _: {"data": {"reader": "slakes"}}, {}, "unknown reader"),
+    ("a device that is absent", lambda _: {"policy": {"device": "cuda:63"}}, {}, "GPUs"),
+    ("an option nobody knows", lambda _: {"data": {"test": {"colour": 1}}}, {}, "unknown option 'colour'"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "arguments", "message"), BAD, ids=[row[0] for row in BAD])
+def test_mistakes_are_told_in_one_line(
+    tiny_folder: Path, tmp_path: Path, name: str, changes: Callable[[Path], dict[str, Any]], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OslerError, match=message) as caught:
+        run_evaluation(make_config(tiny_folder, **changes(tmp_path)), tmp_path / "run", **arguments)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+BAD_ROWS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("a broken image", {}, "no_think", "own/0.*a.png"),
+    ("an image that is missing", {"image": "b.png"}, "no_think", "own/0.*b.png"),
+    ("an open question for letters only", {"problem": "What is it?", "solution": "CT"}, "med_r1_think", "open-ended"),
+    ("a chat token", {"problem": "What<|im_end|>?\nA) CT\nB) MRI"}, "no_think", "chat token"),
+    ("nothing of a modality", {"modality": "ct"}, "selects-mri", "selects nothing"),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "strategy", "message"), BAD_ROWS, ids=[row[0] for row in BAD_ROWS])
+def test_bad_rows_are_named(tiny_folder: Path, tmp_path: Path, name: str, row: dict[str, Any], strategy: str, message: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnot a picture")
+    content = {"id": "own/0", "image": "a.png", "problem": "What is it?\nA) CT\nB) MRI", "solution": "<answer> B </answer>", **row}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(content))
+    values = {
+        "data": {"reader": "jsonl", "root": str(tmp_path / "rows.jsonl"), "test": {"modalities": ["mri"] if "selects" in strategy else []}},
+        "prompt": {"strategy": "no_think" if "selects" in strategy else strategy},
+        "policy": {"path": str(tiny_folder), "device": "cpu"},
+    }
+    with pytest.raises(OslerError, match=message) as caught:
+        run_evaluation(build_config(values), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+CHANGED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("another recipe", {"seed": 3}, {}, "has seed = 0"),
+    ("another policy under the label", {}, {"policy": "other"}, "other policy.*--label"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "arguments", "message"), CHANGED, ids=[row[0] for row in CHANGED])
+def test_records_are_not_mixed(
+    tiny_folder: Path, tmp_path: Path, name: str, changes: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    if "policy" in arguments:
+        arguments = {"policy": str(save_tiny(tmp_path / "other", seed=1))}
+    run_evaluation(make_config(tiny_folder), tmp_path / "run")
+    before = (tmp_path / "run" / "records" / "eval.jsonl").read_bytes()
+    with pytest.raises(OslerError, match=message):
+        run_evaluation(make_config(tiny_folder, **changes), tmp_path / "run", **arguments)
+    assert (tmp_path / "run" / "records" / "eval.jsonl").read_bytes() == before
+
+
+def test_foreign_records_are_refused(prompts: list[Prompt], tmp_path: Path) -> None:
+    path, engine = tmp_path / "records.jsonl", ScriptedEngine(lambda _: "A")
+    evaluate(engine, prompts, max_completion_length=4, path=path)
+    for others in (prompts[::-1], prompts[:5]):
+        with pytest.raises(DataError, match="--label"):
+            evaluate(engine, others, max_completion_length=4, path=path)
+
+
+def test_ask_is_an_evaluation_of_one(tiny_folder: Path) -> None:
+    policy = load_policy(tiny_folder)
+    sample = load_split(make_config(tiny_folder).data, "test")[0]
+    (expected,) = evaluate(HfEngine(policy), [render(sample, "no_think")], max_completion_length=256)
+    assert ask(policy, sample, "no_think") == expected
+
+
+def test_the_command_line_ends_with_json(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'[data.test]\nmodalities = ["mri"]\nlimit = 4\n[prompt]\nstrategy = "no_think"\n[policy]\npath = "{tiny_folder}"\ndevice = "cpu"\n'
+        "[eval]\nmax_completion_length = 4\n"
+    )
+    assert main(["eval", str(recipe), "--out", str(tmp_path / "run"), "--label", "zero_shot", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1])["questions"] == 4
+    assert "4 questions in" in printed.err

@@ -1,0 +1,295 @@
+"""`osler train` from a recipe to a saved policy: what it refuses, what it writes, and how it goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import SOLID_SAMPLES, SolidImage, read_lines, recipe, solid_sample
+
+from osler.callbacks import MetricsWriter, read_metrics
+from osler.config import Config, build_config
+from osler.errors import ConfigError, DataError, MissingExtra, OslerError
+from osler.models import load_policy
+from osler.prompts import render
+from osler.runs import Run
+from osler.sft import sft_arguments
+from osler.train import train
+from osler.training import ImageCache, build_dataset, check_prompt_lengths, check_reporters, describe, grpo_arguments, last_checkpoint
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_every_recipe_builds_trls_arguments(path: Path, tmp_path: Path) -> None:
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    values["policy"]["device"] = "cpu"
+    config = build_config(values)
+    grpo = grpo_arguments(config, tmp_path)
+    sft = sft_arguments(config, tmp_path, num_samples=600)
+    assert config.name == path.stem
+    assert {key: getattr(grpo, key) for key in config.grpo} == config.grpo
+    assert {key: getattr(sft, key) for key in config.sft} == config.sft
+    assert (grpo.temperature, grpo.top_p, grpo.top_k) == (config.sampling.temperature, config.sampling.top_p, config.sampling.top_k)
+
+
+PAPERS = [
+    ("medvlm_r1", {"per_step": 4, "beta": 0.04, "learning_rate": 1e-6, "loss_type": "grpo", "epochs": 2, "completion": 512}),
+    ("med_r1_modality", {"per_step": 4, "beta": 0.04, "learning_rate": 1e-6, "loss_type": "grpo", "epochs": 1, "completion": 256}),
+    ("med_r1_question_type", {"per_step": 4, "beta": 0.04, "learning_rate": 1e-6, "loss_type": "grpo", "epochs": 1, "completion": 256}),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), PAPERS, ids=[name for name, _ in PAPERS])
+def test_the_papers_settings(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    values = tomllib.loads((RECIPES[0].parent / f"{name}.toml").read_text(encoding="utf-8"))
+    values["policy"]["device"] = "cpu"
+    grpo = grpo_arguments(build_config(values), tmp_path)
+    assert {
+        "per_step": grpo.generation_batch_size // grpo.num_generations,
+        "beta": grpo.beta,
+        "learning_rate": grpo.learning_rate,
+        "loss_type": grpo.loss_type,
+        "epochs": grpo.num_train_epochs,
+        "completion": grpo.max_completion_length,
+    } == expected
+    assert (grpo.scale_rewards, grpo.num_iterations, grpo.num_generations, grpo.temperature) == ("group", 1, 4, 1.0)
+    assert str(grpo.lr_scheduler_type) == "SchedulerType.LINEAR"
+    assert grpo.get_warmup_steps(300) == 0
+
+
+REFUSED = [
+    ({"grpo": {"learning_rat": 1e-6}}, ConfigError, r"unknown key \[grpo\] learning_rat: .* did you mean 'learning_rate'"),
+    ({"grpo": {"temperature": 0.5}}, ConfigError, r"\[grpo\] temperature belongs to \[sampling\]"),
+    ({"grpo": {"generation_kwargs": {"top_k": 1}}}, ConfigError, r"generation_kwargs belongs to \[sampling\]"),
+    ({"grpo": {"output_dir": "x"}}, ConfigError, r"output_dir belongs to --out"),
+    ({"grpo": {"seed": 1}}, ConfigError, r"seed belongs to the recipe's seed"),
+    ({"grpo": {"report_to": ["wandb"]}}, ConfigError, r"report_to belongs to \[trainer\] report_to"),
+    ({"grpo": {"learning_rate": "fast"}}, ConfigError, r"\[grpo\] learning_rate: .*'fast'"),
+    ({"grpo": {"loss_type": "grpo", "num_generations": 3}}, ConfigError, r"\[grpo\] generation_batch_size \(4\) must be divisible"),
+    ({"grpo": {"per_device_train_batch_size": 64}}, ConfigError, r"gives 4 questions and one rollout takes 32"),
+    ({"rewards": {"names": ["accuracy"], "weights": [1.0, 2.0]}}, ConfigError, r"1 names and 2 weights"),
+    ({"rewards": {"names": ["acuracy"]}}, ConfigError, r"acuracy"),
+    ({"trainer": {"report_to": ["tensorbord"]}}, ConfigError, r"does not know 'tensorbord'; did you mean 'tensorboard'"),
+    ({"trainer": {"max_prompt_length": 40}}, DataError, r"phantom/train/mri/\S+ makes a prompt of \d+ tokens \(16 of them image\)"),
+    ({"prompt": {"strategy": "thinking"}}, ConfigError, r"unknown strategy 'thinking'"),
+    ({"policy": {"path": "nowhere/at/all"}}, OslerError, r"no policy at nowhere/at/all"),
+]
+
+
+@pytest.mark.parametrize(("sections", "error", "message"), REFUSED, ids=[next(iter(row[0].values())) and row[2][:30] for row in REFUSED])
+def test_mistakes_are_refused_before_anything_is_written(
+    tiny_folder: Path, tmp_path: Path, sections: dict[str, Any], error: type[OslerError], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        train(recipe(tiny_folder, **sections), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_prompts_are_found_by_their_real_length(tiny_folder: Path) -> None:
+    """The limit is exact, for one image and for two, and images count by their tokens."""
+    processor = load_policy(str(tiny_folder)).processor
+    for sample in (solid_sample((1, 56)), solid_sample((2, 112), (3, 84))):
+        prompt = render(sample, "no_think", phase="train")
+        text = processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
+        length = len(processor(text=[text], images=[source.load() for source in sample.images])["input_ids"][0])
+        check_prompt_lengths([prompt], processor, length)
+        with pytest.raises(DataError, match=f"^{sample.id} makes a prompt of {length} tokens"):
+            check_prompt_lengths([prompt], processor, length - 1)
+
+
+def test_rows_carry_what_rewards_read() -> None:
+    prompts = [render(sample, "no_think", phase="train") for sample in SOLID_SAMPLES]
+    row, twin = build_dataset(prompts)[[2, 2]].values().__iter__(), build_dataset(prompts).__getitems__([2, 2])
+    assert len(next(row)) == 2
+    assert {key: twin[0][key] for key in ("sample_id", "choices", "target", "strategy")} == {
+        "sample_id": "solid/80-120",
+        "choices": ("yes", "no"),
+        "target": "A",
+        "strategy": "no_think",
+    }
+    assert [image.size for image in twin[0]["images"]] == [(84, 84), (56, 56)]
+    assert twin[0]["images"][0] is twin[1]["images"][0]  # decoded once for all copies
+
+
+def test_the_image_cache_is_bounded() -> None:
+    cache = ImageCache(max_bytes=3 * 56 * 56 * 2)
+    first, second, third = (SolidImage(grey=grey, size=56) for grey in (1, 2, 3))
+    kept = cache.load(first)
+    assert cache.load(first) is kept
+    cache.load(second)
+    cache.load(first)
+    cache.load(third)  # the second was used longest ago
+    assert cache.num_bytes == cache.max_bytes
+    assert cache.load(first) is kept
+
+
+# Four questions, two a step: two steps an epoch, so that an interrupted run has to find its place within a later epoch.
+LONG = {"max_steps": 9, "save_steps": 1, "save_total_limit": 2, "learning_rate": 1e-3}
+
+
+def long_recipe(policy: Path) -> Config:
+    return recipe(policy, grpo=LONG)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing interrupted."""
+    return train(long_recipe(tiny_folder), tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_a_run_writes_what_it_should(finished: Run) -> None:
+    lines = read_lines(finished)
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    assert all(line["grad_norm"] > 0 for line in lines)
+    assert {"loss", "learning_rate", "reward", "rewards/accuracy/mean", "rewards/format/mean", "completions/mean_length"} <= lines[0].keys()
+    manifest = json.loads(finished.manifest.read_text())
+    assert manifest["train"]["num_samples"] == 4
+    assert manifest["train"]["cells"].keys() == {"mri"}
+    assert sorted(path.name for path in finished.root.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "environment.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "policy",
+    ]
+    assert not list(finished.policy.glob("*.bin"))  # nothing pickled in what is shared
+
+
+def test_the_saved_policy_loads(finished: Run, tiny_folder: Path) -> None:
+    trained, start = load_policy(str(finished.root)), load_policy(str(tiny_folder))
+    assert trained.name == "finished"
+    assert trained.processor.chat_template == start.processor.chat_template
+    weights = dict(start.model.named_parameters())
+    assert any(not weight.equal(weights[name]) for name, weight in trained.model.named_parameters())
+    config = json.loads((finished.policy / "config.json").read_text())
+    assert str(tiny_folder) not in json.dumps(config)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_path: Path, finished: Run) -> None:
+    """SIGKILL in the second epoch; the same call finishes, no step appears twice, and every number is that of the uninterrupted run."""
+    out = tmp_path / "killed"
+    config = tmp_path / "config.json"
+    config.write_text(long_recipe(tiny_folder).to_json())
+    code = (
+        "import json, sys; from pathlib import Path; from osler.config import build_config; from osler.train import train;"
+        "train(build_config(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(config), str(out)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 90
+        while not (out / "checkpoints/checkpoint-3/trainer_state.json").is_file():
+            assert process.poll() is None, "the run ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (out / "policy").exists()
+    assert last_checkpoint(out / "checkpoints") is not None
+    run = train(long_recipe(tiny_folder), out)
+    assert read_lines(run) == pytest.approx(read_lines(finished), rel=1e-5, abs=1e-7) or read_lines(run) == read_lines(finished)
+    times = [json.loads(line)["time_s"] for line in run.metrics.read_text().splitlines()]
+    assert times == sorted(times)
+
+
+def test_a_finished_run_is_left_alone(tiny_folder: Path, finished: Run) -> None:
+    before = finished.metrics.stat().st_mtime_ns
+    assert train(long_recipe(tiny_folder), finished.root) == finished
+    assert finished.metrics.stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match=r"seed = 0 and this recipe 1"):
+        train(recipe(tiny_folder, grpo=LONG, seed=1), finished.root)
+
+
+def test_the_same_seed_gives_the_same_metrics(tiny_folder: Path, tmp_path: Path) -> None:
+    first, second = (train(recipe(tiny_folder, grpo={"save_strategy": "no"}), tmp_path / name) for name in ("a", "b"))
+    other = train(recipe(tiny_folder, grpo={"save_strategy": "no"}, seed=1), tmp_path / "c")
+    assert read_lines(first) == read_lines(second)
+    assert read_lines(first) != read_lines(other)
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"), [({}, "full"), ({"lora": {"r": 4}, "freeze_vision": True}, "lora")], ids=["full", "lora"]
+)
+def test_the_reference_is_the_starting_policy(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], name: str) -> None:
+    """The KL is 0 before the first update and not after it; the run's policy is an ordinary folder either way."""
+    run = train(recipe(tiny_folder, policy=policy, grpo={"beta": 0.04, "learning_rate": 1e-2, "save_strategy": "no"}), tmp_path / name)
+    first, second = read_lines(run)
+    assert first["kl"] == pytest.approx(0, abs=1e-6)
+    assert second["kl"] > 1e-6
+    assert (run.policy / "model.safetensors").is_file()
+    assert not (run.policy / "adapter_config.json").exists()
+    load_policy(str(run.root))
+
+
+CHECKPOINTS = [
+    ({}, None),
+    ({"checkpoint-2": "{}"}, "checkpoint-2"),
+    ({"checkpoint-2": "{}", "checkpoint-10": "{}"}, "checkpoint-10"),
+    ({"checkpoint-2": "{}", "checkpoint-4": None}, "checkpoint-2"),  # killed before the state was written
+    ({"checkpoint-2": "{}", "checkpoint-4": '{"epoch": 1'}, "checkpoint-2"),  # and while it was
+    ({"checkpoint-x": "{}", "other-3": "{}"}, None),
+]
+
+
+@pytest.mark.parametrize(("states", "expected"), CHECKPOINTS)
+def test_only_complete_checkpoints_count(tmp_path: Path, states: dict[str, str | None], expected: str | None) -> None:
+    for name, state in states.items():
+        (tmp_path / name).mkdir()
+        if state is not None:
+            (tmp_path / name / "trainer_state.json").write_text(state)
+    found = last_checkpoint(tmp_path)
+    assert (found.name if found is not None else None) == expected
+
+
+def test_metrics_go_on_without_repeating_a_step(tmp_path: Path) -> None:
+    from transformers import TrainerControl, TrainerState
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": step, "time_s": float(step)}) + "\n" for step in (1, 2, 3)) + '{"step": 4, "ti')
+    writer = MetricsWriter(path)
+    state = TrainerState(global_step=2, is_world_process_zero=True)
+    writer.on_train_begin(None, state, TrainerControl())
+    state.global_step = 3
+    writer.on_log(None, state, TrainerControl(), logs={"loss": 0.5})
+    writer.on_log(None, state, TrainerControl(), logs={"train_runtime": 1.0})
+    lines = read_metrics(path)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[-1]["loss"] == 0.5
+    assert lines[-1]["time_s"] >= 2.0
+
+
+def test_tensorboard_writes_into_the_run(tiny_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
+    config = recipe(tiny_folder, trainer={"report_to": ["tensorboard"]}, grpo={"save_strategy": "no", "max_steps": 1})
+    run = train(config, tmp_path / "run")
+    assert list((run.root / "tensorboard").glob("events.*"))
+
+
+def test_an_absent_reporter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises((MissingExtra, ConfigError), match="tensorboard"):
+        check_reporters(["tensorboard"])
+
+
+def test_a_dry_run_loads_no_model() -> None:
+    code = (
+        "import sys; from osler.config import build_config; from osler.training import describe;"
+        "print(describe(build_config({'data': {'train': {'limit': 8}, 'test': {'limit': 8}}, 'prompt': {'strategy': 'no_think'}})));"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for expected in ('"reader": "phantom"', "train: 8 questions", "test: 8 questions", "strategy no_think", "<answer> </answer>"):
+        assert expected in done.stdout
+
+
+def test_a_description_names_the_answer(tiny_folder: Path) -> None:
+    assert "target " in describe(recipe(tiny_folder))
