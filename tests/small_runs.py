@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from osler.config import Config, build_config
@@ -84,10 +86,16 @@ def read_lines(run: Run) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
 
 
-def greys_of(pixel_values: Any, image_grid_thw: Any) -> list[list[int]]:
-    """[grey] of every image in a batch of patches: the mean of its patches, with the processor's normalisation undone."""
-    per_image = pixel_values.float().split(image_grid_thw.prod(dim=-1).tolist())
-    # Patches are laid out channel first; the first channel's mean and deviation are CLIP's.
-    first_channel = [patches.reshape(patches.shape[0], 3, -1)[:, 0] for patches in per_image]
-    assert all(float(channel.std()) < 1e-2 for channel in first_channel), "an image of one colour has one value"
-    return [[round((float(channel.mean()) * 0.26862954 + 0.48145466) * 255)] for channel in first_channel]
+def assert_same_lines(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """The same steps with the same numbers, but for the last digits."""
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+def forget_after(run: Run, step: int) -> None:
+    """Make a finished run look as if it had been killed just after that step's checkpoint."""
+    shutil.rmtree(run.policy)
+    for checkpoint in run.checkpoints.glob("checkpoint-*"):
+        if int(checkpoint.name.partition("-")[2]) > step:
+            shutil.rmtree(checkpoint)

@@ -18,7 +18,12 @@ def question(number: int, choices: tuple[str, ...], target: str) -> Sample:
     )
 
 
-TRAINING = [question(0, ("CT", "MRI"), "A"), question(1, ("ct.", "X-ray"), "A"), question(2, ("MRI", "X-ray"), "B"), question(3, (), "liver")]
+TRAINING = [
+    question(0, ("CT", "MRI"), "A"),
+    question(1, ("ct.", "X-ray"), "A"),
+    question(2, ("MRI", "X-ray"), "B"),
+    question(3, (), "liver"),
+]
 
 
 @pytest.mark.parametrize(("choice", "rate"), [("CT", 2.25 / 3), ("mri", 0.25 / 3), ("X-Ray", 1.25 / 3), ("PET", 0.25)])
@@ -28,7 +33,12 @@ def test_rates(choice: str, rate: float) -> None:
 
 @pytest.mark.parametrize(
     ("choices", "best", "credit"),
-    [(("MRI", "CT"), ("B",), 0.0), (("CT", "MRI"), ("A",), 1.0), (("PET", "SPECT"), ("A", "B"), 0.5), (("MRI", "PET", "SPECT"), ("B", "C"), 0.0)],
+    [
+        (("MRI", "CT"), ("B",), 0.0),
+        (("CT", "MRI"), ("A",), 1.0),
+        (("PET", "SPECT"), ("A", "B"), 0.5),
+        (("MRI", "PET", "SPECT"), ("B", "C"), 0.0),
+    ],
 )
 def test_best_and_credit(choices: tuple[str, ...], best: tuple[str, ...], credit: float) -> None:
     sample = question(9, choices, "A")
@@ -55,12 +65,15 @@ def test_phantom_gives_nothing_away() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "percent"), [("ct", 99.0), ("xray", 94.6), ("ultrasound", 83.4), ("dermoscopy", 95.1), ("fundus", 94.9), ("oct", 100.0), ("microscopy", 98.6)]
+    ("name", "percent"),
+    [("ct", 99.0), ("xray", 94.6), ("ultrasound", 83.4), ("dermoscopy", 95.1), ("fundus", 94.9), ("oct", 100.0), ("microscopy", 98.6)],
 )
 def test_published_files_are_answered_blind(name: str, percent: float) -> None:
     folder = os.environ.get("OSLER_TEST_DATA")
     if not folder:
         pytest.skip("OSLER_TEST_DATA does not name the folder of the annotation files")
-    training, testing = (read("med_r1", Path(folder) / "omnimedvqa_splits", axis="modality", name=name, split=split) for split in ("train", "test"))
+    training, testing = (
+        read("med_r1", Path(folder) / "omnimedvqa_splits", axis="modality", name=name, split=split) for split in ("train", "test")
+    )
     prior = OptionPrior.fit(training)
     assert 100 * sum(prior.credit(sample) for sample in testing) / len(testing) == pytest.approx(percent, abs=0.06)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import SOLID_SAMPLES, SolidImage, read_lines, recipe, solid_sample
+from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_after, read_lines, recipe, solid_sample
 
 from osler.callbacks import MetricsWriter, read_metrics
 from osler.config import Config, build_config
@@ -195,16 +195,29 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_
     assert not (out / "policy").exists()
     assert last_checkpoint(out / "checkpoints") is not None
     run = train(long_recipe(tiny_folder), out)
-    assert read_lines(run) == pytest.approx(read_lines(finished), rel=1e-5, abs=1e-7) or read_lines(run) == read_lines(finished)
+    assert_same_lines(read_lines(run), read_lines(finished))
     times = [json.loads(line)["time_s"] for line in run.metrics.read_text().splitlines()]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("policy", "grpo"),
+    [({"lora": {"r": 4}}, {}), ({"dtype": "bfloat16"}, {"beta": 0.1}), ({}, {"gradient_accumulation_steps": 2})],
+    ids=["lora", "bf16_reference", "accumulation"],
+)
+def test_every_kind_of_policy_goes_on(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], grpo: dict[str, Any]) -> None:
+    config = recipe(tiny_folder, policy=policy, grpo={"max_steps": 5, "save_steps": 1, "save_total_limit": 5, "learning_rate": 1e-2, **grpo})
+    whole = train(config, tmp_path / "whole")
+    expected = read_lines(whole)
+    forget_after(whole, 3)
+    assert_same_lines(read_lines(train(config, whole.root)), expected)
 
 
 def test_a_finished_run_is_left_alone(tiny_folder: Path, finished: Run) -> None:
     before = finished.metrics.stat().st_mtime_ns
     assert train(long_recipe(tiny_folder), finished.root) == finished
     assert finished.metrics.stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match=r"seed = 0 and this recipe 1"):
+    with pytest.raises(ConfigError, match=r"seed = 0, this recipe 1"):
         train(recipe(tiny_folder, grpo=LONG, seed=1), finished.root)
 
 

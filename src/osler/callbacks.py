@@ -1,4 +1,4 @@
-"""What Osler hangs on TRL's trainers: plain JSONL metrics, a progress bar on standard error, and silence towards the network."""
+"""What Osler hangs on TRL's trainers: plain JSONL metrics, and a progress bar on standard error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
-
-
-class Quiet:
-    """Mixed into TRL's trainers, which report each run to the hub and write a model card into its folder."""
-
-    def _send_telemetry(self) -> None:
-        """Send nothing: what a hospital trains is its own business."""
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write nothing: the run's own files say what was trained, and on what."""
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]

@@ -4,9 +4,11 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. What is ch
 
 - the order of the questions depends on the seed and the epoch alone, so that a run which goes on in its second epoch asks the same
   questions as one that was never interrupted (TRL's sampler starts again with the first epoch's order);
+- weights of a checkpoint are loaded as a model is, and strictly: Transformers saves Qwen2-VL's under their published names, and its Trainer,
+  which looks for the names in memory, finds none, warns, and goes on from the starting weights;
 - completions can be printed while training, to standard error;
-- Med-R1's published SFT scores the prompt too, and its vision tokens not;
-- nothing is reported to the hub.
+- Med-R1's published SFT scores the prompt too, its vision tokens excepted;
+- no model card is written into checkpoints, and nothing is reported to the hub.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
+from accelerate.utils import is_peft_model
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import RepeatSampler
 
-from osler.callbacks import Quiet, write_above_bar
+from osler.callbacks import write_above_bar
 
 PROMPT_TAIL: Final = 200
 """Characters of a prompt that are printed with a completion."""
@@ -33,7 +36,27 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
             self.generator.manual_seed(self.seed + epoch)
 
 
-class OslerGRPOTrainer(Quiet, GRPOTrainer):  # type: ignore[misc]
+class Shared:
+    """What both trainers do differently from TRL's."""
+
+    model: Any
+    is_fsdp_enabled: bool
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if model is not None or self.is_fsdp_enabled or is_peft_model(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        stored = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(stored.state_dict())
+
+    def _send_telemetry(self) -> None:
+        """Send nothing: what a hospital trains is its own business."""
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write nothing: the run's own files say what was trained, and on what."""
+
+
+class OslerGRPOTrainer(Shared, GRPOTrainer):  # type: ignore[misc]
     """GRPO as TRL does it. `print_completions_every` counts steps; 0 prints nothing."""
 
     def __init__(self, *args: Any, print_completions_every: int = 0, **kwargs: Any) -> None:
@@ -62,7 +85,7 @@ class OslerGRPOTrainer(Quiet, GRPOTrainer):  # type: ignore[misc]
         return rewards
 
 
-class OslerSFTTrainer(Quiet, SFTTrainer):  # type: ignore[misc]
+class OslerSFTTrainer(Shared, SFTTrainer):  # type: ignore[misc]
     """SFT as TRL does it."""
 
 
