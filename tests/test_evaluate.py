@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,9 +38,16 @@ def make_config(folder: Path, **changes: Any) -> Config:
         "data": {"test": {"modalities": ["mri", "oct"], "limit": 20, "size": 56}},
         "prompt": {"strategy": "no_think"},
         "policy": {"path": str(folder), "device": "cpu"},
-        "eval": {"max_completion_length": 4, "batch_size": 1},
+        "eval": {"max_completion_length": 2, "batch_size": 1},
     }
     return build_config(merge(values, changes))
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose evaluation ended; tests copy it."""
+    run_evaluation(make_config(tiny_folder), run := tmp_path_factory.mktemp("finished") / "run")
+    return run
 
 
 @pytest.fixture
@@ -75,7 +83,7 @@ def test_a_run_is_evaluated_and_described(tiny_folder: Path, tmp_path: Path, cap
     result = run_evaluation(make_config(tiny_folder), tmp_path / "run", label="zero_shot")
     records = read_records(tmp_path / "run" / "records" / "zero_shot.jsonl")
     assert len(records) == result["questions"] == 20
-    assert all(record.policy == "tiny" and 1 <= record.num_tokens <= 4 for record in records)
+    assert all(record.policy == "tiny" and 1 <= record.num_tokens <= 2 for record in records)
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["test"]["num_samples"] == 20
     assert "zero_shot" in capsys.readouterr().out
     assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
@@ -116,13 +124,12 @@ CUTS = [
 
 @pytest.mark.parametrize(("name", "cut"), CUTS, ids=[row[0] for row in CUTS])
 def test_an_interrupted_evaluation_ends_with_the_same_bytes(
-    tiny_folder: Path, tmp_path: Path, name: str, cut: Callable[[bytes], bytes]
+    tiny_folder: Path, finished: Path, tmp_path: Path, name: str, cut: Callable[[bytes], bytes]
 ) -> None:
-    config, path = make_config(tiny_folder), tmp_path / "run" / "records" / "eval.jsonl"
-    run_evaluation(config, tmp_path / "run")
+    path = Path(shutil.copytree(finished, tmp_path / "run")) / "records" / "eval.jsonl"
     whole = path.read_bytes()
     path.write_bytes(cut(whole))
-    run_evaluation(config, tmp_path / "run")
+    run_evaluation(make_config(tiny_folder), tmp_path / "run")
     assert path.read_bytes() == whole
 
 
@@ -175,9 +182,8 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path) -> None:
     assert len(read_records(whole)) == 200
 
 
-def test_fresh_starts_a_label_over_and_keeps_a_training(tiny_folder: Path, tmp_path: Path) -> None:
-    config, run = make_config(tiny_folder), tmp_path / "run"
-    run_evaluation(config, run)
+def test_fresh_starts_a_label_over_and_keeps_a_training(tiny_folder: Path, finished: Path, tmp_path: Path) -> None:
+    config, run = make_config(tiny_folder), Path(shutil.copytree(finished, tmp_path / "run"))
     whole = (run / "records" / "eval.jsonl").read_bytes()
     (run / "policy").mkdir()
     (run / "records" / "eval.jsonl").write_bytes(b"".join(reversed(whole.splitlines(keepends=True))))
@@ -249,11 +255,11 @@ CHANGED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "changes", "arguments", "message"), CHANGED, ids=[row[0] for row in CHANGED])
 def test_records_are_not_mixed(
-    tiny_folder: Path, tmp_path: Path, name: str, changes: dict[str, Any], arguments: dict[str, Any], message: str
+    tiny_folder: Path, finished: Path, tmp_path: Path, name: str, changes: dict[str, Any], arguments: dict[str, Any], message: str
 ) -> None:
+    shutil.copytree(finished, tmp_path / "run")
     if "policy" in arguments:
         arguments = {"policy": str(save_tiny(tmp_path / "other", seed=1))}
-    run_evaluation(make_config(tiny_folder), tmp_path / "run")
     before = (tmp_path / "run" / "records" / "eval.jsonl").read_bytes()
     with pytest.raises(OslerError, match=message):
         run_evaluation(make_config(tiny_folder, **changes), tmp_path / "run", **arguments)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_after, read_lines, recipe, solid_sample
 
 from osler.callbacks import MetricsWriter, read_metrics
-from osler.config import Config, build_config
+from osler.cli import main
+from osler.config import Config, LoraSection, build_config
 from osler.errors import ConfigError, DataError, MissingExtra, OslerError
-from osler.models import load_policy
+from osler.models import apply_lora, load_policy
 from osler.prompts import render
 from osler.runs import Run
 from osler.sft import sft_arguments
@@ -78,6 +80,7 @@ REFUSED = [
     ({"trainer": {"report_to": ["tensorbord"]}}, ConfigError, r"does not know 'tensorbord'; did you mean 'tensorboard'"),
     ({"trainer": {"max_prompt_length": 40}}, DataError, r"phantom/train/mri/\S+ makes a prompt of \d+ tokens \(16 of them image\)"),
     ({"prompt": {"strategy": "thinking"}}, ConfigError, r"unknown strategy 'thinking'"),
+    ({"policy": {"device": "cuda:1"}}, ConfigError, r"training takes the first visible GPU"),
     ({"policy": {"path": "nowhere/at/all"}}, OslerError, r"no policy at nowhere/at/all"),
 ]
 
@@ -90,6 +93,16 @@ def test_mistakes_are_refused_before_anything_is_written(
         train(recipe(tiny_folder, **sections), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["train", "sft"])
+def test_a_mistake_is_one_line_and_exit_code_2(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    arguments = [verb, "demo", "--out", str(tmp_path / "run"), f"--policy.path={tiny_folder}", "--data.train.limit=8"]
+    assert main([*arguments, f"--{'sft' if verb == 'sft' else 'grpo'}.learning_rat=1"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "did you mean 'learning_rate'" in printed.err
+    assert printed.out == ""
 
 
 def test_long_prompts_are_found_by_their_real_length(tiny_folder: Path) -> None:
@@ -206,7 +219,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_
     ids=["lora", "bf16_reference", "accumulation"],
 )
 def test_every_kind_of_policy_goes_on(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], grpo: dict[str, Any]) -> None:
-    config = recipe(tiny_folder, policy=policy, grpo={"max_steps": 5, "save_steps": 1, "save_total_limit": 5, "learning_rate": 1e-2, **grpo})
+    config = recipe(
+        tiny_folder, policy=policy, grpo={"max_steps": 5, "save_steps": 1, "save_total_limit": 5, "learning_rate": 1e-2, **grpo}
+    )
     whole = train(config, tmp_path / "whole")
     expected = read_lines(whole)
     forget_after(whole, 3)
@@ -228,9 +243,7 @@ def test_the_same_seed_gives_the_same_metrics(tiny_folder: Path, tmp_path: Path)
     assert read_lines(first) != read_lines(other)
 
 
-@pytest.mark.parametrize(
-    ("policy", "name"), [({}, "full"), ({"lora": {"r": 4}, "freeze_vision": True}, "lora")], ids=["full", "lora"]
-)
+@pytest.mark.parametrize(("policy", "name"), [({}, "full"), ({"lora": {"r": 4}, "freeze_vision": True}, "lora")], ids=["full", "lora"])
 def test_the_reference_is_the_starting_policy(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], name: str) -> None:
     """The KL is 0 before the first update and not after it; the run's policy is an ordinary folder either way."""
     run = train(recipe(tiny_folder, policy=policy, grpo={"beta": 0.04, "learning_rate": 1e-2, "save_strategy": "no"}), tmp_path / name)
@@ -240,6 +253,19 @@ def test_the_reference_is_the_starting_policy(tiny_folder: Path, tmp_path: Path,
     assert (run.policy / "model.safetensors").is_file()
     assert not (run.policy / "adapter_config.json").exists()
     load_policy(str(run.root))
+
+
+def test_the_reference_of_an_adapter_is_the_adapter(tiny_folder: Path, tmp_path: Path) -> None:
+    """TRL would load the adapter's base, and the policy would be pulled back to a place it never started from."""
+    adapter = tmp_path / "adapter"
+    model = apply_lora(load_policy(str(tiny_folder)), LoraSection(r=4))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.5)
+    model.save_pretrained(adapter)
+    run = train(recipe(adapter, grpo={"beta": 0.04, "max_steps": 1, "save_strategy": "no"}), tmp_path / "run")
+    assert read_lines(run)[0]["kl"] == pytest.approx(0, abs=1e-6)
 
 
 CHECKPOINTS = [

@@ -21,6 +21,13 @@ from osler.train import build_trainer
 from osler.trainer import EpochSampler, OslerGRPOTrainer, format_completion
 from osler.training import grpo_arguments, quiet_upstream
 
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers make their output folder, here a relative one."""
+    monkeypatch.chdir(tmp_path)
+
+
 TRL_METHODS = [
     ("_tokenize_prompts", ["prompts"]),
     ("_generate_single_turn", ["prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"]),
@@ -30,9 +37,25 @@ TRL_METHODS = [
     ("_get_train_sampler", ["dataset"]),
     (
         "_get_per_token_logps_and_entropies",
-        ["model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy", "compute_aux_loss", "pixel_values"]
-        + ["image_grid_thw", "num_images", "pixel_attention_mask", "spatial_shapes", "num_tiles", "image_sizes", "token_type_ids"]
-        + ["mm_token_type_ids", "image_position_ids"],
+        [
+            "model",
+            "input_ids",
+            "attention_mask",
+            "logits_to_keep",
+            "batch_size",
+            "compute_entropy",
+            "compute_aux_loss",
+            "pixel_values",
+            "image_grid_thw",
+            "num_images",
+            "pixel_attention_mask",
+            "spatial_shapes",
+            "num_tiles",
+            "image_sizes",
+            "token_type_ids",
+            "mm_token_type_ids",
+            "image_position_ids",
+        ],
     ),
     ("_send_telemetry", []),
     ("create_model_card", ["model_name", "dataset_name", "tags"]),
@@ -51,7 +74,7 @@ def spread(completions: list[list[dict[str, Any]]], **_: Any) -> list[float]:
 
 def make_trainer(config: Config, reward: Callable[..., list[float]] = spread, samples: tuple[Any, ...] = SOLID_SAMPLES) -> OslerGRPOTrainer:
     prompts = [render(sample, config.prompt.strategy, phase="train") for sample in samples]
-    return build_trainer(config, load_policy(config.policy), prompts, [reward], grpo_arguments(config, Path("unused")))
+    return build_trainer(config, load_policy(config.policy), prompts, [reward], grpo_arguments(config, Path("run")))
 
 
 def run_steps(trainer: OslerGRPOTrainer) -> dict[str, Any]:
@@ -116,7 +139,15 @@ def greedy_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("greedy") / "tiny"
     shutil.copytree(tiny_folder, folder)
     file = folder / "generation_config.json"
-    defaults = {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.001, "min_p": 0.9, "repetition_penalty": 1.5, "typical_p": 0.1}
+    defaults = {
+        "do_sample": True,
+        "temperature": 0.01,
+        "top_k": 1,
+        "top_p": 0.001,
+        "min_p": 0.9,
+        "repetition_penalty": 1.5,
+        "typical_p": 0.1,
+    }
     file.write_text(json.dumps({**json.loads(file.read_text()), **defaults}))
     return folder
 
@@ -157,6 +188,10 @@ def test_completions_of_a_group_differ(greedy_folder: Path) -> None:
     assert [len(group) for group in groups] == [2, 2]
 
 
+def is_any(name: str) -> bool:
+    return True
+
+
 def is_adapter(name: str) -> bool:
     return "lora_" in name
 
@@ -166,13 +201,13 @@ def is_vision(name: str) -> bool:
 
 
 STEPS = [
-    ("full", {}, {}, lambda name: True),
+    ("full", {}, {}, is_any),
     ("frozen_vision", {"freeze_vision": True}, {}, lambda name: not is_vision(name)),
     ("lora", {"lora": {"r": 4}}, {}, is_adapter),
     ("lora_checkpointing", {"lora": {"r": 4}}, {"gradient_checkpointing": True}, is_adapter),
-    ("bf16_weights", {"dtype": "bfloat16"}, {"learning_rate": 1e-2}, lambda name: True),
-    ("bf16_arithmetic", {}, {"bf16": True}, lambda name: True),
-    ("checkpointing", {}, {"gradient_checkpointing": True}, lambda name: True),
+    ("bf16_weights", {"dtype": "bfloat16"}, {"learning_rate": 1e-2}, is_any),
+    ("bf16_arithmetic", {}, {"bf16": True}, is_any),
+    ("checkpointing", {}, {"gradient_checkpointing": True}, is_any),
 ]
 
 
@@ -234,7 +269,9 @@ def test_completions_are_printed_every_n_steps(tiny_folder: Path, capsys: pytest
 
 def test_a_printed_completion_is_for_people() -> None:
     prompt = [{"role": "user", "content": [{"type": "image", "image": object()}, {"type": "text", "text": "x" * 300 + " Which?"}]}]
-    text = format_completion(7, "slake/1", prompt, [{"role": "assistant", "content": "<answer>B</answer>"}], {"accuracy": 1.0, "format": 0.5})
+    text = format_completion(
+        7, "slake/1", prompt, [{"role": "assistant", "content": "<answer>B</answer>"}], {"accuracy": 1.0, "format": 0.5}
+    )
     assert text.splitlines()[0] == "step 7, slake/1"
     assert len(text.splitlines()[1]) < 220
     assert text.splitlines()[2:] == ["  wrote: '<answer>B</answer>'", "  earned: accuracy 1, format 0.5"]

@@ -193,7 +193,7 @@ def add_training_verbs(verbs: Any) -> None:
     train = add_verb(
         verbs,
         "train",
-        run_train,
+        run_training,
         "train a policy with GRPO",
         "Train a policy with GRPO. A run that was killed continues from its last checkpoint when the\nsame command is given again.",
         "osler train medvlm_r1 --policy.path Qwen/Qwen2-VL-2B-Instruct --data.root DIR",
@@ -202,7 +202,7 @@ def add_training_verbs(verbs: Any) -> None:
     sft = add_verb(
         verbs,
         "sft",
-        run_sft,
+        run_training,
         "fine-tune a policy on reference answers, at GRPO's budget",
         "Fine-tune a policy on reference answers. Prompt and number of steps match GRPO's unless [sft]\nsays otherwise.",
         "osler sft demo --prompt.strategy=no_think",
@@ -283,25 +283,16 @@ def run_demo(options: argparse.Namespace) -> Mapping[str, Any]:
     return run(resolve(options), options.out, fresh=options.fresh, overrides=[*options.overrides, *seed])
 
 
-def run_train(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler train`."""
+def run_training(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler train` and `osler sft`."""
     config = resolve(options)
     if options.dry_run:
         return describe(config)
-    from osler.train import train
-
-    run = train(config, run_folder(options, config), fresh=options.fresh)
-    return {"run": run.root, "policy": run.policy}
-
-
-def run_sft(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler sft`."""
-    config = resolve(options)
-    if options.dry_run:
-        return describe(config)
-    from osler.sft import train_sft
-
-    run = train_sft(config, run_folder(options, config), fresh=options.fresh)
+    if options.verb == "train":
+        from osler.train import train as start
+    else:
+        from osler.sft import train_sft as start
+    run = start(config, run_folder(options, config), fresh=options.fresh)
     return {"run": run.root, "policy": run.policy}
 
 

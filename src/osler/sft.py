@@ -20,10 +20,10 @@ from osler.training import (
     add_callbacks,
     build_arguments,
     build_dataset,
-    check_prompt_lengths,
     check_reporters,
     describe_samples,
     grpo_arguments,
+    load_for_training,
     quiet_upstream,
     read_prompts,
     run_trainer,
@@ -52,6 +52,8 @@ SHARED_KEYS: Final[tuple[str, ...]] = (
     "fp16",
     "gradient_checkpointing",
     "gradient_checkpointing_kwargs",
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
     "logging_steps",
     "save_strategy",
     "save_steps",
@@ -74,14 +76,7 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     targets = [sft_target(prompt.sample, config) for prompt in prompts]
     check_reporters(config.trainer.report_to)
     arguments = sft_arguments(config, out, len(prompts))
-
-    from transformers import set_seed
-
-    from osler.models import load_policy
-
-    set_seed(config.seed)
-    policy = load_policy(config.policy)
-    check_prompt_lengths(prompts, policy.processor, config.trainer.max_prompt_length)
+    policy = load_for_training(config, prompts)
 
     run = open_run(out, config, resume=not fresh)
     write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})

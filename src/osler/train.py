@@ -17,10 +17,10 @@ from osler.scoring import resolve_rewards
 from osler.training import (
     add_callbacks,
     build_dataset,
-    check_prompt_lengths,
     check_reporters,
     describe_samples,
     grpo_arguments,
+    load_for_training,
     name_reference,
     quiet_upstream,
     read_prompts,
@@ -49,14 +49,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
     check_reporters(config.trainer.report_to)
     arguments = grpo_arguments(config, out)
     check_group(arguments, len(prompts))
-
-    from transformers import set_seed
-
-    from osler.models import load_policy
-
-    set_seed(config.seed)
-    policy = load_policy(config.policy)
-    check_prompt_lengths(prompts, policy.processor, config.trainer.max_prompt_length)
+    policy = load_for_training(config, prompts)
 
     run = open_run(out, config, resume=not fresh)
     write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})

@@ -4,8 +4,9 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. What is ch
 
 - the order of the questions depends on the seed and the epoch alone, so that a run which goes on in its second epoch asks the same
   questions as one that was never interrupted (TRL's sampler starts again with the first epoch's order);
-- weights of a checkpoint are loaded as a model is, and strictly: Transformers saves Qwen2-VL's under their published names, and its Trainer,
-  which looks for the names in memory, finds none, warns, and goes on from the starting weights;
+- weights of a checkpoint are loaded as a model's are, and strictly: Transformers saves Qwen2-VL's under their published names, and its
+  Trainer, which looks for the names in memory, finds none, warns, and goes on from the starting weights;
+- SFT goes on counting tokens where a checkpoint stopped;
 - completions can be printed while training, to standard error;
 - Med-R1's published SFT scores the prompt too, its vision tokens excepted;
 - no model card is written into checkpoints, and nothing is reported to the hub.
@@ -87,6 +88,11 @@ class OslerGRPOTrainer(Shared, GRPOTrainer):  # type: ignore[misc]
 
 class OslerSFTTrainer(Shared, SFTTrainer):  # type: ignore[misc]
     """SFT as TRL does it."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        logged = [entry["num_tokens"] for entry in self.state.log_history if "num_tokens" in entry]
+        self._total_train_tokens = int(logged[-1]) if logged else 0
 
 
 class VisibleTextCollator(DataCollatorForVisionLanguageModeling):  # type: ignore[misc]

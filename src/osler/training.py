@@ -75,6 +75,10 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
 
     Raises ConfigError for an unknown key, a key that stands elsewhere in a recipe, and a value that TRL refuses.
     """
+    if config.policy.device.startswith("cuda:") and config.policy.device != "cuda:0":
+        raise ConfigError(
+            f"[policy] device = {config.policy.device!r}: training takes the first visible GPU; use auto and CUDA_VISIBLE_DEVICES"
+        )
     hints = typing.get_type_hints(arguments_class)
     names = [field.name for field in dataclasses.fields(arguments_class)]
     for key in values:
@@ -115,6 +119,23 @@ def grpo_arguments(config: Config, out: Path) -> Any:
 def read_prompts(config: Config) -> list[Prompt]:
     """The rendered training questions of a recipe. Raises what readers and the renderer raise."""
     return [render(sample, config.prompt.strategy, phase="train") for sample in load_split(config.data, "train")]
+
+
+def load_for_training(config: Config, prompts: Sequence[Prompt]) -> Policy:
+    """The policy of a recipe with its weights free to move, the vision tower's as `[policy] freeze_vision` says.
+
+    Seeds every random number first. Raises PolicyError, and DataError for a prompt that is too long for the recipe.
+    """
+    from transformers import set_seed
+
+    from osler.models import load_policy
+
+    set_seed(config.seed)
+    policy = load_policy(config.policy)
+    check_prompt_lengths(prompts, policy.processor, config.trainer.max_prompt_length)
+    policy.model.requires_grad_(True)  # peft leaves weights frozen after an adapter was merged into them
+    policy.model.get_submodule(policy.family.vision).requires_grad_(not config.policy.freeze_vision)
+    return policy
 
 
 def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from osler.models import Policy
 from osler.types import Completion, FinishReason, ImageSource, Prompt
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 CACHED_IMAGES: Final = 64
@@ -61,7 +63,7 @@ class HfEngine:
         settings = self._settings(max_completion_length, num_generations, sampling)
         groups: dict[int, list[Completion]] = {}
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(), _spare_core(self.policy.device):
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
@@ -134,6 +136,20 @@ class HfEngine:
             cut.append((row if end is None else row[: end + 1], FinishReason.LENGTH if end is None else FinishReason.STOP))
         texts = self.policy.tokenizer.batch_decode([row for row, _ in cut], skip_special_tokens=True)
         return [Completion(text=text, token_ids=tuple(row), finish_reason=reason) for text, (row, reason) in zip(texts, cut, strict=True)]
+
+
+@contextmanager
+def _spare_core(device: torch.device) -> Iterator[None]:
+    """On a CPU keep one core for preparing the next batch: threads of torch that wait for a core spin, ten times slower on two cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and threads > 1:
+        torch.set_num_threads(threads - 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _load_image(source: ImageSource) -> Image:

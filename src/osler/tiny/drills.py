@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from osler.prompts import render
-from osler.tiny.encoding import Encoder, Vocabulary
+from osler.tiny.encoding import Encoder
 from osler.tiny.fast import IGNORED, Row
 from osler.tiny.pool import Pool, Question, shuffle_choices
 from osler.types import LETTERS, Sample
@@ -27,7 +28,8 @@ class DrillSource:
 
     pool: Pool
     encoder: Encoder
-    vocabulary: Vocabulary
+    letters: tuple[int, ...]  # the tokens of A, B, C, D
+    words: NDArray[np.int64]  # tokens of words that no phantom speaks of
     random_words: float  # share of drills whose options are words that no picture shows
 
 
@@ -41,25 +43,25 @@ def pick_question(pool: Pool, rng: np.random.Generator, weights: Sequence[float]
 
 def drill_bare(source: DrillSource, rng: np.random.Generator, size: int, *, tagged: bool) -> list[Row]:
     r"""Rows of "A) x\nB) y\n..." and then queries: "x" -> "A", or with `tagged` "x</think><answer>" -> "A"; letters are not fed back."""
-    encoder, letters = source.encoder, source.vocabulary.letters
+    encoder = source.encoder
     bracket, newline, tags = encoder.encode("A) cyst\n")[1], encoder.token("\n"), encoder.encode("</think><answer>")
     num_choices = 2 if rng.random() < 0.15 else 4
     rows = []
     for _ in range(size):
         words = _draw_words(source, rng, num_choices)
-        tokens = [token for letter, word in zip(letters, words, strict=False) for token in (letter, bracket, word, newline)]
+        tokens = [token for letter, word in zip(source.letters, words, strict=False) for token in (letter, bracket, word, newline)]
         labels = [IGNORED] * len(tokens)
         for pick in rng.integers(0, num_choices, QUERIES):
             query = [words[pick], *(tags if tagged else [])]
             tokens += query
-            labels += [IGNORED] * (len(query) - 1) + [letters[pick]]
+            labels += [IGNORED] * (len(query) - 1) + [source.letters[pick]]
         rows.append(Row(tokens=tokens, labels=labels))
     return rows
 
 
 def _draw_words(source: DrillSource, rng: np.random.Generator, num: int) -> list[int]:
     if rng.random() < source.random_words:
-        return [int(word) for word in rng.choice(source.vocabulary.words, num, replace=False)]
+        return [int(word) for word in rng.choice(source.words, num, replace=False)]
     sample = pick_question(source.pool, rng).sample
     while len(sample.choices) < num:
         sample = pick_question(source.pool, rng).sample
@@ -91,8 +93,8 @@ def drill_chat(source: DrillSource, rng: np.random.Generator, size: int, strateg
                 *source.encoder.encode(f"</think>{separator}"),
                 *source.encoder.encode("<answer>"),
             ]
-            tokens = tokens + query + [source.vocabulary.letters[pick], *end]
-            labels = labels + [IGNORED] * (len(query) - 1) + [source.vocabulary.letters[pick], *end] + [IGNORED]
+            tokens = tokens + query + [source.letters[pick], *end]
+            labels = labels + [IGNORED] * (len(query) - 1) + [source.letters[pick], *end] + [IGNORED]
         rows.append(Row(tokens=[swap.get(token, token) for token in tokens], labels=labels))
     return rows
 
@@ -124,7 +126,7 @@ def _draw_swap(source: DrillSource, rng: np.random.Generator, sample: Sample) ->
     """Which token stands in for each option of the sample."""
     if rng.random() >= source.random_words:
         return {}
-    words = rng.choice(source.vocabulary.words, len(sample.choices), replace=False)
+    words = rng.choice(source.words, len(sample.choices), replace=False)
     return {source.encoder.token(choice): int(word) for choice, word in zip(sample.choices, words, strict=True)}
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
 from osler.phantom import Findings
 from osler.prompts import find_strategy, render, target_completion
 from osler.tiny.fast import IGNORED, NUM_VISUAL_TOKENS, Row
-from osler.tiny.tokenizer import SYSTEM_MESSAGE, list_phrases
+from osler.tiny.tokenizer import SYSTEM_MESSAGE
 from osler.types import Sample
 
 CAPTION_REQUEST: Final = "Describe the image."
@@ -64,28 +62,12 @@ class Encoder:
 
     def caption_row(self, findings: Findings, picture: int) -> Row:
         """A request to describe the picture, and all that it shows."""
-        shown = (findings.technique, findings.anatomy, findings.disease, findings.grade, findings.other)
         prompt = self.wrap(CAPTION_REQUEST, has_picture=True)
-        completion = [*self.encode(", ".join(name for name in shown if name)), self.encode("<|im_end|>")[0]]
+        completion = [*self.encode(describe(findings)), self.encode("<|im_end|>")[0]]
         return Row(tokens=prompt + completion, labels=[IGNORED] * (len(prompt) - 1) + completion + [IGNORED], picture=picture)
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """Tokens that drills draw from."""
-
-    letters: tuple[int, ...]
-    phrases: np.ndarray[Any, np.dtype[np.int64]]  # every option of every atlas
-    words: np.ndarray[Any, np.dtype[np.int64]]  # every other whole word or unit, for options that no picture shows
-
-
-def read_vocabulary(encoder: Encoder) -> Vocabulary:
-    """The tokens of `encoder` by use."""
-    tokenizer = encoder.tokenizer
-    letters = tuple(encoder.token(letter) for letter in "ABCD")
-    phrases = [encoder.token(phrase) for phrase in list_phrases()]
-    first_word = 8 + 256
-    kept = {*letters, *phrases}
-    tags = {encoder.token(tag) for tag in ("<think>", "</think>", "<answer>", "</answer>", "\n")}
-    words = [token for token in range(first_word, len(tokenizer)) if token not in kept | tags]
-    return Vocabulary(letters=letters, phrases=np.array(phrases), words=np.array(words))
+def describe(findings: Findings) -> str:
+    """All that a picture shows, e.g. "T2-weighted, axial brain, tumour, mild, upper left"."""
+    shown = (findings.technique, findings.anatomy, findings.disease, findings.grade, findings.other)
+    return ", ".join(name for name in shown if name)

@@ -2,12 +2,12 @@
 
 The order of the stages is what makes it work in minutes:
 
-1. the visual tower alone, under throw-away classifiers: through the language model it learns an order of magnitude more slowly;
-2. its tokens are aligned with the embeddings of the words they stand for;
-3. fresh language layers read pictures: a model that was drilled on letters first hardly learns to look afterwards;
-4. bare letter drills, 5. the same behind the tags, with pictures in between, so that reading is not lost;
-6. the real chat prompt with reasoning;
-7. every other strategy, with the middle layer taught the answer's word, since without reasoning it must be known before it can be matched.
+1. the visual tower alone, under throw-away classifiers, its tokens aligned with the embeddings of the words that they stand for: through
+   the language model it learns an order of magnitude more slowly;
+2. fresh language layers read pictures: a model that was drilled on letters first hardly learns to look afterwards;
+3. bare letter drills, 4. the same behind the tags, with pictures in between, so that reading is not lost;
+5. the real chat prompt with reasoning;
+6. every other strategy, with the middle layer taught the answer's word, since without reasoning it must be known before it can be matched.
 
 It stops long before the ceiling, because the packaged policy is there to be trained further.
 """
@@ -15,8 +15,8 @@ It stops long before the ceiling, because the packaged policy is there to be tra
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,21 +28,19 @@ from osler.prompts import STRATEGIES, render, target_completion
 from osler.tiny.architecture import build_model, save_policy
 from osler.tiny.card import measure, write_card, write_counts
 from osler.tiny.drills import DrillSource, Mix
-from osler.tiny.encoding import Encoder, read_vocabulary
+from osler.tiny.encoding import CAPTION_REQUEST, Encoder, describe
 from osler.tiny.fast import FastPath
-from osler.tiny.pool import build_pool
+from osler.tiny.pool import Pool, build_pool
 from osler.tiny.stages import (
     Advance,
-    PictureStep,
     Workshop,
-    align_tower,
     learn_letters,
     learn_prompts,
     learn_strategies,
     read_pictures,
     train_tower,
 )
-from osler.tiny.tokenizer import build_tokenizer
+from osler.tiny.tokenizer import FIRST_WORD, build_tokenizer
 
 POOL_SEED: Final = 770_000
 """Added to the recipe's seed: the policy never sees a picture of the seeds that users train and evaluate on."""
@@ -54,9 +52,8 @@ class Plan:
     """The length of each stage in steps, and of the pool in subjects of each modality."""
 
     subjects: int = 1000
-    tower: int = 1400
-    align: int = 300
-    read: int = 700
+    tower: int = 2000
+    read: int = 450
     letters: int = 600
     tagged: int = 500
     prompts: int = 500
@@ -134,21 +131,49 @@ def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) ->
 
 def train(model: Any, tokenizer: Any, plan: Plan, *, seed: int, advance: Advance) -> Any:
     """All stages in order; returns the trained model."""
-    rng = np.random.default_rng(seed)
     pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=plan.subjects, advance=lambda: advance("drawing pictures"))
-    encoder = Encoder(tokenizer)
-    drills = DrillSource(pool=pool, encoder=encoder, vocabulary=read_vocabulary(encoder), random_words=0.3)
-    shop = Workshop(path=FastPath(model, tokenizer), pool=pool, encoder=encoder, drills=drills, rng=rng, advance=advance)
+    shop = open_workshop(model, tokenizer, pool, advance)
+    for index, (_, stage) in enumerate(list_stages(plan)):
+        stage(replace(shop, rng=np.random.default_rng([seed, index])))
+    return model.eval()
 
+
+def open_workshop(model: Any, tokenizer: Any, pool: Pool, advance: Advance) -> Workshop:
+    """What the stages share. Each stage gets random numbers of its own, so that it depends on the one before through the weights alone."""
+    import torch
+
+    encoder = Encoder(tokenizer)
+    lines = [*list_corpus(), CAPTION_REQUEST, *(describe(findings) for findings in pool.findings)]
+    spoken = {*encoder.wrap("", has_picture=True), *(token for line in lines for token in encoder.encode(line))}
+    idle = [token for token in range(len(tokenizer)) if token not in spoken]
+    drills = DrillSource(
+        pool=pool,
+        encoder=encoder,
+        letters=tuple(encoder.token(letter) for letter in "ABCD"),
+        words=np.array([token for token in idle if token >= FIRST_WORD]),
+        random_words=0.3,
+    )
+    return Workshop(
+        path=FastPath(model, tokenizer),
+        pool=pool,
+        encoder=encoder,
+        drills=drills,
+        idle=torch.tensor(idle),
+        rng=np.random.default_rng(),
+        advance=advance,
+    )
+
+
+def list_stages(plan: Plan) -> tuple[tuple[str, Callable[[Workshop], Any]], ...]:
+    """The stages by name, in order."""
     reading = Mix(captions=0.6, strategies=_READING, types=_TYPES)
     reasoned = Mix(captions=0.3, strategies=_REASONED, types=_TYPES)
     everything = Mix(captions=0.0, strategies=_ALL, types=_TYPES)
-    train_tower(shop, steps=plan.tower, seed=seed)
-    align_tower(shop, steps=plan.align)
-    pictures = PictureStep(shop)
-    read_pictures(shop, pictures, reading, steps=plan.read)
-    learn_letters(shop, pictures, reading, steps=plan.letters, tagged=False, stop=0.92)
-    learn_letters(shop, pictures, reading, steps=plan.tagged, tagged=True, stop=0.93)
-    learn_prompts(shop, PictureStep(shop), reasoned, steps=plan.prompts, strategies=_REASONED)
-    learn_strategies(shop, PictureStep(shop), everything, steps=plan.strategies, chat=_REASONED, facts=_ANSWER_FIRST)
-    return model.eval()
+    return (
+        ("tower", lambda shop: train_tower(shop, steps=plan.tower)),
+        ("read", lambda shop: read_pictures(shop, reading, steps=plan.read)),
+        ("letters", lambda shop: learn_letters(shop, reading, steps=plan.letters, tagged=False, stop=0.92)),
+        ("tagged", lambda shop: learn_letters(shop, reading, steps=plan.tagged, tagged=True, stop=0.93)),
+        ("prompts", lambda shop: learn_prompts(shop, reasoned, steps=plan.prompts, strategies=_REASONED)),
+        ("strategies", lambda shop: learn_strategies(shop, everything, steps=plan.strategies, chat=_REASONED, facts=_ANSWER_FIRST)),
+    )

@@ -26,6 +26,7 @@ SPECIAL_TOKENS: Final = (
     "<|video_pad|>",
 )
 MAX_VOCABULARY: Final = 2048
+FIRST_WORD: Final = len(SPECIAL_TOKENS) + 256  # the tokens below are special or single bytes
 NUM_MERGES: Final = 250  # pairs of bytes joined for text that is neither phrase nor known word
 SYSTEM_MESSAGE: Final = "You are a helpful assistant."
 
