@@ -40,6 +40,7 @@ def test_help_teaches(verb: list[str], capsys: pytest.CaptureFixture[str]) -> No
         (["train", "--a.b=c d", "demo", "--json"], ["train", "demo", "--json"], ["--a.b=c d"]),
         (["train", "demo", "--out", "a.b"], ["train", "demo", "--out", "a.b"], []),
         (["train", "demo", "--a.b"], ["train", "demo"], ["--a.b"]),
+        (["sft", "--sft_target=med_r1_sft", "--name", "x"], ["sft"], ["--sft_target=med_r1_sft", "--name", "x"]),
     ],
 )
 def test_split_overrides(arguments: list[str], own: list[str], overrides: list[str]) -> None:
@@ -100,6 +101,13 @@ def test_dry_run_loads_no_policy(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "Qwen/Qwen2-VL-2B-Instruct" in text
     assert "<think>" in text
+
+
+def test_dry_run_of_an_evaluation_asks_for_no_training_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "demo", "--dry-run", "--data.train.modalities=['ct']", "--data.train.limit=1", "--prompt.strategy=no_think"]) == 0
+    text = capsys.readouterr().out
+    assert "test: 900 questions" in text
+    assert "train:" not in text.partition("test: 900")[2]
 
 
 def test_convert_and_read_back(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def slake(tmp_path):
 
 @pytest.mark.parametrize(("images", "num_bad"), [("none", 0), ("header", 20), ("decode", 21)])
 def test_check_counts_everything(slake, images, num_bad):
-    report = check("slake", slake, split="train", images=images)
+    report = check("slake", slake, split="train", look=images)
     assert (report.num_samples, report.num_images, report.num_subjects, len(report.refused)) == (26, 23, 23, 1)
     assert report.counts == {
         "ct": {"anatomy_identification": 1, "other_biological_attributes": 24},
@@ -46,7 +46,7 @@ def test_check_counts_everything(slake, images, num_bad):
 
 
 def test_check_prints_counts_traps_and_refusals(slake):
-    text = check("slake", slake, split="train", images="decode").render()
+    text = check("slake", slake, split="train", look="decode").render()
     for line in (
         "26 samples, 23 images, 23 named subjects, 1 rows refused",
         "      anatomy identification  other biological attributes  all",
@@ -70,7 +70,7 @@ def test_check_as_json_holds_everything(slake):
 
 
 def test_check_of_phantom_is_clean():
-    report = check("phantom", images="decode", split="test", modalities=["ct"], num_questions=5, size=64)
+    report = check("phantom", look="decode", split="test", modalities=["ct"], num_questions=5, size=64)
     assert report.is_clean
     assert "images: decoded, all sound" in report.render()
 
@@ -85,7 +85,7 @@ def test_check_lets_no_control_character_through(tmp_path):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda path: check("slake", path, images="all"), ConfigError, "use one of none, header, decode"),
+        (lambda path: check("slake", path, look="all"), ConfigError, "use one of none, header, decode"),
         (lambda path: view([], path / "out.html"), DataError, "no samples to view"),
         (lambda path: view([], path / "out.html", num=0), ConfigError, "choose 1 to"),
         (lambda path: convert(read("vqa_rad", FIXTURES / "vqa_rad") + read("slake", FIXTURES / "slake"), path / "o"), DataError, "2 roots"),

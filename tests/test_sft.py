@@ -82,7 +82,7 @@ def test_med_r1s_baseline_scores_all_but_the_image(tiny_folder: Path) -> None:
 
 
 def test_med_r1s_baseline_has_its_published_settings(tiny_folder: Path) -> None:
-    arguments = sft_arguments(recipe(tiny_folder, sft_target="med_r1_sft", sft={"learning_rate": 2e-5}), Path("run"), 1662)
+    arguments = sft_arguments(recipe(tiny_folder, sft_target="med_r1_sft", sft={"learning_rate": 1e-5}), Path("run"), 1662)
     assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 128
     assert (arguments.learning_rate, str(arguments.lr_scheduler_type), arguments.num_train_epochs) == (2e-5, "SchedulerType.COSINE", 1)
     assert arguments.get_warmup_steps(130) == 13

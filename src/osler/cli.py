@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Verb = Callable[[argparse.Namespace], Mapping[str, Any]]
 
+TOP_LEVEL = ("--name", "--sft_target")
+"""Keys of a recipe that stand in no section and are no option of a verb."""
+
 EPILOG = """\
 Any value of a recipe can be set on the command line: --policy.path Qwen/Qwen2-VL-2B-Instruct, --data.train.limit=600.
 Models trained with Osler are research tools, not for clinical use.
@@ -61,7 +64,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     remaining = iter(arguments)
     for argument in remaining:
         name, equals, _ = argument.partition("=")
-        if not (name.startswith("--") and "." in name):
+        if not (name.startswith("--") and ("." in name or name in TOP_LEVEL)):
             own.append(argument)
             continue
         overrides.append(argument)
@@ -287,7 +290,7 @@ def run_training(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler train` and `osler sft`."""
     config = resolve(options)
     if options.dry_run:
-        return describe(config)
+        return describe(config, options.verb)
     if options.verb == "train":
         from osler.train import train as start
     else:
@@ -300,17 +303,17 @@ def run_eval(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler eval`."""
     config = resolve(options)
     if options.dry_run:
-        return describe(config)
+        return describe(config, options.verb)
     from osler.evaluate import run_evaluation
 
     return run_evaluation(config, run_folder(options, config), policy=options.policy, label=options.label, fresh=options.fresh)
 
 
-def describe(config: Config) -> Mapping[str, Any]:
+def describe(config: Config, verb: str) -> Mapping[str, Any]:
     """`--dry-run`."""
     from osler.training import describe as describe_config
 
-    print(describe_config(config))  # noqa: T201
+    print(describe_config(config, ("test",) if verb == "eval" else ("train", "test")))  # noqa: T201
     return config.model_dump(mode="json")
 
 
@@ -328,7 +331,7 @@ def run_data_check(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data import check
 
     data = resolve(options).data
-    report = check(data.reader, data.root, images=options.images, **data.options)
+    report = check(data.reader, data.root, look=options.images, **data.options)
     print(report.render())  # noqa: T201
     payload: dict[str, Any] = json.loads(report.to_json())
     return payload

@@ -92,13 +92,13 @@ class CheckReport:
         return f"images: {how}, {len(lines):,} of {self.num_images:,} cannot be shown:\n" + _render_some(lines)
 
 
-def check(reader: str, root: str | Path | None = None, /, *, images: ImageCheck = "header", **options: Any) -> CheckReport:
-    """Read a dataset whole and count it; look at each of its images once, unless `images` is "none".
+def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = "header", **options: Any) -> CheckReport:
+    """Read a dataset whole and count it; `look` at each of its images once, as far as the header, whole, or not at all.
 
     Raises ConfigError for an unknown reader, option or image check, DataError for annotation files that cannot be read.
     """
-    if images not in IMAGE_CHECKS:
-        raise ConfigError(f"unknown image check {images!r}: use one of {', '.join(IMAGE_CHECKS)}")
+    if look not in IMAGE_CHECKS:
+        raise ConfigError(f"unknown image check {look!r}: use one of {', '.join(IMAGE_CHECKS)}")
     report = read_with_report(reader, root, **options)
     first_row = _first_rows(report.samples)
     card = READERS[reader].card
@@ -115,8 +115,8 @@ def check(reader: str, root: str | Path | None = None, /, *, images: ImageCheck 
         targets=_count(sample.target for sample in closed),
         notes=report.notes,
         refused=report.refused,
-        image_check=images,
-        bad_images=tuple(_find_bad(first_row, images)),
+        image_check=look,
+        bad_images=tuple(_find_bad(first_row, look)),
     )
 
 

@@ -32,7 +32,7 @@ IMMATERIAL: Final = frozenset(
     {"name", "policy.device", "trainer.max_prompt_length", "trainer.print_completions_every", "trainer.report_to"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
 )
-"""Dotted keys that may change when a run goes on: no number depends on them."""
+"""Dotted keys that may change when a run goes on: no number depends on them. `[eval]` may too, since records keep their own terms."""
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
@@ -146,7 +146,7 @@ def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tup
     """The first dotted key whose value differs and matters, with both values (None where absent), or None when the configs agree."""
     old, new = dict(_flatten(before)), dict(_flatten(after))
     for key in [*new, *(key for key in old if key not in new)]:
-        if key not in IMMATERIAL and old.get(key) != new.get(key):
+        if key not in IMMATERIAL and not key.startswith("eval.") and old.get(key) != new.get(key):
             return key, old.get(key), new.get(key)
     return None
 

@@ -115,8 +115,10 @@ def sft_arguments(config: Config, out: Path, num_samples: int) -> Any:
     from trl import SFTConfig
 
     shared = {key: config.grpo[key] for key in SHARED_KEYS if key in config.grpo}
-    budget = MED_R1_SFT if config.sft_target == "med_r1_sft" else matched_sft_arguments(config, num_samples)
-    values: dict[str, Any] = {**budget, **shared, **config.sft}
+    if config.sft_target == "med_r1_sft":
+        values = {**shared, **config.sft, **MED_R1_SFT}  # published numbers, whatever the recipe says of a sound baseline
+    else:
+        values = {**matched_sft_arguments(config, num_samples), **shared, **config.sft}
     if "num_train_epochs" in config.sft and "max_steps" not in config.sft:
         values.pop("max_steps", None)  # it would overrule the epochs that the recipe asks for
     # Prompts were measured, and a target is short: nothing is ever cut off.

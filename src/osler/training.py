@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -99,7 +99,8 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
     try:
         arguments = arguments_class(**{**_rename(DEFAULTS, names), **owned, **_rename(checked, names), **own})
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"[{section}] {error}") from None
+        remedy = f": this machine needs --{section}.bf16=false" if "bf16" in str(error) else ""
+        raise ConfigError(f"[{section}] {error}{remedy}") from None
     if arguments.n_gpu > 1:
         raise ConfigError(f"{arguments.n_gpu} GPUs are visible to one process: set CUDA_VISIBLE_DEVICES to one, or use accelerate launch")
     return arguments
@@ -307,17 +308,19 @@ def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     return {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
 
 
-def describe(config: Config) -> str:
-    """What a run would do: the resolved recipe, the questions of each cell, and one prompt. Loads no model."""
-    prompts = read_prompts(config)
+def describe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test")) -> str:
+    """What a run would do: the resolved recipe, the questions of each cell, and one prompt of the first split. Loads no model."""
     lines = [config.to_json()]
-    for split, samples in (("train", [prompt.sample for prompt in prompts]), ("test", load_split(config.data, "test"))):
+    found = {split: load_split(config.data, split) for split in splits}
+    for split, samples in found.items():
         lines.append(f"\n{split}: {len(samples)} questions")
         for modality, row in counts(samples).items():
             lines.append(f"  {modality}: " + ", ".join(f"{question_type} {number}" for question_type, number in row.items()))
-    first, sample = prompts[0], prompts[0].sample
+    sample = found[splits[0]][0]
+    strategy = config.prompt.strategy if splits[0] == "train" else config.prompt.eval_strategy or config.prompt.strategy
+    prompt = render(sample, strategy, phase="train" if splits[0] == "train" else "eval")
     images = ", ".join(source.uri for source in sample.images) or "no image"
-    lines.append(f"\n{sample.id} ({images}), strategy {first.strategy}, target {sample.target}:\n{first.text}")
+    lines.append(f"\n{sample.id} ({images}), strategy {strategy}, target {sample.target}:\n{prompt.text}")
     return "\n".join(lines)
 
 

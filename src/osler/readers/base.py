@@ -92,7 +92,7 @@ def check_choice(option: str, value: Any, allowed: Iterable[str]) -> None:
 def check_test_only(name: str, split: str | None) -> None:
     """Raise ConfigError for any split but "test" of a benchmark that has no other; None means everything too."""
     if split not in (None, "test"):
-        raise ConfigError(f'{name} is one benchmark without a {split} split: use split = "test", or cut your own with `osler split`')
+        raise ConfigError(f'{name} is one benchmark without a {split} split: set split = "test" in [data.train] too, with a limit')
 
 
 def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None) -> str:
