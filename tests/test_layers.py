@@ -14,7 +14,7 @@ LAYERS = {
     0: {"types", "taxonomy", "errors"},
     1: {"config", "images"},
     2: {"phantom", "readers", "audit", "prompts", "scoring", "metrics", "records", "runs", "selection"},
-    3: {"models", "processing", "engines", "callbacks", "trainer", "tiny"},
+    3: {"models", "processing", "engines", "callbacks", "trainer", "shared_prefix", "shared_rollout", "shared_trainer", "tiny"},
     4: {"train", "sft", "training", "evaluate", "report", "reporting", "data"},
     5: {"demo"},  # runs the workflows as commands, one process each
     6: {"cli"},

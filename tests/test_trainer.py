@@ -33,6 +33,7 @@ TRL_METHODS = [
     ("_generate_single_turn", ["prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"]),
     ("_generate_and_score_completions", ["inputs"]),
     ("_prepare_inputs", ["generation_batch"]),
+    ("_compute_loss", ["model", "inputs"]),
     ("_calculate_rewards", ["inputs", "prompts", "completions", "completion_ids_list"]),
     ("_get_train_sampler", ["dataset"]),
     (
@@ -103,10 +104,13 @@ def watch_images(model: Any, tokenizer: Any, found: Callable[[str, torch.Tensor]
 
 
 def test_images_stay_with_their_rows(tiny_folder: Path) -> None:
-    """Six questions about greys and sizes of their own, one with two images; in rollout, reference and update each row sees its own."""
+    """Six questions about greys and sizes of their own, one with two images; in rollout, reference and update each row sees its own.
+
+    On TRL's own path, where every row can be told apart; `test_shared_prefix` shows that the shared one does the same.
+    """
     grpo = {"gradient_accumulation_steps": 3, "max_steps": 1, "beta": 0.1, "save_strategy": "no"}
     with quiet_upstream():
-        trainer = make_trainer(recipe(tiny_folder, grpo=grpo))
+        trainer = make_trainer(recipe(tiny_folder, grpo=grpo, trainer={"share_prefix": False}))
     processor = trainer.processing_class
     alone: dict[str, torch.Tensor] = {}
     seen: Counter[str] = Counter()

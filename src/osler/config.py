@@ -125,6 +125,7 @@ class TrainerConfig(Section):
     """`[trainer]`: what Osler adds around TRL's trainers."""
 
     max_prompt_length: int = Field(default=1024, ge=1)  # tokens, image tokens included; a longer prompt is refused before step 1
+    share_prefix: bool = True  # GRPO computes a prompt once for its whole group; false leaves everything to TRL
     print_completions_every: int = Field(default=0, ge=0)  # steps; 0 never prints
     report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; plain JSONL metrics are always written
 

@@ -29,7 +29,7 @@ from osler.config import Config
 from osler.errors import ConfigError, OslerError
 
 IMMATERIAL: Final = frozenset(
-    {"name", "policy.device", "trainer.max_prompt_length", "trainer.print_completions_every", "trainer.report_to"}
+    {"name", "policy.device", "trainer.max_prompt_length", "trainer.print_completions_every", "trainer.report_to", "trainer.share_prefix"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
 )
 """Dotted keys that may change when a run goes on: no number depends on them. `[eval]` may too, since records keep their own terms."""

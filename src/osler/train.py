@@ -68,9 +68,11 @@ def build_trainer(
 ) -> OslerGRPOTrainer:
     """TRL's trainer over the questions, with a fresh LoRA adapter where the recipe asks for one."""
     from osler.models import lora_config
+    from osler.shared_trainer import SharedPrefixGRPOTrainer
     from osler.trainer import OslerGRPOTrainer
 
-    return OslerGRPOTrainer(
+    trainer_class = SharedPrefixGRPOTrainer if config.trainer.share_prefix else OslerGRPOTrainer
+    return trainer_class(
         model=policy.model,
         reward_funcs=list(rewards),
         args=arguments,

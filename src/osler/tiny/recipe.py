@@ -53,11 +53,11 @@ class Plan:
 
     subjects: int = 1000
     tower: int = 2000
-    read: int = 450
-    letters: int = 600
-    tagged: int = 500
-    prompts: int = 500
-    strategies: int = 900
+    read: int = 700
+    letters: int = 1500
+    tagged: int = 800
+    prompts: int = 600
+    strategies: int = 1900
 
     def scale(self, factor: float) -> Plan:
         """Every length times `factor`, at least one step and four subjects."""

@@ -44,7 +44,7 @@ class Workshop:
 
 
 def _adam(parameters: Any, rate: float, decay: float = 0.0) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameters, rate, betas=BETAS, weight_decay=decay)
+    return torch.optim.AdamW(parameters, rate, betas=BETAS, weight_decay=decay, fused=True)
 
 
 def _step(shop: Workshop, optimiser: torch.optim.AdamW, loss: Tensor, rate: float) -> None:
