@@ -180,7 +180,7 @@ By seed of the recipe (the first row is what is shipped):
 
 ## Recipe
 `osler data tiny` rebuilds it from nothing: seed {seed}, {steps} steps, {minutes:.0f} minutes on one core. Stages: the visual tower alone
-under throw-away classifiers, its tokens aligned with word embeddings; fresh language layers on pictures; bare letter drills; the chat
+under throw-away classifiers; its tokens aligned with word embeddings; fresh language layers on pictures; bare letter drills; the chat
 prompt with reasoning; all strategies, with an auxiliary loss that teaches the middle layer the answer's word. The same seed on the same
 machine yields the same bytes.
 

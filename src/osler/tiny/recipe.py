@@ -2,12 +2,13 @@
 
 The order of the stages is what makes it work in minutes:
 
-1. the visual tower alone, under throw-away classifiers, its tokens aligned with the embeddings of the words that they stand for: through
-   the language model it learns an order of magnitude more slowly;
-2. fresh language layers read pictures: a model that was drilled on letters first hardly learns to look afterwards;
-3. bare letter drills, 4. the same behind the tags, with pictures in between, so that reading is not lost;
-5. the real chat prompt with reasoning;
-6. every other strategy, with the middle layer taught the answer's word, since without reasoning it must be known before it can be matched.
+1. the visual tower alone, under throw-away classifiers: through the language model it learns an order of magnitude more slowly;
+2. its tokens are aligned with the embeddings of the words they stand for;
+3. fresh language layers read pictures: a model that was drilled on letters first hardly learns to look afterwards;
+4. bare letter drills, 5. the same behind the tags, with pictures in between, so that reading is not lost;
+6. the real chat prompt with reasoning;
+7. and 8. every strategy, with the middle layer taught the answer's word, since without reasoning it must be known before it can be matched;
+9. the same with more answers that come before any reasoning, which are the hardest.
 
 It stops long before the ceiling, because the packaged policy is there to be trained further.
 """
@@ -15,10 +16,10 @@ It stops long before the ceiling, because the packaged policy is there to be tra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -34,13 +35,18 @@ from osler.tiny.pool import Pool, build_pool
 from osler.tiny.stages import (
     Advance,
     Workshop,
+    align_tower,
     learn_letters,
     learn_prompts,
     learn_strategies,
     read_pictures,
+    renew_idle,
     train_tower,
 )
 from osler.tiny.tokenizer import FIRST_WORD, build_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 POOL_SEED: Final = 770_000
 """Added to the recipe's seed: the policy never sees a picture of the seeds that users train and evaluate on."""
@@ -51,13 +57,16 @@ HELD_OUT_SUBJECTS: Final = 40  # of each modality: 1,600 questions
 class Plan:
     """The length of each stage in steps, and of the pool in subjects of each modality."""
 
-    subjects: int = 1000
-    tower: int = 2000
+    subjects: int = 700
+    tower: int = 1400
+    align: int = 300
     read: int = 700
-    letters: int = 1500
-    tagged: int = 800
-    prompts: int = 600
-    strategies: int = 1900
+    letters: int = 600
+    tagged: int = 500
+    prompts: int = 500
+    strategies: int = 900
+    again: int = 900
+    answers: int = 600
 
     def scale(self, factor: float) -> Plan:
         """Every length times `factor`, at least one step and four subjects."""
@@ -85,6 +94,17 @@ _ALL: Final = {
     "med_r1_no_think": 0.04,
     "medvlm_r1_zero_shot": 0.02,
     "med_r1_zero_shot": 0.02,
+}
+_ANSWERS: Final = {
+    "think": 0.2,
+    "no_think": 0.36,
+    "think_after": 0.24,
+    "zero_shot": 0.1,
+    "medvlm_r1": 0.03,
+    "med_r1_think": 0.03,
+    "med_r1_no_think": 0.02,
+    "medvlm_r1_zero_shot": 0.01,
+    "med_r1_zero_shot": 0.01,
 }
 _ANSWER_FIRST: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
 
@@ -131,15 +151,35 @@ def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) ->
 
 def train(model: Any, tokenizer: Any, plan: Plan, *, seed: int, advance: Advance) -> Any:
     """All stages in order; returns the trained model."""
+    initial = model.model.language_model.embed_tokens.weight.detach().clone()
     pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=plan.subjects, advance=lambda: advance("drawing pictures"))
-    shop = open_workshop(model, tokenizer, pool, advance)
-    for index, (_, stage) in enumerate(list_stages(plan)):
-        stage(replace(shop, rng=np.random.default_rng([seed, index])))
+    shop, idle = open_workshop(model, tokenizer, pool, advance)
+    reading = Mix(captions=0.6, strategies=_READING, types=_TYPES)
+    reasoned = Mix(captions=0.3, strategies=_REASONED, types=_TYPES)
+    everything = Mix(captions=0.0, strategies=_ALL, types=_TYPES)
+    answers = Mix(captions=0.0, strategies=_ANSWERS, types=_TYPES)
+
+    shop = replace(shop, rng=np.random.default_rng(seed))
+    train_tower(shop, steps=plan.tower, seed=seed)
+    align_tower(shop, steps=plan.align)
+    read_pictures(shop, reading, steps=plan.read)
+
+    def draw(stream: int) -> Workshop:
+        """The shop with random numbers of its own, so that a stage depends on the one before through the weights alone."""
+        return replace(shop, rng=np.random.default_rng([seed, stream]))
+
+    shop = renew_idle(shop, initial, idle)
+    learn_letters(draw(2), reading, steps=plan.letters, tagged=False, stop=0.92)
+    learn_letters(draw(3), reading, steps=plan.tagged, tagged=True, stop=0.93)
+    learn_prompts(draw(4), reasoned, steps=plan.prompts, strategies=_REASONED)
+    learn_strategies(draw(5), everything, steps=plan.strategies, chat=_REASONED, facts=_ANSWER_FIRST)
+    learn_strategies(draw(5), everything, steps=plan.again, chat=_REASONED, facts=_ANSWER_FIRST)
+    learn_strategies(draw(7), answers, steps=plan.answers, chat=_REASONED, facts=_ANSWER_FIRST)
     return model.eval()
 
 
-def open_workshop(model: Any, tokenizer: Any, pool: Pool, advance: Advance) -> Workshop:
-    """What the stages share. Each stage gets random numbers of its own, so that it depends on the one before through the weights alone."""
+def open_workshop(model: Any, tokenizer: Any, pool: Pool, advance: Advance) -> tuple[Workshop, Tensor]:
+    """What the stages share, and the tokens that no phantom speaks of."""
     import torch
 
     encoder = Encoder(tokenizer)
@@ -153,27 +193,13 @@ def open_workshop(model: Any, tokenizer: Any, pool: Pool, advance: Advance) -> W
         words=np.array([token for token in idle if token >= FIRST_WORD]),
         random_words=0.3,
     )
-    return Workshop(
+    shop = Workshop(
         path=FastPath(model, tokenizer),
         pool=pool,
         encoder=encoder,
         drills=drills,
-        idle=torch.tensor(idle),
+        idle=torch.tensor([], dtype=torch.long),
         rng=np.random.default_rng(),
         advance=advance,
     )
-
-
-def list_stages(plan: Plan) -> tuple[tuple[str, Callable[[Workshop], Any]], ...]:
-    """The stages by name, in order."""
-    reading = Mix(captions=0.6, strategies=_READING, types=_TYPES)
-    reasoned = Mix(captions=0.3, strategies=_REASONED, types=_TYPES)
-    everything = Mix(captions=0.0, strategies=_ALL, types=_TYPES)
-    return (
-        ("tower", lambda shop: train_tower(shop, steps=plan.tower)),
-        ("read", lambda shop: read_pictures(shop, reading, steps=plan.read)),
-        ("letters", lambda shop: learn_letters(shop, reading, steps=plan.letters, tagged=False, stop=0.92)),
-        ("tagged", lambda shop: learn_letters(shop, reading, steps=plan.tagged, tagged=True, stop=0.93)),
-        ("prompts", lambda shop: learn_prompts(shop, reasoned, steps=plan.prompts, strategies=_REASONED)),
-        ("strategies", lambda shop: learn_strategies(shop, everything, steps=plan.strategies, chat=_REASONED, facts=_ANSWER_FIRST)),
-    )
+    return shop, torch.tensor(idle)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -38,20 +38,19 @@ class Workshop:
     pool: Pool
     encoder: Encoder
     drills: DrillSource
-    idle: Tensor  # tokens that no phantom speaks of
+    idle: Tensor  # tokens whose embeddings stand still
     rng: np.random.Generator
     advance: Advance  # called with a short status after each step
 
 
 def _adam(parameters: Any, rate: float, decay: float = 0.0) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameters, rate, betas=BETAS, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(parameters, rate, betas=BETAS, weight_decay=decay)
 
 
 def _step(shop: Workshop, optimiser: torch.optim.AdamW, loss: Tensor, rate: float) -> None:
     """One update at `rate`.
 
-    The embeddings of idle tokens stand still. As wrong answers to every question they would all be pushed the same way, until they were
-    one vector (cosine .92 after 700 steps) that could neither be told apart nor looked up.
+    The embeddings of idle tokens stand still: see `renew_idle`.
     """
     shop.path.model.zero_grad()
     optimiser.zero_grad()
@@ -97,24 +96,46 @@ class Alignment:
         return total
 
 
-def train_tower(shop: Workshop, *, steps: int, batch: int = 32, rate: float = 2e-3) -> None:
-    """Stage 1: the visual tower alone, under throw-away classifiers, while its tokens turn towards the words for what they show."""
+def train_tower(shop: Workshop, *, steps: int, seed: int, batch: int = 32, rate: float = 2e-3) -> None:
+    """Stage 1: the visual tower alone, under classifiers that are thrown away."""
     names, truth = _labels(shop.pool)
     width = shop.path.language.config.hidden_size
-    torch.manual_seed(int(shop.rng.integers(2**31)))
+    torch.manual_seed(seed)
     trunk = nn.Sequential(nn.Linear(NUM_VISUAL_TOKENS * width, 2 * width), nn.GELU())
     heads = nn.ModuleList(nn.Linear(2 * width, len(known)) for known in names)
-    alignment = Alignment(shop)
     optimiser = _adam([*shop.path.visual.parameters(), *trunk.parameters(), *heads.parameters()], rate, 0.01)
     for step in range(steps):
         picked = torch.from_numpy(shop.rng.integers(0, len(shop.pool.patches), batch))
-        visual = shop.path.see(shop.pool.patches[picked])
-        features = trunk(visual.flatten(1))
-        loss = alignment.loss(visual, picked)
-        for weight, head, known in zip(ATTRIBUTE_WEIGHTS, heads, truth, strict=True):
-            loss = loss + weight * F.cross_entropy(head(features), known[picked])
+        features = trunk(shop.path.see(shop.pool.patches[picked]).flatten(1))
+        losses = [
+            weight * F.cross_entropy(head(features), known[picked])
+            for weight, head, known in zip(ATTRIBUTE_WEIGHTS, heads, truth, strict=True)
+        ]
+        loss = torch.stack(losses).sum()
         _step(shop, optimiser, loss, rate * ramp(step, steps, warm=50, hold=0.1, floor=0.03))
         shop.advance(f"tower {loss.item():.2f}")
+
+
+def align_tower(shop: Workshop, *, steps: int, batch: int = 32, rate: float = 1.5e-3) -> None:
+    """Stage 2: the tower's tokens are turned towards the (still random) embeddings of the words for what they show."""
+    alignment = Alignment(shop)
+    optimiser = _adam(shop.path.visual.parameters(), rate, 0.01)
+    for step in range(steps):
+        picked = torch.from_numpy(shop.rng.integers(0, len(shop.pool.patches), batch))
+        loss = alignment.loss(shop.path.see(shop.pool.patches[picked]), picked)
+        _step(shop, optimiser, loss, rate * ramp(step, steps, warm=50, hold=0.1, floor=0.1))
+        shop.advance(f"align {loss.item():.2f}")
+
+
+@torch.no_grad()
+def renew_idle(shop: Workshop, initial: Tensor, idle: Tensor) -> Workshop:
+    """Give idle tokens their initial embeddings (V, D) back, and keep them there in all later stages.
+
+    As wrong answers to every question they are all pushed the same way, until they are one vector (cosine .92 after 700 steps) that can
+    neither be told apart nor looked up, and letters do not form.
+    """
+    shop.path.language.embed_tokens.weight[idle] = initial[idle]
+    return replace(shop, idle=idle)
 
 
 class PictureStep:
@@ -152,7 +173,7 @@ class TextStep:
 
 
 def read_pictures(shop: Workshop, mix: Mix, *, steps: int, size: int = 16, rate: float = 1e-3) -> None:
-    """Stage 2: fresh language layers learn to say what pictures show, before any letter."""
+    """Stage 3: fresh language layers learn to say what pictures show, before any letter."""
     pictures = PictureStep(shop)
     for step in range(steps):
         letters = pictures(mix, size, rate * ramp(step, steps, warm=50, hold=1.0))
@@ -160,7 +181,7 @@ def read_pictures(shop: Workshop, mix: Mix, *, steps: int, size: int = 16, rate:
 
 
 def learn_letters(shop: Workshop, mix: Mix, *, steps: int, tagged: bool, stop: float, rate: float = 2e-3) -> float:
-    """Stages 3 and 4: bare letter drills until `stop` of the letters are right, with a picture batch after every third."""
+    """Stages 4 and 5: bare letter drills until `stop` of the letters are right, with a picture batch after every third."""
     text, pictures = TextStep(shop), PictureStep(shop)
     recent: deque[float] = deque(maxlen=WINDOW)
     for step in range(steps):
@@ -183,7 +204,7 @@ def learn_prompts(
     rate: float = 1e-3,
     picture_rate: float = 7e-4,
 ) -> float:
-    """Stage 5: reasoned answers to the real prompt, as drills alone until `pure` of the letters are right, then in turn with pictures."""
+    """Stage 6: reasoned answers to the real prompt, as drills alone until `pure` of the letters are right, then in turn with pictures."""
     text, pictures = TextStep(shop), PictureStep(shop)
     recent: deque[float] = deque(maxlen=WINDOW)
     for step in range(steps):
@@ -206,7 +227,7 @@ def learn_strategies(
     rate: float = 1e-3,
     picture_rate: float = 7e-4,
 ) -> tuple[float, float]:
-    """Stage 6: answers before or without reasoning, in turn with pictures; the middle layer is taught the answer's word."""
+    """Stages 7 to 9: answers before or without reasoning, in turn with pictures; the middle layer is taught the answer's word."""
     text, pictures = TextStep(shop), PictureStep(shop)
     recent: deque[list[float]] = deque(maxlen=WINDOW)
     for step in range(steps):
