@@ -22,10 +22,10 @@ demo: setup  ## train a medical reasoner on this machine and look at the result
 	$(BIN)/osler demo
 
 test: setup  ## run the fast tests
-	$(BIN)/python -m pytest -q -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -q -n auto -m 'not slow and not gpu'
 
 test-all: setup  ## run every test, the slow ones too
-	$(BIN)/python -m pytest -q -m 'not gpu'
+	$(BIN)/python -m pytest -q -n auto -m 'not gpu'
 
 check: setup  ## lint and type-check
 	$(BIN)/ruff check .

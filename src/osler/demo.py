@@ -32,6 +32,8 @@ from osler.runs import write_json
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
+ROLLOUT_OVERRIDES: Final = {"no_think": ("--sampling.temperature=2.0",), "think_after": ("--sampling.temperature=2.0",)}
+"""A policy that answers before it reasons is sure of its letter: at temperature 1 most groups agree, and teach nothing."""
 PAPER_QUESTIONS: Final = 600
 PAPER_EPOCHS: Final = 2
 STATE: Final = "jobs.json"
@@ -51,6 +53,8 @@ class Job:
     @property
     def label(self) -> str:
         """The row's name: "GRPO Think"."""
+        if self.title == "blind":
+            return "blind: option prior"
         name = f"{self.title} {STRATEGIES[self.strategy]}"
         return f"{name}, {self.questions} questions" if self.questions else name
 
@@ -84,15 +88,21 @@ def plan(config: Config, out: Path, overrides: Sequence[str]) -> list[Job]:
     questions = config.data.train.limit or 0
     few = (f"--data.train.limit={PAPER_QUESTIONS}", f"--grpo.num_train_epochs={PAPER_EPOCHS}")
     return [
-        *(_job("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think", "no_think")),
-        _job("GRPO-600", "train", "think", PAPER_QUESTIONS, out, (*overrides, *few)),
+        *(
+            _job("GRPO", "train", strategy, questions, out, (*ROLLOUT_OVERRIDES.get(strategy, ()), *overrides))
+            for strategy in ("think_after", "think", "no_think")
+        ),
+        _job("GRPO", "train", "think", PAPER_QUESTIONS, out, (*overrides, *few), folder_name="grpo-600-think"),
         *(_job("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
         *(_job("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
+        _job("blind", None, "no_think", 0, out, ("--eval.engine=option_prior", *overrides)),
     ]
 
 
-def _job(title: str, verb: str | None, strategy: str, questions: int, out: Path, overrides: Sequence[str]) -> Job:
-    name = f"{title.lower()}-{strategy.replace('_', '-')}"
+def _job(
+    title: str, verb: str | None, strategy: str, questions: int, out: Path, overrides: Sequence[str], *, folder_name: str | None = None
+) -> Job:
+    name = folder_name or f"{title.lower()}-{strategy.replace('_', '-')}"
     folder = out / name
     shared = ("demo", "--out", str(folder), f"--prompt.strategy={strategy}", *overrides)
     evaluation = ("eval", *shared, "--label", name, *(("--policy", str(folder / "policy")) if verb else ()))
@@ -157,20 +167,20 @@ def _run_job(job: Job, out: Path, threads: int) -> None:
 def print_results(config: Config, out: Path, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]]) -> None:
     """Print the closing table, every lift over zero-shot with its paired interval, and the reward curves."""
     in_domain = config.data.train.modalities
-    shown = sorted(jobs, key=lambda job: (list(STRATEGIES).index(job.strategy), job.questions > 0, job.title))
+    shown = sorted(jobs, key=lambda job: (job.title != "blind", list(STRATEGIES).index(job.strategy), job.questions > 0, job.title))
     render_table([(job.label, results[job.name]) for job in shown], in_domain=in_domain)
     for job in shown:
         if job.questions and (change := lift(job, jobs, results, in_domain)).difference.value is not None:
             low, high = (f"{100 * limit:+.1f}" for limit in (change.difference.low or 0.0, change.difference.high or 0.0))
             print(f"{job.label}: {100 * change.difference.value:+.1f} points [{low}, {high}] in-domain over zero-shot, paired")  # noqa: T201
     for job in shown:
-        if job.title.startswith("GRPO") and (rewards := _rewards(out / job.name / "metrics.jsonl")):
+        if job.title == "GRPO" and (rewards := _rewards(out / job.name / "metrics.jsonl")):
             print(f"reward {rewards[0]:.2f} {sparkline(rewards)} {rewards[-1]:.2f}  {job.label}")  # noqa: T201
 
 
 def lift(job: Job, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]], modalities: Collection[str]) -> PairedDifference:
     """A trained row against the zero-shot row of its strategy, on the modalities it was trained on."""
-    zero_shot = next(other for other in jobs if not other.questions and other.strategy == job.strategy)
+    zero_shot = next(other for other in jobs if other.title == "zero-shot" and other.strategy == job.strategy)
     before, after = ([record for record in results[name] if record.modality in modalities] for name in (zero_shot.name, job.name))
     return paired_difference(before, after)
 

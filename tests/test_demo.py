@@ -1,0 +1,89 @@
+"""The demo's plan, its commands and its closing lines; the whole of it runs in `make demo`."""
+
+from pathlib import Path
+
+import pytest
+
+from osler.cli import build_parser, split_overrides
+from osler.config import load_config
+from osler.demo import STRATEGIES, Job, lift, plan, run_jobs, sparkline
+from osler.errors import OslerError
+from osler.taxonomy import Modality
+from osler.types import Outcome, Record
+
+JOBS = plan(load_config("demo"), Path("out"), ["--seed=3"])
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_every_command_parses_and_repeats_the_overrides(job: Job) -> None:
+    for command in job.commands:
+        own, overrides = split_overrides(command)
+        options = build_parser().parse_args(own)
+        assert options.seed == 3
+        assert load_config("demo", overrides).prompt.strategy == job.strategy
+        assert options.out == Path("out") / job.name
+
+
+def test_plan_has_every_row_of_the_protocol() -> None:
+    rows = [(job.title, job.strategy) for job in JOBS]
+    protocol = [(title, strategy) for title in ("zero-shot", "SFT", "GRPO") for strategy in STRATEGIES]
+    assert sorted(rows) == sorted([*protocol, ("GRPO", "think"), ("blind", "no_think")])
+    assert len({job.name for job in JOBS}) == len({job.label for job in JOBS}) == len(JOBS)
+
+
+def record(number: int, modality: Modality, *, is_right: bool) -> Record:
+    return Record(
+        sample_id=f"phantom/{modality}/{number}",
+        dataset="phantom",
+        modality=modality,
+        question_type=None,
+        subject_id=None,
+        image_uris=(),
+        strategy="think",
+        policy="tiny",
+        prompt="",
+        completion="",
+        num_tokens=1,
+        finish_reason="stop",
+        choices=("a", "b"),
+        target="A",
+        answer="A" if is_right else "B",
+        reasoning=None,
+        is_well_formed=True,
+        outcome=Outcome.CORRECT if is_right else Outcome.INCORRECT,
+        rule="",
+    )
+
+
+def test_lift_is_in_domain_and_against_zero_shot() -> None:
+    before = [record(n, Modality.MRI, is_right=n < 10) for n in range(40)] + [record(n, Modality.CT, is_right=True) for n in range(40)]
+    after = [record(n, Modality.MRI, is_right=n < 30) for n in range(40)] + [record(n, Modality.CT, is_right=False) for n in range(40)]
+    results = {job.name: before if job.title == "zero-shot" else after for job in JOBS}
+    grpo = next(job for job in JOBS if job.name == "grpo-think")
+    assert lift(grpo, JOBS, results, ("mri",)).difference.value == pytest.approx(0.5)
+
+
+def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
+    job = Job(name="broken", title="GRPO", strategy="think", questions=1, commands=(("train", "no-such-recipe"),))
+    with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
+        run_jobs([job], tmp_path)
+
+
+def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(
+        name="check",
+        title="GRPO",
+        strategy="think",
+        questions=1,
+        commands=(("data", "check", "--images", "none", "--data.reader=phantom"),),
+    )
+    run_jobs([job], tmp_path)
+    log = (tmp_path / "check" / "log.txt").read_bytes()
+    run_jobs([job], tmp_path)
+    assert (tmp_path / "check" / "log.txt").read_bytes() == log
+    assert "--fresh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("values", "curve"), [([], ""), ([1.0], "▁"), ([0.0, 1.0], "▁█"), ([0, 0, 1, 1] * 1 + [2, 2], "▁▁▄▄██")])
+def test_sparkline(values: list[float], curve: str) -> None:
+    assert sparkline(values) == curve
