@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """The most steps that all stages can take."""
+        """The steps of all stages; letters may take more."""
         return sum(getattr(self, name) for name in self.__dataclass_fields__ if name != "subjects")
 
 
@@ -169,9 +169,9 @@ def train(model: Any, tokenizer: Any, plan: Plan, *, seed: int, advance: Advance
         return replace(shop, rng=np.random.default_rng([seed, stream]))
 
     shop = renew_idle(shop, initial, idle)
-    learn_letters(draw(2), reading, steps=plan.letters, tagged=False, stop=0.92)
-    learn_letters(draw(3), reading, steps=plan.tagged, tagged=True, stop=0.93)
-    learn_prompts(draw(4), reasoned, steps=plan.prompts, strategies=_REASONED)
+    learn_letters(draw(2), reading, steps=plan.letters, tagged=False, stop=0.92, enough=0.92)
+    learn_letters(draw(3), reading, steps=plan.tagged, tagged=True, stop=0.93, enough=0.8)
+    learn_prompts(draw(4), reasoned, steps=plan.prompts, strategies=_REASONED, enough=0.8)
     learn_strategies(draw(5), everything, steps=plan.strategies, chat=_REASONED, facts=_ANSWER_FIRST)
     learn_strategies(draw(5), everything, steps=plan.again, chat=_REASONED, facts=_ANSWER_FIRST)
     learn_strategies(draw(7), answers, steps=plan.answers, chat=_REASONED, facts=_ANSWER_FIRST)

@@ -26,6 +26,7 @@ BETAS: Final = (0.9, 0.98)
 CLIP: Final = 1.0
 ALIGN_SCALE: Final = 30.0  # inverse temperature of the cosine between pictures and words
 WINDOW: Final = 20  # steps over which a drill's accuracy is judged
+PATIENCE: Final = 3
 
 Advance = Callable[[str], None]
 
@@ -180,16 +181,20 @@ def read_pictures(shop: Workshop, mix: Mix, *, steps: int, size: int = 16, rate:
         shop.advance(f"read letters {letters or 0:.2f}")
 
 
-def learn_letters(shop: Workshop, mix: Mix, *, steps: int, tagged: bool, stop: float, rate: float = 2e-3) -> float:
-    """Stages 4 and 5: bare letter drills until `stop` of the letters are right, with a picture batch after every third."""
+def learn_letters(shop: Workshop, mix: Mix, *, steps: int, tagged: bool, stop: float, enough: float, rate: float = 2e-3) -> float:
+    """Stages 4 and 5: bare letter drills with a picture batch after every third.
+
+    They end when `stop` of the letters are right, or after `steps` steps if `enough` are: with some seeds letters form late, so up to
+    PATIENCE times `steps` are taken.
+    """
     text, pictures = TextStep(shop), PictureStep(shop)
     recent: deque[float] = deque(maxlen=WINDOW)
-    for step in range(steps):
+    for step in range(PATIENCE * steps):
         recent += text([drill_bare(shop.drills, shop.rng, 64, tagged=tagged)], rate * min(1.0, (step + 1) / 100))
         if step % 3 == 2:
             pictures(mix, 12, 5e-4)
         shop.advance(f"letters {np.mean(recent):.2f}")
-        if step > 2 * WINDOW and np.mean(recent) >= stop:
+        if np.mean(recent) >= (enough if step + 1 >= steps else stop) and step > 2 * WINDOW:
             break
     return float(np.mean(recent)) if recent else 0.0
 
@@ -200,20 +205,26 @@ def learn_prompts(
     *,
     steps: int,
     strategies: dict[str, float],
+    enough: float,
     pure: float = 0.6,
     rate: float = 1e-3,
     picture_rate: float = 7e-4,
 ) -> float:
-    """Stage 6: reasoned answers to the real prompt, as drills alone until `pure` of the letters are right, then in turn with pictures."""
+    """Stage 6: reasoned answers to the real prompt, as drills alone until `pure` of the letters are right, then in turn with pictures.
+
+    Takes `steps` steps, and up to PATIENCE times as many until `enough` letters are right.
+    """
     text, pictures = TextStep(shop), PictureStep(shop)
     recent: deque[float] = deque(maxlen=WINDOW)
-    for step in range(steps):
+    for step in range(PATIENCE * steps):
         factor = ramp(step, steps, warm=30, hold=0.6, floor=0.2)
         recent += text([drill_chat(shop.drills, shop.rng, 24, strategies, bare=0.35)], rate * factor)
         level = float(np.mean(recent)) if len(recent) == WINDOW else 0.0
         if level >= 0.8 or (level >= pure and step % 2 == 1):
             pictures(mix, 16, picture_rate * factor)
         shop.advance(f"prompts {np.mean(recent):.2f}")
+        if step + 1 >= steps and level >= enough:
+            break
     return float(np.mean(recent)) if recent else 0.0
 
 
