@@ -30,7 +30,7 @@ OVERRIDES = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "read", "expected"), OVERRIDES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("overrides", "read", "expected"), OVERRIDES, ids=[" ".join(row[0]) for row in OVERRIDES])
 def test_overrides(overrides: list[str], read, expected: object) -> None:
     assert read(load_config(None, overrides)) == expected
 
