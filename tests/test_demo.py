@@ -84,6 +84,6 @@ def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--fresh" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("values", "curve"), [([], ""), ([1.0], "▁"), ([0.0, 1.0], "▁█"), ([0, 0, 1, 1] * 1 + [2, 2], "▁▁▄▄██")])
+@pytest.mark.parametrize(("values", "curve"), [([], ""), ([1.0], "▁"), ([0.0, 1.0], "▁█"), ([0.0, 0.0, 1.0, 1.0, 2.0, 2.0], "▁▁▅▅██")])
 def test_sparkline(values: list[float], curve: str) -> None:
     assert sparkline(values) == curve
