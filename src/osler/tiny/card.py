@@ -184,6 +184,9 @@ under throw-away classifiers; its tokens aligned with word embeddings; fresh lan
 prompt with reasoning; all strategies, with an auxiliary loss that teaches the middle layer the answer's word. The same seed on the same
 machine yields the same bytes.
 
+These weights were made with the recipe's stages run one by one. The recipe in one go, from seed 1, did not form letters within an earlier,
+shorter limit of its drills; it now waits longer, and no second seed has been measured yet.
+
 ## Limits
 * Phantoms only. Accuracies say nothing about real images; the rationales are templates that name a sign, not evidence of reasoning.
 * English only, and only the wordings of Osler's prompts; free text is read but hardly understood.
