@@ -138,10 +138,8 @@ def run_jobs(jobs: Sequence[Job], out: Path) -> None:
                 write_json(out / STATE, done)
                 bar.update()
                 bar.set_postfix_str(job.name)
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # when one fails or is interrupted, those that wait never start
 
 
 def _run_job(job: Job, out: Path, threads: int) -> None:
