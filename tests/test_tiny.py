@@ -19,9 +19,11 @@ from osler.scoring import grade
 from osler.taxonomy import Modality
 from osler.tiny import recipe
 from osler.tiny.card import COUNTS_FILE, measure, read_counts
+from osler.tiny.drills import drill_bare
 from osler.tiny.encoding import Encoder
-from osler.tiny.fast import FastPath, cut_patches, locate
-from osler.tiny.pool import shuffle_choices
+from osler.tiny.fast import IGNORED, FastPath, Row, cut_patches, locate
+from osler.tiny.pool import build_pool, shuffle_choices
+from osler.tiny.scaffold import Scaffold
 from osler.tiny.tokenizer import MAX_VOCABULARY, list_phrases
 from osler.types import Outcome, Sample
 
@@ -128,6 +130,36 @@ def test_prompts_are_short_and_encoded_by_line_alike(strategy: str) -> None:
         assert len(tokens) <= 110
         text = render(sample, strategy, phase="train").text
         assert encoder.encode(text) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_rows_know_their_options_and_where_the_letter_is_said(strategy: str) -> None:
+    encoder = Encoder(load_tokenizer())
+    for sample in ask():
+        row = encoder.question_row(sample, strategy, 0)
+        assert [row.tokens[place] for place in row.options] == [encoder.token(choice) for choice in sample.choices]
+        (query,) = row.queries
+        assert row.labels[query.at] == encoder.token(str(sample.target))
+        assert row.tokens[row.options[query.option]] == query.word
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_bare_drills_ask_for_the_letter_of_an_option(tagged: bool) -> None:
+    pool = build_pool(split="train", seed=1, subjects=4)
+    shop = recipe.open_workshop(load_model(), load_tokenizer(), pool, seed=0, advance=lambda _: None)
+    for row in drill_bare(shop.drills, shop.rng, 8, tagged=tagged):
+        assert [query.at for query in row.queries] == [place for place, label in enumerate(row.labels) if label != IGNORED]
+        for query in row.queries:
+            place = row.options[query.option]
+            assert row.tokens[place] == query.word
+            assert row.labels[query.at] == row.tokens[place - 2]
+
+
+def test_scaffold_costs_nothing_without_options() -> None:
+    path = FastPath(load_model(), load_tokenizer())
+    tokens = Encoder(load_tokenizer()).wrap("", has_picture=False)
+    row = Row(tokens=tokens, labels=[*tokens[1:], IGNORED])
+    assert Scaffold(path).loss([row], path.run([row]).states) == 0
 
 
 def test_fast_path_equals_the_model() -> None:

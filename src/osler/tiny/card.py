@@ -179,13 +179,10 @@ By seed of the recipe (the first row is what is shipped):
 {by_seed}
 
 ## Recipe
-`osler data tiny` rebuilds it from nothing: seed {seed}, {steps} steps, {minutes:.0f} minutes on one core. Stages: the visual tower alone
-under throw-away classifiers; its tokens aligned with word embeddings; fresh language layers on pictures; bare letter drills; the chat
-prompt with reasoning; all strategies, with an auxiliary loss that teaches the middle layer the answer's word. The same seed on the same
-machine yields the same bytes.
-
-These weights were made with the recipe's stages run one by one. The recipe in one go, from seed 1, did not form letters within an earlier,
-shorter limit of its drills; it now waits longer, and no second seed has been measured yet.
+`osler data tiny` rebuilds it from nothing: seed {seed}, {steps} steps, {minutes:.0f} minutes on one core of a laptop that had other work,
+drawing the pictures included. First the visual tower alone, under throw-away classifiers and turned towards the words for what it sees;
+then, on the finished tower, the language model on everything at once, with a throw-away scaffold that teaches it one layer at a time how an
+option becomes its letter. The same seed on the same machine yields the same bytes.
 
 ## Limits
 * Phantoms only. Accuracies say nothing about real images; the rationales are templates that name a sign, not evidence of reasoning.

@@ -1,6 +1,6 @@
 """Text without pictures that teaches one thing: an option is answered by its letter.
 
-Letters form only when options are single tokens, many queries share one list of options, and the list stands close to the query at first.
+Letters form best when options are single tokens, many queries share one list of options, and some lists stand close to their queries.
 Words that no picture shows stand in for part of the options, so that the policy learns to look an option up and not a table of answers.
 """
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from osler.prompts import render
 from osler.tiny.encoding import Encoder
-from osler.tiny.fast import IGNORED, Row
+from osler.tiny.fast import IGNORED, Query, Row
 from osler.tiny.pool import Pool, Question, shuffle_choices
 from osler.types import LETTERS, Sample
 
 NUM_TURNS = 3  # questions in one chat drill
-QUERIES = 4  # questions in one bare drill
+QUERIES = 12  # questions in one bare drill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +51,14 @@ def drill_bare(source: DrillSource, rng: np.random.Generator, size: int, *, tagg
         words = _draw_words(source, rng, num_choices)
         tokens = [token for letter, word in zip(source.letters, words, strict=False) for token in (letter, bracket, word, newline)]
         labels = [IGNORED] * len(tokens)
+        options = tuple(range(2, len(tokens), 4))
+        queries = []
         for pick in rng.integers(0, num_choices, QUERIES):
             query = [words[pick], *(tags if tagged else [])]
             tokens += query
             labels += [IGNORED] * (len(query) - 1) + [source.letters[pick]]
-        rows.append(Row(tokens=tokens, labels=labels))
+            queries.append(Query(at=len(tokens) - 1, option=int(pick), word=words[pick]))
+        rows.append(Row(tokens=tokens, labels=labels, options=options, queries=tuple(queries)))
     return rows
 
 
@@ -84,6 +87,7 @@ def drill_chat(source: DrillSource, rng: np.random.Generator, size: int, strateg
         else:
             tokens = source.encoder.prompt(sample, strategy, has_picture=False)
         labels = [IGNORED] * len(tokens)
+        options, queries = source.encoder.options(tokens), []
         lead = source.encoder.encode("<think>" + (sample.rationale or ""))[:-1]
         separator = "\n" if strategy in ("medvlm_r1", "med_r1_think") else ""
         for pick in rng.integers(0, len(sample.choices), NUM_TURNS):
@@ -93,9 +97,11 @@ def drill_chat(source: DrillSource, rng: np.random.Generator, size: int, strateg
                 *source.encoder.encode(f"</think>{separator}"),
                 *source.encoder.encode("<answer>"),
             ]
+            word = source.encoder.token(sample.choices[pick])
+            queries.append(Query(at=len(tokens) + len(query) - 1, option=int(pick), word=swap.get(word, word)))
             tokens = tokens + query + [source.letters[pick], *end]
             labels = labels + [IGNORED] * (len(query) - 1) + [source.letters[pick], *end] + [IGNORED]
-        rows.append(Row(tokens=[swap.get(token, token) for token in tokens], labels=labels))
+        rows.append(Row(tokens=[swap.get(token, token) for token in tokens], labels=labels, options=options, queries=tuple(queries)))
     return rows
 
 
@@ -115,8 +121,8 @@ def drill_facts(source: DrillSource, rng: np.random.Generator, size: int, strate
             Row(
                 tokens=[swap.get(token, token) for token in tokens],
                 labels=[IGNORED] * (len(tokens) - 1) + [letter],
-                word_at=len(tokens) - 1,
-                word=swap.get(word, word),
+                options=source.encoder.options(tokens),
+                queries=(Query(at=len(tokens) - 1, option=LETTERS.index(sample.target), word=swap.get(word, word)),),
             )
         )
     return rows
@@ -139,29 +145,19 @@ class PictureBatch:
     owners: list[int]  # for each row, its place in `pictures`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mix:
-    """What is asked about pictures."""
-
-    captions: float  # share of pictures that are also described as a whole
-    strategies: dict[str, float]
-    types: tuple[float, ...]  # share of each question type, in the order of QuestionType
-
-
-def draw_pictures(pool: Pool, encoder: Encoder, rng: np.random.Generator, size: int, mix: Mix) -> PictureBatch:
-    """Questions, and some descriptions, of `size` pictures."""
+def draw_pictures(
+    pool: Pool, encoder: Encoder, rng: np.random.Generator, size: int, strategies: dict[str, float], types: tuple[float, ...]
+) -> PictureBatch:
+    """Two questions about each of `size` pictures; `types` are the shares of the question types, in the order of QuestionType."""
     rows, pictures, owners = [], [], []
-    names, shares = tuple(mix.strategies), tuple(mix.strategies.values())
+    names, shares = tuple(strategies), tuple(strategies.values())
     for place in range(size):
-        first = pick_question(pool, rng, mix.types)
+        first = pick_question(pool, rng, types)
         beside = pool.by_picture[first.picture]
         second = beside[rng.integers(len(beside))]
         pictures.append(first.picture)
         owners += [place, place]
-        for turn, question in enumerate((first, replace(second, sample=shuffle_choices(second.sample, rng)))):
-            if turn == 1 and rng.random() < mix.captions:
-                rows.append(encoder.caption_row(pool.findings[first.picture], first.picture))
-                continue
+        for question in (first, replace(second, sample=shuffle_choices(second.sample, rng))):
             strategy = names[rng.choice(len(names), p=shares)]
             rows.append(encoder.question_row(question.sample, strategy, question.picture, phase="train" if rng.random() < 0.5 else "eval"))
     return PictureBatch(rows=rows, pictures=pictures, owners=owners)

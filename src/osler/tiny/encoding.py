@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from osler.phantom import Findings
-from osler.prompts import find_strategy, render, target_completion
-from osler.tiny.fast import IGNORED, NUM_VISUAL_TOKENS, Row
+from osler.prompts import render, target_completion
+from osler.tiny.fast import IGNORED, NUM_VISUAL_TOKENS, Query, Row
+from osler.tiny.scaffold import MAX_CHOICES, find_options
 from osler.tiny.tokenizer import SYSTEM_MESSAGE
-from osler.types import Sample
-
-CAPTION_REQUEST: Final = "Describe the image."
+from osler.types import LETTERS, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +44,22 @@ class Encoder:
         """The prompt of a sample."""
         return self.wrap(render(sample, strategy, phase=phase).text, has_picture=has_picture)
 
+    def options(self, tokens: list[int]) -> tuple[int, ...]:
+        """The positions of the options' words in a prompt."""
+        brackets = {self.encode("A) cyst\n")[1], self.encode("A)cyst\n")[1]}
+        return find_options(tokens, [self.token(letter) for letter in LETTERS[:MAX_CHOICES]], brackets)
+
     def question_row(self, sample: Sample, strategy: str, picture: int, *, phase: Any = "train") -> Row:
-        """The prompt and the target completion; where the answer comes first, its word is expected of the middle layer."""
+        """The prompt and the target completion."""
         prompt = self.prompt(sample, strategy, phase=phase)
-        completion = [*self.encode(target_completion(sample, strategy)), self.encode("<|im_end|>")[0]]
-        answers_first = not target_completion(sample, strategy).startswith("<think>")
-        starts_with_tag = find_strategy(strategy).format.value != "free"
+        text = target_completion(sample, strategy)
+        lead = self.encode(text[: text.index("<answer>") + len("<answer>")]) if "<answer>" in text else []
+        completion = [*self.encode(text), self.encode("<|im_end|>")[0]]
+        query = Query(at=len(prompt) + len(lead) - 1, option=LETTERS.index(sample.target), word=self.token(sample.target_text))
         return Row(
             tokens=prompt + completion,
             labels=[IGNORED] * (len(prompt) - 1) + completion + [IGNORED],
             picture=picture,
-            word_at=(len(prompt) if starts_with_tag else len(prompt) - 1) if answers_first else None,
-            word=self.token(sample.target_text),
+            options=self.options(prompt),
+            queries=(query,),
         )
-
-    def caption_row(self, findings: Findings, picture: int) -> Row:
-        """A request to describe the picture, and all that it shows."""
-        prompt = self.wrap(CAPTION_REQUEST, has_picture=True)
-        completion = [*self.encode(describe(findings)), self.encode("<|im_end|>")[0]]
-        return Row(tokens=prompt + completion, labels=[IGNORED] * (len(prompt) - 1) + completion + [IGNORED], picture=picture)
-
-
-def describe(findings: Findings) -> str:
-    """All that a picture shows, e.g. "T2-weighted, axial brain, tumour, mild, upper left"."""
-    shown = (findings.technique, findings.anatomy, findings.disease, findings.grade, findings.other)
-    return ", ".join(name for name in shown if name)

@@ -34,23 +34,32 @@ def cut_patches(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A position from which the letter of an option is to be said."""
+
+    at: int
+    option: int  # index into the row's options
+    word: int  # that option's token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One training sequence. `labels[t]` is the token to predict from position t, or IGNORED."""
 
     tokens: list[int]
     labels: list[int]
     picture: int | None = None  # index into a pool
-    word_at: int | None = None  # the position from which the middle layer should already know the answer's word
-    word: int = 0  # that word's token
+    options: tuple[int, ...] = ()  # the positions of the options' words, in the order of their letters
+    queries: tuple[Query, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Losses:
-    """What one batch of rows cost, and how often the letters were right."""
+class Pass:
+    """What one forward pass over rows yields."""
 
     text: Tensor  # mean cross-entropy of the labels
-    word: Tensor  # mean cross-entropy of the words at the middle layer; 0 without any
     letters: float | None  # share of right letters among the labels that are letters
+    states: tuple[Tensor, ...]  # (B, L, D) before the first layer and after each
 
 
 class FastPath:
@@ -101,8 +110,8 @@ class FastPath:
         mixed: Tensor = embedded.masked_scatter((tokens == self.image_token)[..., None], visual.reshape(-1, visual.shape[-1]))
         return mixed
 
-    def losses(self, rows: Sequence[Row], visual: Tensor | None = None, *, middle: int = 2) -> Losses:
-        """The losses of rows that all carry one picture (`visual`, (B, V, D)) or none. `middle` counts the layers below the word loss."""
+    def run(self, rows: Sequence[Row], visual: Tensor | None = None) -> Pass:
+        """One pass over rows that all carry one picture (`visual`, (B, V, D)) or none."""
         length = max(len(row.tokens) for row in rows)
         tokens = torch.full((len(rows), length), self.pad)
         labels = torch.full((len(rows), length), IGNORED)
@@ -110,21 +119,12 @@ class FastPath:
             tokens[index, : len(row.tokens)] = torch.tensor(row.tokens)
             labels[index, : len(row.labels)] = torch.tensor(row.labels)
         positions = torch.from_numpy(np.stack([locate(row.tokens, self.image_token, length) for row in rows], 1))
-        wants_words = any(row.word_at is not None for row in rows)
-        output = self.language(
-            inputs_embeds=self.embed(tokens, visual), position_ids=positions, use_cache=False, output_hidden_states=wants_words
-        )
+        output = self.language(inputs_embeds=self.embed(tokens, visual), position_ids=positions, use_cache=False, output_hidden_states=True)
         mask = labels != IGNORED
         logits, wanted = self.head(output.last_hidden_state[mask]), labels[mask]
         is_letter = torch.isin(wanted, self._letters)
         right = (logits[is_letter].argmax(-1) == wanted[is_letter]).float()
-        word = torch.zeros(())
-        if wants_words:
-            places = [(index, row.word_at, row.word) for index, row in enumerate(rows) if row.word_at is not None]
-            at, position, target = torch.tensor(places).T
-            known = self.head(self.language.norm(output.hidden_states[middle][at, position]))
-            word = F.cross_entropy(known, target)
-        return Losses(text=F.cross_entropy(logits, wanted), word=word, letters=right.mean().item() if len(right) else None)
+        return Pass(text=F.cross_entropy(logits, wanted), letters=right.mean().item() if len(right) else None, states=output.hidden_states)
 
     @torch.no_grad()
     def generate(

@@ -1,14 +1,8 @@
 """The recipe of `osler-tiny`, from random weights to the shipped folder, on phantoms only.
 
-The order of the stages is what makes it work in minutes:
-
-1. the visual tower alone, under throw-away classifiers: through the language model it learns an order of magnitude more slowly;
-2. its tokens are aligned with the embeddings of the words they stand for;
-3. fresh language layers read pictures: a model that was drilled on letters first hardly learns to look afterwards;
-4. bare letter drills, 5. the same behind the tags, with pictures in between, so that reading is not lost;
-6. the real chat prompt with reasoning;
-7. and 8. every strategy, with the middle layer taught the answer's word, since without reasoning it must be known before it can be matched;
-9. the same with more answers that come before any reasoning, which are the hardest.
+1. The visual tower alone: through the language model it would learn an order of magnitude more slowly. It then stands still.
+2. The language model, on everything at once: letter drills, prompts without pictures, questions about pictures. A scaffold teaches it one
+   layer at a time how an option becomes its letter.
 
 It stops long before the ceiling, because the packaged policy is there to be trained further.
 """
@@ -19,7 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -28,25 +22,12 @@ from osler.phantom.images import IMAGES_PER_SUBJECT
 from osler.prompts import STRATEGIES, render, target_completion
 from osler.tiny.architecture import build_model, save_policy
 from osler.tiny.card import measure, write_card, write_counts
-from osler.tiny.drills import DrillSource, Mix
-from osler.tiny.encoding import CAPTION_REQUEST, Encoder, describe
+from osler.tiny.drills import DrillSource
+from osler.tiny.encoding import Encoder
 from osler.tiny.fast import FastPath
 from osler.tiny.pool import Pool, build_pool
-from osler.tiny.stages import (
-    Advance,
-    Workshop,
-    align_tower,
-    learn_letters,
-    learn_prompts,
-    learn_strategies,
-    read_pictures,
-    renew_idle,
-    train_tower,
-)
+from osler.tiny.stages import Advance, Lesson, Workshop, look, train_language, train_tower
 from osler.tiny.tokenizer import FIRST_WORD, build_tokenizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 POOL_SEED: Final = 770_000
 """Added to the recipe's seed: the policy never sees a picture of the seeds that users train and evaluate on."""
@@ -55,36 +36,23 @@ HELD_OUT_SUBJECTS: Final = 40  # of each modality: 1,600 questions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The length of each stage in steps, and of the pool in subjects of each modality."""
+    """The length of both stages in steps, and of the pool in subjects of each modality."""
 
-    subjects: int = 700
-    tower: int = 1400
-    align: int = 300
-    read: int = 700
-    letters: int = 600
-    tagged: int = 500
-    prompts: int = 500
-    strategies: int = 900
-    again: int = 900
-    answers: int = 600
+    subjects: int = 2000
+    tower: int = 3000
+    language: int = 400
 
     def scale(self, factor: float) -> Plan:
         """Every length times `factor`, at least one step and four subjects."""
-        return Plan(
-            **{name: max(4 if name == "subjects" else 1, round(getattr(self, name) * factor)) for name in self.__dataclass_fields__}
-        )
-
-    @property
-    def steps(self) -> int:
-        """The steps of all stages; letters may take more."""
-        return sum(getattr(self, name) for name in self.__dataclass_fields__ if name != "subjects")
+        subjects, tower, language = (max(1, round(length * factor)) for length in (self.subjects, self.tower, self.language))
+        return Plan(subjects=max(4, subjects), tower=tower, language=language)
 
 
 PLAN: Final = Plan()
-_TYPES: Final = (0.16, 0.16, 0.23, 0.23, 0.22)
-_READING: Final = {"think": 0.7, "no_think": 0.3}
-_REASONED: Final = {"think": 0.86, "med_r1_think": 0.07, "medvlm_r1": 0.07}
-_ALL: Final = {
+_TYPES: Final = (0.06, 0.12, 0.28, 0.28, 0.26)
+_CHATS: Final = {"think": 0.86, "med_r1_think": 0.07, "medvlm_r1": 0.07}
+_ANSWERS: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
+_STRATEGIES: Final = {
     "think": 0.28,
     "no_think": 0.28,
     "think_after": 0.18,
@@ -95,18 +63,6 @@ _ALL: Final = {
     "medvlm_r1_zero_shot": 0.02,
     "med_r1_zero_shot": 0.02,
 }
-_ANSWERS: Final = {
-    "think": 0.2,
-    "no_think": 0.36,
-    "think_after": 0.24,
-    "zero_shot": 0.1,
-    "medvlm_r1": 0.03,
-    "med_r1_think": 0.03,
-    "med_r1_no_think": 0.02,
-    "medvlm_r1_zero_shot": 0.01,
-    "med_r1_zero_shot": 0.01,
-}
-_ANSWER_FIRST: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
 
 
 def list_corpus() -> Iterable[str]:
@@ -133,7 +89,8 @@ def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) ->
     torch.set_num_threads(threads)
     plan = PLAN.scale(time_scale)
     started, num_pictures = time.monotonic(), len(ATLASES) * IMAGES_PER_SUBJECT * plan.subjects
-    with tqdm(total=num_pictures + plan.steps, unit="step", desc="osler-tiny") as bar:
+    steps = plan.tower + plan.language
+    with tqdm(total=num_pictures + steps, unit="step", desc="osler-tiny") as bar:
 
         def advance(status: str) -> None:
             bar.set_postfix_str(status, refresh=False)
@@ -141,7 +98,6 @@ def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) ->
 
         tokenizer = build_tokenizer(list_corpus())
         model = train(build_model(tokenizer, seed=seed), tokenizer, plan, seed=seed, advance=advance)
-        steps = bar.n - num_pictures
     save_policy(model, tokenizer, out)
     minutes = (time.monotonic() - started) / 60
     counts = measure(model, tokenizer, subjects=max(1, round(HELD_OUT_SUBJECTS * min(1.0, time_scale))))
@@ -150,41 +106,22 @@ def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) ->
 
 
 def train(model: Any, tokenizer: Any, plan: Plan, *, seed: int, advance: Advance) -> Any:
-    """All stages in order; returns the trained model."""
-    initial = model.model.language_model.embed_tokens.weight.detach().clone()
+    """Both stages; returns the trained model."""
     pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=plan.subjects, advance=lambda: advance("drawing pictures"))
-    shop, idle = open_workshop(model, tokenizer, pool, advance)
-    reading = Mix(captions=0.6, strategies=_READING, types=_TYPES)
-    reasoned = Mix(captions=0.3, strategies=_REASONED, types=_TYPES)
-    everything = Mix(captions=0.0, strategies=_ALL, types=_TYPES)
-    answers = Mix(captions=0.0, strategies=_ANSWERS, types=_TYPES)
-
-    shop = replace(shop, rng=np.random.default_rng(seed))
+    shop = open_workshop(model, tokenizer, pool, seed=seed, advance=advance)
     train_tower(shop, steps=plan.tower, seed=seed)
-    align_tower(shop, steps=plan.align)
-    read_pictures(shop, reading, steps=plan.read)
-
-    def draw(stream: int) -> Workshop:
-        """The shop with random numbers of its own, so that a stage depends on the one before through the weights alone."""
-        return replace(shop, rng=np.random.default_rng([seed, stream]))
-
-    shop = renew_idle(shop, initial, idle)
-    learn_letters(draw(2), reading, steps=plan.letters, tagged=False, stop=0.92, enough=0.92)
-    learn_letters(draw(3), reading, steps=plan.tagged, tagged=True, stop=0.93, enough=0.8)
-    learn_prompts(draw(4), reasoned, steps=plan.prompts, strategies=_REASONED, enough=0.8)
-    learn_strategies(draw(5), everything, steps=plan.strategies, chat=_REASONED, facts=_ANSWER_FIRST)
-    learn_strategies(draw(5), everything, steps=plan.again, chat=_REASONED, facts=_ANSWER_FIRST)
-    learn_strategies(draw(7), answers, steps=plan.answers, chat=_REASONED, facts=_ANSWER_FIRST)
+    lesson = Lesson(steps=plan.language, types=_TYPES, strategies=_STRATEGIES, chats=_CHATS, answers=_ANSWERS)
+    # A stream of its own: the second stage depends on the first through the weights alone.
+    train_language(replace(shop, rng=np.random.default_rng([seed, 2])), lesson, look(shop))
     return model.eval()
 
 
-def open_workshop(model: Any, tokenizer: Any, pool: Pool, advance: Advance) -> tuple[Workshop, Tensor]:
-    """What the stages share, and the tokens that no phantom speaks of."""
+def open_workshop(model: Any, tokenizer: Any, pool: Pool, *, seed: int, advance: Advance) -> Workshop:
+    """What both stages share."""
     import torch
 
     encoder = Encoder(tokenizer)
-    lines = [*list_corpus(), CAPTION_REQUEST, *(describe(findings) for findings in pool.findings)]
-    spoken = {*encoder.wrap("", has_picture=True), *(token for line in lines for token in encoder.encode(line))}
+    spoken = {*encoder.wrap("", has_picture=True), *(token for line in list_corpus() for token in encoder.encode(line))}
     idle = [token for token in range(len(tokenizer)) if token not in spoken]
     drills = DrillSource(
         pool=pool,
@@ -193,13 +130,12 @@ def open_workshop(model: Any, tokenizer: Any, pool: Pool, advance: Advance) -> t
         words=np.array([token for token in idle if token >= FIRST_WORD]),
         random_words=0.3,
     )
-    shop = Workshop(
+    return Workshop(
         path=FastPath(model, tokenizer),
         pool=pool,
         encoder=encoder,
         drills=drills,
-        idle=torch.tensor([], dtype=torch.long),
-        rng=np.random.default_rng(),
+        idle=torch.tensor(idle),
+        rng=np.random.default_rng(seed),
         advance=advance,
     )
-    return shop, torch.tensor(idle)
