@@ -11,6 +11,10 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from osler.items import shuffle_options
+from osler.prompts import render
+from osler.types import Prompt
+
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
     """`metrics.jsonl`: one JSON object for each logged step, the trainer's own keys plus `step` and `time_s`.
@@ -40,6 +44,26 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         line = {"step": state.global_step, "time_s": round(time.monotonic() - self.started, 3), **logs}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+class OptionShuffler(TrainerCallback):  # type: ignore[misc]
+    """Options in another order in every epoch: `prompt` is asked for when a row is read, and knows which epoch it is.
+
+    The order follows from the seed, the epoch and the sample's id, so a run that goes on in its second epoch asks what one that was never
+    interrupted asks. Workers of a data loader read the epoch when they start, hence anew in every epoch.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.epoch = 0
+
+    def on_epoch_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Note the epoch; in the middle of one, where a run goes on, the state counts a fraction."""
+        self.epoch = int(state.epoch or 0)
+
+    def prompt(self, prompt: Prompt) -> Prompt:
+        """The prompt with its options in this epoch's order."""
+        return render(shuffle_options(prompt.sample, f"{self.seed}/{self.epoch}"), prompt.strategy, phase="train")
 
 
 class ProgressBar(ProgressCallback):  # type: ignore[misc]

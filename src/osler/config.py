@@ -54,6 +54,7 @@ class SelectionConfig(ReaderSection):
     has_choices: bool | None = None  # true keeps multiple choice, false keeps open-ended questions
     limit: int | None = Field(default=None, ge=1)
     limit_per_modality: int | None = Field(default=None, ge=1)
+    limit_per_question_type: int | None = Field(default=None, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)  # reader options of this split only, on top of [data.options]
 
 
@@ -68,7 +69,10 @@ class DataConfig(ReaderSection):
 
     reader: str = "phantom"
     root: str | None = None
+    manifest: str | None = None  # a file of `osler split`: it decides what [data.train] and [data.test] may hold
     seed: int = Field(default=0, ge=0)
+    distractors: Literal["original", "redrawn"] = "original"  # redrawn: right answers of other questions of the same modality and type
+    shuffle_options: bool = False  # in a new order in every epoch of training, in one other order at evaluation
     options: dict[str, Any] = Field(default_factory=dict)
     train: SelectionConfig = SelectionConfig()
     test: TestSelectionConfig = TestSelectionConfig()
@@ -126,17 +130,31 @@ class TrainerConfig(Section):
 
     max_prompt_length: int = Field(default=1024, ge=1)  # tokens, image tokens included; a longer prompt is refused before step 1
     share_prefix: bool = True  # GRPO computes a prompt once for its whole group; false leaves everything to TRL
+    groups_per_forward: int = Field(default=1, ge=1)  # prompts read together: 1 is best on a CPU, as many as memory allows on a GPU
+    static_decoding: bool = False  # GRPO's decoding in steps of one shape, which CUDA records and plays
+    vision_cache: str | None = None  # folder that keeps what a frozen vision tower makes of each image, across epochs and runs
+    vision_cache_gb: float = Field(default=4.0, gt=0)  # its bound; the longest unused files go first
+    dynamic_sampling: int = Field(default=0, ge=0)  # rounds in which groups that all earned the same are replaced by other questions
     print_completions_every: int = Field(default=0, ge=0)  # steps; 0 never prints
     report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; plain JSONL metrics are always written
 
 
 class EvalConfig(Section):
-    """`[eval]`: greedy decoding of the test questions."""
+    """`[eval]`: how the test questions are answered, greedily unless there are votes."""
 
     engine: Literal["hf", "scripted", "option_prior"] = "hf"  # the last is the blind baseline: no image, no question, no model
     batch_size: int = Field(default=32, ge=1)
     max_completion_length: int = Field(default=256, ge=1)
     script: str | None = None  # a JSONL of completions for the scripted engine
+    option_probabilities: bool = False  # keep how likely each letter was where the answer's was written (hf only)
+    num_votes: int = Field(default=1, ge=1)  # above 1: so many completions drawn as [sampling] says, and their most frequent answer
+
+
+class MatrixConfig(Section):
+    """`[matrix]`: what `osler matrix` trains and asks unless told otherwise on the command line."""
+
+    strategies: tuple[str, ...] = ()  # the recipe's one when empty
+    overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # by strategy, e.g. no_think = ["--sampling.temperature=2.0"]
 
 
 class Config(Section):
@@ -154,6 +172,7 @@ class Config(Section):
     sft: dict[str, Any] = Field(default_factory=dict)
     sft_target: Literal["strategy", "med_r1_sft"] = "strategy"
     eval: EvalConfig = EvalConfig()
+    matrix: MatrixConfig = MatrixConfig()
 
     def to_json(self) -> str:
         """The resolved recipe, as a run's `config.json` keeps it."""

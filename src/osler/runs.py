@@ -25,14 +25,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler import __version__
-from osler.config import Config
+from osler.config import Config, build_config
 from osler.errors import ConfigError, OslerError
 
 IMMATERIAL: Final = frozenset(
     {"name", "policy.device", "trainer.max_prompt_length", "trainer.print_completions_every", "trainer.report_to", "trainer.share_prefix"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
+    | {f"trainer.{key}" for key in ("groups_per_forward", "static_decoding", "vision_cache", "vision_cache_gb")}
 )
-"""Dotted keys that may change when a run goes on: no number depends on them. `[eval]` may too, since records keep their own terms."""
+"""Dotted keys that may change when a run goes on: no number depends on them."""
+
+IMMATERIAL_SECTIONS: Final = ("eval.", "matrix.")
+"""Records keep their own terms, and what a matrix overrides stands in the commands of its runs."""
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
@@ -102,7 +106,7 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True, command: 
     if run.root.exists():
         _require_run_folder(run)
         if run.config.is_file() and not resume:
-            _set_aside(run.root)
+            set_aside(run.root)
         elif run.config.is_file():
             _require_same_config(run, config)
             return run
@@ -146,7 +150,7 @@ def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tup
     """The first dotted key whose value differs and matters, with both values (None where absent), or None when the configs agree."""
     old, new = dict(_flatten(before)), dict(_flatten(after))
     for key in [*new, *(key for key in old if key not in new)]:
-        if key not in IMMATERIAL and not key.startswith("eval.") and old.get(key) != new.get(key):
+        if key not in IMMATERIAL and not key.startswith(IMMATERIAL_SECTIONS) and old.get(key) != new.get(key):
             return key, old.get(key), new.get(key)
     return None
 
@@ -161,15 +165,18 @@ def _require_run_folder(run: Run) -> None:
 def _require_same_config(run: Run, config: Config) -> None:
     try:
         before = json.loads(run.config.read_text(encoding="utf-8"))
-        found = first_difference(before, json.loads(config.to_json()))
-    except (ValueError, AttributeError):
+        # A key that a later version of Osler added has its default in an older run.
+        known = json.loads(build_config({**before}).to_json())
+        found = first_difference(known, json.loads(config.to_json()))
+    except (ValueError, TypeError, AttributeError, ConfigError):
         raise OslerError(f"{run.config} is not a run's config: give another --out, or --fresh to start over") from None
     if found is not None:
         key, old, new = found
         raise ConfigError(f"the run in {run.root} has {key} = {old!r}, this recipe {new!r}: give another --out, or --fresh to start over")
 
 
-def _set_aside(root: Path) -> None:
+def set_aside(root: Path) -> None:
+    """Rename a folder to "<root>.1", "<root>.2" .., whichever is free."""
     number = 1
     while (target := root.with_name(f"{root.name}.{number}")).exists():
         number += 1

@@ -24,6 +24,7 @@ from osler.training import (
     describe_samples,
     grpo_arguments,
     load_for_training,
+    option_shuffler,
     quiet_upstream,
     read_prompts,
     run_trainer,
@@ -93,10 +94,12 @@ def build_trainer(config: Config, policy: Policy, prompts: Sequence[Prompt], tar
     from osler.models import lora_config
     from osler.trainer import OslerSFTTrainer, VisibleTextCollator
 
+    shuffler = option_shuffler(config, arguments)
     return OslerSFTTrainer(
         model=policy.model,
         args=arguments,
-        train_dataset=build_dataset(prompts, targets),
+        train_dataset=build_dataset(prompts, targets, shuffler=shuffler, complete=lambda sample: sft_target(sample, config)),
+        callbacks=None if shuffler is None else [shuffler],
         processing_class=policy.processor,
         data_collator=VisibleTextCollator(policy.processor) if config.sft_target == "med_r1_sft" else None,
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,

@@ -6,7 +6,8 @@ earned more than the others of their group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from osler.training import (
     grpo_arguments,
     load_for_training,
     name_reference,
+    option_shuffler,
     quiet_upstream,
     read_prompts,
     run_trainer,
@@ -49,6 +51,7 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
     check_reporters(config.trainer.report_to)
     arguments = grpo_arguments(config, out)
     check_group(arguments, len(prompts))
+    check_sharing(config, arguments)
     policy = load_for_training(config, prompts)
 
     run = open_run(out, config, resume=not fresh)
@@ -68,15 +71,28 @@ def build_trainer(
 ) -> OslerGRPOTrainer:
     """TRL's trainer over the questions, with a fresh LoRA adapter where the recipe asks for one."""
     from osler.models import lora_config
-    from osler.shared_trainer import SharedPrefixGRPOTrainer
+    from osler.sharing.trainer import SharedPrefixGRPOTrainer
+    from osler.sharing.update import Sharing
     from osler.trainer import OslerGRPOTrainer
 
-    trainer_class = SharedPrefixGRPOTrainer if config.trainer.share_prefix else OslerGRPOTrainer
+    shuffler = option_shuffler(config, arguments)
+    own = config.trainer
+    trainer_class: Callable[..., OslerGRPOTrainer] = OslerGRPOTrainer
+    if own.share_prefix:
+        sharing = Sharing(
+            groups_per_forward=own.groups_per_forward,
+            static_decoding=own.static_decoding,
+            vision_cache=Path(own.vision_cache) if own.vision_cache is not None else None,
+            vision_cache_bytes=int(own.vision_cache_gb * 1e9),
+            dynamic_sampling=own.dynamic_sampling,
+        )
+        trainer_class = partial(SharedPrefixGRPOTrainer, sharing=sharing)
     return trainer_class(
         model=policy.model,
         reward_funcs=list(rewards),
         args=arguments,
-        train_dataset=build_dataset(prompts),
+        train_dataset=build_dataset(prompts, shuffler=shuffler),
+        callbacks=None if shuffler is None else [shuffler],
         processing_class=policy.processor,
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
         print_completions_every=config.trainer.print_completions_every,
@@ -90,3 +106,22 @@ def check_group(arguments: Any, num_prompts: int) -> None:
         raise ConfigError(
             f"[data.train] gives {num_prompts} questions and one rollout takes {wanted}: select more, or give [grpo] a smaller batch"
         )
+
+
+def check_sharing(config: Config, arguments: Any) -> None:
+    """Raise ConfigError for settings of shared prefixes that this recipe cannot have."""
+    own = config.trainer
+    if own.vision_cache is not None and not config.policy.freeze_vision and config.policy.lora is None:
+        raise ConfigError("[trainer] vision_cache keeps what a frozen vision tower computes: set [policy] freeze_vision = true, or drop it")
+    for key in ("vision_cache", "dynamic_sampling", "static_decoding"):
+        if getattr(own, key) and not own.share_prefix:
+            raise ConfigError(f"[trainer] {key} works with shared prefixes only: set share_prefix = true, or drop it")
+    if not own.dynamic_sampling:
+        return
+    if arguments.scale_rewards not in ("group", "none") or arguments.multi_objective_aggregation != "sum_then_normalize":
+        raise ConfigError(
+            "[trainer] dynamic_sampling replaces single groups, whose advantages must not depend on others: set [grpo] scale_rewards to "
+            '"group" or "none" and multi_objective_aggregation to "sum_then_normalize"'
+        )
+    if arguments.world_size > 1:
+        raise ConfigError(f"[trainer] dynamic_sampling runs in one process and this is one of {arguments.world_size}: set it to 0")

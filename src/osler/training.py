@@ -12,8 +12,8 @@ import json
 import shutil
 import typing
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from osler.selection import counts, load_split
 from osler.types import ImageSource, Prompt, Sample
 
 if TYPE_CHECKING:
+    from osler.callbacks import OptionShuffler
     from osler.models import Policy
     from osler.runs import Run
 
@@ -182,18 +183,39 @@ class ImageCache:
         return image
 
 
-def build_dataset(prompts: Sequence[Prompt], completions: Sequence[str] | None = None) -> Any:
+def option_shuffler(config: Config, arguments: Any) -> OptionShuffler | None:
+    """What reorders the options in every epoch where `[data] shuffle_options` asks for it; the trainer has to have it as a callback.
+
+    Raises ConfigError for data loader workers that outlive an epoch: they would go on with the first one's order.
+    """
+    if not config.data.shuffle_options:
+        return None
+    if arguments.dataloader_num_workers and arguments.dataloader_persistent_workers:
+        raise ConfigError("[data] shuffle_options needs workers that start anew in every epoch: set dataloader_persistent_workers = false")
+    from osler.callbacks import OptionShuffler
+
+    return OptionShuffler(config.seed)
+
+
+def build_dataset(
+    prompts: Sequence[Prompt],
+    completions: Sequence[str] | None = None,
+    *,
+    shuffler: OptionShuffler | None = None,
+    complete: Callable[[Sample], str] | None = None,
+) -> Any:
     """A `datasets.Dataset` in memory, one row for each prompt; images are decoded when a row is read, and the G copies of a row share them.
 
     Columns: `prompt` (chat messages), `images`, `sample_id`, and what the rewards read: `choices`, `target`, `strategy`. With
-    `completions`, one for each prompt, also `completion`, for SFT.
+    `completions`, one for each prompt, also `completion`, for SFT. With a `shuffler` the options stand in the order of the epoch in
+    which a row is read, and `complete` writes the completion that goes with it.
     """
     from datasets import Dataset
 
     cache = ImageCache()
 
     def read_rows(batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
-        asked = [prompts[index] for index in batch["index"]]
+        asked = [prompts[index] if shuffler is None else shuffler.prompt(prompts[index]) for index in batch["index"]]
         rows: dict[str, list[Any]] = {
             "prompt": [list(prompt.messages) for prompt in asked],
             "images": [[cache.load(source) for source in prompt.sample.images] for prompt in asked],
@@ -202,8 +224,11 @@ def build_dataset(prompts: Sequence[Prompt], completions: Sequence[str] | None =
             "target": [prompt.sample.target for prompt in asked],
             "strategy": [prompt.strategy for prompt in asked],
         }
-        if completions is not None:
-            rows["completion"] = [[{"role": "assistant", "content": completions[index]}] for index in batch["index"]]
+        written = None if completions is None else [completions[index] for index in batch["index"]]
+        if shuffler is not None and complete is not None:
+            written = [complete(prompt.sample) for prompt in asked]
+        if written is not None:
+            rows["completion"] = [[{"role": "assistant", "content": text}] for text in written]
         return rows
 
     dataset = Dataset.from_dict({"index": list(range(len(prompts)))})
@@ -303,9 +328,14 @@ def save_whole(model: Any, processor: Any, folder: Path) -> None:
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A split for a run's manifest: how many questions, of which modality and type, and a hash of their ids in order."""
+    """A split for a run's manifest: how many questions, of which modality and type, and a hash of their ids in order.
+
+    Where distractors were redrawn, also how many, and why others were not (see `items.Distractors`).
+    """
     digest = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
-    return {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
+    described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
+    redrawn = Counter(str(sample.metadata["distractors"]) for sample in samples if "distractors" in sample.metadata)
+    return {**described, "distractors": dict(sorted(redrawn.items()))} if redrawn else described
 
 
 def describe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test")) -> str:
@@ -313,7 +343,8 @@ def describe(config: Config, splits: Sequence[Literal["train", "test"]] = ("trai
     lines = [config.to_json()]
     found = {split: load_split(config.data, split) for split in splits}
     for split, samples in found.items():
-        lines.append(f"\n{split}: {len(samples)} questions")
+        redrawn = describe_samples(samples).get("distractors", {})
+        lines.append(f"\n{split}: {len(samples)} questions" + (f", distractors {redrawn}" if redrawn else ""))
         for modality, row in counts(samples).items():
             lines.append(f"  {modality}: " + ", ".join(f"{question_type} {number}" for question_type, number in row.items()))
     sample = found[splits[0]][0]

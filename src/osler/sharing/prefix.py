@@ -10,27 +10,25 @@ token of a branch predicts exactly one token of the completion, and nothing is p
 and to itself; its M-RoPE positions go on where the prompt's end. The model's code is left as it is: the attention is a function in the
 registry of Transformers and the layout of the row travels to it as a keyword.
 
+Where the rollout has just read the prompts with the same weights, and kept the graph, the prompts need not be read again: `score_behind`
+packs the branches alone and lets them attend to the keys and values that the rollout left. The first token of a completion is then
+predicted by the prompt itself, and the gradient reaches the prompt and its images through what the rollout computed.
+
 Legend: B groups, G generations of a group, N = B G completions, P prompt or prefix, C completion or branch, L packed row, S scored tokens,
-H heads, K key-value heads, D head width. Names end in their dimensions: `logps_NC`.
+H heads, K key-value heads, R = H / K, D head width. Names end in their dimensions: `logps_NC`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from osler.models import FAMILIES
-
-ATTENTION: Final = "osler_shared_prefix"
-"""The attention's name in the registry of Transformers."""
-UNSCORED: Final = -100
+from osler.sharing.attention import ATTENTION, BranchRow, Prefixes, count_repeats, lay_out, lay_out_branches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +40,7 @@ class Prompts:
     types_BP: Tensor | None = None  # 1 where a token stands for a piece of an image
     pixel_values: Tensor | None = None  # [patches, values of a patch]
     image_grid_thw: Tensor | None = None  # [images, 3], in patches
+    features: Any = None  # of the images, where the vision tower has seen them: what the model's `get_image_features` gives
 
     def to(self, device: torch.device) -> Prompts:
         """The same on a device."""
@@ -49,21 +48,12 @@ class Prompts:
         return Prompts(**{name: value.to(device) for name in names if (value := getattr(self, name)) is not None})
 
     @property
-    def image_inputs(self) -> dict[str, Tensor]:
+    def image_inputs(self) -> dict[str, Any]:
         """What the model needs to see the images."""
+        if self.features is not None:
+            return {"mm_encoder_outputs": {"image": self.features}}
         values = {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
         return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where prefixes and branches lie in a packed row; what the attention gets instead of a mask."""
-
-    prefix_BP: Tensor  # place of every prefix token in the row; slots beyond a prefix's end name any token
-    branch_NC: Tensor  # the same of every branch token
-    slot_L: Tensor  # of every token of the row, its slot in [prefix_BP, branch_NC], flattened
-    mask: Tensor  # [N or 1, 1, C, P + C] bool: what a branch token attends to, in its prefix and in its branch
-    num_scored: int  # branch tokens, which end the row
 
 
 def find_obstacle(model: Any) -> str | None:
@@ -79,18 +69,6 @@ def find_obstacle(model: Any) -> str | None:
     if text.attention_dropout or any(module.p > 0 for module in model.modules() if isinstance(module, torch.nn.Dropout)):
         return "dropout is on"
     return None
-
-
-def install(model: Any) -> None:
-    """Let the text decoder of a model take packed rows. What it does with any other input stays the same; the vision tower is not touched.
-
-    The attention stays in place for good, because gradient checkpointing calls it again in the backward pass.
-    """
-    AttentionInterface.register(ATTENTION, attend)
-    AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-    model.config.text_config._attn_implementation = ATTENTION
-    model.model.language_model.config._attn_implementation = ATTENTION
-    model.model.register_forward_hook(_keep_scored, with_kwargs=True)
 
 
 def find_positions(model: Any, prompts: Prompts) -> Tensor:
@@ -133,7 +111,7 @@ def pack(model: Any, prompts: Prompts, completion_ids_NC: Tensor, completion_mas
         # Nobody reads it. A mask in four dimensions is passed on as it is, and one of this width makes every other attention raise
         # where it would silently let the branches see each other.
         "attention_mask": torch.zeros(1, 1, 1, 2, device=device),
-        "layout": lay_out(inside_BP.sum(dim=1), inside_NC),
+        "layout": lay_out(inside_BP.sum(dim=1), inside_NC, count_repeats(model)),
         "shift_labels": completion_ids_NC[inside_NC][None],
         **prompts.image_inputs,
     }
@@ -141,25 +119,6 @@ def pack(model: Any, prompts: Prompts, completion_ids_NC: Tensor, completion_mas
         num_scored = inputs["layout"].num_scored
         inputs["mm_token_type_ids"] = torch.nn.functional.pad(prompts.types_BP[:, :-1][inside_BP], (0, num_scored))[None]
     return inputs
-
-
-def lay_out(lengths_B: Tensor, inside_NC: Tensor) -> Layout:
-    """The layout of prefixes of these lengths and of branches that fill the true slots of `inside_NC`, row by row."""
-    device, num_branches = inside_NC.device, len(inside_NC)
-    width, num_prefix = int(lengths_B.max()), int(lengths_B.sum())
-    inside_BP = torch.arange(width, device=device) < lengths_B[:, None]
-    inside = torch.cat([inside_BP.flatten(), inside_NC.flatten()])
-    slot_L = inside.nonzero()[:, 0]
-    place = torch.zeros(len(inside), dtype=torch.long, device=device)
-    place[slot_L] = torch.arange(len(slot_L), device=device)
-    prefix_BP, branch_NC = place[: inside_BP.numel()].view_as(inside_BP), place[inside_BP.numel() :].view_as(inside_NC)
-    # Prefixes of one length need one mask for all branches.
-    seen_NP = inside_BP[:1] if bool(inside_BP.all()) else inside_BP.repeat_interleave(num_branches // len(inside_BP), dim=0)
-    num_steps = inside_NC.shape[1]
-    causal_CC = torch.ones(num_steps, num_steps, dtype=torch.bool, device=device).tril()
-    seen_NCP = seen_NP[:, None].expand(-1, num_steps, -1)
-    mask = torch.cat([seen_NCP, causal_CC.expand(len(seen_NP), -1, -1)], dim=2)[:, None]
-    return Layout(prefix_BP=prefix_BP, branch_NC=branch_NC, slot_L=slot_L, mask=mask, num_scored=len(slot_L) - num_prefix)
 
 
 def score(model: Any, prompts: Prompts, completion_ids_NC: Tensor, completion_mask_NC: Tensor, base: Any) -> tuple[Tensor, Tensor | None]:
@@ -179,53 +138,62 @@ def score(model: Any, prompts: Prompts, completion_ids_NC: Tensor, completion_ma
     return logps_NC, unpack(outputs.entropy)
 
 
-def attend(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    layout: Layout | None = None,
-    decoding: Any = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """The text decoder's attention: over a packed row with `layout`, of one step with `decoding`, of PyTorch without either.
-
-    `query` is [1, H, L, D], `key` and `value` are [1, K, L, D]; returns [1, L, H, D].
-    """
-    if decoding is not None:
-        return decoding.attend(module.layer_idx, query, scaling), None
-    if layout is None:
-        plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-        return plain
-    repeats = query.shape[1] // key.shape[1]
-    parts = [repeat_kv(key, repeats), repeat_kv(value, repeats)] if repeats > 1 else [key, value]
-    rows = [tensor[0].transpose(0, 1) for tensor in (query, *parts)]  # [L, H, D] each
-    query_BHPD, key_BHPD, value_BHPD = (row[layout.prefix_BP].transpose(1, 2) for row in rows)
-    query_NHCD, key_NHCD, value_NHCD = (row[layout.branch_NC].transpose(1, 2) for row in rows)
-    num_generations = len(query_NHCD) // len(query_BHPD)
-
-    def behind_prefix(prefix_BHPD: Tensor, branch_NHCD: Tensor) -> Tensor:
-        spread = prefix_BHPD[:, None].expand(-1, num_generations, -1, -1, -1).flatten(0, 1)
-        return torch.cat([spread, branch_NHCD], dim=2)
-
-    # Prefixes are padded on the right here, so causality alone keeps their tokens from padding.
-    prefix_out = scaled_dot_product_attention(query_BHPD, key_BHPD, value_BHPD, is_causal=True, scale=scaling)
-    branch_out = scaled_dot_product_attention(
-        query_NHCD,
-        behind_prefix(key_BHPD, key_NHCD),
-        behind_prefix(value_BHPD, value_NHCD),
-        attn_mask=layout.mask,
-        scale=scaling,
+def read_prefixes(base: Any, prompts: Prompts) -> Prefixes:
+    """Read prompts once: keys, values and last hidden states, with a graph where gradients are on."""
+    positions_3BP = find_positions(base, prompts)
+    is_padded = not bool(prompts.mask_BP.all())
+    outputs = base.model(
+        input_ids=prompts.ids_BP,
+        attention_mask=prompts.mask_BP if is_padded else None,
+        position_ids=positions_3BP,
+        mm_token_type_ids=prompts.types_BP,
+        use_cache=True,
+        **prompts.image_inputs,
     )
-    slots = torch.cat([out.transpose(1, 2).flatten(0, 1) for out in (prefix_out, branch_out)])
-    return slots[layout.slot_L][None], None
+    return Prefixes(
+        layers=tuple((layer.keys, layer.values) for layer in outputs.past_key_values.layers),
+        mask_BP=prompts.mask_BP.bool() if is_padded else None,
+        last_BE=outputs.last_hidden_state[:, -1],
+        next_B=next_positions(positions_3BP, prompts.mask_BP),
+    )
 
 
-def _keep_scored(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Drop the prefixes from the last hidden states of a packed row: only branches go through the head."""
-    layout = kwargs.get("layout")
-    if layout is not None:
-        output.last_hidden_state = output.last_hidden_state[:, -layout.num_scored :]
-    return output
+def score_behind(
+    model: Any, chunks: Sequence[Prefixes], completion_ids_NC: Tensor, completion_mask_NC: Tensor, base: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The same as `score` for completions of prompts that were read before, chunk after chunk, each prompt's G completions in a row.
+
+    Exact where the weights have not changed since. At least one completion must have two tokens.
+    """
+    inside_NC, device = completion_mask_NC.bool(), completion_ids_NC.device
+    branch_NC = inside_NC[:, 1:]
+    num_generations = len(completion_ids_NC) // sum(map(len, chunks))
+    next_B = torch.cat([chunk.next_B for chunk in chunks])
+    positions_NC = next_B.repeat_interleave(num_generations)[:, None] + torch.arange(branch_NC.shape[1], device=device)
+    has_first_N = inside_NC[:, 0]
+    first_NE = torch.cat([chunk.last_BE for chunk in chunks]).repeat_interleave(num_generations, dim=0)
+    parts, start = [], 0
+    for chunk in chunks:
+        end = start + len(chunk) * num_generations
+        parts.append(lay_out_branches(chunk, branch_NC[start:end], count_repeats(base)))
+        start = end
+    outputs = model(
+        input_ids=completion_ids_NC[:, :-1][branch_NC][None],
+        position_ids=positions_NC[branch_NC].expand(3, 1, -1),
+        attention_mask=torch.zeros(1, 1, 1, 2, device=device),  # see `pack`
+        layout=BranchRow(parts=tuple(parts), first_FE=first_NE[has_first_N]),
+        shift_labels=torch.cat([completion_ids_NC[has_first_N, 0], completion_ids_NC[:, 1:][branch_NC]])[None],
+        fused_lm_head=True,
+    )
+    num_first = int(has_first_N.sum())
+
+    def unpack(values_1S: Tensor | None) -> Tensor | None:
+        if values_1S is None:
+            return None
+        first_N1 = values_1S.new_zeros(len(has_first_N), 1).masked_scatter(has_first_N[:, None], values_1S[0, :num_first])
+        rest_NC = values_1S.new_zeros(branch_NC.shape).masked_scatter(branch_NC, values_1S[0, num_first:])
+        return torch.cat([first_N1, rest_NC], dim=1)
+
+    logps_NC = unpack(outputs.log_probs)
+    assert logps_NC is not None
+    return logps_NC, unpack(outputs.entropy)

@@ -1,7 +1,6 @@
 """A prompt that is computed once per group changes nothing: log-probabilities, gradients, rollouts and whole trainings stay TRL's."""
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,87 +8,35 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import recipe, solid_sample
-from tiny_checkpoint import make_model, make_processor, save_tiny
-from trl.trainer.utils import add_fused_lm_head
+from sharing_cases import (
+    ONE,
+    PAIR,
+    UNLIKE,
+    G,
+    make_completions,
+    make_sharp,
+    pay,
+    pay_nothing,
+    pay_some,
+    read_groups,
+    read_prompts,
+    run,
+    score_plainly,
+    with_gradient,
+)
+from tiny_checkpoint import make_model, save_tiny
 
-from osler import shared_rollout
-from osler.models import FAMILIES, load_policy
-from osler.prompts import render
-from osler.shared_prefix import Prompts, find_obstacle, install, pack, score
-from osler.shared_rollout import Decoding, roll_out
-from osler.shared_trainer import collate
-from osler.train import build_trainer
+from osler.models import FAMILIES
+from osler.sharing import decoder, rollout
+from osler.sharing.attention import install
+from osler.sharing.prefix import Prompts, find_obstacle, pack, read_prefixes, score, score_behind
+from osler.sharing.rollout import Decoding, Rollout, roll_out
 from osler.trainer import OslerGRPOTrainer
-from osler.training import grpo_arguments, quiet_upstream
-
-G = 3
-ONE = [solid_sample((40, 112))]
-UNLIKE = [solid_sample((40, 112)), solid_sample((200, 56))]
-PAIR = [solid_sample((0, 56), (160, 84)), solid_sample((80, 84))]
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def make_sharp(model_type: str) -> Any:
-    """A model whose weights are large enough that a wrong position or a leak shows."""
-    model = make_model(model_type)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if re.search(r"language_model.*(q_proj|k_proj)\.weight|embed_tokens", name):
-                weight.mul_(3)
-            elif name.endswith("bias"):
-                weight.normal_(0, 0.3)
-    add_fused_lm_head(model, temperature=0.8, outputs=("log_probs", "entropy"))
-    return model
-
-
-def read_prompts(model_type: str, samples: list[Any]) -> Prompts:
-    processor = make_processor(model_type)
-    messages = [render(sample, "no_think", phase="train").messages for sample in samples]
-    texts = [processor.apply_chat_template(list(message), add_generation_prompt=True, tokenize=False) for message in messages]
-    images = [[source.load() for source in sample.images] for sample in samples]
-    inputs = processor(text=texts, images=[image for own in images for image in own])
-    return collate(inputs["input_ids"], images, inputs, G, processor.tokenizer.pad_token_id, torch.device("cpu")).prompts
-
-
-def make_completions(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    ids_NC = torch.randint(0, 250, (len(lengths), max(lengths)), generator=generator)
-    return ids_NC, (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-
-
-def score_plainly(model: Any, prompts: Prompts, num_images: list[int], ids_NC: torch.Tensor, mask_NC: torch.Tensor) -> Any:
-    """Every completion behind its whole prompt, as TRL scores it."""
-    rows = torch.arange(len(num_images)).repeat_interleave(len(ids_NC) // len(num_images))
-    grids = torch.split(prompts.image_grid_thw, num_images)
-    patches = torch.split(prompts.pixel_values, [int(grid.prod(1).sum()) for grid in grids])
-    input_ids = torch.cat([prompts.ids_BP[rows], ids_NC], 1)
-    attention_mask = torch.cat([prompts.mask_BP[rows], mask_NC], 1)
-    labels = input_ids.masked_fill(attention_mask == 0, -100)
-    labels[:, : -ids_NC.shape[1]] = -100
-    outputs = model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        mm_token_type_ids=torch.cat([prompts.types_BP[rows], torch.zeros_like(ids_NC)], 1),
-        pixel_values=torch.cat([patches[row] for row in rows]),
-        image_grid_thw=torch.cat([grids[row] for row in rows]),
-        labels=labels,
-        fused_lm_head=True,
-    )
-    return outputs.log_probs[:, -ids_NC.shape[1] :], outputs.entropy[:, -ids_NC.shape[1] :]
-
-
-def with_gradient(model: Any, scored: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    logps, entropies = scored
-    weights = torch.linspace(-1, 1, logps.numel()).view_as(logps)
-    model.zero_grad()
-    (logps * weights).sum().backward()
-    gradient = torch.cat([weight.grad.flatten() for weight in model.parameters()])
-    return logps.detach(), entropies.detach(), gradient
 
 
 BATCHES = [
@@ -108,9 +55,27 @@ def test_log_probabilities_and_gradients_are_the_same(model_type: str, samples: 
     plain = with_gradient(model, score_plainly(model, prompts, [len(sample.images) for sample in samples], *completions))
     install(model)
     shared = with_gradient(model, score(model, prompts, *completions, model))
-    torch.testing.assert_close(shared[0], plain[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(shared[1], plain[1], rtol=1e-5, atol=1e-5)
-    assert (shared[2] - plain[2]).norm() < 1e-5 * plain[2].norm()
+    assert_same_scores(shared, plain)
+
+
+def assert_same_scores(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:
+    """Log-probabilities, entropies and the gradient."""
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-5)
+    assert (found[2] - expected[2]).norm() < 1e-5 * expected[2].norm()
+
+
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize(("samples", "lengths"), [row[1:] for row in BATCHES], ids=[row[0] for row in BATCHES])
+def test_an_update_goes_on_from_what_was_read(model_type: str, samples: list[Any], lengths: list[int], together: int) -> None:
+    """The prompts are read before, one by one or together, and padded where their lengths differ; the gradient reaches their images."""
+    model, groups, completions = make_sharp(model_type), read_groups(model_type, samples), make_completions(lengths)
+    counts = [len(sample.images) for sample in samples]
+    plain = with_gradient(model, score_plainly(model, groups.prompts(range(len(samples))), counts, *completions))
+    install(model)
+    read = [read_prefixes(model, groups.prompts(chunk)) for chunk in groups.chunks(together)]
+    assert_same_scores(with_gradient(model, score_behind(model, read, *completions, model)), plain)
 
 
 def shift_branches(inputs: dict[str, Any]) -> None:
@@ -172,43 +137,49 @@ def generate(model: Any, prompts: Prompts, decoding: Decoding) -> list[list[int]
         do_sample=decoding.do_sample,
         **(drawn if decoding.do_sample else {}),
     )
-    return shared_rollout._cut(tokens[:, prompts.ids_BP.shape[1] :].tolist(), decoding.stop_ids)
+    return rollout._cut(tokens[:, prompts.ids_BP.shape[1] :].tolist(), decoding.stop_ids)
+
+
+def assert_scores_of(model: Any, prompts: Prompts, rollout: Rollout, decoding: Decoding) -> None:
+    """What a rollout knows of its tokens is what scoring them says; `make_sharp` scores at a temperature of 0.8."""
+    if decoding.temperature != 0.8:
+        return
+    rows = [torch.tensor(tokens) for tokens in rollout.completion_ids]
+    ids_NC, mask_NC = (torch.nn.utils.rnn.pad_sequence(own, batch_first=True) for own in (rows, [torch.ones_like(row) for row in rows]))
+    logps_NC, entropies_NC = score(model, prompts, ids_NC, mask_NC, model)
+    assert rollout.logps_NT is not None
+    assert rollout.entropies_NT is not None
+    torch.testing.assert_close(rollout.logps_NT * mask_NC, logps_NC.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rollout.entropies_NT * mask_NC, entropies_NC, rtol=1e-5, atol=1e-5)
 
 
 DRAWS: list[dict[str, Any]] = [
     {"do_sample": False},
     {},
-    {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
+    {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
+    {"is_static": True},
 ]
 
 
-@pytest.mark.parametrize("draw", DRAWS, ids=["greedy", "whole", "filtered"])
+@pytest.mark.parametrize("draw", DRAWS, ids=["greedy", "whole", "filtered", "static"])
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_rollout_is_what_generate_writes(model_type: str, draw: dict[str, Any]) -> None:
     """A fifth of the vocabulary stops a completion, so that they end at different times and some leave early."""
-    model, prompts = make_sharp(model_type), read_prompts(model_type, UNLIKE)
-    decoding = Decoding(max_new_tokens=12, stop_ids=tuple(range(0, 256, 5)), pad_id=256, suppressed_ids=(7, 8), **draw)
+    model, groups = make_sharp(model_type), read_groups(model_type, UNLIKE)
+    prompts = groups.prompts([0, 1])
+    decoding = Decoding(max_new_tokens=decoder.FUSE_FROM, stop_ids=tuple(range(0, 256, 5)), pad_id=256, suppressed_ids=(7, 8), **draw)
     torch.manual_seed(3)
     expected = generate(model, prompts, decoding)
     install(model)
     torch.manual_seed(3)
-    assert roll_out(model, prompts, G, decoding) == expected
+    found = roll_out(model, [prompts], G, decoding, scores=True)
+    assert found.completion_ids == expected
+    torch.manual_seed(3)
+    apart = roll_out(model, [groups.prompts([0]), groups.prompts([1])], G, replace(decoding, max_new_tokens=12), keeps_graph=True)
+    assert apart.completion_ids == [tokens[:12] for tokens in expected]
+    assert [chunk.last_BE.requires_grad for chunk in (*found.chunks, *apart.chunks)] == [False, True, True]
+    assert_scores_of(model, prompts, found, decoding)
     assert not decoding.do_sample or len({len(row) for row in expected}) > 2
-
-
-def pay(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """A reward that follows from the tokens."""
-    return [sum(token * 7919 % 97 for token in tokens) % 13 / 13 for tokens in completion_ids]
-
-
-def pay_some(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Nothing to learn in every second group."""
-    return [row // 2 % 2 * reward for row, reward in enumerate(pay(completion_ids))]
-
-
-def pay_nothing(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Nothing to learn at all."""
-    return [0.0] * len(completion_ids)
 
 
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo")
@@ -227,8 +198,18 @@ TRAININGS: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
     ("repetition_penalty", {}, {"sampling": {"repetition_penalty": 1.1}}, pay),
     *((f"no_advantage_{loss}", {"loss_type": loss}, {}, pay_some) for loss in LOSS_TYPES),
     ("no_advantage_at_all", {}, {}, pay_nothing),
+    ("no_advantage_iterations", {"num_iterations": 2}, {}, pay_some),
+    ("no_advantage_checkpointing", {"gradient_checkpointing": True}, {}, pay_some),
+    ("sequence_level", {"importance_sampling_level": "sequence"}, {}, pay),
+    ("iterations_beta", {"num_iterations": 2, "gradient_accumulation_steps": 2, "beta": 0.04, "loss_type": "grpo"}, {}, pay),
+    ("iterations_lora", {"num_iterations": 2, "beta": 0.04}, {"policy": {"lora": {"r": 4}}}, pay),
+    ("together", {}, {"trainer": {"groups_per_forward": 2}}, pay_some),
+    ("static", {}, {"trainer": {"static_decoding": True}}, pay),
+    ("frozen", {}, {"policy": {"freeze_vision": True}}, pay),
+    ("frozen_beta", {"beta": 0.04}, {"policy": {"freeze_vision": True}}, pay),
+    ("frozen_checkpointing", {"gradient_checkpointing": True}, {"policy": {"freeze_vision": True}}, pay),
+    ("kept_on_disk", {}, {"policy": {"freeze_vision": True}, "trainer": {"vision_cache": "features"}}, pay),
 ]
-SAMPLES = (*UNLIKE, *PAIR, solid_sample((120, 84)), solid_sample((250, 112)))
 
 
 @pytest.fixture(scope="module")
@@ -236,44 +217,12 @@ def sharp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("policies") / "sharp", hidden=32, layers=2)
 
 
-def run(
-    folder: Path,
-    reward: Any,
-    grpo: dict[str, Any],
-    sections: dict[str, Any],
-    *,
-    share: bool,
-    prepare: Callable[[Any], None] | None = None,
-) -> Any:
-    steps = {"max_steps": 2, "save_strategy": "no", "entropy_coef": 0.0, "learning_rate": 1e-4, **grpo}
-    sections = {"sampling": {"max_completion_length": 8, **sections.pop("sampling", {})}, **sections}
-    config = recipe(folder, grpo=steps, trainer={"share_prefix": share}, **sections)
-    prompts = [render(sample, "no_think", phase="train") for sample in SAMPLES]
-    written: list[list[list[int]]] = []
-
-    def watch(completion_ids: list[list[int]], **others: Any) -> list[float]:
-        written.append(completion_ids)
-        rewards: list[float] = reward(completion_ids, **others)
-        return rewards
-
-    policy = load_policy(config.policy)
-    policy.model.generation_config.eos_token_id += list(range(0, 256, 11))  # so that completions end at different times
-    torch.manual_seed(0)
-    with quiet_upstream():
-        trainer = build_trainer(config, policy, prompts, [watch], grpo_arguments(config, Path("run")))
-        if prepare is not None:
-            prepare(trainer)
-        trainer.train()
-    logged = [line for line in trainer.state.log_history if "loss" in line]
-    return trainer, written, logged, {name: weight.detach() for name, weight in trainer.model.named_parameters()}
-
-
 @pytest.mark.parametrize(("grpo", "sections", "reward"), [row[1:] for row in TRAININGS], ids=[row[0] for row in TRAININGS])
 def test_a_training_is_the_same(sharp_folder: Path, grpo: dict[str, Any], sections: dict[str, Any], reward: Any) -> None:
     plain, shared = (run(sharp_folder, reward, grpo, dict(sections), share=share) for share in (False, True))
     assert type(plain[0]) is OslerGRPOTrainer
     assert shared[0].shares_prefix
-    assert shared[0]._is_checked or not shared[0].keeps_groups
+    assert shared[0]._is_checked or not shared[0].keeps_groups or reward is pay_nothing
     assert shared[1] == plain[1]
     assert len({len(tokens) for batch in plain[1] for tokens in batch}) > 1
     assert len(plain[2]) == 2
@@ -286,7 +235,7 @@ def test_a_training_is_the_same(sharp_folder: Path, grpo: dict[str, Any], sectio
 
 
 def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
-    """In a step the vision tower meets the images of two questions once for each pass, and those of one group again for the check."""
+    """In a step the vision tower meets the image of each question once, and those of one group's completions again for the check."""
     seen: list[int] = []
 
     def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -297,13 +246,13 @@ def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
 
     grpo = {"max_steps": 1, "num_generations": 4, "per_device_train_batch_size": 8, "shuffle_dataset": False}
     run(sharp_folder, pay, grpo, {}, share=True, prepare=watch)
-    assert seen == [2, 2, 4]
+    assert seen == [1, 1, 4]
 
 
 def test_a_wrong_log_probability_ends_sharing(sharp_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     def spoil(trainer: Any) -> None:
-        right = trainer._score
-        trainer._score = lambda *args: tuple(values + 0.01 for values in right(*args))
+        right = trainer._score_alive
+        trainer._score_alive = lambda *args: tuple(values + 0.01 for values in right(*args))
 
     plain = run(sharp_folder, pay, {}, {}, share=False)
     with caplog.at_level(logging.WARNING, logger="osler"):

@@ -1,0 +1,230 @@
+"""One decoding step of a Qwen-VL text decoder for all completions of a batch: the model's weights, without the rest of its forward pass.
+
+A step of one token for a few rows is so little arithmetic that what surrounds it decides its time: hooks, mask preparation, a growing
+cache. Here the keys and values of a prompt are kept once per group and attended to in place, what completions have written goes into
+buffers that are made once, and everything that does not change between steps is computed before the first one.
+
+A step can also be `static`: nothing in it then depends on how many tokens were written, so that CUDA can record it once and play it again.
+
+Legend: B groups, G generations of a group, A = B G completions that are computed, P prompt, T tokens that a completion may have,
+K key-value heads, R query heads per key-value head, D head width, E hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import Linear
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+
+from osler.sharing.attention import Prefixes
+
+FUSE_FROM: Final = 16
+"""Tokens of a completion from which on a CPU earns back the copying of weights into the layout that is fastest for few rows."""
+Projection = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """A layer of the text decoder, and how to multiply by its matrices: some at once where that is faster."""
+
+    layer: Any
+    read: Projection  # queries, keys and values
+    write: Projection
+    enter: Projection  # gate and up
+    leave: Projection
+
+    @classmethod
+    def of(cls, layer: Any, *, fuses: bool) -> _Block:
+        """The block of a layer as its weights are now."""
+        attention, mlp = layer.self_attn, layer.mlp
+        return cls(
+            layer=layer,
+            read=_project((attention.q_proj, attention.k_proj, attention.v_proj), fuses=fuses),
+            write=_project((attention.o_proj,), fuses=fuses),
+            enter=_project((mlp.gate_proj, mlp.up_proj), fuses=fuses),
+            leave=_project((mlp.down_proj,), fuses=fuses),
+        )
+
+
+def _project(modules: Sequence[Any], *, fuses: bool) -> Projection:
+    """What the modules make of one input: module by module, or with a copy of their weights laid out for few rows; adapters never fuse."""
+    if not fuses or any(type(module) is not Linear or module.weight.dtype != torch.float32 for module in modules):
+        return lambda rows: tuple(module(rows) for module in modules)
+    weight = torch.cat([module.weight for module in modules]).t().contiguous().t()
+    bias = torch.cat([module.bias for module in modules]) if modules[0].bias is not None else None
+    sizes = [module.out_features for module in modules]
+    return lambda rows: torch.split(linear(rows, weight, bias), sizes, dim=-1)
+
+
+class Decoder:
+    """Decodes the completions of some prefixes, `num_generations` each, group after group, a token a step.
+
+    A group's keys lie in one buffer: those of its prompt, then those of every step, G behind each other. All queries of a group meet all
+    keys of the buffer at once, and a mask leaves each row those of its own completion.
+    """
+
+    def __init__(self, model: Any, chunks: Sequence[Prefixes], num_generations: int, max_length: int, *, static: bool = False) -> None:
+        text = model.model.language_model
+        self.model, self.text, self.static = model, text, static
+        self.epsilon = text.config.rms_norm_eps
+        self.num_generations, self.max_length = num_generations, max_length
+        next_A = torch.cat([chunk.next_B for chunk in chunks]).repeat_interleave(num_generations)
+        positions_AT = next_A[:, None] + torch.arange(max_length, device=next_A.device)
+        cos_ATD, sin_ATD = text.rotary_emb(chunks[0].last_BE, positions_AT.expand(3, -1, -1))
+        # Rotating halves with their sign in the sine saves a negation and a copy a step.
+        half = sin_ATD.shape[-1] // 2
+        self.cos_TA1D = cos_ATD.transpose(0, 1)[:, :, None].contiguous()
+        self.sin_TA1D = torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1).transpose(0, 1)[:, :, None].contiguous()
+        fuses = max_length >= FUSE_FROM and next_A.device.type == "cpu"
+        self.blocks = [_Block.of(layer, fuses=fuses) for layer in text.layers]
+        self.width, self.keys_values, seen_BP = merge(chunks, num_generations * max_length)
+        self.mask = self._mask(seen_BP)
+
+    @property
+    def num_groups(self) -> int:
+        """Groups with completions that are still computed."""
+        return len(self.keys_values[0][0])
+
+    def _mask(self, seen_BP: Tensor) -> Tensor:
+        """What is added where a group's queries, R for each row, meet its keys, [B or 1, 1, G R, P + T G]."""
+        attention = self.text.layers[0].self_attn
+        repeats = attention.num_key_value_groups
+        same_GG = torch.eye(self.num_generations, dtype=torch.bool, device=seen_BP.device)
+        own = same_GG.repeat_interleave(repeats, dim=0).repeat(1, self.max_length)
+        seen = seen_BP[:1] if bool((seen_BP == seen_BP[:1]).all()) else seen_BP
+        allowed = torch.cat([seen[:, None].expand(-1, len(own), -1), own.expand(len(seen), -1, -1)], dim=2)[:, None]
+        dtype = self.keys_values[0][0].dtype
+        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, float("-inf"))
+
+    def keep(self, groups: Tensor, rows_BG: Tensor, step: int) -> None:
+        """Keep these groups and, of the completions of each, these: as many for each group. `step` tokens were written."""
+        old, new = self.num_generations, rows_BG.shape[1]
+        tokens = torch.arange(self.max_length, device=rows_BG.device)
+        prompt = torch.arange(self.width, device=rows_BG.device)
+        slots_BL = torch.cat(
+            [prompt.expand(len(groups), -1), (self.width + tokens[:step, None] * old + rows_BG[:, None]).flatten(1)], dim=1
+        )
+        length = self.width + self.max_length * new
+        for layer, buffers in enumerate(self.keys_values):
+            kept = []
+            for buffer in buffers:
+                index = slots_BL[:, None, :, None].expand(-1, buffer.shape[1], -1, buffer.shape[3])
+                fresh = buffer.new_zeros(len(groups), buffer.shape[1], length, buffer.shape[3])
+                fresh[:, :, : slots_BL.shape[1]] = buffer[groups].gather(2, index)
+                kept.append(fresh)
+            self.keys_values[layer] = kept[0], kept[1]
+        rows = (groups[:, None] * old + rows_BG).flatten()
+        self.cos_TA1D, self.sin_TA1D = self.cos_TA1D[:, rows], self.sin_TA1D[:, rows]
+        seen_BP = self.mask[:, 0, 0, : self.width] == 0
+        self.num_generations = new
+        self.mask = self._mask(seen_BP[groups] if len(seen_BP) > 1 else seen_BP)
+
+    def step(self, tokens_A: Tensor, place: Tensor | int) -> Tensor:
+        """Logits [A, V] behind these tokens, which are number `place` of their completions, from 0; a static step takes a tensor."""
+        times = self.num_generations
+        rotation = self.cos_TA1D[place], self.sin_TA1D[place]
+        slots: Tensor | slice
+        if isinstance(place, Tensor):
+            rotation = rotation[0][0], rotation[1][0]
+            slots = place * times + self.width + torch.arange(times, device=place.device)
+            # Steps to come must not be seen; everything else of the mask stays.
+            later_L = torch.arange(self.mask.shape[-1], device=place.device) > slots[-1]
+            mask = self.mask.masked_fill(later_L, float("-inf"))
+        else:
+            end = self.width + (place + 1) * times
+            slots, mask = slice(end - times, end), self.mask[..., :end]
+        hidden_AE = self.text.embed_tokens(tokens_A)
+        for layer, block in enumerate(self.blocks):
+            normed_AE = rms_norm(hidden_AE, hidden_AE.shape[-1:], block.layer.input_layernorm.weight, self.epsilon)
+            hidden_AE = hidden_AE + self._attend(layer, block, normed_AE, rotation, slots, mask)
+            normed_AE = rms_norm(hidden_AE, hidden_AE.shape[-1:], block.layer.post_attention_layernorm.weight, self.epsilon)
+            gate_AE, up_AE = block.enter(normed_AE)
+            hidden_AE = hidden_AE + block.leave(block.layer.mlp.act_fn(gate_AE) * up_AE)[0]
+        logits_AV: Tensor = self.model.lm_head(rms_norm(hidden_AE, hidden_AE.shape[-1:], self.text.norm.weight, self.epsilon))
+        return logits_AV
+
+    def _attend(
+        self, layer: int, block: _Block, hidden_AE: Tensor, rotation: tuple[Tensor, Tensor], slots: Tensor | slice, mask: Tensor
+    ) -> Tensor:
+        """Self-attention of one token of each completion, to its prompt and to what its completion has written, itself included."""
+        keys_BKLD, values_BKLD = self.keys_values[layer]
+        num_groups, num_kv, _, width = keys_BKLD.shape
+        times = self.num_generations
+        attention = block.layer.self_attn
+        query_AHD, key_AKD, value_AKD = (part.view(len(hidden_AE), -1, width) for part in block.read(hidden_AE))
+        if hasattr(attention, "q_norm"):
+            query_AHD = rms_norm(query_AHD, (width,), attention.q_norm.weight, self.epsilon)
+            key_AKD = rms_norm(key_AKD, (width,), attention.k_norm.weight, self.epsilon)
+        key_BKGD = rotate(key_AKD, *rotation).view(num_groups, times, num_kv, width).transpose(1, 2).to(keys_BKLD.dtype)
+        value_BKGD = value_AKD.view(num_groups, times, num_kv, width).transpose(1, 2).to(keys_BKLD.dtype)
+        if isinstance(slots, slice):
+            keys_BKLD[:, :, slots], values_BKLD[:, :, slots] = key_BKGD, value_BKGD
+            keys_BKLD, values_BKLD = keys_BKLD[:, :, : slots.stop], values_BKLD[:, :, : slots.stop]
+        else:
+            keys_BKLD.index_copy_(2, slots, key_BKGD)
+            values_BKLD.index_copy_(2, slots, value_BKGD)
+        query_BKSD = rotate(query_AHD, *rotation).view(num_groups, times, num_kv, -1, width).transpose(1, 2).flatten(2, 3)
+        out_BKSD = scaled_dot_product_attention(
+            query_BKSD.to(keys_BKLD.dtype), keys_BKLD, values_BKLD, attn_mask=mask, scale=attention.scaling
+        )
+        out_AHD = out_BKSD.view(num_groups, num_kv, times, -1, width).transpose(1, 2)
+        return block.write(out_AHD.reshape(len(hidden_AE), -1))[0]
+
+
+def rotate(heads_AHD: Tensor, cos_A1D: Tensor, signed_sin_A1D: Tensor) -> Tensor:
+    """Rotary positions, with the sign of the swapped halves already in the sine."""
+    return torch.addcmul(heads_AHD * cos_A1D, heads_AHD.roll(heads_AHD.shape[-1] // 2, dims=-1), signed_sin_A1D)
+
+
+def merge(chunks: Sequence[Prefixes], room: int) -> tuple[int, list[tuple[Tensor, Tensor]], Tensor]:
+    """The widest prompt, buffers with keys and values of all prefixes and room behind them, and what of each prompt is seen [B, P].
+
+    Narrower prompts stand on the right of that width. Nothing keeps its graph.
+    """
+    widest = max(chunk.layers[0][0].shape[2] for chunk in chunks)
+    num_groups = sum(map(len, chunks))
+    first = chunks[0].layers[0][0]
+    seen_BP = torch.zeros(num_groups, widest, dtype=torch.bool, device=first.device)
+    shape = (num_groups, first.shape[1], widest + room, first.shape[3])
+    buffers = [(first.new_zeros(shape), first.new_zeros(shape)) for _ in chunks[0].layers]
+    start = 0
+    for chunk in chunks:
+        rows = slice(start, start + len(chunk))
+        place = slice(widest - chunk.layers[0][0].shape[2], widest)
+        seen_BP[rows, place] = True if chunk.mask_BP is None else chunk.mask_BP
+        for buffer, layer in zip(buffers, chunk.layers, strict=True):
+            for side in (0, 1):
+                buffer[side][rows, :, place] = layer[side].detach()
+        start = rows.stop
+    return widest, buffers, seen_BP
+
+
+def record(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
+    """A static step that CUDA plays from a recording, with the signature of `Decoder.step`. Not measured: no GPU was at hand.
+
+    The recording holds as long as the decoder's buffers do, a rollout; optimizers change weights in place, but prompts change width.
+    """
+    device = decoder.mask.device
+    tokens_A = torch.zeros(num_rows, dtype=torch.long, device=device)
+    place = torch.zeros(1, dtype=torch.long, device=device)
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # kernels and workspaces must exist before a recording
+        decoder.step(tokens_A, place)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        logits_AV = decoder.step(tokens_A, place)
+
+    def play(tokens: Tensor, step: int) -> Tensor:
+        tokens_A.copy_(tokens)
+        place.fill_(step)
+        graph.replay()
+        return logits_AV
+
+    return play

@@ -1,0 +1,71 @@
+"""Dynamic sampling: groups whose completions all earned the same teach nothing, so other questions are asked in their place.
+
+The idea is DAPO's (Yu et al., 2025, arXiv 2503.14476, section 3.2), bounded here by a number of rounds.
+
+Legend: B groups, G generations of a group, N = B G completions, P prompt, C completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+LEFT: Final = ("prompt_ids", "prompt_mask")
+RIGHT: Final = (
+    "completion_ids",
+    "completion_mask",
+    "old_per_token_logps",
+    "ref_per_token_logps",
+    "rollout_logps",
+    "rollout_entropies",
+)
+BOTH: Final = ("mm_token_type_ids",)  # a prompt's, then a completion's
+WHOLE: Final = ("advantages",)
+
+
+def find_equal(advantages_N: Tensor, num_generations: int) -> list[int]:
+    """The groups whose completions have no advantage over each other."""
+    alive_B = (advantages_N.view(-1, num_generations) != 0).any(dim=1)
+    equal: list[int] = (~alive_B).nonzero()[:, 0].tolist()
+    return equal
+
+
+def replace_groups(
+    batch: Mapping[str, Any], fresh: Mapping[str, Any], places: Mapping[int, int], num_generations: int, pad_id: int
+) -> dict[str, Any]:
+    """`batch` with groups of `fresh` in the places of others, `{place: group of fresh}`; both are what TRL makes of a rollout.
+
+    Rows are padded to the wider of both. A key that only one of them has, or that is not known here, is an error.
+    """
+    if batch.keys() != fresh.keys():
+        raise AssertionError(f"rollouts with unlike contents: {sorted(batch.keys() ^ fresh.keys())}")
+    steps = torch.arange(num_generations)
+    old_N = torch.cat([place * num_generations + steps for place in places])
+    new_N = torch.cat([group * num_generations + steps for group in places.values()])
+    prompt, completion = (max(one[name].shape[1] for one in (batch, fresh)) for name in ("prompt_ids", "completion_ids"))
+
+    def widen(one: Mapping[str, Any], name: str) -> Tensor:
+        tensor: Tensor = one[name]
+        own_prompt, own_completion = one["prompt_ids"].shape[1], one["completion_ids"].shape[1]
+        left = 0 if name in RIGHT else prompt - own_prompt
+        right = 0 if name in LEFT else completion - own_completion
+        return pad(tensor, (left, right), value=pad_id if name.endswith("_ids") and name not in BOTH else 0)
+
+    merged: dict[str, Any] = {}
+    for name in batch:
+        if name in WHOLE:
+            merged[name] = batch[name].clone()
+            merged[name][old_N] = fresh[name][new_N]
+        elif name in (*LEFT, *RIGHT, *BOTH):
+            merged[name] = widen(batch, name).clone()
+            merged[name][old_N] = widen(fresh, name)[new_N]
+        elif name == "group_id":  # a group that comes takes the number of the one that goes
+            merged[name] = batch[name]
+        elif name != "num_items_in_batch":
+            raise AssertionError(f"a rollout holds {name}, which dynamic sampling does not know")
+    merged["num_items_in_batch"] = merged["completion_mask"].sum()
+    return merged
