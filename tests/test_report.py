@@ -42,7 +42,7 @@ def record(
         modality=modality,
         question_type=("disease_diagnosis", "lesion_grading")[number % 2],
         subject_id=None,
-        image_uris=("one.png", "two.png"),
+        image_uris=(f"{modality}-{number}-1.png", f"{modality}-{number}-2.png"),
         strategy=strategy,
         policy=policy,
         prompt=f"What is shown? {text}\nA) cyst\nB) tumour\nThink, then answer.",

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, asdict, fields
 from functools import lru_cache
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Final
 
 from osler.errors import DataError
@@ -129,11 +130,13 @@ def _record_fields() -> tuple[dict[str, Any], frozenset[str]]:
 
 def _checked(name: str, hint: Any, value: Any) -> Any:
     """`value` as the field's type; JSON has lists where a Record has tuples."""
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise DataError(f"the field {name!r} must be a list of texts")
+    kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    items = next((typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is tuple), None)
+    if items is not None and not (value is None and NoneType in kinds):
+        if not isinstance(value, list) or not all(type(item) is items for item in value):
+            raise DataError(f"the field {name!r} must be a list of {'texts' if items is str else 'numbers'}")
         return tuple(value)
-    if type(value) not in (typing.get_args(hint) or (hint,)):
+    if type(value) not in kinds:
         raise DataError(f"the field {name!r} cannot be {value!r}")
     if name in _CLOSED_FIELDS and value not in _CLOSED_FIELDS[name]:
         raise DataError(f"the field {name!r} must be one of {', '.join(sorted(_CLOSED_FIELDS[name]))}, not {value!r}")

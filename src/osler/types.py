@@ -63,6 +63,7 @@ class Prompt:
     sample: Sample
     strategy: str  # "think"
     messages: tuple[dict[str, Any], ...]  # ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ..}]},)
+    prefix: str = ""  # how the completion has to begin: "<think>A bright ring.</think><answer>"
 
     @property
     def text(self) -> str:
@@ -82,10 +83,11 @@ class FinishReason(StrEnum):
 class Completion:
     """What a policy wrote."""
 
-    text: str  # "<answer>B</answer>", special tokens removed
+    text: str  # "<answer>B</answer>", special tokens removed; begins with the prompt's prefix
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprobs: tuple[float, ...] | None = None  # natural logarithm, one per token
+    option_probabilities: tuple[float, ...] | None = None  # of each letter where the answer's was written, sum 1; None where none was
 
 
 class Outcome(StrEnum):
@@ -131,3 +133,7 @@ class Record:
     is_well_formed: bool
     outcome: str
     rule: str
+    ablation: str | None = None  # what was taken from the question, e.g. "blank"; None for the question itself
+    rotation: int | None = None  # by how many places the options were rotated; None where nobody rotates them
+    option_probabilities: tuple[float, ...] | None = None  # the completion's, one for each choice
+    vote_share: float | None = None  # of the completions that gave this answer; None where one was asked for

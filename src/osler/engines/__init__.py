@@ -44,7 +44,12 @@ def _open_hf(config: Config) -> Engine:
     from osler.engines.hf import HfEngine
     from osler.models import load_policy
 
-    return HfEngine(load_policy(config.policy), batch_size=config.eval.batch_size, max_prompt_length=config.trainer.max_prompt_length)
+    return HfEngine(
+        load_policy(config.policy),
+        batch_size=config.eval.batch_size,
+        max_prompt_length=config.trainer.max_prompt_length,
+        option_probabilities=config.eval.option_probabilities,
+    )
 
 
 def _open_scripted(config: Config) -> Engine:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import SamplingConfig
+from osler.engines.options import LetterRecorder, LetterTokens
 from osler.errors import DataError, EngineError
 from osler.models import Policy
 from osler.types import Completion, FinishReason, ImageSource, Prompt
@@ -37,8 +38,11 @@ class _Batch:
 class HfEngine:
     """A policy that answers in batches of similar length."""
 
-    def __init__(self, policy: Policy, *, batch_size: int = 32, max_prompt_length: int | None = None) -> None:
+    def __init__(
+        self, policy: Policy, *, batch_size: int = 32, max_prompt_length: int | None = None, option_probabilities: bool = False
+    ) -> None:
         self.policy = policy
+        self.letters = LetterTokens.of(policy.tokenizer) if option_probabilities else None
         self.batch_size = batch_size
         self.max_prompt_length = max_prompt_length
         self._cached: Any = lru_cache(maxsize=CACHED_IMAGES)(_load_image)
@@ -67,10 +71,17 @@ class HfEngine:
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
-                tokens = self.policy.model.generate(**inputs, generation_config=settings)
+                recorder = LetterRecorder(letters=self.letters) if self.letters is not None else None
+                tokens = self.policy.model.generate(
+                    **inputs, generation_config=settings, logits_processor=[recorder] if recorder is not None else None
+                )
                 completions = self._read(tokens[:, inputs["input_ids"].shape[1] :].tolist(), settings.eos_token_id)
+                if recorder is not None:
+                    asked = [prompts[position] for position in batch.positions for _ in range(num_generations)]
+                    completions = self._with_options(completions, asked, recorder)
                 for row, position in enumerate(batch.positions):
-                    groups[position] = completions[row * num_generations : (row + 1) * num_generations]
+                    group = completions[row * num_generations : (row + 1) * num_generations]
+                    groups[position] = [replace(completion, text=prompts[position].prefix + completion.text) for completion in group]
         return [groups[position] for position in range(len(prompts))]
 
     def _settings(self, max_completion_length: int, num_generations: int, sampling: SamplingConfig | None) -> Any:
@@ -95,7 +106,8 @@ class HfEngine:
 
     def _prepare(self, prompts: Sequence[Prompt]) -> Iterator[_Batch]:
         """Batches by length of text, one ahead of the model."""
-        order = sorted(range(len(prompts)), key=lambda position: (len(prompts[position].text), position))
+        lengths = [len(prompt.text) + len(prompt.prefix) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda position: (lengths[position], position))
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         with ThreadPoolExecutor(max_workers=1) as pool:
             pending = None
@@ -110,7 +122,8 @@ class HfEngine:
     def _encode(self, prompts: Sequence[Prompt], positions: Sequence[int]) -> _Batch:
         processor = self.policy.processor
         chosen = [prompts[position] for position in positions]
-        texts = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in chosen]
+        asked = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in chosen]
+        texts = [text + prompt.prefix for text, prompt in zip(asked, chosen, strict=True)]
         images = [image for prompt in chosen for image in self._load(prompt)]
         inputs = dict(processor(text=texts, images=images or None, padding=True, return_tensors="pt"))
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
@@ -136,6 +149,12 @@ class HfEngine:
             cut.append((row if end is None else row[: end + 1], FinishReason.LENGTH if end is None else FinishReason.STOP))
         texts = self.policy.tokenizer.batch_decode([row for row, _ in cut], skip_special_tokens=True)
         return [Completion(text=text, token_ids=tuple(row), finish_reason=reason) for text, (row, reason) in zip(texts, cut, strict=True)]
+
+    def _with_options(self, completions: Sequence[Completion], asked: Sequence[Prompt], recorder: LetterRecorder) -> list[Completion]:
+        """The completions with the probabilities of their prompts' options."""
+        rows = [(part.token_ids, prompt.prefix, len(prompt.sample.choices)) for part, prompt in zip(completions, asked, strict=True)]
+        found = recorder.read(self.policy.tokenizer, rows)
+        return [replace(part, option_probabilities=shares) for part, shares in zip(completions, found, strict=True)]
 
 
 @contextmanager

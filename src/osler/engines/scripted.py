@@ -13,7 +13,10 @@ from osler.types import Completion, FinishReason, Prompt
 
 
 class ScriptedEngine:
-    """Completions by sample id, or from a function of the prompt. They have no tokens, end with "stop" and are the same in a group."""
+    """Completions by sample id, or from a function of the prompt. They have no tokens, end with "stop" and are the same in a group.
+
+    Where a prompt has a prefix, the script says what follows it.
+    """
 
     def __init__(self, script: Mapping[str, str] | Callable[[Prompt], str], *, policy_name: str = "scripted") -> None:
         self.script = script
@@ -46,7 +49,7 @@ class ScriptedEngine:
         seed: int = 0,  # noqa: ARG002
     ) -> list[list[Completion]]:
         """See `Engine.generate`. Raises EngineError for a sample that the script does not hold."""
-        texts = [self._look_up(prompt) for prompt in prompts]
+        texts = [prompt.prefix + self._look_up(prompt) for prompt in prompts]
         return [[Completion(text=text, token_ids=(), finish_reason=FinishReason.STOP)] * num_generations for text in texts]
 
     def _look_up(self, prompt: Prompt) -> str:

@@ -41,7 +41,7 @@ MAX_RAW: Final = 3
 """Lines with their values as logged behind them; with more only the means are drawn."""
 
 _WIDE: Final = 5.4
-_WIDTH: Final = 4.3  # inches; 413 px, so that a figure fits a telephone without shrinking its text
+WIDTH: Final = 4.3  # inches; 413 px, so that a figure fits a telephone without shrinking its text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Figure:
 
 
 @contextmanager
-def _style(salt: str) -> Iterator[None]:
+def style(salt: str) -> Iterator[None]:
     """The look of every figure; `salt` makes the identifiers inside the SVG repeatable."""
     import matplotlib as mpl
 
@@ -78,14 +78,16 @@ def _style(salt: str) -> Iterator[None]:
         yield
 
 
-def _new_canvas(height: float, width: float = _WIDTH) -> Canvas:
+def new_canvas(height: float, width: float = WIDTH) -> Canvas:
+    """An empty figure of so many inches."""
     # Not pyplot: it keeps global state and picks a screen.
     from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(width, height), layout="constrained")
 
 
-def _to_svg(canvas: Canvas, description: str) -> str:
+def to_svg(canvas: Canvas, description: str) -> str:
+    """The figure as SVG for a page, with a text for readers who do not see it."""
     buffer = io.StringIO()
     canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -120,9 +122,9 @@ def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
         f"{name} from {curve.values[0]:.3g} at step {curve.steps[0]:g} to {curve.values[-1]:.3g} at step {curve.steps[-1]:g}"
         for name, curve in lines.items()
     )
-    with _style(title):
-        columns = _key_columns(list(lines), _WIDTH)
-        canvas = _new_canvas(2.5 + (0.18 * -(-len(lines) // columns) if len(lines) > 1 else 0))
+    with style(title):
+        columns = key_columns(list(lines), WIDTH)
+        canvas = new_canvas(2.5 + (0.18 * -(-len(lines) // columns) if len(lines) > 1 else 0))
         axes = canvas.add_subplot()
         for colour, (name, curve) in zip(PALETTE, lines.items(), strict=False):
             mean = moving_average(curve.values)
@@ -136,7 +138,7 @@ def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
         axes.margins(x=0.02)
         if len(lines) > 1:
             canvas.legend(loc="outside upper left", ncols=columns)
-        svg = _to_svg(canvas, description)
+        svg = to_svg(canvas, description)
     return Figure(title=title, svg=svg, description=description)
 
 
@@ -157,8 +159,8 @@ def accuracy_figure(table: AccuracyTable, name: str) -> Figure:
     guesses = table.chance if grouped else [table.chance[-1]] * len(groups)
     description = f"Accuracy by {name}: " + "; ".join(f"{row.title}: average {row.average} per cent" for row in table.rows)
     thickness = 0.8 / max(1, len(series))
-    with _style(name):
-        canvas = _new_canvas(1.0 + len(groups) * (0.25 + 0.17 * len(series)), width=_WIDE)
+    with style(name):
+        canvas = new_canvas(1.0 + len(groups) * (0.25 + 0.17 * len(series)), width=_WIDE)
         axes = canvas.add_subplot()
         for index, (title, estimates) in enumerate(series.items()):
             places = [group + (index - (len(series) - 1) / 2) * thickness for group in range(len(groups))]
@@ -176,12 +178,12 @@ def accuracy_figure(table: AccuracyTable, name: str) -> Figure:
         axes.set_axisbelow(True)
         bars, names = axes.get_legend_handles_labels()
         names = [*names, "guessing"][: len(bars) + len(guessing)]
-        canvas.legend([*bars, *guessing], names, loc="outside upper left", ncols=_key_columns(names, _WIDE))
-        svg = _to_svg(canvas, description)
+        canvas.legend([*bars, *guessing], names, loc="outside upper left", ncols=key_columns(names, _WIDE))
+        svg = to_svg(canvas, description)
     return Figure(title=f"Accuracy by {name}" if grouped else f"Average accuracy by {name}", svg=svg, description=description)
 
 
-def _key_columns(names: Sequence[str], width: float) -> int:
+def key_columns(names: Sequence[str], width: float) -> int:
     """How many columns of a key fit over a figure of so many inches: an inch holds 15 letters, and a handle is as wide as nine."""
     room = 15 * width
     widths = [len(name) + 9 for name in names] or [9]

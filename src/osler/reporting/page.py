@@ -10,18 +10,22 @@ from itertools import pairwise
 from typing import Any, Final
 
 from osler import __version__
-from osler.metrics import Estimate, percent, taxonomy_order
+from osler.metrics import percent, points, taxonomy_order
+from osler.reporting.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
 from osler.reporting.examples import Example
 from osler.reporting.figures import PALETTE, Figure, accuracy_figure, training_figures
 from osler.reporting.runs import Evaluation, Run, manifest_cells
 from osler.reporting.tables import (
     AccuracyTable,
     ChangeRow,
+    GainTable,
     Matrix,
     OutcomeRow,
     accuracy_matrix,
     accuracy_table,
     change_rows,
+    describe_clusters,
+    gain_table,
     group_title,
     outcome_rows,
 )
@@ -50,9 +54,12 @@ class Page:
     in_domain: frozenset[str]  # the modalities that every run trained on; empty where runs differ
     by_modality: AccuracyTable
     by_question_type: AccuracyTable
+    gains: GainTable | None  # by modality; None without a blind baseline
     changes: tuple[ChangeRow, ...]
     matrices: tuple[Matrix, ...]
     outcomes: tuple[OutcomeRow, ...]
+    confidence: tuple[ConfidenceRow, ...]
+    confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
     training_figures: tuple[Figure, ...]
     examples: Mapping[str, tuple[Example, ...]]  # by the policy's title
@@ -69,6 +76,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
     drawn += [(by_question_type, "question type")] if len(by_question_type.columns) > 1 else []
     has_types = len(by_question_type.columns) > 1
     matrices = [accuracy_matrix(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
+    confidence = confidence_rows(answered)
     featured = dict.fromkeys(card.title for card in examples)
     return Page(
         runs=tuple(runs),
@@ -76,9 +84,12 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,
+        gains=gain_table(answered, "modality", in_domain=in_domain),
         changes=change_rows(answered),
         matrices=tuple(matrices),
         outcomes=outcome_rows(answered),
+        confidence=confidence,
+        confidence_figures=tuple(confidence_figures(confidence)),
         accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),
         training_figures=tuple(training_figures(runs)),
         examples={title: tuple(card for card in examples if card.title == title) for title in featured},
@@ -99,6 +110,8 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
         notes.append(f"No training metrics, so no curves: {', '.join(untrained)}.")
     if unevaluated := [run.name for run in runs if not any(row.records for row in run.evaluations)]:
         notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
+    if (clusters := describe_clusters(answered)) is not None:
+        notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
     asked = [frozenset(record.sample_id for record in row.records) for row in answered]
     if any(first != second for first, second in pairwise(asked)):
         notes.append(
@@ -159,20 +172,15 @@ def render_page(page: Page) -> str:
         percent=percent,
         points=points,
         p_value=p_value,
+        decimals=lambda value: percent(None) if value is None else f"{value:.3f}",
+        two_lines=lambda text: Markup('{}<span class="sub">[{}</span>').format(*text.split(" [")) if " [" in text else text,
         shade=shade,
         group_title=group_title,
         environment_rows=environment_rows,
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
         svg=lambda figure: Markup(figure.svg),  # our own drawing, whose texts matplotlib escaped
     )
-    return environment.get_template("page.html.j2").render(page=page, version=__version__).lstrip()
-
-
-def points(estimate: Estimate) -> str:
-    """A difference in percentage points with its sign, e.g. "+23.1 [18.0, 28.1]"."""
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return percent(None)
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]".replace("-", "\N{MINUS SIGN}")
+    return environment.get_template("page.html.j2").render(page=page, target=TARGET, version=__version__).lstrip()
 
 
 def p_value(value: float | None) -> str:

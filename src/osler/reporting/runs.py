@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from osler.errors import DataError
+from osler.metrics import BLIND_POLICIES
 from osler.records import read_records
 from osler.types import Record
 
@@ -61,6 +62,11 @@ class Evaluation:
     def strategies(self) -> frozenset[str]:
         """How the questions were asked; one strategy in all runs of Osler's own."""
         return frozenset(record.strategy for record in self.records)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the answers come from a baseline that sees no image."""
+        return bool(self.records) and all(record.policy in BLIND_POLICIES for record in self.records)
 
     @property
     def is_zero_shot(self) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Final, TextIO
 
 from osler import metrics
-from osler.metrics import Estimate, GroupKey, PairedDifference, Proportion, Summary, percent
+from osler.metrics import Estimate, GroupKey, ImageGain, PairedDifference, Proportion, Summary, Unit, percent, points
 from osler.reporting.runs import Evaluation
 from osler.taxonomy import Modality, QuestionType
 from osler.types import Record
+
+UNIT: Final[Unit] = "subject"
+"""What the intervals of every table take to be independent: questions that share no image and no patient or case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ def accuracy_table(evaluations: Sequence[Evaluation], by: GroupKey = "modality",
     columns = _order({key[0] for found in groups for key in found}, in_domain)
     rows = []
     for evaluation, found in zip(evaluations, groups, strict=True):
-        cells = tuple(metrics.accuracy(found.get((name,), [])) for name in columns)
+        cells = tuple(metrics.accuracy(found.get((name,), []), UNIT) for name in columns)
         rows.append(AccuracyRow(title=evaluation.title, detail=evaluation.detail, cells=cells, average=metrics.average(cells)))
     everything = [[record for found in groups for record in found.get((name,), [])] for name in columns]
     guesses = [metrics.chance(records) for records in everything]
@@ -77,12 +80,64 @@ class Matrix:
 
 def accuracy_matrix(evaluation: Evaluation, *, in_domain: Collection[str] = ()) -> Matrix:
     """Accuracy by modality, those of `in_domain` first, and question type; a cell without records has no value."""
-    found = metrics.table(evaluation.records, by=("modality", "question_type"))
+    found = metrics.table(evaluation.records, by=("modality", "question_type"), unit=UNIT)
     rows = _order({key[0] for key in found}, in_domain)
     columns = tuple(sorted({key[1] for key in found}, key=metrics.taxonomy_order))
     empty = metrics.proportion(0, 0)
     cells = tuple(tuple(found[row, column].accuracy if (row, column) in found else empty for column in columns) for row in rows)
     return Matrix(title=evaluation.title, rows=rows, columns=columns, cells=cells)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GainRow:
+    """One policy: its image gain in each column, and their plain mean."""
+
+    title: str
+    cells: tuple[ImageGain, ...]
+    average: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GainTable:
+    """Image gains of policies over shared columns."""
+
+    columns: tuple[str | None, ...]
+    rows: tuple[GainRow, ...]
+
+
+def gain_table(evaluations: Sequence[Evaluation], by: GroupKey = "modality", *, in_domain: Collection[str] = ()) -> GainTable | None:
+    """What every policy gains by the image in every group; None where no blind baseline stands among the evaluations.
+
+    A baseline counts in a cell when it answered all its questions; a cell without one has no value. The mean of the columns has one when
+    all of them do.
+    """
+    blind = {row.title: metrics.record_credits(row.records) for row in evaluations if row.is_blind}
+    looking = [row for row in evaluations if row.records and not row.is_blind]
+    if not blind or not looking:
+        return None
+    groups = [metrics.group(row.records, (by,)) for row in looking]
+    columns = _order({key[0] for found in groups for key in found}, in_domain)
+    rows = []
+    for row, found in zip(looking, groups, strict=True):
+        cells = tuple(_gain(found.get((name,), []), blind) for name in columns)
+        rows.append(GainRow(title=row.title, cells=cells, average=metrics.average([cell.gain for cell in cells], lowest=-1.0)))
+    return GainTable(columns=columns, rows=tuple(rows))
+
+
+def _gain(records: Sequence[Record], blind: Mapping[str, Mapping[str, float]]) -> ImageGain:
+    asked = {record.sample_id for record in records}
+    baselines = {title: found for title, found in blind.items() if asked <= found.keys()}
+    # A question asked more than once, as with rotated options, has no one answer to compare.
+    return metrics.image_gain(records if baselines and len(asked) == len(records) else (), baselines, UNIT)
+
+
+def describe_clusters(evaluations: Iterable[Evaluation]) -> str | None:
+    """How many draws the intervals count where those are fewer than the questions, e.g. "1,061 questions about 96 images or patients"."""
+    for row in evaluations:
+        found = metrics.accuracy(row.records, UNIT)
+        if found.num_clusters is not None and found.num_clusters < found.total:
+            return f"{found.total:,} questions about {found.num_clusters:,} separate images or patients"
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,19 +160,31 @@ class ChangeRow:
     title: str
     baseline: str
     change: PairedDifference
+    adjusted_p: float | None  # Holm's, over the rows
+    detectable: float | None  # the smallest true change that as many questions find in four of five experiments
 
 
 def change_rows(evaluations: Sequence[Evaluation]) -> tuple[ChangeRow, ...]:
     """How every evaluation differs from where it started: the zero-shot row of its strategy, else the first one, else the first row."""
-    starts = [row for row in evaluations if row.is_zero_shot] or list(evaluations[:1])
-    changes = []
-    for row in evaluations:
+    looking = [row for row in evaluations if not row.is_blind]
+    starts = [row for row in looking if row.is_zero_shot] or looking[:1]
+    found = []
+    for row in looking:
         if row in starts:
             continue
         baseline = next((start for start in starts if start.strategies == row.strategies), starts[0])
-        change = metrics.paired_difference(baseline.records, row.records)
-        changes.append(ChangeRow(title=row.title, baseline=baseline.title, change=change))
-    return tuple(changes)
+        found.append((row.title, baseline.title, metrics.paired_difference(baseline.records, row.records, UNIT)))
+    adjusted = metrics.holm([change.p_value for *_, change in found])
+    return tuple(
+        ChangeRow(title=title, baseline=baseline, change=change, adjusted_p=p_value, detectable=_detectable(change))
+        for (title, baseline, change), p_value in zip(found, adjusted, strict=True)
+    )
+
+
+def _detectable(change: PairedDifference) -> float | None:
+    if not change.discordance:
+        return None
+    return metrics.minimum_detectable_difference(change.num_samples, change.discordance, design_effect=change.design_effect or 1.0)
 
 
 def group_title(name: str | None) -> str:
@@ -157,6 +224,11 @@ def render_table(
     for head in (*heads, "Average"):
         table.add_column(Text(head), justify="right")
     needed = max((len(row.title) for row in content.rows), default=0) + sum(max(len(head), 20) + 3 for head in (*heads, "Average"))
+    gains = gain_table(evaluations, by, in_domain=in_domain)
+    gained = {row.title: points(row.average) for row in gains.rows} if gains is not None else {}
+    if gains is not None:
+        table.add_column("Image gain", justify="right")
+        needed += 23
     break_line = "\n" if needed > console.width else " "
     for row in content.rows:
         # Text, because rich would read the brackets of an interval or of a label as markup.
@@ -164,7 +236,13 @@ def render_table(
             Text(str(value).replace(" [", f"{break_line}["), style="bold green" if content.is_best(row, column) else "")
             for column, value in enumerate(_estimates(row))
         ]
+        if gains is not None:
+            cells.append(Text(gained.get(row.title, "").replace(" [", f"{break_line}[")))
         table.add_row(Text(row.title), *cells)
     table.add_section()
     table.add_row(Text("Guessing", style="dim"), *(Text(percent(value), style="dim") for value in content.chance))
     console.print(table)
+    if gains is not None:
+        console.print("Image gain: accuracy minus the best blind baseline of each column, guessing included; paired, mean of the columns.")
+    if (clusters := describe_clusters(evaluations)) is not None:
+        console.print(f"{clusters[0].upper()}{clusters[1:]}: intervals take those to be independent, not the questions.")

@@ -1,0 +1,57 @@
+"""What a report adds to accuracies: image gains, clusters and confidence."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_report import STEPS, answers, check, evaluation, grey_image, record, write_run
+
+from osler.report import write_report
+from osler.reporting.tables import gain_table, render_table
+
+
+def test_a_blind_row_brings_image_gains(tmp_path: Path) -> None:
+    blind = answers(6, 9, policy="option prior")
+    run = write_run(tmp_path / "demo", {"blind": blind, "grpo": answers(8, 9), "sft": answers(4, 9)}, STEPS)
+    write_report([run], tmp_path / "report.html", find_image=grey_image)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    check(html)
+    assert "over Blind 66.7" in html
+    assert "Blind</th><td" not in html[html.index("Changes</h3>") : html.index("Accuracy by modality</h3>")]
+    rows = [evaluation("blind", blind), evaluation("grpo", answers(8, 9)), evaluation("other", [record(99)])]
+    table = gain_table(rows)
+    assert table is not None
+    assert [row.title for row in table.rows] == ["GRPO", "other"]
+    assert table.rows[0].average.value == pytest.approx(2 / 9)
+    assert [cell.gain.value for cell in table.rows[1].cells] == [None, None]  # the baseline was not asked that
+    assert gain_table(rows[1:]) is None
+    file = io.StringIO()
+    render_table([("Blind", blind), ("GRPO", answers(8, 9))], file=file)
+    assert "Image gain" in file.getvalue()
+    assert "+22.2 [" in file.getvalue()
+
+
+def test_questions_of_one_image_are_counted_together(tmp_path: Path) -> None:
+    shared = [replace(row, image_uris=(f"{number // 3}.png",)) for number, row in enumerate(answers(5, 9))]
+    file = io.StringIO()
+    render_table([("GRPO", shared)], file=file)
+    assert "18 questions about 6 separate images or patients" in file.getvalue()
+    run = write_run(tmp_path / "demo", {"grpo": shared})
+    write_report([run], tmp_path / "report.html", find_image=grey_image)
+    assert "18 questions about 6 separate images or patients" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_confidence_has_its_own_section(tmp_path: Path) -> None:
+    sure = [replace(row, option_probabilities=(0.9, 0.1), vote_share=0.75) for row in answers(8, 9)]
+    none = [replace(row, answer=None, outcome="no_answer", option_probabilities=(0.9, 0.1)) for row in answers(8, 9)]
+    run = write_run(tmp_path / "demo", {"grpo": sure, "sft": none, "zero_shot": answers(3, 9)})
+    write_report([run], tmp_path / "report.html", find_image=grey_image)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    check(html)
+    section = html[html.index('<section id="confidence"') : html.index('<section id="examples"')]
+    assert section.count("<svg") == 1 + 2
+    for text in ("option probabilities", "share of votes", "Reliability of GRPO (share of votes)", "75.0"):
+        assert text in section
