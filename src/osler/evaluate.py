@@ -12,11 +12,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.config import Config
+from osler.config import Config, SamplingConfig
 from osler.engines import Engine, open_engine
 from osler.errors import ConfigError, DataError
 from osler.metrics import summarize
@@ -45,34 +47,75 @@ def run_evaluation(config: Config, out: Path, *, policy: str | None = None, labe
 
     Raises OslerError for whatever the user can mend, before anything is generated where that can be known.
     """
-    if not _LABEL.fullmatch(label):
-        raise ConfigError(f"--label {label!r} cannot name a file: use letters, digits, '.', '_' and '-'")
-    asked = config if policy is None else config.model_copy(update={"policy": config.policy.model_copy(update={"path": policy})})
+    check_label(label)
+    asked = with_policy(config, policy)
     strategy = config.prompt.eval_strategy or config.prompt.strategy
     samples = load_split(config.data, "test")
     prompts = [render(sample, strategy) for sample in samples]
     terms = describe_terms(asked, prompts)
     run = _open(out, config, fresh=fresh)
     path = run.records / f"{label}.jsonl"
-    if fresh:
-        path.unlink(missing_ok=True)
-    _require_same_terms(path, terms)
-    chunk_size = CHUNK_BATCHES * config.eval.batch_size
     start = time.monotonic()
-    records = resume(path, prompts, chunk_size)
-    if len(records) < len(prompts):
-        limit = config.eval.max_completion_length
-        records = evaluate(open_engine(asked), prompts, max_completion_length=limit, chunk_size=chunk_size, path=path)
+    records = fill_records(path, asked, prompts, terms, lambda: open_engine(asked), fresh=fresh)
     write_json(run.manifest, {**_read_manifest(run), "test": describe_samples(samples)})
     print(f"{label}: {len(records)} questions in {time.monotonic() - start:.1f} s, {path}", file=sys.stderr)  # noqa: T201
     render_table([(label, records)], in_domain=config.data.train.modalities)
     return {"run": run.root, "records": path, "label": label, **describe_records(records)}
 
 
-def evaluate(
-    engine: Engine, prompts: Sequence[Prompt], *, max_completion_length: int, chunk_size: int = 256, path: Path | None = None
+def check_label(label: str) -> None:
+    """Raise ConfigError for a label that cannot name a file."""
+    if not _LABEL.fullmatch(label):
+        raise ConfigError(f"--label {label!r} cannot name a file: use letters, digits, '.', '_' and '-'")
+
+
+def with_policy(config: Config, policy: str | None) -> Config:
+    """The recipe with another policy, or as it is."""
+    return config if policy is None else config.model_copy(update={"policy": config.policy.model_copy(update={"path": policy})})
+
+
+def fill_records(
+    path: Path, config: Config, prompts: Sequence[Prompt], terms: Mapping[str, Any], engine: Callable[[], Engine], *, fresh: bool = False
 ) -> list[Record]:
-    """Answer every prompt greedily and grade it; one record for each, in order.
+    """The records of one label: those that its file holds, and the rest from the engine, which is opened only where some are missing.
+
+    Raises ConfigError when the file was made on other terms, and what `evaluate` raises.
+    """
+    if fresh:
+        path.unlink(missing_ok=True)
+    _require_same_terms(path, terms)
+    chunk_size = CHUNK_BATCHES * config.eval.batch_size
+    records = resume(path, prompts, chunk_size)
+    if len(records) == len(prompts):
+        return records
+    votes = Votes(num=config.eval.num_votes, sampling=config.sampling, seed=config.seed) if config.eval.num_votes > 1 else None
+    limit = config.eval.max_completion_length
+    return evaluate(engine(), prompts, max_completion_length=limit, chunk_size=chunk_size, path=path, votes=votes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Votes:
+    """Several completions for each question instead of a greedy one; the most frequent answer is the policy's."""
+
+    num: int  # 8
+    sampling: SamplingConfig
+    seed: int
+
+    def seed_of(self, start: int) -> int:
+        """The seed of the chunk that begins at a question: another one for each, and the same when a run goes on."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{start}".encode()).digest()[:4], "big")
+
+
+def evaluate(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    *,
+    max_completion_length: int,
+    chunk_size: int = 256,
+    path: Path | None = None,
+    votes: Votes | None = None,
+) -> list[Record]:
+    """Answer every prompt, greedily or by `votes`, and grade it; one record for each, in order.
 
     With `path` the records are appended chunk by chunk, and those that the file holds already are not asked again.
 
@@ -84,8 +127,11 @@ def evaluate(
     with tqdm(total=len(prompts), initial=len(records), desc="eval", unit="question", dynamic_ncols=True, disable=None) as bar:
         for start in range(len(records), len(prompts), chunk_size):
             chunk = prompts[start : start + chunk_size]
-            groups = engine.generate(chunk, max_completion_length=max_completion_length)
-            made = [grade_completion(prompt, group[0], engine.policy_name) for prompt, group in zip(chunk, groups, strict=True)]
+            drawn: dict[str, Any] = {}
+            if votes is not None:
+                drawn = {"num_generations": votes.num, "sampling": votes.sampling, "seed": votes.seed_of(start)}
+            groups = engine.generate(chunk, max_completion_length=max_completion_length, **drawn)
+            made = [grade_group(prompt, group, engine.policy_name) for prompt, group in zip(chunk, groups, strict=True)]
             if path is not None:
                 append_records(path, made)
             records += made
@@ -122,6 +168,21 @@ def ask(policy: Policy, sample: Sample, strategy: str = "think", *, max_completi
     return grade_completion(prompt, completion, policy.name)
 
 
+def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -> Record:
+    """The record of a prompt's completions: of the only one, or of the first that gives the most frequent answer, with its share of all.
+
+    Completions without an answer vote for none and count in the share; equally frequent answers go to the one that came first.
+    """
+    records = [grade_completion(prompt, completion, policy_name) for completion in group]
+    if len(records) == 1:
+        return records[0]
+    times = Counter(record.answer for record in records if record.answer is not None)
+    if not times:
+        return replace(records[0], vote_share=0.0)
+    (answer, count), *_ = times.most_common(1)
+    return replace(next(record for record in records if record.answer == answer), vote_share=count / len(records))
+
+
 def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -> Record:
     """The record of one completion."""
     sample = prompt.sample
@@ -146,12 +207,15 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         is_well_formed=verdict.is_well_formed,
         outcome=verdict.outcome.value,
         rule=verdict.rule,
+        ablation=sample.metadata.get("ablation"),
+        rotation=sample.metadata.get("rotation"),
+        option_probabilities=completion.option_probabilities,
     )
 
 
 def describe_records(records: Sequence[Record]) -> dict[str, Any]:
     """The figures of an evaluation as JSON; shares of one, None where there is nothing to measure."""
-    summary = summarize(records)
+    summary = summarize(records, "subject")
     return {
         "questions": len(records),
         "accuracy": summary.accuracy.value,
@@ -165,14 +229,38 @@ def describe_records(records: Sequence[Record]) -> dict[str, Any]:
 
 def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """What the records of one label have in common, kept beside them: whoever goes on must say the same."""
-    digest = hashlib.sha256("\0".join(f"{prompt.sample.id}\0{prompt.text}" for prompt in prompts).encode()).hexdigest()
-    terms = {"engine": config.eval.engine, "questions": digest, "max_completion_length": config.eval.max_completion_length}
+    terms: dict[str, Any] = {
+        "engine": config.eval.engine,
+        "questions": digest_prompts(prompts),
+        "max_completion_length": config.eval.max_completion_length,
+    }
+    # Settings that are off leave no trace, so that records made before there were such settings can be gone on with.
+    if config.eval.option_probabilities:
+        terms["option_probabilities"] = True
+    if config.eval.num_votes > 1:
+        drawn = config.sampling.model_dump(mode="json", exclude={"max_completion_length"})
+        terms |= {"num_votes": config.eval.num_votes, "sampling": drawn, "seed": config.seed}
     if config.eval.engine != "hf":
         return terms
     from osler.models import fingerprint
 
     loading = config.policy.model_dump(mode="json", include={"dtype", "attn_implementation", "min_pixels", "max_pixels"})
     return {**terms, "policy": fingerprint(config.policy.path), "batch_size": config.eval.batch_size, **loading}
+
+
+def digest_prompts(prompts: Sequence[Prompt]) -> str:
+    """A hash of what is asked, in its order."""
+    return hashlib.sha256("\0".join(_identify(prompt) for prompt in prompts).encode()).hexdigest()
+
+
+def _identify(prompt: Prompt) -> str:
+    """What makes a question this one; images count where they were put in the place of its own."""
+    parts = [prompt.sample.id, prompt.text]
+    if prompt.prefix:
+        parts.append(prompt.prefix)
+    if (ablation := prompt.sample.metadata.get("ablation")) is not None:
+        parts += [str(ablation), *(image.uri for image in prompt.sample.images)]
+    return "\0".join(parts)
 
 
 def _open(out: Path, config: Config, *, fresh: bool) -> Run:
@@ -186,8 +274,8 @@ def _require_same_terms(path: Path, terms: Mapping[str, Any]) -> None:
     beside = path.with_suffix(".terms.json")
     if path.exists() and beside.exists():
         before = json.loads(beside.read_text(encoding="utf-8"))
-        for key, value in terms.items():
-            if before.get(key) != value:
+        for key in {**terms, **before}:
+            if before.get(key) != terms.get(key):
                 raise ConfigError(f"{path} was made with other {key}: give another --label, or --fresh to start it over")
     else:
         write_json(beside, terms)

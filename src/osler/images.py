@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
@@ -55,6 +56,11 @@ _PHOTOMETRIC_TAG: Final = 0x0106
 _WHITE_IS_ZERO: Final = 0
 
 
+@lru_cache(maxsize=1 << 17)  # an audit asks for the name of every image of a dataset many times
+def _tidy(path: str) -> str:
+    return PurePosixPath(path).as_posix()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
     """An image below `root`; an `ImageSource`. Raises DataError at once for a path that is absolute or climbs with '..'.
@@ -72,7 +78,7 @@ class ImageFile:
     @property
     def uri(self) -> str:
         """The relative path, e.g. "imgs/xmlab1/source.jpg"."""
-        return PurePosixPath(self.path).as_posix()
+        return _tidy(self.path)
 
     def load(self) -> Image:
         """The picture as RGB, upright. Raises DataError in one line that names the path.
@@ -85,6 +91,10 @@ class ImageFile:
                 return _upright(_to_rgb(decoder), _orientation(decoder))
             except _decoder_errors() as error:
                 raise self._fault(f"is damaged or cut short ({_reason(error)}): fetch it again") from error
+
+    def open(self) -> IO[bytes]:
+        """The bytes of the file, after the same checks of its place and size. Raises DataError in one line that names the path."""
+        return self._open_stream()
 
     def check_header(self) -> None:
         """Raise DataError if the file is missing, out of bounds or not an image. Decodes nothing."""
