@@ -1,18 +1,12 @@
 """`osler demo`: MedVLM-R1's protocol in small, on phantoms, as a list of the commands that a user would type.
 
-Every job is one `osler` command in a process of its own, so two run side by side on two cores, a killed demo continues where it stopped,
-and nothing here trains or evaluates by another path than the command line does.
+Every row is a job (see `jobs`), so two run side by side on two cores and a killed demo continues where it stopped.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,35 +14,26 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from tqdm import tqdm
-
 from osler.config import Config
-from osler.errors import OslerError
+from osler.jobs import Job, run_jobs
 from osler.metrics import PairedDifference, accuracy, paired_difference
 from osler.records import read_records
 from osler.report import write_report
 from osler.reporting.tables import render_table
-from osler.runs import write_json
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
-ROLLOUT_OVERRIDES: Final = {"no_think": ("--sampling.temperature=2.0",), "think_after": ("--sampling.temperature=2.0",)}
-"""A policy that answers before it reasons is sure of its letter: at temperature 1 most groups agree, and teach nothing."""
 PAPER_QUESTIONS: Final = 600
 PAPER_EPOCHS: Final = 2
-STATE: Final = "jobs.json"
-LOG_LINES: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One row of the closing table: at most one training command, then one evaluation, in one run folder."""
+class Row(Job):
+    """One row of the closing table."""
 
-    name: str  # "grpo-think", the run folder
-    title: str  # "GRPO", the row's title
+    title: str  # "GRPO"
     strategy: str  # "think"
     questions: int  # training questions, 0 for zero-shot
-    commands: tuple[tuple[str, ...], ...]  # (("train", "demo", "--out", "runs/demo/grpo-think", ...), ("eval", ...))
 
     @property
     def label(self) -> str:
@@ -57,10 +42,6 @@ class Job:
             return "blind: option prior"
         name = f"{self.title} {STRATEGIES[self.strategy]}"
         return f"{name}, {self.questions} questions" if self.questions else name
-
-    def records_file(self, out: Path) -> Path:
-        """Where the evaluation leaves its records."""
-        return out / self.name / "records" / f"{self.name}.jsonl"
 
 
 def run(config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -73,7 +54,7 @@ def run(config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[s
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     jobs = plan(config, out, overrides)
-    run_jobs(jobs, out)
+    run_jobs(jobs, out, title="demo")
     results = {job.name: read_records(job.records_file(out)) for job in jobs}
     print_results(config, out, jobs, results)
     report = out / "report.html"
@@ -83,15 +64,12 @@ def run(config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[s
     return {"report": report, "seconds": round(seconds, 1), "rows": [summarize_row(job, config, jobs, results) for job in jobs]}
 
 
-def plan(config: Config, out: Path, overrides: Sequence[str]) -> list[Job]:
+def plan(config: Config, out: Path, overrides: Sequence[str]) -> list[Row]:
     """Every row of the table, longest training first, so that two processes end at about the same time."""
     questions = config.data.train.limit or 0
     few = (f"--data.train.limit={PAPER_QUESTIONS}", f"--grpo.num_train_epochs={PAPER_EPOCHS}")
     return [
-        *(
-            _job("GRPO", "train", strategy, questions, out, (*ROLLOUT_OVERRIDES.get(strategy, ()), *overrides))
-            for strategy in ("think_after", "think", "no_think")
-        ),
+        *(_job("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think", "no_think")),
         _job("GRPO", "train", "think", PAPER_QUESTIONS, out, (*overrides, *few), folder_name="grpo-600-think"),
         *(_job("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
         *(_job("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
@@ -101,12 +79,12 @@ def plan(config: Config, out: Path, overrides: Sequence[str]) -> list[Job]:
 
 def _job(
     title: str, verb: str | None, strategy: str, questions: int, out: Path, overrides: Sequence[str], *, folder_name: str | None = None
-) -> Job:
+) -> Row:
     name = folder_name or f"{title.lower()}-{strategy.replace('_', '-')}"
     folder = out / name
     shared = ("demo", "--out", str(folder), f"--prompt.strategy={strategy}", *overrides)
     evaluation = ("eval", *shared, "--label", name, *(("--policy", str(folder / "policy")) if verb else ()))
-    return Job(
+    return Row(
         name=name,
         title=title,
         strategy=strategy,
@@ -115,54 +93,7 @@ def _job(
     )
 
 
-def run_jobs(jobs: Sequence[Job], out: Path) -> None:
-    """Run the jobs that have not ended yet, one process a core up to three, with a progress bar. Raises OslerError when one fails."""
-    done = _read_state(out)
-    waiting = [job for job in jobs if done.get(job.name) != [list(command) for command in job.commands]]
-    if not waiting:
-        print(f"{out} holds a finished demo; --fresh runs it again", file=sys.stderr)  # noqa: T201
-        return
-    cores = os.cpu_count() or 1
-    workers = min(3, cores) if not _has_gpu() else 1
-    for job in waiting:
-        for command in job.commands:
-            print("  osler " + shlex.join(command), file=sys.stderr)  # noqa: T201
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="demo", unit="run", dynamic_ncols=True, disable=None)
-    with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(_run_job, job, out, max(1, cores // workers)): job for job in waiting}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                job = futures[future]
-                done[job.name] = [list(command) for command in job.commands]
-                write_json(out / STATE, done)
-                bar.update()
-                bar.set_postfix_str(job.name)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # when one fails or is interrupted, those that wait never start
-
-
-def _run_job(job: Job, out: Path, threads: int) -> None:
-    """Run a job's commands one after the other; their output goes to `log.txt` of the job's folder."""
-    log = out / job.name / "log.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    for command in job.commands:
-        with log.open("ab") as stream:
-            process = subprocess.run(
-                [sys.executable, "-m", "osler.cli", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                env=environment,
-                check=False,
-            )
-        if process.returncode:
-            tail = " | ".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-            raise OslerError(f"`osler {shlex.join(command)}` ended with {process.returncode}; see {log}: {tail}")
-
-
-def print_results(config: Config, out: Path, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]]) -> None:
+def print_results(config: Config, out: Path, jobs: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> None:
     """Print the closing table, every lift over zero-shot with its paired interval, and the reward curves."""
     in_domain = config.data.train.modalities
     shown = sorted(jobs, key=lambda job: (job.title != "blind", list(STRATEGIES).index(job.strategy), job.questions > 0, job.title))
@@ -176,14 +107,14 @@ def print_results(config: Config, out: Path, jobs: Sequence[Job], results: Mappi
             print(f"reward {rewards[0]:.2f} {sparkline(rewards)} {rewards[-1]:.2f}  {job.label}")  # noqa: T201
 
 
-def lift(job: Job, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]], modalities: Collection[str]) -> PairedDifference:
+def lift(job: Row, jobs: Sequence[Row], results: Mapping[str, Sequence[Record]], modalities: Collection[str]) -> PairedDifference:
     """A trained row against the zero-shot row of its strategy, on the modalities it was trained on."""
     zero_shot = next(other for other in jobs if other.title == "zero-shot" and other.strategy == job.strategy)
     before, after = ([record for record in results[name] if record.modality in modalities] for name in (zero_shot.name, job.name))
     return paired_difference(before, after)
 
 
-def summarize_row(job: Job, config: Config, jobs: Sequence[Job], results: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+def summarize_row(job: Row, config: Config, jobs: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     """A row of the closing table as JSON."""
     in_domain = config.data.train.modalities
     row: dict[str, Any] = {"name": job.name, "title": job.title, "strategy": job.strategy, "questions": job.questions, "accuracy": {}}
@@ -210,14 +141,3 @@ def _rewards(path: Path) -> list[float]:
     """The mean reward of every logged step."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     return [float(row["reward"]) for row in rows if "reward" in row]
-
-
-def _has_gpu() -> bool:
-    """Whether jobs would share a GPU. NVIDIA's driver answers without importing torch."""
-    return shutil.which("nvidia-smi") is not None
-
-
-def _read_state(out: Path) -> dict[str, list[list[str]]]:
-    """Which jobs ended, and the commands they ran."""
-    path = out / STATE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
