@@ -75,6 +75,17 @@ def test_a_batch_answers_as_each_prompt_alone(policy: Policy, batch_size: int) -
     assert len({group[0].token_ids for group in together}) > 1
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 6])
+def test_an_image_of_several_prompts_is_seen_once(policy: Policy, batch_size: int) -> None:
+    shared = [make_prompt(number, 1 + number, [Noise(seed=number % 2), Noise(seed=5)]) for number in range(6)]
+    patches: list[int] = []
+    handle = policy.model.model.visual.register_forward_hook(lambda _, inputs, __: patches.append(len(inputs[0])))
+    together = HfEngine(policy, batch_size=batch_size).generate(shared, max_completion_length=6)
+    handle.remove()
+    assert sum(patches) == 3 * 16  # of three pictures
+    assert texts(together) == [texts(HfEngine(policy).generate([prompt], max_completion_length=6))[0] for prompt in shared]
+
+
 @pytest.mark.parametrize(
     ("model_type", "dtype"), [("qwen2_5_vl", "float32"), ("qwen3_vl", "float32"), ("qwen2_vl", "bfloat16")], ids=lambda value: str(value)
 )

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import SamplingConfig
+from osler.engines.features import SeenImages
 from osler.engines.options import LetterRecorder, LetterTokens
 from osler.errors import DataError, EngineError
 from osler.models import Policy
@@ -32,6 +33,7 @@ class _Batch:
     """Prompts that are asked together."""
 
     positions: tuple[int, ...]  # where they stand in the call
+    images: tuple[ImageSource, ...]  # all of them, prompt after prompt
     inputs: dict[str, Any]  # what the model takes, left-padded, on the CPU
 
 
@@ -66,15 +68,17 @@ class HfEngine:
 
         settings = self._settings(max_completion_length, num_generations, sampling)
         groups: dict[int, list[Completion]] = {}
+        seen = SeenImages(self.policy.model)
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode(), _spare_core(self.policy.device):
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
                 recorder = LetterRecorder(letters=self.letters) if self.letters is not None else None
-                tokens = self.policy.model.generate(
-                    **inputs, generation_config=settings, logits_processor=[recorder] if recorder is not None else None
-                )
+                with seen.shown(batch.images):
+                    tokens = self.policy.model.generate(
+                        **inputs, generation_config=settings, logits_processor=[recorder] if recorder is not None else None
+                    )
                 completions = self._read(tokens[:, inputs["input_ids"].shape[1] :].tolist(), settings.eos_token_id)
                 if recorder is not None:
                     asked = [prompts[position] for position in batch.positions for _ in range(num_generations)]
@@ -133,7 +137,8 @@ class HfEngine:
                     f"{prompt.sample.id} takes {length} tokens and trainer.max_prompt_length is {self.max_prompt_length}: "
                     "raise it, or lower policy.max_pixels"
                 )
-        return _Batch(positions=tuple(positions), inputs=inputs)
+        sources = tuple(source for prompt in chosen for source in prompt.sample.images)
+        return _Batch(positions=tuple(positions), images=sources, inputs=inputs)
 
     def _load(self, prompt: Prompt) -> list[Image]:
         try:
