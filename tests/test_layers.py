@@ -13,14 +13,16 @@ PACKAGE = Path(osler.__file__).parent
 LAYERS = {
     0: {"types", "taxonomy", "errors"},
     1: {"config", "images"},
-    2: {"phantom", "readers", "audit", "prompts", "scoring", "metrics", "records", "runs", "selection"},
-    3: {"models", "processing", "engines", "callbacks", "trainer", "shared_prefix", "shared_rollout", "shared_trainer", "tiny"},
-    4: {"train", "sft", "training", "evaluate", "report", "reporting", "data"},
-    5: {"demo"},  # runs the workflows as commands, one process each
-    6: {"cli"},
+    2: {"phantom", "readers", "audit", "prompts", "scoring", "metrics", "records", "runs", "selection", "published"}
+    | {"items", "ablations", "alterations", "reasoning", "consistency", "fingerprints", "manifests", "splits", "bridges"},
+    3: {"models", "processing", "engines", "callbacks", "trainer", "sharing", "tiny"},
+    4: {"train", "sft", "training", "evaluate", "report", "reporting", "data", "splitting", "exporting", "auditing", "jobs"},
+    5: {"demo", "matrix", "probes"},  # run the workflows, most of them as commands in a process of their own
+    6: {"verbs"},
+    7: {"cli"},
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
-WORKFLOWS = {"train", "sft", "evaluate", "data"}
+WORKFLOWS = {"train", "sft", "evaluate", "data", "splitting", "exporting", "auditing"}
 
 
 def module_of(path: Path) -> str:
@@ -69,6 +71,13 @@ LIGHT = [
     "osler.demo",
     "osler.runs",
     "osler.selection",
+    "osler.ablations",
+    "osler.alterations",
+    "osler.consistency",
+    "osler.reasoning",
+    "osler.audit",
+    "osler.auditing",
+    "osler.matrix",
 ]
 
 

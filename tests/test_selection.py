@@ -25,6 +25,7 @@ PHANTOM_ROWS: list[tuple[str, dict[str, Any], dict[str, int]]] = [
     ("per modality", {"modalities": ["oct", "fundus"], "limit_per_modality": 7}, {"oct": 7, "fundus": 7}),
     ("both limits", {"modalities": ["oct", "fundus"], "limit_per_modality": 7, "limit": 4}, {"oct": 2, "fundus": 2}),
     ("both limits, the other way", {"modalities": ["oct", "fundus"], "limit_per_modality": 2, "limit": 40}, {"oct": 2, "fundus": 2}),
+    ("per question type", {"modalities": ["mri", "ct"], "limit_per_question_type": 3}, {"mri": 10, "ct": 5}),
     ("the reader's own option", {"modalities": ["mri"], "num_questions": 11}, {"mri": 11}),
     ("one question type", {"modalities": ["mri"], "question_types": ["lesion_grading"], "limit": 6}, {"mri": 6}),
 ]
@@ -75,6 +76,7 @@ FILE_ROWS: list[tuple[str, dict[str, Any], dict[str, int]]] = [
     ("one modality", {"modalities": ["ct"]}, {"ct": 20}),
     ("one type", {"question_types": ["disease_diagnosis"]}, {"mri": 20}),
     ("per modality", {"limit_per_modality": 5}, {"mri": 5, "ct": 5, "None": 5}),
+    ("per question type", {"limit_per_question_type": 4}, {"mri": 4, "ct": 4, "None": 4}),
     ("a limit above what there is", {"limit": 500}, {"mri": 20, "ct": 20, "None": 20}),
 ]
 

@@ -10,8 +10,8 @@ It stops long before the ceiling, because the packaged policy is there to be tra
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,7 +65,8 @@ _STRATEGIES: Final = {
 }
 
 
-def list_corpus() -> Iterable[str]:
+@cache
+def list_corpus() -> tuple[str, ...]:
     """Every kind of prompt and completion that the phantoms give rise to."""
     lines = set()
     for modality in ATLASES:
@@ -74,7 +75,7 @@ def list_corpus() -> Iterable[str]:
                 lines.update(render(sample, strategy, phase="train").text.splitlines(keepends=True))
                 lines.update(render(sample, strategy, phase="eval").text.splitlines(keepends=True))
                 lines.update(target_completion(sample, strategy).splitlines(keepends=True))
-    return sorted(lines)
+    return tuple(sorted(lines))
 
 
 def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) -> None:
