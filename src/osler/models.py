@@ -10,9 +10,10 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -352,3 +353,18 @@ def _known_policies() -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def replace_image_features(model: Any, give: Callable[..., Any]) -> Iterator[None]:
+    """While this is open, `model` takes what `give(pixel_values, image_grid_thw, ...)` returns for what its vision tower makes of images.
+
+    Unlike the features that a model can be handed, this works with every version of Transformers that Osler admits.
+    """
+    inner = model.model
+    # Transformers looks at the parameters of the method that it calls.
+    inner.get_image_features = wraps(inner.get_image_features)(give)
+    try:
+        yield
+    finally:
+        del inner.get_image_features

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from osler.models import replace_image_features
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -24,29 +24,23 @@ class SeenImages:
     """
 
     def __init__(self, model: Any) -> None:
-        self._inner = model.model
+        self._model = model
         self._kept: dict[ImageSource, Tensor] = {}
         self._num_bytes = 0
 
     @contextmanager
     def shown(self, sources: Sequence[ImageSource]) -> Iterator[None]:
         """While this is open, the model's images are `sources`, in this order; of equal ones the tower sees the first."""
-        plain = getattr(self._inner, "get_image_features", None)
-        if plain is None or getattr(self._inner.config, "model_type", "").startswith("qwen3"):  # Qwen3-VL adds features in later layers too
-            yield
-            return
+        plain = self._model.model.get_image_features
 
-        @wraps(plain)
-        def get_image_features(pixel_values: Tensor, image_grid_thw: Tensor | None = None, **options: Any) -> Any:
+        def look(pixel_values: Tensor, image_grid_thw: Tensor | None = None, **options: Any) -> Any:
             if image_grid_thw is None or len(image_grid_thw) != len(sources):
                 return plain(pixel_values, image_grid_thw, **options)
             return SimpleNamespace(pooler_output=self._look(plain, sources, pixel_values, image_grid_thw, options))
 
-        self._inner.get_image_features = get_image_features
-        try:
+        # Qwen3-VL's features come with others for later layers, which are not kept.
+        with nullcontext() if self._model.config.model_type == "qwen3_vl" else replace_image_features(self._model, look):
             yield
-        finally:
-            del self._inner.get_image_features
 
     def _look(
         self, plain: Any, sources: Sequence[ImageSource], patches: Tensor, grids: Tensor, options: dict[str, Any]

@@ -21,13 +21,14 @@ H heads, K key-value heads, R = H / K, D head width. Names end in their dimensio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from osler.models import FAMILIES
+from osler.models import FAMILIES, replace_image_features
 from osler.sharing.attention import ATTENTION, BranchRow, Prefixes, count_repeats, lay_out, lay_out_branches
 
 
@@ -49,11 +50,13 @@ class Prompts:
 
     @property
     def image_inputs(self) -> dict[str, Any]:
-        """What the model needs to see the images."""
-        if self.features is not None:
-            return {"mm_encoder_outputs": {"image": self.features}}
+        """What the model needs to see the images, inside `shown_to`."""
         values = {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
         return {name: value for name, value in values.items() if value is not None}
+
+    def shown_to(self, base: Any) -> AbstractContextManager[None]:
+        """While this is open, `base` takes the features for what its vision tower makes of the images, where there are any."""
+        return nullcontext() if self.features is None else replace_image_features(base, lambda *_, **__: self.features)
 
 
 def find_obstacle(model: Any) -> str | None:
@@ -127,7 +130,8 @@ def score(model: Any, prompts: Prompts, completion_ids_NC: Tensor, completion_ma
     `model` has TRL's fused head and may be wrapped (DDP, LoRA); `base` is the Transformers model in it, on which `install` was called. At
     least one token must be scored.
     """
-    outputs = model(**pack(base, prompts, completion_ids_NC, completion_mask_NC), fused_lm_head=True)
+    with prompts.shown_to(base):
+        outputs = model(**pack(base, prompts, completion_ids_NC, completion_mask_NC), fused_lm_head=True)
     inside_NC = completion_mask_NC.bool()
 
     def unpack(values_1S: Tensor | None) -> Tensor | None:
@@ -142,14 +146,15 @@ def read_prefixes(base: Any, prompts: Prompts) -> Prefixes:
     """Read prompts once: keys, values and last hidden states, with a graph where gradients are on."""
     positions_3BP = find_positions(base, prompts)
     is_padded = not bool(prompts.mask_BP.all())
-    outputs = base.model(
-        input_ids=prompts.ids_BP,
-        attention_mask=prompts.mask_BP if is_padded else None,
-        position_ids=positions_3BP,
-        mm_token_type_ids=prompts.types_BP,
-        use_cache=True,
-        **prompts.image_inputs,
-    )
+    with prompts.shown_to(base):
+        outputs = base.model(
+            input_ids=prompts.ids_BP,
+            attention_mask=prompts.mask_BP if is_padded else None,
+            position_ids=positions_3BP,
+            mm_token_type_ids=prompts.types_BP,
+            use_cache=True,
+            **prompts.image_inputs,
+        )
     return Prefixes(
         layers=tuple((layer.keys, layer.values) for layer in outputs.past_key_values.layers),
         mask_BP=prompts.mask_BP.bool() if is_padded else None,
