@@ -6,8 +6,7 @@ import pytest
 
 from osler.cli import build_parser, split_overrides
 from osler.config import load_config
-from osler.demo import STRATEGIES, Job, lift, plan, run_jobs, sparkline
-from osler.errors import OslerError
+from osler.demo import STRATEGIES, Row, lift, plan, sparkline
 from osler.taxonomy import Modality
 from osler.types import Outcome, Record
 
@@ -15,7 +14,7 @@ JOBS = plan(load_config("demo"), Path("out"), ["--seed=3"])
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
-def test_every_command_parses_and_repeats_the_overrides(job: Job) -> None:
+def test_every_command_parses_and_repeats_the_overrides(job: Row) -> None:
     for command in job.commands:
         own, overrides = split_overrides(command)
         options = build_parser().parse_args(own)
@@ -61,27 +60,6 @@ def test_lift_is_in_domain_and_against_zero_shot() -> None:
     results = {job.name: before if job.title == "zero-shot" else after for job in JOBS}
     grpo = next(job for job in JOBS if job.name == "grpo-think")
     assert lift(grpo, JOBS, results, ("mri",)).difference.value == pytest.approx(0.5)
-
-
-def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
-    job = Job(name="broken", title="GRPO", strategy="think", questions=1, commands=(("train", "no-such-recipe"),))
-    with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
-        run_jobs([job], tmp_path)
-
-
-def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    job = Job(
-        name="check",
-        title="GRPO",
-        strategy="think",
-        questions=1,
-        commands=(("data", "check", "--images", "none", "--data.reader=phantom"),),
-    )
-    run_jobs([job], tmp_path)
-    log = (tmp_path / "check" / "log.txt").read_bytes()
-    run_jobs([job], tmp_path)
-    assert (tmp_path / "check" / "log.txt").read_bytes() == log
-    assert "--fresh" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("values", "curve"), [([], ""), ([1.0], "▁"), ([0.0, 1.0], "▁█"), ([0.0, 0.0, 1.0, 1.0, 2.0, 2.0], "▁▁▅▅██")])

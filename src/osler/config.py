@@ -151,10 +151,9 @@ class EvalConfig(Section):
 
 
 class MatrixConfig(Section):
-    """`[matrix]`: what `osler matrix` trains and asks unless told otherwise on the command line."""
+    """`[matrix]`: what `osler matrix` asks unless told otherwise on the command line."""
 
-    strategies: tuple[str, ...] = ()  # the recipe's one when empty
-    overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # by strategy, e.g. no_think = ["--sampling.temperature=2.0"]
+    strategies: tuple[str, ...] = ()  # [prompt] strategy when empty
 
 
 class Config(Section):

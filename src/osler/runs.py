@@ -36,7 +36,7 @@ IMMATERIAL: Final = frozenset(
 """Dotted keys that may change when a run goes on: no number depends on them."""
 
 IMMATERIAL_SECTIONS: Final = ("eval.", "matrix.")
-"""Records keep their own terms, and what a matrix overrides stands in the commands of its runs."""
+"""Records keep their own terms, and every run of a matrix has its one strategy in `[prompt]`."""
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}

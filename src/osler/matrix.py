@@ -1,0 +1,330 @@
+"""`osler matrix`: a policy for every domain of an axis, each tested on all of them, beside what was not trained and what never looks.
+
+Every policy is a job (see `jobs`): it trains, then answers the test questions of all domains in one evaluation, whose records are the
+cells of its row. A killed matrix continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from osler.audit.blind import blind_credits
+from osler.audit.findings import AXES, Axis
+from osler.config import Config, load_config
+from osler.errors import ConfigError, DataError
+from osler.jobs import STATE, Job, run_jobs
+from osler.metrics import taxonomy_order
+from osler.metrics.matrices import Cell
+from osler.prompts import find_strategy
+from osler.readers import READERS
+from osler.records import read_records
+from osler.report import write_page
+from osler.reporting.matrices import AxisMatrices, Credits, Row, Scores, axis_to_json, build_scores, compare_all
+from osler.reporting.matrix_page import render_matrices, render_matrix_page
+from osler.runs import set_aside, write_json
+from osler.selection import load_split
+from osler.taxonomy import parse_modality, parse_question_type
+from osler.types import Record, Sample
+
+ROWS: Final[tuple[Row, ...]] = ("zero_shot", "sft", "grpo", "blind")
+BLIND_STRATEGY: Final = "no_think"
+"""How the option prior is asked; it does not read the question."""
+
+_SELECTORS: Final[Mapping[Axis, str]] = {"modality": "modalities", "question_type": "question_types"}
+_LIMITS: Final[Mapping[Axis, str]] = {"modality": "limit_per_modality", "question_type": "limit_per_question_type"}
+_VERBS: Final[Mapping[Row, str]] = {"sft": "sft", "grpo": "train"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixOptions:
+    """What the command line asks for."""
+
+    axes: tuple[Axis, ...] = ("modality",)
+    domains: tuple[str, ...] = ()  # those of the test questions when empty
+    strategies: tuple[str, ...] = ()  # the recipe's when empty
+    rows: tuple[Row, ...] = ROWS
+    limit: int | None = None  # training and test questions of each domain
+    policies: Path | None = None  # a folder with a run for each domain, to test instead of training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Job):
+    """One policy of a matrix."""
+
+    row: Row
+    strategy: str | None  # None for the blind baseline
+    domain: str | None  # where it was trained; None for zero-shot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One axis: its questions, and the policies to make."""
+
+    axis: Axis
+    domains: tuple[str, ...]
+    train: Mapping[str, Sequence[Sample]]  # by domain; absent where there are none
+    test: Sequence[Sample]
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+
+def run_matrix(
+    recipe: str, out: Path, options: MatrixOptions, *, overrides: Sequence[str] = (), fresh: bool = False, is_dry: bool = False
+) -> Mapping[str, Any]:
+    """Make every policy, test each on every domain, print the matrices, write `matrix.json` and `report.html`; return the former's content.
+
+    `overrides` are the user's own, as typed; every command repeats them. With `is_dry` the commands are printed and nothing is written.
+
+    Raises OslerError for whatever the user can mend, before anything is trained where that can be known.
+    """
+    start = time.monotonic()
+    config = load_config(recipe, overrides)
+    check(config, options, overrides)
+    plans = [plan_axis(recipe, out, axis, options, overrides) for axis in options.axes]
+    entries = [entry for plan in plans for entry in plan.entries]
+    if is_dry:
+        return describe(plans)
+    if fresh and (out / STATE).exists():
+        set_aside(out)
+    out.mkdir(parents=True, exist_ok=True)
+    run_jobs(_longest_first(entries), out, title="matrix")
+    found = [collect(plan, out) for plan in plans]
+    render_matrices(found)
+    report = out / "report.html"
+    write_page(render_matrix_page(config.name, found), report)
+    result = {"recipe": config.name, "axes": {part.axis: axis_to_json(part) for part in found}}
+    write_json(out / "matrix.json", result)
+    seconds = time.monotonic() - start
+    print(f"\nreport: {report}   ({seconds:.0f} s)")  # noqa: T201
+    return {"out": out, "report": report, "seconds": round(seconds, 1), **result}
+
+
+def check(config: Config, options: MatrixOptions, overrides: Sequence[str] = ()) -> None:
+    """Raise ConfigError for an option or a section that cannot be."""
+    for name in (*options.strategies, *config.matrix.strategies):
+        find_strategy(name)
+    if config.prompt.eval_strategy is not None or any(part.startswith("--prompt.strategy") for part in overrides):
+        raise ConfigError("a matrix trains and tests by the strategies of --strategy: name them there, and leave [prompt] alone")
+    if options.limit is not None and options.limit < 1:
+        raise ConfigError(f"--limit {options.limit}: use 1 or more questions of each domain")
+    if options.policies is not None and not options.policies.is_dir():
+        raise ConfigError(f"--policies {options.policies} is no folder: name one that holds a run for each domain")
+    if config.eval.engine == "option_prior":
+        raise ConfigError("eval.engine=option_prior answers for no policy: leave it out, the matrix has a blind row of its own")
+    fixed = [f"[data.{name}]" for name, part in (("train", config.data.train), ("test", config.data.test)) if "name" in part.options]
+    if config.data.manifest is not None and fixed:
+        raise ConfigError(f"{fixed[0]} names one file of a dataset that the manifest divides: add --{fixed[0][1:-1]}.options={{}}")
+
+
+def plan_axis(recipe: str, out: Path, axis: Axis, options: MatrixOptions, overrides: Sequence[str]) -> Plan:
+    """The questions of an axis and a job for every policy.
+
+    Raises DataError where no domain has test questions, none has training questions, or `--policies` holds no run.
+    """
+    config = load_config(recipe, overrides)
+    asked = parse_domains(axis, options.domains)
+    terms = [*overrides, *_axis_overrides(config, axis, options.limit)]
+    if asked:
+        terms.append(_select("test", axis, asked))
+    test = load_split(load_config(recipe, terms).data, "test")
+    found = Counter(getattr(sample, axis) for sample in test)
+    domains = asked or tuple(sorted((str(name) for name in found if name is not None), key=taxonomy_order))
+    if not domains:
+        raise DataError(f"no test question of {config.data.reader} says its {axis.replace('_', ' ')}: choose the other --axis")
+    if not asked:
+        terms.append(_select("test", axis, domains))
+        test = load_split(load_config(recipe, terms).data, "test")  # as the commands will: a limit draws from what is selected
+    notes = [f"{found[None]:,} test questions do not say their {axis.replace('_', ' ')} and are left out."] if found[None] else []
+    notes += [f"No test questions for {name}: its column is empty." for name in domains if not found[name]]
+    terms_of = {name: [*terms, *_domain_overrides(config, axis, name)] for name in domains}
+    train = _load_training(recipe, terms_of, notes)
+    entries = _plan_entries(recipe, out, axis, config, options, terms, {name: terms_of[name] for name in train}, notes)
+    return Plan(axis=axis, domains=domains, train=train, test=test, entries=tuple(entries), notes=tuple(notes))
+
+
+def parse_axes(text: str) -> tuple[Axis, ...]:
+    """The axes of `--axis modality,question_type`. Raises ConfigError for another name."""
+    names = split_names(text)
+    if not names or any(name not in AXES for name in names):
+        raise ConfigError(f"--axis {text!r}: use {', '.join(AXES)}, or both with a comma between")
+    return tuple(axis for axis in AXES if axis in names)
+
+
+def parse_rows(text: str) -> tuple[Row, ...]:
+    """The rows of `--rows zero_shot,grpo`. Raises ConfigError for another name."""
+    names = split_names(text)
+    if not names or any(name not in ROWS for name in names):
+        raise ConfigError(f"--rows {text!r}: use some of {', '.join(ROWS)}, with commas between")
+    return tuple(row for row in ROWS if row in names)
+
+
+def parse_domains(axis: Axis, names: Sequence[str]) -> tuple[str, ...]:
+    """Domains of an axis in the taxonomy's order, each once; a dataset's own label will do. Raises ConfigError for an unknown one."""
+    parse = parse_modality if axis == "modality" else parse_question_type
+    try:
+        return tuple(sorted({str(parse(name)) for name in names}, key=taxonomy_order))
+    except DataError as error:
+        raise ConfigError(f"--domains: {error}") from None
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """ "think, no_think" -> ("think", "no_think"), each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _select(split: str, axis: Axis, domains: Sequence[str]) -> str:
+    return f"--data.{split}.{_SELECTORS[axis]}={json.dumps(list(domains))}"
+
+
+def _axis_overrides(config: Config, axis: Axis, limit: int | None) -> list[str]:
+    found = [f"--data.axis={axis}"] if _has_files_by_axis(config) else []
+    return found if limit is None else [*found, f"--data.train.limit={limit}", f"--data.test.{_LIMITS[axis]}={limit}"]
+
+
+def _domain_overrides(config: Config, axis: Axis, domain: str) -> list[str]:
+    named = [f"--data.train.name={domain}"] if _has_files_by_axis(config) else []
+    return [_select("train", axis, [domain]), *named]
+
+
+def _has_files_by_axis(config: Config) -> bool:
+    """Whether each domain has a file of its own, which the reader is told to open; a manifest has one split for all."""
+    reader = READERS.get(config.data.reader)
+    return reader is not None and "axis" in reader.card.options and config.data.manifest is None
+
+
+def _load_training(recipe: str, terms_of: Mapping[str, Sequence[str]], notes: list[str]) -> dict[str, list[Sample]]:
+    """The training questions of the domains that have any. Raises the first domain's DataError where none has."""
+    train: dict[str, list[Sample]] = {}
+    first: DataError | None = None
+    for name, terms in terms_of.items():
+        try:
+            train[name] = load_split(load_config(recipe, terms).data, "train")
+        except DataError as error:
+            first = first or error
+            notes.append(f"No training questions for {name}, so its row is empty: {error}.")
+    if not train and first is not None:
+        raise first
+    return train
+
+
+def _plan_entries(
+    recipe: str,
+    out: Path,
+    axis: Axis,
+    config: Config,
+    options: MatrixOptions,
+    terms: Sequence[str],
+    terms_of: Mapping[str, Sequence[str]],
+    notes: list[str],
+) -> list[Entry]:
+    strategies = options.strategies or config.matrix.strategies or (config.prompt.strategy,)
+    trained = [row for row in options.rows if row in _VERBS] if options.policies is None else ["given"]
+    entries = []
+    for strategy in strategies:
+        own = f"--prompt.strategy={strategy}"
+        if "zero_shot" in options.rows:
+            entries.append(_entry(recipe, out, axis, "zero_shot", strategy, None, [own, *terms]))
+        for row in trained:
+            for domain, found in terms_of.items():
+                policy = None if options.policies is None else find_given(options.policies, strategy, domain)
+                if row == "given" and policy is None:
+                    notes.append(f"{options.policies} holds no run for {domain}, {strategy}: its row is empty.")
+                    continue
+                entries.append(_entry(recipe, out, axis, row, strategy, domain, [own, *found], policy))
+    if options.policies is not None and not any(entry.row == "given" for entry in entries):
+        raise DataError(
+            f"{options.policies} holds no run for any of {', '.join(terms_of)}: name its folders so, as in {next(iter(terms_of))}"
+        )
+    if "blind" in options.rows:
+        asked = [f"--prompt.strategy={BLIND_STRATEGY}", "--eval.engine=option_prior"]
+        entries += [_entry(recipe, out, axis, "blind", None, domain, [*found, *asked]) for domain, found in terms_of.items()]
+    return entries
+
+
+def find_given(policies: Path, strategy: str, domain: str) -> Path | None:
+    """The run or policy of a domain, None without one: DIR/grpo-ct-no-think, DIR/ct-no-think, DIR/grpo-ct or DIR/ct, in this order."""
+    ending = strategy.replace("_", "-")
+    names = (f"grpo-{domain}-{ending}", f"{domain}-{ending}", f"grpo-{domain}", domain)
+    return next((policies / name for name in names if (policies / name).is_dir()), None)
+
+
+def _entry(
+    recipe: str, out: Path, axis: Axis, row: Row, strategy: str | None, domain: str | None, terms: Sequence[str], policy: Path | None = None
+) -> Entry:
+    label = "-".join(part for part in (row, domain, (strategy or "").replace("_", "-")) if part)
+    name = f"{axis}/{label}"
+    folder = out / name
+    shared = (recipe, "--out", str(folder), *terms)
+    if (verb := _VERBS.get(row)) is not None:
+        policy = folder / "policy"
+    evaluation = ("eval", *shared, "--label", label, *(("--policy", str(policy)) if policy is not None else ()))
+    commands = (evaluation,) if verb is None else ((verb, *shared), evaluation)
+    return Entry(name=name, commands=commands, row=row, strategy=strategy, domain=domain)
+
+
+def _longest_first(entries: Sequence[Entry]) -> list[Entry]:
+    """Training that generates before training that does not, and evaluations last, so that processes end at about the same time."""
+    order = ("grpo", "sft")
+    return sorted(entries, key=lambda entry: order.index(entry.row) if entry.row in order else len(order))
+
+
+def collect(plan: Plan, out: Path) -> AxisMatrices:
+    """The matrices of an axis from the records that its jobs left. Raises DataError where one is gone."""
+    records = {(entry.row, entry.strategy, entry.domain): _read(entry, out) for entry in plan.entries}
+    fitted: Credits = {domain: blind_credits(samples, plan.test) for domain, samples in plan.train.items()}
+    kinds = dict.fromkeys((row, strategy) for row, strategy, _ in records)
+    scores = [_score(plan, row, strategy, records, fitted) for row, strategy in kinds]
+    num_test = Counter(getattr(sample, plan.axis) for sample in plan.test)
+    return AxisMatrices(
+        axis=plan.axis,
+        domains=plan.domains,
+        num_train={name: len(plan.train.get(name, ())) for name in plan.domains},
+        num_test={name: num_test[name] for name in plan.domains},
+        scores=tuple(sorted(scores, key=lambda part: ("zero_shot", "sft", "given", "grpo", "blind").index(part.row))),
+        comparisons=compare_all(plan.axis, scores),
+        notes=plan.notes,
+    )
+
+
+def _read(entry: Entry, out: Path) -> tuple[Record, ...]:
+    path = entry.records_file(out)
+    if not path.is_file():
+        raise DataError(f"{path} is gone: delete {out / entry.name}, and the same command makes it again")
+    return read_records(path)
+
+
+def _score(
+    plan: Plan,
+    row: Row,
+    strategy: str | None,
+    records: Mapping[tuple[Row, str | None, str | None], Sequence[Record]],
+    fitted: Credits,
+) -> Scores:
+    cells: dict[Cell, Sequence[Record]] = {}
+    for train in plan.domains:
+        found = records.get((row, strategy, None if row == "zero_shot" else train), ())
+        for test in plan.domains:
+            cells[train, test] = [record for record in found if getattr(record, plan.axis) == test]
+    return build_scores(row, strategy, cells, fitted)
+
+
+def describe(plans: Sequence[Plan]) -> Mapping[str, Any]:
+    """`--dry-run`: what would run."""
+    for plan in plans:
+        asked = Counter(getattr(sample, plan.axis) for sample in plan.test)
+        for name in plan.domains:
+            print(f"{plan.axis} {name}: {len(plan.train.get(name, ())):,} training and {asked[name]:,} test questions")  # noqa: T201
+        for note in plan.notes:
+            print(note, file=sys.stderr)  # noqa: T201
+    commands = [["osler", *command] for plan in plans for entry in plan.entries for command in entry.commands]
+    for command in commands:
+        print(shlex.join(command))  # noqa: T201
+    return {"commands": commands}

@@ -1,0 +1,41 @@
+"""Jobs: each in a process of its own, those that ended do not run again, and a failure names itself."""
+
+from pathlib import Path
+
+import pytest
+
+from osler.errors import OslerError
+from osler.jobs import STATE, Job, run_jobs
+
+CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
+
+
+def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
+    job = Job(name="broken", commands=(("train", "no-such-recipe"),))
+    with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
+        run_jobs([job], tmp_path, title="demo")
+
+
+def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(name="axis/check", commands=(CHECK,))
+    run_jobs([job], tmp_path, title="matrix")
+    log = tmp_path / "axis" / "check" / "log.txt"
+    first = log.read_bytes()
+    run_jobs([job], tmp_path, title="matrix")
+    assert log.read_bytes() == first
+    assert "holds a finished matrix; --fresh" in capsys.readouterr().err
+    log.unlink()
+    log.parent.rmdir()  # a run that somebody deleted is made again
+    run_jobs([job], tmp_path, title="matrix")
+    assert log.is_file()
+
+
+def test_a_state_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / STATE).write_text("[")
+    with pytest.raises(OslerError, match="delete it"):
+        run_jobs([Job(name="check", commands=(CHECK,))], tmp_path, title="demo")
+
+
+@pytest.mark.parametrize(("name", "file"), [("grpo-think", "grpo-think.jsonl"), ("modality/grpo-ct", "grpo-ct.jsonl")])
+def test_records_carry_the_name_of_their_folder(name: str, file: str) -> None:
+    assert Job(name=name, commands=()).records_file(Path("out")) == Path("out") / name / "records" / file
