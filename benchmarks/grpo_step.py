@@ -192,7 +192,7 @@ def measure(shape: Shape, num_steps: int, read: Callable[[], float]) -> dict[str
                 current[name].seconds.clear()
                 loss = step(trainer, inputs, current[name])
                 clocks[name].append(dict(current[name].seconds))
-                found[name] = loss, trainer._buffered_inputs[0]["completion_ids"].tolist()
+                found[name] = loss, sorted(trainer._buffered_inputs[0]["completion_ids"].tolist())  # TRL shuffles them
             assert found["trl"][1] == found["osler"][1], f"step {batch}: the completions differ"
             assert abs(found["trl"][0] - found["osler"][0]) <= LOSS_TOLERANCE, f"step {batch}: the losses differ"
     totals = {name: [1e3 * sum(seconds.values()) for seconds in rows[WARM_UP:]] for name, rows in clocks.items()}

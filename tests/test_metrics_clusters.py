@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,14 @@ def test_wilson_takes_fractions_of_a_question(share: float, size: float) -> None
 
 A, B, C = (answer(i, image=image, subject=subject) for i, (image, subject) in enumerate([("x", "p"), ("x", None), ("y", "p")]))
 ALONE = answer(3)
+
+
+def given(number: int, own: str | None = None, subject: str | None = None) -> Record:
+    """A question under an ablation: it was shown image "x" in the place of its own."""
+    own_image_uris = answer(number + 10, image=own).image_uris
+    return replace(answer(number + 10, image="x", subject=subject), ablation="swap_within", own_image_uris=own_image_uris)
+
+
 ROWS: list[tuple[str, list[Record], str, tuple[int, ...]]] = [
     ("nothing", [], "subject", ()),
     ("one", [A], "subject", (0,)),
@@ -38,6 +47,10 @@ ROWS: list[tuple[str, list[Record], str, tuple[int, ...]]] = [
     ("through a third", [B, C, A], "subject", (0, 0, 0)),
     ("the same sample twice", [A, ALONE, A], "sample", (0, 1, 0)),
     ("no subject is no tie", [answer(4), answer(5)], "subject", (0, 1)),
+    ("the image that two questions were given", [given(0), given(1)], "subject", (0, 1)),
+    ("their own image", [given(0, "x"), given(1, "x"), B], "subject", (0, 0, 0)),
+    ("their own subject", [given(0, subject="p"), given(1, subject="p")], "subject", (0, 0)),
+    ("a subject of none is no tie to the donor's", [given(0), A], "subject", (0, 1)),
     ("another dataset's image", [answer(0, image="x"), answer(0, image="x", dataset="other")], "subject", (0, 1)),
 ]
 

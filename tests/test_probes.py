@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from osler.ablations import Ablation
+from osler.alterations import compare
 from osler.cli import main
 from osler.config import PolicyConfig, build_config
 from osler.engines.hf import HfEngine
@@ -14,7 +15,7 @@ from osler.engines.scripted import ScriptedEngine
 from osler.errors import ConfigError, OslerError
 from osler.evaluate import evaluate, run_evaluation
 from osler.models import load_policy
-from osler.probes import Probe, compare, run_probes
+from osler.probes import run_probes
 from osler.prompts import render
 from osler.reasoning import Intervention
 from osler.records import read_records
@@ -43,6 +44,7 @@ def test_every_alteration_has_its_records(tiny_folder: Path, tmp_path: Path, cap
         assert [record.sample_id for record in records] == [record.sample_id for record in plain]
         assert {record.ablation for record in records} == {ablation.value}
         assert all(record.image_uris != before.image_uris for record, before in zip(records, plain, strict=True))
+        assert [record.own_image_uris for record in records] == [record.image_uris for record in plain]
         assert found["probes"][ablation.value]["change"]["questions"] == 12
     turned = read_records(tmp_path / "records" / "eval.circular.jsonl")
     assert len(turned) == sum(len(record.choices) for record in plain)
@@ -117,13 +119,12 @@ def test_comparison_by_hand() -> None:
         return evaluate(ScriptedEngine(script), prompts, max_completion_length=9)
 
     targets = "".join(prompt.sample.target for prompt in prompts)
-    probe = Probe(name="blank", prompts=(), left_out={})
-    result = compare(probe, answers(targets[:8] + "----"), answers("--------" + targets[8:]))
+    result = compare("blank", answers(targets[:8] + "----"), answers("--------" + targets[8:]))
     assert result.change is not None
     assert result.same_answer is not None
     assert (result.change.gained, result.change.lost, result.change.difference.value) == (4, 8, pytest.approx(-1 / 3))
     assert (result.same_answer.correct, result.same_answer.total) == (0, 8)
-    empty = compare(probe, answers(targets), [])
+    empty = compare("blank", answers(targets), [])
     assert empty.accuracy.value is None
     assert empty.change is not None
     assert empty.change.difference.value is None

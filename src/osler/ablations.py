@@ -90,14 +90,14 @@ class Ablated:
 
 def ablate(samples: Sequence[Sample], ablation: Ablation, *, seed: int = 0) -> Ablated:
     """The samples under one ablation; what is drawn for a sample follows from the seed, its id and the samples."""
-    pictured = [sample for sample in samples if sample.images]
+    pictured = [mark(sample, ablation.value) for sample in samples if sample.images]
     left_out = {"no image": len(samples) - len(pictured)} if len(pictured) < len(samples) else {}
     if ablation in _PICTURES:
         make = _PICTURES[ablation]
         changed = [replace(sample, images=tuple(make(image, seed) for image in sample.images)) for sample in pictured]
-        return Ablated(samples=_mark(changed, ablation), left_out=left_out)
+        return Ablated(samples=tuple(changed), left_out=left_out)
     if ablation is Ablation.QUESTION_ONLY:
-        return Ablated(samples=_mark([replace(sample, images=()) for sample in pictured], ablation), left_out=left_out)
+        return Ablated(samples=tuple(replace(sample, images=()) for sample in pictured), left_out=left_out)
     return _swap(pictured, ablation, seed, left_out)
 
 
@@ -109,8 +109,10 @@ _PICTURES: Final[Mapping[Ablation, Callable[[ImageSource, int], ImageSource]]] =
 )
 
 
-def _mark(samples: Sequence[Sample], ablation: Ablation) -> tuple[Sample, ...]:
-    return tuple(replace(sample, metadata={**sample.metadata, "ablation": ablation.value}) for sample in samples)
+def mark(sample: Sample, ablation: str) -> Sample:
+    """The sample as one under an ablation; its record will know the images that its question is about, whatever is shown in their place."""
+    own = tuple(image.uri for image in sample.images)
+    return replace(sample, metadata={**sample.metadata, "ablation": ablation, "own_image_uris": own})
 
 
 def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Mapping[str, int]) -> Ablated:
@@ -126,7 +128,7 @@ def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Ma
         num_same += ablation is Ablation.SWAP_WITHIN and not _differs(sample, donor)
         swapped.append(replace(sample, images=donor.images))
     alone = {"no image to swap with": num_alone} if num_alone else {}
-    return Ablated(samples=_mark(swapped, ablation), left_out={**left_out, **alone}, same_answer=num_same)
+    return Ablated(samples=tuple(swapped), left_out={**left_out, **alone}, same_answer=num_same)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from osler.metrics import Proportion, proportion
+from osler.metrics import Proportion, Unit
+from osler.metrics.clusters import clustered_proportion
 from osler.scoring.read import read_choice
 from osler.scoring.words import Words, index_options, split_words
 from osler.taxonomy import Modality
@@ -74,19 +75,19 @@ def check_reasoning(record: Record) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def summarize_reasoning(records: Iterable[Record]) -> tuple[RuleSummary, ...]:
+def summarize_reasoning(records: Iterable[Record], unit: Unit = "subject") -> tuple[RuleSummary, ...]:
     """Every rule's agreement over the records that have reasoning. The rule "option" gives the share of answers that agree with theirs."""
     reasoned = [record for record in records if record.reasoning]
-    found = [(record.sample_id, finding) for record in reasoned for finding in check_reasoning(record)]
+    found = [(record, finding) for record in reasoned for finding in check_reasoning(record)]
     summaries = []
     for rule in RULES:
-        own = [(name, finding) for name, finding in found if finding.rule == rule.name]
-        against = [name for name, finding in own if not finding.agrees]
+        own = [(record, finding) for record, finding in found if finding.rule == rule.name]
+        against = [record.sample_id for record, finding in own if not finding.agrees]
         summaries.append(
             RuleSummary(
                 rule=rule.name,
                 num_reasonings=len(reasoned),
-                agreement=proportion(len(own) - len(against), len(own)),
+                agreement=clustered_proportion([record for record, _ in own], [finding.agrees for _, finding in own], unit),
                 contradictions=tuple(against[:NUM_EXAMPLES]),
             )
         )

@@ -208,6 +208,7 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         outcome=verdict.outcome.value,
         rule=verdict.rule,
         ablation=sample.metadata.get("ablation"),
+        own_image_uris=sample.metadata.get("own_image_uris"),
         rotation=sample.metadata.get("rotation"),
         option_probabilities=completion.option_probabilities,
     )

@@ -16,7 +16,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
 
 from osler.audit import OptionPrior, fold_option
-from osler.metrics import Proportion, Unit, accuracy, is_correct, proportion
+from osler.metrics import Proportion, Unit, accuracy, is_correct
+from osler.metrics.clusters import clustered_proportion
 from osler.types import LETTERS, Record, Sample
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def summarize_rotations(records: Iterable[Record], unit: Unit = "subject") -> Ci
         num_questions=len(whole),
         plain=accuracy([turns[0] for turns in whole], unit),
         mean=accuracy([record for turns in whole for record in turns.values()], unit),
-        consistent=proportion(sum(all(map(is_correct, turns.values())) for turns in whole), len(whole)),
+        consistent=clustered_proportion([turns[0] for turns in whole], [all(map(is_correct, turns.values())) for turns in whole], unit),
         chance=_mean([len(turns) ** -float(len(turns)) for turns in whole]),
     )
 

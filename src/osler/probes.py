@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from osler.ablations import Ablation, ablate
+from osler.ablations import Ablation, ablate, mark
+from osler.alterations import CIRCULAR, REASONING, UNIT, Alteration, compare
 from osler.config import Config
 from osler.consistency import RuleSummary, summarize_reasoning
 from osler.engines import Engine, open_engine
 from osler.errors import ConfigError, DataError
 from osler.evaluate import check_label, describe_terms, digest_prompts, fill_records, with_policy
 from osler.items import Circular, rotate_options, summarize_rotations
-from osler.metrics import DASH, Estimate, PairedDifference, Proportion, accuracy, paired_difference, percent, points, proportion
+from osler.metrics import DASH, Estimate, accuracy, percent, points
 from osler.prompts import Format, find_strategy, render
 from osler.reasoning import Intervention, intervene
 from osler.records import read_records
@@ -30,9 +31,6 @@ from osler.runs import Run, open_run
 from osler.selection import load_split
 from osler.types import Prompt, Record, Sample
 
-CIRCULAR: Final = "circular"
-REASONING: Final = "reasoning_"
-UNIT: Final = "subject"
 _IGNORED_TERMS: Final = frozenset({"batch_size"})
 
 
@@ -48,16 +46,16 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What an alteration changed. Against the plain records there are None where there are no plain records."""
+    """The answers to altered questions, and what they changed."""
 
-    name: str
+    probe: Probe
     records: tuple[Record, ...]
-    left_out: Mapping[str, int]
-    accuracy: Proportion
-    change: PairedDifference | None  # accuracy minus the plain one, on the questions that both have
-    same_answer: Proportion | None  # of the plain answers, those that stayed
-    num_same_target: int = 0  # see Probe
-    follows: Proportion | None = None  # of the answers behind changed reasoning that comes to an option, those that give it
+    found: Alteration
+
+    @property
+    def name(self) -> str:
+        """The probe's, e.g. "blank"."""
+        return self.probe.name
 
 
 def run_probes(
@@ -92,7 +90,7 @@ def run_probes(
     _require_questions(probes)
     run = open_run(out, config)
     engine = functools.cache(lambda: open_engine(asked))
-    results = [_ask(run, asked, probe, samples, terms, engine, plain, label=label, fresh=fresh) for probe in probes]
+    results = [_ask(run, asked, probe, terms, engine, plain, label=label, fresh=fresh) for probe in probes]
     circular = next((summarize_rotations(result.records) for result in results if result.name == CIRCULAR), None)
     rules = summarize_reasoning(plain) if interventions else ()
     render_probes([result for result in results if result.name != CIRCULAR], plain, circular, rules)
@@ -133,11 +131,11 @@ def _intervened(prompts: Sequence[Prompt], plain: Sequence[Record], intervention
         raise ConfigError(f"--reasoning needs a strategy that reasons before it answers, such as think, not {strategy}")
     name = f"{REASONING}{intervention}"
     found = intervene(plain, intervention, seed=seed)
-    changed = []
-    for prompt in prompts:
-        if (prefix := found.prefixes.get(prompt.sample.id)) is not None:
-            sample = replace(prompt.sample, metadata={**prompt.sample.metadata, "ablation": name})
-            changed.append(replace(prompt, sample=sample, prefix=prefix))
+    changed = [
+        replace(prompt, sample=mark(prompt.sample, name), prefix=prefix)
+        for prompt in prompts
+        if (prefix := found.prefixes.get(prompt.sample.id)) is not None
+    ]
     return Probe(name=name, prompts=tuple(changed), left_out=found.left_out)
 
 
@@ -153,7 +151,6 @@ def _ask(
     run: Run,
     config: Config,
     probe: Probe,
-    samples: Sequence[Sample],
     terms: Mapping[str, Any],
     engine: Callable[[], Engine],
     plain: Sequence[Record],
@@ -162,37 +159,13 @@ def _ask(
     fresh: bool,
 ) -> ProbeResult:
     if not probe.prompts:
-        return compare(probe, plain, [])
+        return ProbeResult(probe=probe, records=(), found=compare(probe.name, plain, []))
     path = run.records / f"{label}.{probe.name}.jsonl"
     start = time.monotonic()
     own = {**terms, "questions": digest_prompts(probe.prompts)}
     records = fill_records(path, config, probe.prompts, own, engine, fresh=fresh)
-    own_images = {sample.id: tuple(image.uri for image in sample.images) for sample in samples}
     print(f"{label}.{probe.name}: {len(records)} questions in {time.monotonic() - start:.1f} s, {path}", file=sys.stderr)  # noqa: T201
-    return compare(probe, plain, [_with_own_images(record, own_images) for record in records])
-
-
-def _with_own_images(record: Record, own_images: Mapping[str, tuple[str, ...]]) -> Record:
-    """The record as one about the images of its question: questions that were given the same image are no less independent for it."""
-    return replace(record, image_uris=own_images.get(record.sample_id, record.image_uris))
-
-
-def compare(probe: Probe, plain: Sequence[Record], altered: Sequence[Record]) -> ProbeResult:
-    """Altered records beside the plain ones of the same questions."""
-    before = {record.sample_id: record.answer for record in plain if record.answer is not None}
-    shared = [record for record in altered if record.sample_id in before]
-    same = sum(record.answer == before[record.sample_id] for record in shared)
-    rules = summarize_reasoning(altered) if probe.name.startswith(REASONING) else ()
-    return ProbeResult(
-        name=probe.name,
-        records=tuple(altered),
-        left_out=probe.left_out,
-        num_same_target=probe.num_same_target,
-        accuracy=accuracy(altered, UNIT),
-        change=paired_difference(plain, altered, UNIT) if plain else None,
-        same_answer=proportion(same, len(shared)) if plain else None,
-        follows=next((rule.agreement for rule in rules if rule.rule == "option"), None),
-    )
+    return ProbeResult(probe=probe, records=tuple(records), found=compare(probe.name, plain, records))
 
 
 def render_probes(results: Sequence[ProbeResult], plain: Sequence[Record], circular: Circular | None, rules: Sequence[RuleSummary]) -> None:
@@ -200,19 +173,20 @@ def render_probes(results: Sequence[ProbeResult], plain: Sequence[Record], circu
     if results:
         rows = [["plain", str(len(plain)), str(accuracy(plain, UNIT)), *[""] * 4]] if plain else []
         for result in results:
-            change = "" if result.change is None else points(result.change.difference)
-            p_value = "" if result.change is None else _p_value(result.change.p_value)
-            same = "" if result.same_answer is None else str(result.same_answer)
-            follows = "" if result.follows is None else str(result.follows)
-            rows.append([result.name, str(len(result.records)), str(result.accuracy), change, p_value, same, follows])
+            found = result.found
+            change = "" if found.change is None else points(found.change.difference)
+            p_value = "" if found.change is None else _p_value(found.change.p_value)
+            same = "" if found.same_answer is None else str(found.same_answer)
+            follows = "" if found.follows is None else str(found.follows)
+            rows.append([found.name, str(found.num_questions), str(found.accuracy), change, p_value, same, follows])
         heads = ["", "Questions", "Accuracy", "Change", "p", "Same answer", "Follows reasoning"]
-        shown = len(heads) if any(result.follows for result in results) else len(heads) - 1
+        shown = len(heads) if any(result.found.follows for result in results) else len(heads) - 1
         _print_table(heads[:shown], [row[:shown] for row in rows])
         for result in results:
-            for reason, number in result.left_out.items():
+            for reason, number in result.probe.left_out.items():
                 _print(f"{result.name}: {number} questions left out, {reason}")
-            if result.num_same_target:
-                _print(f"{result.name}: {result.num_same_target} questions have an image that may have the same answer; there was no other")
+            if number := result.probe.num_same_target:
+                _print(f"{result.name}: {number} questions have an image that may have the same answer; there was no other")
     if circular is not None:
         rows = [
             ["options as they are", str(circular.plain), ""],
@@ -282,15 +256,15 @@ def describe_results(
 
 
 def _result(result: ProbeResult) -> dict[str, Any]:
-    change = result.change
+    found, change = result.found, result.found.change
     return {
-        "questions": len(result.records),
-        "left_out": dict(result.left_out),
-        "same_target": result.num_same_target,
-        **_estimate(result.accuracy),
+        "questions": found.num_questions,
+        "left_out": dict(result.probe.left_out),
+        "same_target": result.probe.num_same_target,
+        **_estimate(found.accuracy),
         "change": None if change is None else {**_estimate(change.difference), "questions": change.num_samples, "p_value": change.p_value},
-        "same_answer": None if result.same_answer is None else _estimate(result.same_answer),
-        "follows_reasoning": None if result.follows is None else _estimate(result.follows),
+        "same_answer": None if found.same_answer is None else _estimate(found.same_answer),
+        "follows_reasoning": None if found.follows is None else _estimate(found.follows),
     }
 
 

@@ -134,6 +134,7 @@ class Record:
     outcome: str
     rule: str
     ablation: str | None = None  # what was taken from the question, e.g. "blank"; None for the question itself
+    own_image_uris: tuple[str, ...] | None = None  # under an ablation the question's own images, `image_uris` being those shown
     rotation: int | None = None  # by how many places the options were rotated; None where nobody rotates them
     option_probabilities: tuple[float, ...] | None = None  # the completion's, one for each choice
     vote_share: float | None = None  # of the completions that gave this answer; None where one was asked for

@@ -31,8 +31,8 @@ def cluster(records: Iterable[Record], unit: Unit = "subject") -> tuple[int, ...
     """A number for every record, equal where records belong together: [0, 0, 1] for two questions about one image and one about another.
 
     "image" joins records that share any image, "subject" those that share an image or a subject; both join through a third ("a and b"
-    with "b and c"). Images and subjects of two datasets are never the same, a sample is always one with itself. Numbers count from 0 in
-    the order of first sight.
+    with "b and c"). Images and subjects of two datasets are never the same, a sample is always one with itself. Under an ablation a
+    question's own images count, not those that it was given. Numbers count from 0 in the order of first sight.
     """
     import numpy as np
     from scipy.sparse import coo_array
@@ -59,10 +59,15 @@ def cluster(records: Iterable[Record], unit: Unit = "subject") -> tuple[int, ...
 def _ties(record: Record, unit: Unit) -> list[tuple[str, ...]]:
     ties: list[tuple[str, ...]] = [("sample", record.sample_id)]
     if unit != "sample":
-        ties += [("image", record.dataset, uri) for uri in record.image_uris]
+        ties += [("image", record.dataset, uri) for uri in _own_images(record)]
     if unit == "subject" and record.subject_id is not None:
         ties.append(("subject", record.dataset, record.subject_id))
     return ties
+
+
+def _own_images(record: Record) -> tuple[str, ...]:
+    """The images that the question is about: questions that were shown the same one in their place are no less independent for it."""
+    return record.image_uris if record.ablation is None else record.own_image_uris or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,13 +158,31 @@ def accuracy_figure(table: AccuracyTable, name: str) -> Figure:
     series = {row.title: (*row.cells, row.average) for row in table.rows} if grouped else {"average": [row.average for row in table.rows]}
     guesses = table.chance if grouped else [table.chance[-1]] * len(groups)
     description = f"Accuracy by {name}: " + "; ".join(f"{row.title}: average {row.average} per cent" for row in table.rows)
+    drawn = [
+        Series(title=title, colour=colour, estimates=tuple(found)) for colour, (title, found) in zip(PALETTE, series.items(), strict=False)
+    ]
+    svg = draw_bars(groups, drawn, guesses, salt=name, description=description)
+    return Figure(title=f"Accuracy by {name}" if grouped else f"Average accuracy by {name}", svg=svg, description=description)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The bars of one colour, one for each group; an estimate without a value has none."""
+
+    title: str
+    colour: str
+    estimates: tuple[Estimate, ...]
+
+
+def draw_bars(groups: Sequence[str], series: Sequence[Series], guesses: Sequence[float | None], *, salt: str, description: str) -> str:
+    """Groups of horizontal bars of accuracy with 95 % intervals, and a line where guessing lies in each, as SVG."""
     thickness = 0.8 / max(1, len(series))
-    with style(name):
+    with style(salt):
         canvas = new_canvas(1.0 + len(groups) * (0.25 + 0.17 * len(series)), width=_WIDE)
         axes = canvas.add_subplot()
-        for index, (title, estimates) in enumerate(series.items()):
+        for index, one in enumerate(series):
             places = [group + (index - (len(series) - 1) / 2) * thickness for group in range(len(groups))]
-            _bars(axes, places, estimates, thickness, PALETTE[index], title)
+            _bars(axes, places, one.estimates, thickness, one.colour, one.title)
         guessing: list[Line2D] = []
         for group, guess in enumerate(guesses):
             if guess is not None:
@@ -179,8 +197,7 @@ def accuracy_figure(table: AccuracyTable, name: str) -> Figure:
         bars, names = axes.get_legend_handles_labels()
         names = [*names, "guessing"][: len(bars) + len(guessing)]
         canvas.legend([*bars, *guessing], names, loc="outside upper left", ncols=key_columns(names, _WIDE))
-        svg = to_svg(canvas, description)
-    return Figure(title=f"Accuracy by {name}" if grouped else f"Average accuracy by {name}", svg=svg, description=description)
+        return to_svg(canvas, description)
 
 
 def key_columns(names: Sequence[str], width: float) -> int:

@@ -14,6 +14,7 @@ from osler.metrics import percent, points, taxonomy_order
 from osler.reporting.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
 from osler.reporting.examples import Example
 from osler.reporting.figures import PALETTE, Figure, accuracy_figure, training_figures
+from osler.reporting.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
 from osler.reporting.runs import Evaluation, Run, manifest_cells
 from osler.reporting.tables import (
     AccuracyTable,
@@ -58,6 +59,9 @@ class Page:
     changes: tuple[ChangeRow, ...]
     matrices: tuple[Matrix, ...]
     outcomes: tuple[OutcomeRow, ...]
+    looks: tuple[LookRow, ...]  # altered questions, which stand in no other table
+    look_notes: tuple[str, ...]
+    look_figure: Figure | None
     confidence: tuple[ConfidenceRow, ...]
     confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
@@ -69,14 +73,16 @@ class Page:
 def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Sequence[Example]) -> Page:
     """Gather tables, figures and notes."""
     in_domain = shared_domain(runs)
-    by_modality = accuracy_table(evaluations, "modality", in_domain=in_domain)
-    by_question_type = accuracy_table(evaluations, "question_type")
+    plain = [row for row in evaluations if row.records or not row.altered]
+    by_modality = accuracy_table(plain, "modality", in_domain=in_domain)
+    by_question_type = accuracy_table(plain, "question_type")
     answered = [row for row in evaluations if row.records]
     drawn = [(by_modality, "modality")] if answered else []
     drawn += [(by_question_type, "question type")] if len(by_question_type.columns) > 1 else []
     has_types = len(by_question_type.columns) > 1
     matrices = [accuracy_matrix(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
     confidence = confidence_rows(answered)
+    looks = look_rows(evaluations)
     featured = dict.fromkeys(card.title for card in examples)
     return Page(
         runs=tuple(runs),
@@ -88,6 +94,9 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         changes=change_rows(answered),
         matrices=tuple(matrices),
         outcomes=outcome_rows(answered),
+        looks=looks,
+        look_notes=look_notes(looks),
+        look_figure=look_figure(looks),
         confidence=confidence,
         confidence_figures=tuple(confidence_figures(confidence)),
         accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),
@@ -180,7 +189,7 @@ def render_page(page: Page) -> str:
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
         svg=lambda figure: Markup(figure.svg),  # our own drawing, whose texts matplotlib escaped
     )
-    return environment.get_template("page.html.j2").render(page=page, target=TARGET, version=__version__).lstrip()
+    return environment.get_template("page.html.j2").render(page=page, target=TARGET, plain_title=PLAIN_TITLE, version=__version__).lstrip()
 
 
 def p_value(value: float | None) -> str:

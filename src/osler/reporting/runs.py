@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from osler.alterations import TITLES, alteration_of
 from osler.errors import DataError
 from osler.metrics import BLIND_POLICIES
 from osler.records import read_records
@@ -57,6 +58,7 @@ class Evaluation:
     records: tuple[Record, ...]
     run: str = ""  # "demo"
     title: str  # "GRPO", what a person reads
+    altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: the questions asked again, altered
 
     @property
     def strategies(self) -> frozenset[str]:
@@ -135,18 +137,33 @@ def _load_run(folder: Path, name: str) -> Run:
         environment=_read_object(folder / "environment.json"),
         manifest=_read_object(folder / "manifest.json"),
         curves=_read_curves(folder / "metrics.jsonl"),
-        evaluations=tuple(_read_evaluation(path, name) for path in labels),
+        evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
     )
 
 
 def _read_evaluation(path: Path, run: str) -> Evaluation:
-    """The records of one evaluation, which answers a question once. Raises DataError."""
-    records = read_records(path)
-    asked = Counter(record.sample_id for record in records)
-    if repeated := next((name for name, times in asked.items() if times > 1), None):
+    """The records of one file, which answers a question once as it is and once under each alteration. Raises DataError."""
+    found: defaultdict[str | None, list[Record]] = defaultdict(list)
+    for record in read_records(path):
+        found[alteration_of(record)].append(record)
+    asked = Counter((name, record.sample_id) for name, records in found.items() for record in records)
+    if repeated := next((sample for (_, sample), times in asked.items() if times > 1), None):
         raise DataError(f"{path} holds the sample {repeated!r} more than once: delete the file and evaluate again")
-    title = run if path.stem == "eval" else label_title(path.stem)  # "eval" is the label of an evaluation that was given none
-    return Evaluation(label=path.stem, records=records, run=run, title=title)
+    records = tuple(found.pop(None, ()))
+    altered = {str(name): tuple(part) for name, part in found.items()}
+    base, _, suffix = path.stem.rpartition(".")
+    label = base if base and suffix in TITLES and not records else path.stem  # "grpo.blank": what "grpo" answers without the image
+    title = run if label == "eval" else label_title(label)  # "eval" is the label of an evaluation that was given none
+    return Evaluation(label=label, records=records, run=run, title=title, altered=altered)
+
+
+def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:
+    """Altered questions of a label beside its plain ones, which no other file can hold."""
+    joined: dict[str, Evaluation] = {}
+    for row in rows:
+        before = joined.setdefault(row.label, row)
+        joined[row.label] = replace(before, records=before.records or row.records, altered={**before.altered, **row.altered})
+    return list(joined.values())
 
 
 def collect_evaluations(runs: Sequence[Run]) -> list[Evaluation]:
@@ -156,8 +173,11 @@ def collect_evaluations(runs: Sequence[Run]) -> list[Evaluation]:
     """
     rows: list[Evaluation] = []
     for row in (row for run in runs for row in run.evaluations):
-        if not any(row.label == other.label and row.records and row.records == other.records for other in rows):
+        same = (place for place, other in enumerate(rows) if row.label == other.label and row.records and row.records == other.records)
+        if (place := next(same, None)) is None:
             rows.append(row)
+        else:
+            rows[place] = replace(rows[place], altered={**row.altered, **rows[place].altered})
     rows.sort(key=lambda row: (_stage_rank(row.label), _strategy_rank(row.label)))
     rows = _rename_repeated(rows, lambda row: f"{row.title} ({row.run})")
     return _rename_repeated(rows, lambda row: f"{row.run}: {row.label}")
