@@ -71,6 +71,14 @@ MISTAKES = [
     (["data", "check", "--data.reader=jsonl", "--data.root=/no/such/file"], "/no/such/file"),
     (["data", "phantom", "--out", "phantom", "--size", "3"], "size"),
     (["data", "phantom", "--out", "phantom", "--contrast", "-1"], "contrast"),
+    (["train", "demo", "--grpo.num_generations=7"], "num_generations"),
+    (["train", "demo", "--data.manifest=/no/such/file"], "osler split"),
+    (["audit", "--data.reader=phantom", "--fail-on", "luck"], "luck"),
+    (["audit", "--data.reader=slake", "--data.root=/no/such/folder"], "/no/such/folder"),
+    (["eval", "demo", "--ablation", "blur"], "blur"),
+    (["eval", "demo", "--reasoning", "louder"], "louder"),
+    (["matrix", "matrix_phantom", "--axis", "colour"], "colour"),
+    (["matrix", "matrix_phantom", "--policies", "/no/such/folder"], "/no/such/folder"),
 ]
 
 
@@ -83,6 +91,25 @@ def test_mistakes_exit_with_2_and_one_line(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("osler: ")]
     assert len(lines) == 1
     assert words in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "VERB"),
+        (["trane"], "trane"),
+        (["report"], "RUN"),
+        (["demo", "--seed", "x"], "--seed"),
+        (["split", "--protocol", "luck"], "medvlm_r1"),
+        (["export", "--to", "nowhere"], "verl"),
+    ],
+)
+def test_a_wrong_option_is_one_line_too(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_json_is_the_last_line_and_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

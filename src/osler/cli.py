@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from osler import __version__
 from osler.errors import OslerError
@@ -29,6 +30,14 @@ from osler.verbs.training import add_training
 
 TOP_LEVEL = ("--name", "--sft_target")
 """Keys of a recipe that stand in no section and are no option of a verb."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names the remedy; its subparsers are of the same kind."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2."""
+        self.exit(2, f"osler: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +81,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="osler",
         description="Train compact vision-language models to reason about medical images, and measure whether they looked.",
         epilog=EPILOG,
