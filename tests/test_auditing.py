@@ -171,6 +171,85 @@ def test_exit_codes(arguments: tuple[str, ...], code: int, capsys: pytest.Captur
     assert (len(capsys.readouterr().err.splitlines()) == 1) is (code == 2)
 
 
+GOLDS = ("cyst", "tumour", "abscess", "haematoma", "calcification")
+
+
+@pytest.fixture
+def giveaways(tmp_path: Path) -> Path:
+    """CT in both splits and MRI in test alone: distractors that are never right, a yes-no question, and MRI's one gold."""
+    rows = [
+        *((split, "ct", (gold, "x", "y", "z")) for split in ("train", "test") for gold in GOLDS),
+        ("test", "ct", ("yes", "no")),
+        ("test", "mri", ("cyst", "x")),
+    ]
+    for split in ("train", "test"):
+        lines = [
+            {
+                "id": f"{split}-{number}",
+                "image": f"{number}.png",
+                "question": "What?",
+                "choices": choices,
+                "target": "A",
+                "modality": modality,
+            }
+            for number, (part, modality, choices) in enumerate(rows)
+            if part == split
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("ct.questions", 6),
+        ("ct.chance", (5 / 4 + 1 / 2) / 6),
+        ("ct.original", 5.5 / 6),  # no training question tells yes from no
+        ("ct.counts", {"redrawn": 5, "yes_no": 1}),
+        ("mri.questions", 1),
+        ("mri.original", None),
+        ("mri.redrawn", None),
+        ("mri.redrawn_only", None),
+        ("mri.counts", {"too_few_golds": 1}),
+    ],
+)
+def test_redrawn_questions(giveaways: Path, where: str, value: Any) -> None:
+    found = run(*arguments_of(giveaways), options=AuditOptions(redrawn=True)).to_json()["items"]
+    assert list(found) == ["ct", "mri"]
+    assert found["ct"]["redrawn"] < found["ct"]["original"]
+    assert at(found, where) == (pytest.approx(value) if isinstance(value, float) else value)
+
+
+@pytest.mark.parametrize(("asked", "has_table"), [(("--redrawn",), True), ((), False)])
+def test_redrawn_questions_have_a_table(
+    giveaways: Path, asked: tuple[str, ...], has_table: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = giveaways / "audit.html"
+    assert main(["audit", *arguments_of(giveaways), *asked, "--json", "--out", str(page)]) == 0
+    out, html = capsys.readouterr(), page.read_text()
+    assert (set(json.loads(out.out)["items"]) == {"ct", "mri"}) is has_table
+    for text in (out.err, html):
+        assert ("1 too few other right answers" in text) is has_table
+        assert ("on redrawn questions, by modality" in text) is has_table
+    assert ('<tr><th scope="row">MRI</th><td>1</td><td>50.0</td><td>–</td><td>–</td><td>–</td><td>0</td><td>1</td>' in html) is has_table
+    collector = Collector()
+    collector.feed(html)
+    assert collector.open == []
+
+
+def test_open_questions_have_nothing_to_redraw(written: Path) -> None:
+    for split in ("train", "test"):
+        (written / f"{split}.jsonl").write_text(json.dumps({"id": "1", "image": "a.png", "question": "What?", "target": "cyst"}))
+    found = run(*arguments_of(written), options=AuditOptions(redrawn=True))
+    assert found.items == ()
+    assert any("no distractors were redrawn" in note for note in found.notes)
+
+
+def test_redrawn_questions_are_not_redrawn_again() -> None:
+    with pytest.raises(ConfigError, match="original"):
+        run(*PHANTOM, "--data.distractors=redrawn", options=AuditOptions(redrawn=True))
+
+
 class Collector(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +282,8 @@ def published() -> dict[str, Any]:
     folder = os.environ.get("OSLER_TEST_DATA")
     if not folder:
         pytest.skip("OSLER_TEST_DATA does not name the folder of the annotation files")
-    return run("--data.reader=med_r1", f"--data.root={Path(folder) / 'omnimedvqa_splits'}").to_json()
+    root = Path(folder) / "omnimedvqa_splits"
+    return run("--data.reader=med_r1", f"--data.root={root}", options=AuditOptions(redrawn=True)).to_json()
 
 
 def at(report: Any, dotted: str) -> Any:
@@ -241,13 +321,19 @@ def at(report: Any, dotted: str) -> Any:
         ("cases_by_source.BreakHis.share", 94.9),
         ("cases_by_source.Mura.share", 78.6),
         ("across_axes.modality.question_type", 80.4),
+        ("items.ct.original", 99.0),
+        ("items.ct.redrawn", 58.9),
+        ("items.oct.original", 100.0),
+        ("items.oct.redrawn", 36.1),
     ],
 )
 def test_published_files(where: str, percent: float) -> None:
     assert 100 * at(published(), where) == pytest.approx(percent, abs=0.06)
 
 
-@pytest.mark.parametrize("where", ["blind.option_prior.mri.mri", "leaks.same_image.mri.mri", "leaks.same_row.mri.ct"])
+@pytest.mark.parametrize(
+    "where", ["blind.option_prior.mri.mri", "leaks.same_image.mri.mri", "leaks.same_row.mri.ct", "items.mri.original", "items.mri.redrawn"]
+)
 def test_an_absent_train_file_has_no_value(where: str) -> None:
     assert at(published(), where) is None
 

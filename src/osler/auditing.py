@@ -28,6 +28,7 @@ from osler.config import DataConfig
 from osler.errors import ConfigError, DataError
 from osler.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE, take_fingerprints
 from osler.images import ImageFile
+from osler.items import DomainItems, compare_items
 from osler.metrics import percent, taxonomy_order
 from osler.readers import READERS, Refusal
 from osler.selection import NONE, load_split
@@ -48,6 +49,7 @@ class AuditOptions:
     max_distance: int = DEFAULT_DISTANCE  # bits between the perceptual hashes of near-duplicates
     max_leak: float = 0.01  # share of a domain's test rows that may share something with its train rows
     max_shortcut: float = 0.10  # how far a blind baseline's interval may lie above guessing
+    redrawn: bool = False  # also redraw distractors, and fit and test the option prior on what comes out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +73,12 @@ def parse_gates(text: str | None) -> tuple[str, ...]:
 def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     """Audit `[data.train]` against `[data.test]`, by modality and by question type.
 
-    Raises ConfigError for options out of range and what reading the data raises.
+    Raises ConfigError for options out of range, for redrawing what is already redrawn, and what reading the data raises.
     """
     options = options or AuditOptions()
     _check(options)
+    if options.redrawn and data.distractors == "redrawn":
+        raise ConfigError('--redrawn sets original questions beside redrawn ones: leave data.distractors at "original"')
     with _no_garbage_collection():
         return _audit(data, options)
 
@@ -106,6 +110,9 @@ def _audit(data: DataConfig, options: AuditOptions) -> Audit:
     keys, compared = _choose_keys(everything, options, notes)
     catalogue = Catalogue()
     axes = {axis: _audit_axis(axis, sides, keys, catalogue, can_recover=is_split_by_axis) for axis in AXES if axis in sides}
+    items = _compare_items(main, sides[main], data.seed) if options.redrawn else ()
+    if options.redrawn and not items:
+        notes.append("No test question has choices, so no distractors were redrawn.")
     return Audit(
         reader=data.reader,
         title=READERS[data.reader].card.title,
@@ -118,6 +125,7 @@ def _audit(data: DataConfig, options: AuditOptions) -> Audit:
         quality=assess(everything, (refusal.reason for refusal in refused)),
         notes=(*notes, *_note_absent(axes)),
         reasons=tuple(_find_reasons(axes[main], options)),
+        items=items,
     )
 
 
@@ -240,6 +248,12 @@ def _blind_recovered(regained: Mapping[str, Items], asked: Mapping[str, Items], 
         blind = {name: cells[domain][domain] for name, cells in matrix.items()}
         return Recovered(domain=domain, num_rows=len(items), blind=blind)
     return None
+
+
+def _compare_items(axis: Axis, sides: Sides, seed: int) -> tuple[DomainItems, ...]:
+    """The option prior on original and on redrawn questions, with the domains in the order of the other tables."""
+    found = compare_items(sides.train, sides.test, by=axis, seed=seed)
+    return tuple(sorted(found, key=lambda items: (items.domain == NONE, taxonomy_order(items.domain))))
 
 
 def _compare_axes(sides: Mapping[Axis, Sides], keys: Keys) -> dict[str, dict[str, Leak]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from osler.audit.blind import Blind
 from osler.audit.leaks import Leak, Matrix
 from osler.audit.quality import Quality
+
+if TYPE_CHECKING:
+    from osler.items import DomainItems
 
 Axis = Literal["modality", "question_type"]
 AXES: Final[tuple[Axis, ...]] = ("modality", "question_type")
@@ -86,6 +89,7 @@ class Audit:
     quality: Quality
     notes: tuple[str, ...]
     reasons: tuple[str, ...]  # "leak: ..", "shortcut: .."
+    items: tuple[DomainItems, ...] = ()  # by the main axis, where redrawn distractors were asked for
 
     @property
     def main(self) -> AxisAudit:
@@ -110,6 +114,7 @@ class Audit:
             "quality": _quality_json(self.quality),
             "notes": list(self.notes),
             "reasons": list(self.reasons),
+            "items": {found.domain: _items_json(found) for found in self.items},
         }
 
 
@@ -138,6 +143,17 @@ def _axis_json(found: AxisAudit) -> dict[str, Any]:
         values = {name: cell.value for name, cell in found.recovered.blind.items()}
         result["recovered"] = {found.recovered.domain: {"rows": found.recovered.num_rows, **values}}
     return result
+
+
+def _items_json(found: DomainItems) -> dict[str, Any]:
+    return {
+        "questions": found.num_test,
+        "chance": found.chance,
+        "original": found.original,
+        "redrawn": found.redrawn,
+        "redrawn_only": found.redrawn_only,
+        "counts": {outcome.value: count for outcome, count in found.counts.items()},
+    }
 
 
 def _quality_json(found: Quality) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from osler import __version__
 from osler.audit.blind import BASELINES, Blind
 from osler.audit.findings import ALL, LEAK_TITLES, Audit, AxisAudit
 from osler.audit.leaks import Leak
-from osler.metrics import percent
+from osler.items import Distractors, DomainItems
+from osler.metrics import DASH, percent
 from osler.reporting.page import shade
 from osler.reporting.tables import group_title
 
@@ -24,6 +25,17 @@ FAULT_TITLES: Final[Mapping[str, str]] = {
     "contradictory_golds": "The same image and question have another right answer elsewhere",
     "contradicted_by_option": "That other answer is a distractor here",
 }
+
+KEPT_TITLES: Final[Mapping[Distractors, str]] = {
+    Distractors.TOO_FEW_GOLDS: "too few other right answers",
+    Distractors.YES_NO: "yes or no",
+    Distractors.REFERS: "options that refer to others",
+    Distractors.OPEN_ENDED: "open-ended",
+}
+"""Why a question keeps the distractors it had."""
+
+ITEMS_TITLE: Final = "Option prior on original and on redrawn questions"
+ITEM_COLUMNS: Final = ("Questions", "Guessing", "Original", "Redrawn", "Redrawn rows only", "Rows redrawn", "Rows kept")
 
 MAX_SHOWN_REFUSALS: Final = 10
 
@@ -45,6 +57,15 @@ class Grid:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     key: str = ""  # what the page files it under, e.g. "option_prior"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRow:
+    """A domain's option prior before and after redrawing, as it is printed under `ITEM_COLUMNS`."""
+
+    title: str
+    values: tuple[str, ...]  # ("3,241", "31.4", "99.0", "58.9", "29.3", "1,839", "1,402")
+    kept: str  # "568 too few other right answers, 834 yes or no"; a dash where all were redrawn
 
 
 def domain_title(name: str) -> str:
@@ -111,6 +132,18 @@ def leak_grid(found: AxisAudit, kind: str) -> Grid:
     )
 
 
+def item_row(found: DomainItems) -> ItemRow:
+    """One domain of the table of redrawn questions."""
+    kept = {reason: found.counts[reason] for reason in KEPT_TITLES if found.counts.get(reason)}
+    shares = (percent(value) for value in (found.chance, found.original, found.redrawn, found.redrawn_only))
+    redrawn = found.counts.get(Distractors.REDRAWN, 0)
+    return ItemRow(
+        title=domain_title(found.domain),
+        values=(f"{found.num_test:,}", *shares, f"{redrawn:,}", f"{sum(kept.values()):,}"),
+        kept=", ".join(f"{count:,} {KEPT_TITLES[reason]}" for reason, count in kept.items()) or DASH,
+    )
+
+
 def verdict(found: AxisAudit) -> str:
     """One sentence on whether the questions can be answered blind."""
     above, total = found.count_above_chance()
@@ -158,6 +191,8 @@ def render_audit(audit: Audit, *, file: TextIO | None = None) -> None:
     _say(console, f"{images.shared:,} of {images.total:,} test images stand in train, compared {audit.images}")
     for grid in (blind_overview(main), blind_grid(main, LEAD_BASELINE), leak_overview(main)):
         _print_grid(console, grid)
+    if audit.items:
+        _print_items(console, audit)
     _say(console, verdict(main))
     if main.recovered is not None:
         found = main.recovered
@@ -209,6 +244,16 @@ def _say(console: Any, text: str) -> None:
 
 
 def _print_grid(console: Any, grid: Grid) -> None:
+    _print_table(console, grid.title, grid.columns, ((title, *(percent(cell.value) for cell in cells)) for title, cells in grid.rows))
+
+
+def _print_items(console: Any, audit: Audit) -> None:
+    rows = [item_row(found) for found in audit.items]
+    title = f"{ITEMS_TITLE}, by {axis_title(audit.axis)}"
+    _print_table(console, title, (*ITEM_COLUMNS, "Kept because"), ((row.title, *row.values, row.kept) for row in rows))
+
+
+def _print_table(console: Any, title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -217,14 +262,14 @@ def _print_grid(console: Any, grid: Grid) -> None:
         box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2,
         show_edge=False,
         pad_edge=False,
-        title=Text(grid.title, style="bold"),
+        title=Text(title, style="bold"),
         title_justify="left",
     )
     table.add_column("")
-    for column in grid.columns:
+    for column in columns:
         table.add_column(Text(column), justify="right")
-    for title, cells in grid.rows:
-        table.add_row(Text(title), *(Text(percent(cell.value)) for cell in cells))
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
     console.print()
     console.print(table)
 
@@ -249,6 +294,9 @@ def render_audit_page(audit: Audit) -> str:
             blind_grids=[[blind_grid(found, name) for name in found.blind] for found in axes],
             leak_grids=[[leak_grid(found, kind) for kind in found.leaks] for found in axes],
             cases=case_grid(audit),
+            items_title=ITEMS_TITLE,
+            item_columns=ITEM_COLUMNS,
+            item_rows=[item_row(found) for found in audit.items],
             across=across_lines(audit),
             fault_titles=FAULT_TITLES,
             baselines=BASELINES,

@@ -23,11 +23,14 @@ def add_audit(verbs: Any) -> None:
         "and right answers. Text alone is enough; images are opened where all are at hand and they are\n"
         "few, or with --images pixels. With --fail-on it exits with 1 and the reasons, for use in CI:\n"
         "leak: a domain's test rows share more than --max-leak of something with its train rows;\n"
-        "shortcut: a blind baseline's interval lies more than --max-shortcut above guessing.",
+        "shortcut: a blind baseline's interval lies more than --max-shortcut above guessing.\n"
+        "With --redrawn it also draws every question's distractors anew, in train and test, from the right\n"
+        "answers of other questions, and sets the option prior on these beside that on the original ones.",
         "osler audit --data.reader=med_r1 --data.root=DIR --data.axis=modality --out audit.html",
         "osler audit --data.reader=slake --data.root=DIR --fail-on leak,shortcut",
         "osler audit --data.reader=slake --data.root=DIR --data.train.language=zh --data.test.language=en",
         "osler audit slake --data.root=DIR --data.distractors=redrawn --json",
+        "osler audit --redrawn --data.reader=med_r1 --data.root=DIR --data.axis=modality",
     )
     add_recipe(parser, optional=True)
     parser.add_argument("--out", type=Path, default=None, help="also write one self-contained HTML page there")
@@ -49,6 +52,7 @@ def add_audit(verbs: Any) -> None:
     parser.add_argument(
         "--max-shortcut", type=float, default=0.1, metavar="SHARE", help="how far above guessing blind may be (default: %(default)s)"
     )
+    parser.add_argument("--redrawn", action="store_true", help="also test the option prior on questions with redrawn distractors")
 
 
 def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -59,7 +63,11 @@ def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
 
     gates = parse_gates(options.fail_on)
     chosen = AuditOptions(
-        images=options.images, max_distance=options.distance, max_leak=options.max_leak, max_shortcut=options.max_shortcut
+        images=options.images,
+        max_distance=options.distance,
+        max_leak=options.max_leak,
+        max_shortcut=options.max_shortcut,
+        redrawn=options.redrawn,
     )
     found = audit(resolve(options).data, chosen)
     render_audit(found)
