@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from osler.audit.credits import read_credits
 from osler.config import Config
 from osler.jobs import Job, run_jobs
 from osler.metrics import PairedDifference, accuracy, paired_difference
@@ -97,7 +98,8 @@ def print_results(config: Config, out: Path, jobs: Sequence[Row], results: Mappi
     """Print the closing table, every lift over zero-shot with its paired interval, and the reward curves."""
     in_domain = config.data.train.modalities
     shown = sorted(jobs, key=lambda job: (job.title != "blind", list(STRATEGIES).index(job.strategy), job.questions > 0, job.title))
-    render_table([(job.label, results[job.name]) for job in shown], in_domain=in_domain)
+    blind = read_credits(shown[0].records_file(out))  # all rows answer the same questions
+    render_table([(job.label, results[job.name]) for job in shown], in_domain=in_domain, blind=blind)
     for job in shown:
         if job.questions and (change := lift(job, jobs, results, in_domain)).difference.value is not None:
             low, high = (f"{100 * limit:+.1f}" for limit in (change.difference.low or 0.0, change.difference.high or 0.0))

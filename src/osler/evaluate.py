@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from osler.audit.credits import Credits, earn_credits, write_credits
 from osler.config import Config, SamplingConfig
 from osler.engines import Engine, open_engine
 from osler.errors import ConfigError, DataError
-from osler.metrics import summarize
+from osler.metrics import image_gain, summarize
 from osler.prompts import render
 from osler.records import append_records, resume_records
 from osler.reporting.tables import render_table
@@ -59,8 +60,10 @@ def run_evaluation(config: Config, out: Path, *, policy: str | None = None, labe
     records = fill_records(path, asked, prompts, terms, lambda: open_engine(asked), fresh=fresh)
     write_json(run.manifest, {**_read_manifest(run), "test": describe_samples(samples)})
     print(f"{label}: {len(records)} questions in {time.monotonic() - start:.1f} s, {path}", file=sys.stderr)  # noqa: T201
-    render_table([(label, records)], in_domain=config.data.train.modalities)
-    return {"run": run.root, "records": path, "label": label, **describe_records(records)}
+    blind = earn_credits(config.data, samples)
+    write_credits(path, blind)
+    render_table([(label, records)], in_domain=config.data.train.modalities, blind=blind)
+    return {"run": run.root, "records": path, "label": label, **describe_records(records), **describe_gain(records, blind)}
 
 
 def check_label(label: str) -> None:
@@ -212,6 +215,12 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         rotation=sample.metadata.get("rotation"),
         option_probabilities=completion.option_probabilities,
     )
+
+
+def describe_gain(records: Sequence[Record], blind: Credits) -> dict[str, Any]:
+    """The image gain over all questions as JSON; None where no blind answer was at hand."""
+    found = image_gain(records, blind)
+    return {"image_gain": {"value": found.gain.value, "interval": [found.gain.low, found.gain.high], "over": found.baseline}}
 
 
 def describe_records(records: Sequence[Record]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from osler.alterations import TITLES, alteration_of
+from osler.audit.credits import read_credits
 from osler.errors import DataError
 from osler.metrics import BLIND_POLICIES
 from osler.records import read_records
@@ -58,6 +59,7 @@ class Evaluation:
     records: tuple[Record, ...]
     run: str = ""  # "demo"
     title: str  # "GRPO", what a person reads
+    blind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what answers earn that never saw the image
     altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: the questions asked again, altered
 
     @property
@@ -154,7 +156,7 @@ def _read_evaluation(path: Path, run: str) -> Evaluation:
     base, _, suffix = path.stem.rpartition(".")
     label = base if base and suffix in TITLES and not records else path.stem  # "grpo.blank": what "grpo" answers without the image
     title = run if label == "eval" else label_title(label)  # "eval" is the label of an evaluation that was given none
-    return Evaluation(label=label, records=records, run=run, title=title, altered=altered)
+    return Evaluation(label=label, records=records, run=run, title=title, blind=read_credits(path), altered=altered)
 
 
 def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TextIO
 
 from osler import metrics
@@ -106,20 +107,22 @@ class GainTable:
 
 
 def gain_table(evaluations: Sequence[Evaluation], by: GroupKey = "modality", *, in_domain: Collection[str] = ()) -> GainTable | None:
-    """What every policy gains by the image in every group; None where no blind baseline stands among the evaluations.
+    """What every policy gains by the image in every group; None where no blind answers are known.
+
+    They are the blind rows among the evaluations, and those that an evaluation keeps beside its records.
 
     A baseline counts in a cell when it answered all its questions; a cell without one has no value. The mean of the columns has one when
     all of them do.
     """
     blind = {row.title: metrics.record_credits(row.records) for row in evaluations if row.is_blind}
     looking = [row for row in evaluations if row.records and not row.is_blind]
-    if not blind or not looking:
+    if not looking or not (blind or any(row.blind for row in looking)):
         return None
     groups = [metrics.group(row.records, (by,)) for row in looking]
     columns = _order({key[0] for found in groups for key in found}, in_domain)
     rows = []
     for row, found in zip(looking, groups, strict=True):
-        cells = tuple(_gain(found.get((name,), []), blind) for name in columns)
+        cells = tuple(_gain(found.get((name,), []), {**row.blind, **blind}) for name in columns)
         rows.append(GainRow(title=row.title, cells=cells, average=metrics.average([cell.gain for cell in cells], lowest=-1.0)))
     return GainTable(columns=columns, rows=tuple(rows))
 
@@ -201,19 +204,20 @@ def render_table(
     *,
     by: GroupKey = "modality",
     in_domain: Collection[str] = (),
+    blind: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     file: TextIO | None = None,
 ) -> None:
     """Print accuracies in per cent with their 95 % intervals, one line per (label, records) pair, e.g. "78.2 [73.1, 82.5]".
 
-    `in_domain` names the columns that the policies were trained on. Writes to standard output unless `file` is given: in colour with the
-    best of each column bold on a terminal, as plain text elsewhere.
+    `in_domain` names the columns that the policies were trained on, `blind` what answers earn that never saw the image. Writes to standard
+    output unless `file` is given: in colour with the best of each column bold on a terminal, as plain text elsewhere.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    evaluations = [Evaluation(label=label, title=label, records=tuple(records)) for label, records in rows]
+    evaluations = [Evaluation(label=label, title=label, records=tuple(records), blind=blind) for label, records in rows]
     content = accuracy_table(evaluations, by, in_domain=in_domain)
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
