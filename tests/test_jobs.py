@@ -14,6 +14,7 @@ def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
     job = Job(name="broken", commands=(("train", "no-such-recipe"),))
     with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
         run_jobs([job], tmp_path, title="demo")
+    assert (tmp_path / STATE).is_file()  # by which --fresh knows the folder
 
 
 def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +25,8 @@ def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFi
     run_jobs([job], tmp_path, title="matrix")
     assert log.read_bytes() == first
     assert "holds a finished matrix; --fresh" in capsys.readouterr().err
+    run_jobs([job], tmp_path, title="matrix", terms="another recipe")
+    assert len(log.read_bytes()) > len(first)
     log.unlink()
     log.parent.rmdir()  # a run that somebody deleted is made again
     run_jobs([job], tmp_path, title="matrix")

@@ -12,7 +12,7 @@ from osler.cli import main
 from osler.config import PolicyConfig, build_config
 from osler.engines.hf import HfEngine
 from osler.engines.scripted import ScriptedEngine
-from osler.errors import ConfigError, OslerError
+from osler.errors import ConfigError, DataError, OslerError
 from osler.evaluate import evaluate, run_evaluation
 from osler.models import load_policy
 from osler.probes import run_probes
@@ -186,6 +186,15 @@ def test_reasoning_needs_reasoning(tiny_folder: Path, tmp_path: Path, name: str,
     write_plain(tmp_path, config, text)
     with pytest.raises(OslerError, match=message):
         run_probes(config, tmp_path, interventions=(Intervention.CUT,))
+
+
+def test_unfinished_plain_records_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    config = make_config(tiny_folder)
+    run_evaluation(config, tmp_path)
+    path = tmp_path / "records" / "eval.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="it goes on"):
+        run_probes(config, tmp_path, ablations=(Ablation.BLANK,))
 
 
 def test_other_plain_records_are_refused(tiny_folder: Path, tmp_path: Path) -> None:

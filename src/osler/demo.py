@@ -6,7 +6,6 @@ Every row is a job (see `jobs`), so two run side by side on two cores and a kill
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from typing import Any, Final
 
 from osler.audit.credits import read_credits
 from osler.config import Config
-from osler.jobs import Job, run_jobs
+from osler.jobs import STATE, Job, run_jobs
 from osler.metrics import PairedDifference, accuracy, paired_difference
 from osler.records import read_records
 from osler.report import write_report
-from osler.reporting.tables import render_table
+from osler.reporting.tables import UNIT, render_table
+from osler.runs import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
@@ -50,12 +50,12 @@ def run(config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[s
 
     `overrides` are the user's own, as typed; every command repeats them.
     """
-    if fresh:
-        shutil.rmtree(out, ignore_errors=True)
+    if fresh and (out / STATE).exists():
+        set_aside(out.resolve())
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     jobs = plan(config, out, overrides)
-    run_jobs(jobs, out, title="demo")
+    run_jobs(jobs, out, title="demo", terms=config.to_json())
     results = {job.name: read_records(job.records_file(out)) for job in jobs}
     print_results(config, out, jobs, results)
     report = out / "report.html"
@@ -113,7 +113,7 @@ def lift(job: Row, jobs: Sequence[Row], results: Mapping[str, Sequence[Record]],
     """A trained row against the zero-shot row of its strategy, on the modalities it was trained on."""
     zero_shot = next(other for other in jobs if other.title == "zero-shot" and other.strategy == job.strategy)
     before, after = ([record for record in results[name] if record.modality in modalities] for name in (zero_shot.name, job.name))
-    return paired_difference(before, after)
+    return paired_difference(before, after, UNIT)
 
 
 def summarize_row(job: Row, config: Config, jobs: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def summarize_row(job: Row, config: Config, jobs: Sequence[Row], results: Mappin
     in_domain = config.data.train.modalities
     row: dict[str, Any] = {"name": job.name, "title": job.title, "strategy": job.strategy, "questions": job.questions, "accuracy": {}}
     for modality in config.data.test.modalities:
-        found = accuracy([record for record in results[job.name] if record.modality == modality])
+        found = accuracy([record for record in results[job.name] if record.modality == modality], UNIT)
         row["accuracy"][modality] = {"value": found.value, "low": found.low, "high": found.high, "total": found.total}
     if job.questions:
         change = lift(job, jobs, results, in_domain)

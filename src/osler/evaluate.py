@@ -250,6 +250,8 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
     if config.eval.num_votes > 1:
         drawn = config.sampling.model_dump(mode="json", exclude={"max_completion_length"})
         terms |= {"num_votes": config.eval.num_votes, "sampling": drawn, "seed": config.seed}
+    if config.eval.engine == "scripted" and config.eval.script is not None and Path(config.eval.script).is_file():
+        terms["script"] = hashlib.sha256(Path(config.eval.script).read_bytes()).hexdigest()
     if config.eval.engine != "hf":
         return terms
     from osler.models import fingerprint

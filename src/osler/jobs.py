@@ -6,6 +6,7 @@ A killed list continues where it stopped, and nothing here trains or evaluates b
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import json
 import os
 import shlex
@@ -39,13 +40,15 @@ class Job:
         return out / self.name / "records" / f"{Path(self.name).name}.jsonl"
 
 
-def run_jobs(jobs: Sequence[Job], out: Path, *, title: str) -> None:
+def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> None:
     """Run the jobs that have not ended yet, one process a core up to MAX_WORKERS, with a progress bar.
 
-    A job has ended when the same commands did and its folder is still there. Raises OslerError when one fails; those that wait never start.
+    A job has ended when the same commands did under the same terms and its folder is still there. `terms` is whatever else the commands
+    depend on, such as the recipe that they name; under others they run again, and say themselves what they cannot go on with. Raises
+    OslerError when one fails; those that wait never start.
     """
     done = _read_state(out)
-    waiting = [job for job in jobs if done.get(job.name) != _as_lists(job) or not (out / job.name).is_dir()]
+    waiting = [job for job in jobs if done.get(job.name) != _state_of(job, terms) or not (out / job.name).is_dir()]
     if not waiting:
         print(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)  # noqa: T201
         return
@@ -54,6 +57,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str) -> None:
     for job in waiting:
         for command in job.commands:
             print("  osler " + shlex.join(command), file=sys.stderr)  # noqa: T201
+    write_json(out / STATE, done)  # from now on the folder is known to be ours
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc=title, unit="run", dynamic_ncols=True, disable=None)
     with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(_run_job, job, out, max(1, cores // workers)): job for job in waiting}
@@ -61,7 +65,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str) -> None:
             for future in concurrent.futures.as_completed(futures):
                 future.result()
                 job = futures[future]
-                done[job.name] = _as_lists(job)
+                done[job.name] = _state_of(job, terms)
                 write_json(out / STATE, done)
                 bar.update()
                 bar.set_postfix_str(job.name)
@@ -89,8 +93,8 @@ def _run_job(job: Job, out: Path, threads: int) -> None:
             raise OslerError(f"`osler {shlex.join(command)}` ended with {process.returncode}; see {log}: {tail}")
 
 
-def _as_lists(job: Job) -> list[list[str]]:
-    return [list(command) for command in job.commands]
+def _state_of(job: Job, terms: str) -> list[list[str]]:
+    return [*(list(command) for command in job.commands), [hashlib.sha256(terms.encode()).hexdigest()]]
 
 
 def _has_gpu() -> bool:

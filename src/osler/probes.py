@@ -81,7 +81,7 @@ def run_probes(
     samples = load_split(config.data, "test")
     prompts = [render(sample, strategy) for sample in samples]
     terms = describe_terms(asked, prompts)
-    plain = _read_plain(Run(root=out).records / f"{label}.jsonl", terms, is_needed=bool(interventions))
+    plain = _read_plain(Run(root=out).records / f"{label}.jsonl", terms, len(prompts), is_needed=bool(interventions))
     probes = [
         *(_ablated(samples, strategy, ablation, config.seed) for ablation in ablations),
         *([_rotated(samples, strategy)] if is_circular else []),
@@ -97,8 +97,11 @@ def run_probes(
     return {"run": run.root, "label": label, **describe_results(results, plain, circular, rules)}
 
 
-def _read_plain(path: Path, terms: Mapping[str, Any], *, is_needed: bool) -> tuple[Record, ...]:
-    """The records of the label itself, () without any. Raises when they are needed and absent, or another policy's or other questions'."""
+def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int, *, is_needed: bool) -> tuple[Record, ...]:
+    """The records of the label itself, () without any.
+
+    Raises when they are needed and absent, unfinished, or another policy's or other questions'.
+    """
     if not path.is_file():
         if is_needed:
             raise DataError(f"{path} does not exist: give the same command without --reasoning first, it writes the reasoning to change")
@@ -108,7 +111,13 @@ def _read_plain(path: Path, terms: Mapping[str, Any], *, is_needed: bool) -> tup
     for key in sorted({**terms, **before}.keys() - _IGNORED_TERMS):
         if before.get(key) != terms.get(key):
             raise ConfigError(f"{path} was made with other {key}: give its own recipe and --policy, or another --label")
-    return read_records(path)
+    records = read_records(path)
+    if len(records) < num_questions:
+        raise DataError(
+            f"{path} holds {len(records)} of {num_questions} answers: give the same command without --ablation, --circular and "
+            "--reasoning first, it goes on"
+        )
+    return records
 
 
 def _ablated(samples: Sequence[Sample], strategy: str, ablation: Ablation, seed: int) -> Probe:

@@ -24,7 +24,10 @@ from osler.types import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
-    """Accuracy after minus accuracy before on the samples that both answered, and McNemar's exact two-sided p-value."""
+    """Accuracy after minus accuracy before on the samples that both answered, and a two-sided p-value.
+
+    It is McNemar's exact one or, where clusters hold several samples, that of sign flips of whole clusters.
+    """
 
     difference: Estimate
     num_samples: int

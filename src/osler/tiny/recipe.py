@@ -82,7 +82,7 @@ def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) ->
     """Train `osler-tiny` from nothing and write its folder to `out`, model card and accuracies included.
 
     The same seed, `time_scale` and `threads` on one machine yield the same bytes. `time_scale` shortens every stage; 1 is
-    the shipped recipe, about half an hour on one core.
+    the shipped recipe, about 20 minutes on one core.
     """
     import torch
     from tqdm import tqdm

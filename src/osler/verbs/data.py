@@ -62,7 +62,7 @@ def add_data(families: Any) -> None:
         "tiny",
         run_data_tiny,
         "rebuild the packaged tiny policy from nothing",
-        "Train osler-tiny from random weights on phantoms, with a fixed seed. Takes more than an hour on a laptop.",
+        "Train osler-tiny from random weights on phantoms, with a fixed seed. Takes about 20 minutes on one core.",
         "osler data tiny --out my-tiny --seed 1",
     )
     tiny.add_argument("--out", type=Path, required=True, help="output folder")

@@ -20,8 +20,8 @@ def add_export(verbs: Any) -> None:
         run_export,
         "write questions for verl, ms-swift, EasyR1 or lmms-eval",
         "Write the questions of a recipe, or of any reader or manifest, in the files of another trainer or\n"
-        "harness. Prompts are those of [prompt] strategy, and a small file beside the data grades as Osler\n"
-        "does. Pictures are embedded in parquet, copied to OUT/images, or referenced where they lie by paths\n"
+        "harness. Prompts are those of [prompt] strategy; for all but EasyR1 a small file beside the data\n"
+        "grades as Osler does. Pictures are embedded in parquet, copied to OUT/images, or referenced where they lie by paths\n"
         "relative to OUT; what other tools would show differently (16 bits, rotated, DICOM) becomes a PNG.\n"
         "The recipe's name, --name, names the task or data source.",
         "osler export --to verl --data.reader=slake --data.root=DIR --out slake-verl",
