@@ -66,20 +66,64 @@ def test_every_command_says_what_it_trains_and_tests(entry: Any) -> None:
             assert config.eval.engine == "option_prior"
 
 
-def test_a_domain_without_training_questions_is_an_empty_row(tmp_path: Path) -> None:
-    for split, names in (("train", ["ct"]), ("test", ["ct", "mri"])):
-        folder = tmp_path / "modality" / split
+def write_med_r1(root: Path, *, train: Sequence[str], test: Sequence[str]) -> list[str]:
+    """Files of two questions without rationales for each domain, and the overrides that read them."""
+    for split, names in (("train", train), ("test", test)):
+        folder = root / "modality" / split
         folder.mkdir(parents=True)
         for name in names:
             rows = [{"image": f"{name}{i}.png", "problem": "Which? A)a, B)b", "solution": "<answer> A </answer>"} for i in range(2)]
             (folder / f"{name}_{split}.json").write_text(json.dumps(rows))
-    overrides = ["--data.reader=med_r1", f"--data.root={tmp_path}"]
+    return ["--data.reader=med_r1", f"--data.root={root}"]
+
+
+def test_a_domain_without_training_questions_is_an_empty_row(tmp_path: Path) -> None:
+    overrides = write_med_r1(tmp_path, train=["ct"], test=["ct", "mri"])
     plan = make_plan(overrides=overrides, strategies=("med_r1_no_think",), rows=("grpo", "blind"))
     assert plan.domains == ("ct", "mri")
     assert [entry.domain for entry in plan.entries] == ["ct", "ct"]
     assert "--data.axis=modality" in plan.entries[0].commands[0]
     assert "--data.train.name=ct" in plan.entries[0].commands[0]
     assert ["mri" in note and "row is empty" in note for note in plan.notes] == [True]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "terms", "rows", "note"),
+    [
+        ("med_r1_think", [], ["grpo"], "No SFT for ct, med_r1_think, so its row is empty: "),
+        ("med_r1_think", ["--sft_target=med_r1_sft"], ["sft", "grpo"], None),
+        ("med_r1_no_think", [], ["sft", "grpo"], None),
+    ],
+)
+def test_sft_is_planned_where_it_has_targets(strategy: str, terms: list[str], rows: list[str], note: str | None, tmp_path: Path) -> None:
+    overrides = [*write_med_r1(tmp_path, train=["ct"], test=["ct"]), *terms]
+    plan = make_plan(overrides=overrides, strategies=(strategy,), rows=("sft", "grpo"))
+    assert [entry.row for entry in plan.entries] == rows
+    assert len(plan.notes) == (note is not None)
+    assert note is None or (plan.notes[0].startswith(note) and "no rationale" in plan.notes[0])
+
+
+def test_a_plan_of_nothing_says_why(tmp_path: Path) -> None:
+    overrides = write_med_r1(tmp_path, train=["ct"], test=["ct"])
+    with pytest.raises(OslerError, match="no rationale"):
+        make_plan(overrides=overrides, strategies=("med_r1_think",), rows=("sft",))
+
+
+@pytest.mark.parametrize(
+    ("train", "rows", "jobs"),
+    [
+        ([], ("grpo",), ["given-ct", "given-mri"]),
+        (["ct"], ("sft", "blind"), ["given-ct", "given-mri", "blind-ct"]),
+    ],
+)
+def test_given_policies_need_no_training_questions(train: list[str], rows: tuple[str, ...], jobs: list[str], tmp_path: Path) -> None:
+    overrides = write_med_r1(tmp_path / "data", train=train, test=["ct", "mri"])
+    for name in ("ct", "mri"):
+        (tmp_path / "given" / name).mkdir(parents=True)
+    plan = make_plan(overrides=overrides, strategies=("med_r1_no_think",), rows=rows, policies=tmp_path / "given")
+    assert [f"{entry.row}-{entry.domain}" for entry in plan.entries] == jobs
+    assert [entry.given for entry in plan.entries[:2]] == [tmp_path / "given" / "ct", tmp_path / "given" / "mri"]
+    assert all("no blind baseline" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +190,23 @@ def test_the_json_holds_every_cell_as_shares() -> None:
     assert change["cells"]["mri"]["ct"]["is_significant"] is False
     assert change["cells"]["mri"]["ct"]["published"] == 0.1694
     assert change["published_means"]["diagonal"] == pytest.approx((0.0124 + 0.0043 + 0.0124) / 3)
+
+
+@pytest.mark.parametrize(
+    ("think", "no_think", "shown"),
+    [
+        ({"ct": "ct-think", "mri": "mri-think"}, {"ct": "ct-no-think", "mri": "mri-no-think"}, {"ct", "mri"}),
+        ({"ct": "ct", "mri": "mri-think"}, {"ct": "ct", "mri": "mri-no-think"}, {"mri"}),
+        ({"ct": "ct", "mri": "mri"}, {"ct": "ct", "mri": "mri"}, None),
+    ],
+)
+def test_one_policy_asked_both_ways_has_no_published_row(think: dict[str, str], no_think: dict[str, str], shown: set[str] | None) -> None:
+    found = {"think": think, "no_think": no_think}
+    records = cells({True: 0.6, False: 0.3}, ("ct", "mri"))
+    scores = [build_scores("given", name, records, {}, {k: Path(v) for k, v in folders.items()}) for name, folders in found.items()]
+    [comparison] = compare_all("modality", scores)
+    assert comparison.title == "Given policies: No-Think minus Think"
+    assert (comparison.published and {train for train, _ in comparison.published}) == shown
 
 
 @pytest.mark.parametrize(
@@ -281,4 +342,6 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["matrix", "--help"])
     assert stopped.value.code == 0
-    assert "examples:\n  osler matrix matrix_phantom" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "examples:\n  osler matrix matrix_phantom" in text
+    assert "--policies replaces sft and grpo" in " ".join(text.split())

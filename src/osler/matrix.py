@@ -23,7 +23,7 @@ from osler.errors import ConfigError, DataError
 from osler.jobs import STATE, Job, run_jobs
 from osler.metrics import taxonomy_order
 from osler.metrics.matrices import Cell
-from osler.prompts import find_strategy
+from osler.prompts import find_strategy, target_completion
 from osler.readers import READERS
 from osler.records import read_records
 from osler.report import write_page
@@ -62,6 +62,7 @@ class Entry(Job):
     row: Row
     strategy: str | None  # None for the blind baseline
     domain: str | None  # where it was trained; None for zero-shot
+    given: Path | None = None  # the folder it came in; None where it is made here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ def run_matrix(
     if fresh and (out / STATE).exists():
         set_aside(out)
     out.mkdir(parents=True, exist_ok=True)
-    run_jobs(_longest_first(entries), out, title="matrix")
+    run_jobs(_longest_first(entries), out, title="matrix", terms=config.to_json())
     found = [collect(plan, out) for plan in plans]
     render_matrices(found)
     report = out / "report.html"
@@ -127,7 +128,8 @@ def check(config: Config, options: MatrixOptions, overrides: Sequence[str] = ())
 def plan_axis(recipe: str, out: Path, axis: Axis, options: MatrixOptions, overrides: Sequence[str]) -> Plan:
     """The questions of an axis and a job for every policy.
 
-    Raises DataError where no domain has test questions, none has training questions, or `--policies` holds no run.
+    Raises DataError where no domain has test questions, none has training questions, nothing can be trained, or `--policies` holds no run.
+    Given policies need no training questions.
     """
     config = load_config(recipe, overrides)
     asked = parse_domains(axis, options.domains)
@@ -145,8 +147,8 @@ def plan_axis(recipe: str, out: Path, axis: Axis, options: MatrixOptions, overri
     notes = [f"{found[None]:,} test questions do not say their {axis.replace('_', ' ')} and are left out."] if found[None] else []
     notes += [f"No test questions for {name}: its column is empty." for name in domains if not found[name]]
     terms_of = {name: [*terms, *_domain_overrides(config, axis, name)] for name in domains}
-    train = _load_training(recipe, terms_of, notes)
-    entries = _plan_entries(recipe, out, axis, config, options, terms, {name: terms_of[name] for name in train}, notes)
+    train = _load_training(recipe, terms_of, notes, is_needed=options.policies is None)
+    entries = _plan_entries(recipe, out, axis, config, options, terms, terms_of, train, notes)
     return Plan(axis=axis, domains=domains, train=train, test=test, entries=tuple(entries), notes=tuple(notes))
 
 
@@ -200,8 +202,8 @@ def _has_files_by_axis(config: Config) -> bool:
     return reader is not None and "axis" in reader.card.options and config.data.manifest is None
 
 
-def _load_training(recipe: str, terms_of: Mapping[str, Sequence[str]], notes: list[str]) -> dict[str, list[Sample]]:
-    """The training questions of the domains that have any. Raises the first domain's DataError where none has."""
+def _load_training(recipe: str, terms_of: Mapping[str, Sequence[str]], notes: list[str], *, is_needed: bool) -> dict[str, list[Sample]]:
+    """The training questions of the domains that have any. Raises the first domain's DataError where none has and some are needed."""
     train: dict[str, list[Sample]] = {}
     first: DataError | None = None
     for name, terms in terms_of.items():
@@ -209,8 +211,9 @@ def _load_training(recipe: str, terms_of: Mapping[str, Sequence[str]], notes: li
             train[name] = load_split(load_config(recipe, terms).data, "train")
         except DataError as error:
             first = first or error
-            notes.append(f"No training questions for {name}, so its row is empty: {error}.")
-    if not train and first is not None:
+            missing = "its row is empty" if is_needed else "it has no blind baseline"
+            notes.append(f"No training questions for {name}, so {missing}: {error}.")
+    if is_needed and not train and first is not None:
         raise first
     return train
 
@@ -223,30 +226,49 @@ def _plan_entries(
     options: MatrixOptions,
     terms: Sequence[str],
     terms_of: Mapping[str, Sequence[str]],
+    train: Mapping[str, Sequence[Sample]],
     notes: list[str],
 ) -> list[Entry]:
     strategies = options.strategies or config.matrix.strategies or (config.prompt.strategy,)
-    trained = [row for row in options.rows if row in _VERBS] if options.policies is None else ["given"]
+    trained = [row for row in options.rows if row in _VERBS] if options.policies is None else []
     entries = []
     for strategy in strategies:
         own = f"--prompt.strategy={strategy}"
         if "zero_shot" in options.rows:
             entries.append(_entry(recipe, out, axis, "zero_shot", strategy, None, [own, *terms]))
         for row in trained:
+            for domain, samples in train.items():
+                if row == "sft" and (error := _find_untaught(samples, strategy, config)) is not None:
+                    notes.append(f"No SFT for {domain}, {strategy}, so its row is empty: {error}.")
+                    continue
+                entries.append(_entry(recipe, out, axis, row, strategy, domain, [own, *terms_of[domain]]))
+        if options.policies is not None:
             for domain, found in terms_of.items():
-                policy = None if options.policies is None else find_given(options.policies, strategy, domain)
-                if row == "given" and policy is None:
+                policy = find_given(options.policies, strategy, domain)
+                if policy is None:
                     notes.append(f"{options.policies} holds no run for {domain}, {strategy}: its row is empty.")
                     continue
-                entries.append(_entry(recipe, out, axis, row, strategy, domain, [own, *found], policy))
+                entries.append(_entry(recipe, out, axis, "given", strategy, domain, [own, *found], policy))
     if options.policies is not None and not any(entry.row == "given" for entry in entries):
         raise DataError(
             f"{options.policies} holds no run for any of {', '.join(terms_of)}: name its folders so, as in {next(iter(terms_of))}"
         )
     if "blind" in options.rows:
         asked = [f"--prompt.strategy={BLIND_STRATEGY}", "--eval.engine=option_prior"]
-        entries += [_entry(recipe, out, axis, "blind", None, domain, [*found, *asked]) for domain, found in terms_of.items()]
+        entries += [_entry(recipe, out, axis, "blind", None, domain, [*terms_of[domain], *asked]) for domain in train]
+    if not entries:
+        raise DataError(notes[-1].rstrip("."))
     return entries
+
+
+def _find_untaught(samples: Sequence[Sample], strategy: str, config: Config) -> DataError | None:
+    """Why SFT cannot teach the strategy on these questions; None where it can. Med-R1's literal target suits any."""
+    try:
+        for sample in samples if config.sft_target != "med_r1_sft" else ():
+            target_completion(sample, strategy)
+    except DataError as error:
+        return error
+    return None
 
 
 def find_given(policies: Path, strategy: str, domain: str) -> Path | None:
@@ -263,11 +285,12 @@ def _entry(
     name = f"{axis}/{label}"
     folder = out / name
     shared = (recipe, "--out", str(folder), *terms)
+    given = policy
     if (verb := _VERBS.get(row)) is not None:
         policy = folder / "policy"
     evaluation = ("eval", *shared, "--label", label, *(("--policy", str(policy)) if policy is not None else ()))
     commands = (evaluation,) if verb is None else ((verb, *shared), evaluation)
-    return Entry(name=name, commands=commands, row=row, strategy=strategy, domain=domain)
+    return Entry(name=name, commands=commands, row=row, strategy=strategy, domain=domain, given=given)
 
 
 def _longest_first(entries: Sequence[Entry]) -> list[Entry]:
@@ -313,7 +336,9 @@ def _score(
         found = records.get((row, strategy, None if row == "zero_shot" else train), ())
         for test in plan.domains:
             cells[train, test] = [record for record in found if getattr(record, plan.axis) == test]
-    return build_scores(row, strategy, cells, fitted)
+    same = [entry for entry in plan.entries if (entry.row, entry.strategy) == (row, strategy)]
+    given = {entry.domain: entry.given for entry in same if entry.domain is not None and entry.given is not None}
+    return build_scores(row, strategy, cells, fitted, given)
 
 
 def describe(plans: Sequence[Plan]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Final
 
 from osler import metrics
@@ -44,6 +45,7 @@ class Scores:
     train_means: Mapping[str, Estimate]  # of a policy over all test domains
     test_means: Mapping[str, Estimate]  # of a test domain over all policies
     gains: MatrixGains | None  # over the best blind baseline of each cell; None for the blind baseline
+    given: Mapping[str, Path]  # train domain -> the folder its policy came in; empty where none was given
 
     @property
     def name(self) -> str:
@@ -103,7 +105,9 @@ def strategy_title(name: str | None) -> str:
     return (name or "").replace("_", "-").title()
 
 
-def build_scores(row: Row, strategy: str | None, cells: Mapping[Cell, Sequence[Record]], credits_: Credits) -> Scores:
+def build_scores(
+    row: Row, strategy: str | None, cells: Mapping[Cell, Sequence[Record]], credits_: Credits, given: Mapping[str, Path] | None = None
+) -> Scores:
     """The figures of one matrix. Raises DataError when a cell holds a sample twice."""
     blind = {cell: credits_.get(cell[0], {}) for cell in cells}
     return Scores(
@@ -115,6 +119,7 @@ def build_scores(row: Row, strategy: str | None, cells: Mapping[Cell, Sequence[R
         train_means=_line_means(cells, 0),
         test_means=_line_means(cells, 1),
         gains=None if row == "blind" else metrics.matrix_gains(cells, blind),
+        given=given or {},
     )
 
 
@@ -150,13 +155,18 @@ def _compare(axis: Axis, after: Scores, before: Scores) -> Comparison:
 
 
 def _find_published(axis: Axis, after: Scores, before: Scores) -> Mapping[Cell, float] | None:
-    """Med-R1's matrix where this is one of No-Think minus Think by GRPO, the cells that are shared."""
+    """Med-R1's matrix where this is one of No-Think minus Think by GRPO, the cells that are shared.
+
+    Not the row of one given policy that was asked both ways: Med-R1 trained one for each.
+    """
     if after.row != before.row or after.row not in ("grpo", "given"):
         return None
     formats = tuple(find_strategy(part.strategy or "").format for part in (after, before))
     if formats != (Format.ANSWER, Format.THINK_ANSWER):
         return None
-    return {cell: value for cell in after.cells if (value := NO_THINK_MINUS_THINK[axis].get(cell)) is not None} or None
+    alike = {domain for domain, folder in after.given.items() if before.given.get(domain) == folder}
+    published = NO_THINK_MINUS_THINK[axis]
+    return {cell: published[cell] for cell in after.cells if cell in published and cell[0] not in alike} or None
 
 
 def published_means(comparison: Comparison) -> tuple[float | None, float | None, float | None]:

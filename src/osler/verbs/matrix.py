@@ -32,7 +32,12 @@ def add_matrix(verbs: Any) -> None:
     parser.add_argument("--axis", default="modality", metavar="AXES", help="modality, question_type, or both (default: modality)")
     parser.add_argument("--domains", default="", metavar="NAMES", help="some of the axis's domains (default: those of the test questions)")
     parser.add_argument("--strategy", default="", metavar="NAMES", help="one or more (default: the recipe's [matrix] strategies)")
-    parser.add_argument("--rows", default="zero_shot,sft,grpo,blind", metavar="ROWS", help="which rows to make (default: %(default)s)")
+    parser.add_argument(
+        "--rows",
+        default="zero_shot,sft,grpo,blind",
+        metavar="ROWS",
+        help="which rows to make (default: %(default)s); --policies replaces sft and grpo, and its runs are always tested",
+    )
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="training and test questions of each domain")
     parser.add_argument("--policies", type=Path, default=None, metavar="DIR", help="test the runs DIR/<domain> instead of training any")
     parser.add_argument("--out", type=Path, default=None, help="folder of the runs (default: runs/<name of the recipe>)")
