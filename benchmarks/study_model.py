@@ -12,16 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-SPECIAL: Final = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+from osler.tiny.tokenizer import SPECIAL_TOKENS
+
 TEMPLATE: Final = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -47,14 +39,14 @@ def make_processor() -> Any:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY - len(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY - len(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator((make_text(20, seed) for seed in range(500)), trainer)
-    backend.add_special_tokens(list(SPECIAL))
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL[3:]),
+        additional_special_tokens=list(SPECIAL_TOKENS[3:]),
         padding_side="left",
     )
     tokenizer.chat_template = TEMPLATE
@@ -66,7 +58,7 @@ def make_model(processor: Any) -> Any:
     """The model, float32, in training mode, with the same weights each time."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     text = {
         "vocab_size": VOCABULARY,
         "hidden_size": 256,

@@ -6,16 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+from osler.tiny.tokenizer import SPECIAL_TOKENS
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -39,7 +31,7 @@ def make_tokenizer() -> Any:
         tokenizer_object=backend,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=[token for token in SPECIAL if token not in ("<|im_end|>", "<|endoftext|>")],
+        additional_special_tokens=[token for token in SPECIAL_TOKENS if token not in ("<|im_end|>", "<|endoftext|>")],
         padding_side="left",
     )
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -63,7 +55,7 @@ def make_model(model_type: str = "qwen2_vl", tokenizer: Any = None, seed: int = 
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     tokenizer = tokenizer or make_tokenizer()
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     half = hidden // HEADS // 2
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [half - 2 * (half // 4), half // 4, half // 4]}
     vision: dict[str, Any] = {"depth": 2, "num_heads": 4, "spatial_merge_size": 2, "temporal_patch_size": 2}
@@ -129,7 +121,7 @@ def save_hub_layout(folder: Path) -> Path:
     folder.mkdir(parents=True)
     tokenizer = make_tokenizer()
     model = make_model("qwen2_vl", tokenizer)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     tokenizer.save_pretrained(folder)
     for name in ("chat_template.jinja",):
         (folder / name).unlink(missing_ok=True)

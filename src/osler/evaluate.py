@@ -41,6 +41,17 @@ CHUNK_BATCHES: Final = 8
 _LABEL: Final = re.compile(r"\w[\w.-]*")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """What is asked of which policy."""
+
+    config: Config  # the recipe with the policy that is asked
+    strategy: str
+    samples: list[Sample]
+    prompts: list[Prompt]
+    terms: dict[str, Any]  # see `describe_terms`
+
+
 def run_evaluation(config: Config, out: Path, *, policy: str | None = None, label: str = "eval", fresh: bool = False) -> Mapping[str, Any]:
     """Evaluate `policy`, by default the recipe's, into `records/<label>.jsonl` of the run at `out`; print the table, return its figures.
 
@@ -48,22 +59,27 @@ def run_evaluation(config: Config, out: Path, *, policy: str | None = None, labe
 
     Raises OslerError for whatever the user can mend, before anything is generated where that can be known.
     """
+    inquiry = prepare(config, policy, label)
+    run = _open(out, config, fresh=fresh)
+    path = run.records / f"{label}.jsonl"
+    start = time.monotonic()
+    records = fill_records(path, inquiry.config, inquiry.prompts, inquiry.terms, lambda: open_engine(inquiry.config), fresh=fresh)
+    write_json(run.manifest, {**_read_manifest(run), "test": describe_samples(inquiry.samples)})
+    print(f"{label}: {len(records)} questions in {time.monotonic() - start:.1f} s, {path}", file=sys.stderr)  # noqa: T201
+    blind = earn_credits(config.data, inquiry.samples)
+    write_credits(path, blind)
+    render_table([(label, records)], in_domain=config.data.train.modalities, blind=blind)
+    return {"run": run.root, "records": path, "label": label, **describe_records(records), **describe_gain(records, blind)}
+
+
+def prepare(config: Config, policy: str | None, label: str) -> Inquiry:
+    """The test questions of a recipe for `policy`, by default the recipe's. Raises ConfigError for a label that cannot name a file."""
     check_label(label)
     asked = with_policy(config, policy)
     strategy = config.prompt.eval_strategy or config.prompt.strategy
     samples = load_split(config.data, "test")
     prompts = [render(sample, strategy) for sample in samples]
-    terms = describe_terms(asked, prompts)
-    run = _open(out, config, fresh=fresh)
-    path = run.records / f"{label}.jsonl"
-    start = time.monotonic()
-    records = fill_records(path, asked, prompts, terms, lambda: open_engine(asked), fresh=fresh)
-    write_json(run.manifest, {**_read_manifest(run), "test": describe_samples(samples)})
-    print(f"{label}: {len(records)} questions in {time.monotonic() - start:.1f} s, {path}", file=sys.stderr)  # noqa: T201
-    blind = earn_credits(config.data, samples)
-    write_credits(path, blind)
-    render_table([(label, records)], in_domain=config.data.train.modalities, blind=blind)
-    return {"run": run.root, "records": path, "label": label, **describe_records(records), **describe_gain(records, blind)}
+    return Inquiry(config=asked, strategy=strategy, samples=samples, prompts=prompts, terms=describe_terms(asked, prompts))
 
 
 def check_label(label: str) -> None:

@@ -21,14 +21,13 @@ from osler.config import Config
 from osler.consistency import RuleSummary, summarize_reasoning
 from osler.engines import Engine, open_engine
 from osler.errors import ConfigError, DataError
-from osler.evaluate import check_label, describe_terms, digest_prompts, fill_records, with_policy
+from osler.evaluate import digest_prompts, fill_records, prepare
 from osler.items import Circular, rotate_options, summarize_rotations
 from osler.metrics import DASH, Estimate, accuracy, percent, points
 from osler.prompts import Format, find_strategy, render
 from osler.reasoning import Intervention, intervene
 from osler.records import read_records
 from osler.runs import Run, open_run
-from osler.selection import load_split
 from osler.types import Prompt, Record, Sample
 
 _IGNORED_TERMS: Final = frozenset({"batch_size"})
@@ -75,17 +74,13 @@ def run_probes(
 
     Raises OslerError for whatever the user can mend, before anything is generated where that can be known.
     """
-    check_label(label)
-    asked = with_policy(config, policy)
-    strategy = config.prompt.eval_strategy or config.prompt.strategy
-    samples = load_split(config.data, "test")
-    prompts = [render(sample, strategy) for sample in samples]
-    terms = describe_terms(asked, prompts)
-    plain = _read_plain(Run(root=out).records / f"{label}.jsonl", terms, len(prompts), is_needed=bool(interventions))
+    inquiry = prepare(config, policy, label)
+    asked, strategy, samples, terms = inquiry.config, inquiry.strategy, inquiry.samples, inquiry.terms
+    plain = _read_plain(Run(root=out).records / f"{label}.jsonl", terms, len(samples), is_needed=bool(interventions))
     probes = [
         *(_ablated(samples, strategy, ablation, config.seed) for ablation in ablations),
         *([_rotated(samples, strategy)] if is_circular else []),
-        *(_intervened(prompts, plain, intervention, config.seed) for intervention in interventions),
+        *(_intervened(inquiry.prompts, plain, intervention, config.seed) for intervention in interventions),
     ]
     _require_questions(probes)
     run = open_run(out, config)

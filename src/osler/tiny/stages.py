@@ -107,8 +107,8 @@ def look(shop: Workshop, *, batch: int = 64) -> Tensor:
     return torch.cat([shop.path.see(patches) for patches in torch.split(shop.pool.patches, batch)])
 
 
-def train_language(shop: Workshop, lesson: Lesson, visual: Tensor) -> tuple[float, float]:
-    """Stage 2: fresh language layers on what the tower sees; the final shares of right letters in drills and about pictures.
+def train_language(shop: Workshop, lesson: Lesson, visual: Tensor) -> None:
+    """Stage 2: fresh language layers on what the tower sees.
 
     Drills and pictures take turns, each with an Adam state of its own: in one sum of losses they pull the language model apart.
     """
@@ -131,7 +131,6 @@ def train_language(shop: Workshop, lesson: Lesson, visual: Tensor) -> tuple[floa
         recent.append((drilled, update(seeing, [batch.rows], seen, lesson.picture_rate * factor)))
         means = np.mean(recent, 0)
         shop.advance(f"letters {means[0]:.2f} pictures {means[1]:.2f}")
-    return (float(means[0]), float(means[1])) if recent else (0.0, 0.0)
 
 
 def _draw_drills(shop: Workshop, lesson: Lesson) -> list[list[Row]]:
