@@ -1,6 +1,6 @@
 """How much faster the demo's GRPO phase is with shared prefixes: its recipe, on TRL's path and on Osler's, a step of each in turn.
 
-    OMP_NUM_THREADS=1 python benchmarks/grpo_phase.py [--steps 20] [--strategy no_think] [--json]
+    python benchmarks/grpo_phase.py [--steps 20] [--strategy no_think] [--json]
 
 Everything that a step of `osler train` does is in the time: reading questions and images, rollout, rewards, loss, gradient, update. Both
 train the same policy from the same weights on the same questions. Rounding makes them drift apart over the steps, as it does two runs on
@@ -80,9 +80,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--strategy", default="no_think")
     parser.add_argument("--policy", default="osler-tiny")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu counts this process alone, for a machine that is shared")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
     parser.add_argument("--override", action="append", default=[], help="a recipe's key for Osler's trainer alone, --section.key=value")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
     with quiet_upstream():
         found = measure(options)
     print("| strategy | steps | TRL s | Osler s | ratio | TRL reward | Osler reward | groups without advantage |")

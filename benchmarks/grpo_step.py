@@ -1,6 +1,6 @@
 """How much faster a GRPO step is with shared prefixes: TRL's own trainer and Osler's, step by step in turn.
 
-    OMP_NUM_THREADS=1 python benchmarks/grpo_step.py [--shapes no_think,demo] [--steps 5] [--json]
+    python benchmarks/grpo_step.py [--shapes no_think,demo] [--steps 7] [--threads 1] [--json]
 
 Both trainers start from the same weights, a Qwen2-VL of 6.5 million parameters, and draw from the same random numbers. That they write the
 same completions and get the same losses is asserted in every step. Prints the median time of a step for each shape, the ratio, and where
@@ -216,12 +216,16 @@ def main(arguments: Sequence[str]) -> int:
     """Measure the shapes asked for and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--shapes", default=HEADLINE, help="comma-separated, known: " + ", ".join(SHAPES))
-    parser.add_argument("--steps", type=int, default=5, help="counted steps of each trainer")
+    parser.add_argument("--steps", type=int, default=7, help="counted steps of each trainer (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s, which other work disturbs least)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu counts this process alone, for a machine that is shared")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args(arguments)
     if unknown := set(options.shapes.split(",")) - SHAPES.keys():
         parser.error(f"no shape {', '.join(sorted(unknown))}: known are {', '.join(SHAPES)}")
+    if min(options.steps, options.threads) < 1:
+        parser.error("--steps and --threads must be 1 or more")
+    torch.set_num_threads(options.threads)
     results = {}
     print("| shape | G | groups | prompt | completion | TRL ms | Osler ms | ratio | lowest to highest |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -12,14 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from osler.tiny.tokenizer import SPECIAL_TOKENS
+from osler.tiny.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
 
-TEMPLATE: Final = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 WORDS: Final = """
 which modality organ finding grade lesion is shown in this image choose one option ct mri xray ultrasound dermoscopy fundus oct
 microscopy liver kidney lung heart brain retina bone skin benign malignant normal abnormal left right answer with a single letter
@@ -49,7 +43,7 @@ def make_processor() -> Any:
         additional_special_tokens=list(SPECIAL_TOKENS[3:]),
         padding_side="left",
     )
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = CHAT_TEMPLATE
     image_processor = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
     return image_only_processor(Qwen2VLProcessor, image_processor, tokenizer)
 

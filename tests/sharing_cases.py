@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,21 @@ SAMPLES = (*UNLIKE, *PAIR, solid_sample((120, 84)), solid_sample((250, 112)))
 
 
 def make_sharp(model_type: str) -> Any:
-    """A model whose weights are large enough that a wrong position or a leak shows."""
+    """A model that `sharpen` has seen, with TRL's head."""
     model = make_model(model_type)
+    sharpen(model)
+    add_fused_lm_head(model, temperature=0.8, outputs=("log_probs", "entropy"))
+    return model
+
+
+def sharpen(model: Any) -> None:
+    """Make weights so large that a wrong position or a leak shows."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if re.search(r"language_model.*(q_proj|k_proj)\.weight|embed_tokens", name):
                 weight.mul_(3)
             elif name.endswith("bias"):
                 weight.normal_(0, 0.3)
-    add_fused_lm_head(model, temperature=0.8, outputs=("log_probs", "entropy"))
-    return model
 
 
 def read_prompts(model_type: str, samples: list[Any]) -> Prompts:
@@ -112,13 +117,14 @@ def run(
     sections: dict[str, Any],
     *,
     share: bool,
+    samples: Sequence[Any] = SAMPLES,
     prepare: Callable[[Any], None] | None = None,
 ) -> Any:
     steps = {"max_steps": 2, "save_strategy": "no", "entropy_coef": 0.0, "learning_rate": 1e-4, **grpo}
     sections = {"sampling": {"max_completion_length": 8, **sections.pop("sampling", {})}, **sections}
     own = sections.pop("trainer", {})
     config = recipe(folder, grpo=steps, trainer={"share_prefix": True, **own} if share else {"share_prefix": False}, **sections)
-    prompts = [render(sample, "no_think", phase="train") for sample in SAMPLES]
+    prompts = [render(sample, "no_think", phase="train") for sample in samples]
     written: list[list[list[int]]] = []
 
     def watch(completion_ids: list[list[int]], **others: Any) -> list[float]:

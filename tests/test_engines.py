@@ -178,8 +178,8 @@ def test_every_sampling_parameter_arrives(policy: Policy, sampling: dict[str, An
 
 
 def test_what_the_hf_engine_refuses(policy: Policy) -> None:
-    with pytest.raises(EngineError, match=r"own/1 takes \d+ tokens and trainer\.max_prompt_length is 100") as caught:
-        HfEngine(policy, max_prompt_length=100).generate(SHAPES[:2], max_completion_length=4)
+    with pytest.raises(EngineError, match=r"own/1 takes \d+ tokens and trainer\.max_prompt_length is 150") as caught:
+        HfEngine(policy, max_prompt_length=150).generate(SHAPES[:2], max_completion_length=4)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="own/7: noise:-1 cannot be drawn"):
         HfEngine(policy, batch_size=1).generate([make_prompt(0), make_prompt(7, 30, [Noise(seed=-1)])], max_completion_length=4)

@@ -209,6 +209,7 @@ def test_other_plain_records_are_refused(tiny_folder: Path, tmp_path: Path) -> N
 
 def test_the_command_line_ends_with_json(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["eval", "demo", f"--policy.path={tiny_folder}", "--out", str(tmp_path / "run"), "--data.test.limit=3", "--json"]
+    command += ["--trainer.max_prompt_length=400"]
     assert main([*command, "--eval.max_completion_length=2", "--ablation", "noise,blank", "--circular"]) == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(printed["probes"]) == ["blank", "noise"]

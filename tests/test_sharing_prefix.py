@@ -22,9 +22,12 @@ from sharing_cases import (
     read_prompts,
     run,
     score_plainly,
+    sharpen,
     with_gradient,
 )
+from small_runs import solid_sample
 from tiny_checkpoint import make_model, save_tiny
+from torch._dynamo.utils import counters as dynamo_counters
 
 from osler.models import FAMILIES
 from osler.sharing import decoder, rollout
@@ -158,16 +161,18 @@ DRAWS: list[dict[str, Any]] = [
     {},
     {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
     {"is_static": True},
+    {"max_new_tokens": decoder.PACK_FROM - 1},
 ]
 
 
-@pytest.mark.parametrize("draw", DRAWS, ids=["greedy", "whole", "filtered", "static"])
+@pytest.mark.parametrize("draw", DRAWS, ids=["greedy", "whole", "filtered", "static", "few"])
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_rollout_is_what_generate_writes(model_type: str, draw: dict[str, Any]) -> None:
     """A fifth of the vocabulary stops a completion, so that they end at different times and some leave early."""
     model, groups = make_sharp(model_type), read_groups(model_type, UNLIKE)
     prompts = groups.prompts([0, 1])
-    decoding = Decoding(max_new_tokens=decoder.FUSE_FROM, stop_ids=tuple(range(0, 256, 5)), pad_id=256, suppressed_ids=(7, 8), **draw)
+    own = {"max_new_tokens": decoder.PACK_FROM + 10, **draw}
+    decoding = Decoding(stop_ids=tuple(range(0, 256, 5)), pad_id=256, suppressed_ids=(7, 8), **own)
     torch.manual_seed(3)
     expected = generate(model, prompts, decoding)
     install(model)
@@ -175,11 +180,33 @@ def test_a_rollout_is_what_generate_writes(model_type: str, draw: dict[str, Any]
     found = roll_out(model, [prompts], G, decoding, scores=True)
     assert found.completion_ids == expected
     torch.manual_seed(3)
-    apart = roll_out(model, [groups.prompts([0]), groups.prompts([1])], G, replace(decoding, max_new_tokens=12), keeps_graph=True)
+    shorter = replace(decoding, max_new_tokens=min(12, decoding.max_new_tokens))
+    apart = roll_out(model, [groups.prompts([0]), groups.prompts([1])], G, shorter, keeps_graph=True)
     assert apart.completion_ids == [tokens[:12] for tokens in expected]
     assert [chunk.last_BE.requires_grad for chunk in (*found.chunks, *apart.chunks)] == [False, True, True]
     assert_scores_of(model, prompts, found, decoding)
     assert not decoding.do_sample or len({len(row) for row in expected}) > 2
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_static_step_is_one_graph(model_type: str) -> None:
+    """The same logits as a step of its own shape; the tracer stops at whatever asks the host, and a second graph would depend on the step.
+
+    In bfloat16, as on a GPU, where no weights are packed.
+    """
+    model, prompts = make_sharp(model_type).to(torch.bfloat16), read_prompts(model_type, UNLIKE)
+    install(model)
+    torch.compiler.reset()
+    dynamo_counters["stats"].clear()
+    tokens_TA = torch.randint(0, 250, (5, len(UNLIKE) * G), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        read = read_prefixes(model, replace(prompts, pixel_values=prompts.pixel_values.to(torch.bfloat16)))
+        dynamic, static = (decoder.Decoder(model, [read], G, len(tokens_TA), static=is_static) for is_static in (False, True))
+        step = torch.compile(static.step, fullgraph=True, backend="eager")
+        for place, tokens_A in enumerate(tokens_TA):
+            expected = dynamic.step(tokens_A, place)
+            torch.testing.assert_close(step(tokens_A, torch.tensor([place])), expected, rtol=2e-2, atol=2e-2)
+    assert dynamo_counters["stats"]["unique_graphs"] == 1
 
 
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo")
@@ -204,6 +231,17 @@ TRAININGS: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
     ("iterations_beta", {"num_iterations": 2, "gradient_accumulation_steps": 2, "beta": 0.04, "loss_type": "grpo"}, {}, pay),
     ("iterations_lora", {"num_iterations": 2, "beta": 0.04}, {"policy": {"lora": {"r": 4}}}, pay),
     ("together", {}, {"trainer": {"groups_per_forward": 2}}, pay_some),
+    *(
+        (f"parts_{name}", grpo, {"trainer": {"groups_per_forward": 1}, **sections}, reward)
+        for name, grpo, sections, reward in (
+            ("grpo", {"loss_type": "grpo"}, {}, pay),
+            ("some", {"beta": 0.04}, {}, pay_some),
+            ("entropy_bonus", {"entropy_coef": 0.01}, {}, pay),
+            ("checkpointing", {"gradient_checkpointing": True}, {}, pay),
+            ("iterations", {"num_iterations": 2}, {}, pay),
+            ("frozen_lora", {}, {"policy": {"freeze_vision": True, "lora": {"r": 4}}}, pay),
+        )
+    ),
     ("static", {}, {"trainer": {"static_decoding": True}}, pay),
     ("frozen", {}, {"policy": {"freeze_vision": True}}, pay),
     ("frozen_beta", {"beta": 0.04}, {"policy": {"freeze_vision": True}}, pay),
@@ -217,21 +255,55 @@ def sharp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("policies") / "sharp", hidden=32, layers=2)
 
 
-@pytest.mark.parametrize(("grpo", "sections", "reward"), [row[1:] for row in TRAININGS], ids=[row[0] for row in TRAININGS])
-def test_a_training_is_the_same(sharp_folder: Path, grpo: dict[str, Any], sections: dict[str, Any], reward: Any) -> None:
-    plain, shared = (run(sharp_folder, reward, grpo, dict(sections), share=share) for share in (False, True))
+def assert_same_training(shared: Any, plain: Any) -> None:
+    """Completions, losses and weights of two trainings, the first with shared prefixes and the second TRL's."""
     assert type(plain[0]) is OslerGRPOTrainer
     assert shared[0].shares_prefix
-    assert shared[0]._is_checked or not shared[0].keeps_groups or reward is pay_nothing
     assert shared[1] == plain[1]
     assert len({len(tokens) for batch in plain[1] for tokens in batch}) > 1
-    assert len(plain[2]) == 2
+    assert len(plain[2]) == plain[0].args.max_steps
     for found, expected in zip(shared[2], plain[2], strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4, abs=1e-7)
         assert found["entropy"] == pytest.approx(expected["entropy"], rel=1e-2)
     for name, weight in plain[3].items():
         torch.testing.assert_close(shared[3][name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("grpo", "sections", "reward"), [row[1:] for row in TRAININGS], ids=[row[0] for row in TRAININGS])
+def test_a_training_is_the_same(sharp_folder: Path, grpo: dict[str, Any], sections: dict[str, Any], reward: Any) -> None:
+    plain, shared = (run(sharp_folder, reward, grpo, dict(sections), share=share) for share in (False, True))
+    assert_same_training(shared, plain)
+    assert shared[0]._is_checked or not shared[0].keeps_groups or reward is pay_nothing
+
+
+# Two or three images a prompt, none of one size with its neighbour.
+SERIES = [
+    solid_sample((0, 56), (160, 84)),
+    solid_sample((40, 112), (90, 56), (200, 84)),
+    solid_sample((120, 84), (20, 112)),
+    solid_sample((250, 56), (60, 112)),
+]
+FAMILY_TRAININGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("default", {}, {}),
+    ("reference", {"beta": 0.04, "num_iterations": 2, "gradient_accumulation_steps": 2, "loss_type": "grpo"}, {}),
+    ("frozen_lora", {"beta": 0.04}, {"policy": {"freeze_vision": True, "lora": {"r": 4}}, "trainer": {"groups_per_forward": 2}}),
+]
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("policies") / request.param, request.param)
+
+
+@pytest.mark.parametrize(("grpo", "sections"), [row[1:] for row in FAMILY_TRAININGS], ids=[row[0] for row in FAMILY_TRAININGS])
+def test_a_training_of_the_other_families_is_the_same(family_folder: Path, grpo: dict[str, Any], sections: dict[str, Any]) -> None:
+    def prepare(trainer: Any) -> None:
+        sharpen(trainer.model)
+
+    plain, shared = (run(family_folder, pay, grpo, dict(sections), share=share, samples=SERIES, prepare=prepare) for share in (False, True))
+    assert_same_training(shared, plain)
+    assert shared[0]._is_checked
 
 
 def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
@@ -247,6 +319,23 @@ def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
     grpo = {"max_steps": 1, "num_generations": 4, "per_device_train_batch_size": 8, "shuffle_dataset": False}
     run(sharp_folder, pay, grpo, {}, share=True, prepare=watch)
     assert seen == [1, 1, 4]
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(0, [1, 1, 1]), (1, [1] * 9), (2, [2, 1, 2, 1, 2, 1]), (3, [3])])
+def test_no_pass_holds_more_groups_than_allowed(sharp_folder: Path, limit: int, passes: list[int]) -> None:
+    """Prompts that each pass through the vision tower reads: of the rollout and, where its graph was too large, of the update, twice."""
+    seen: list[int] = []
+
+    def watch(trainer: Any) -> None:
+        trainer._is_checked = True
+        trainer.model.model.visual.register_forward_pre_hook(
+            lambda _module, _args, inputs: seen.append(len(inputs["grid_thw"])), with_kwargs=True
+        )
+
+    grpo = {"max_steps": 1, "num_generations": 4, "per_device_train_batch_size": 12, "shuffle_dataset": False}
+    samples = [solid_sample((grey, 56)) for grey in (0, 90, 200)]
+    run(sharp_folder, pay, grpo, {"trainer": {"groups_per_forward": limit}}, share=True, samples=samples, prepare=watch)
+    assert seen == passes
 
 
 def test_a_wrong_log_probability_ends_sharing(sharp_folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -109,7 +109,7 @@ REFUSED = [
         r"dynamic_sampling replaces single groups",
     ),
     ({"trainer": {"dynamic_sampling": -1}}, r"trainer.dynamic_sampling"),
-    ({"trainer": {"groups_per_forward": 0}}, r"trainer.groups_per_forward"),
+    ({"trainer": {"groups_per_forward": -1}}, r"trainer.groups_per_forward"),
     ({"trainer": {"vision_cache_gb": 0}}, r"trainer.vision_cache_gb"),
     ({"grpo": {"num_generations": 3}}, r"divisible"),
 ]

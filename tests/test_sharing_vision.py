@@ -1,18 +1,19 @@
 """Features of a frozen vision tower: computed once, kept within their bound, and the same as computed again."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from sharing_cases import UNLIKE, make_sharp, pay, read_groups, run
-from tiny_checkpoint import save_tiny
+from tiny_checkpoint import make_processor, save_tiny
 
 from osler.errors import ConfigError
 from osler.models import FAMILIES
 from osler.sharing.prefix import read_prefixes
-from osler.sharing.vision import FeatureStore, FrozenVision, ImageFeatures, has_same_tower, is_frozen
+from osler.sharing.vision import FeatureStore, FrozenVision, ImageFeatures, fingerprint_processor, has_same_tower, is_frozen
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,25 @@ def test_another_tower_has_features_of_its_own(tmp_path: Path) -> None:
     seen = count_images(other)
     groups.see(FrozenVision(other, store))
     groups.see(FrozenVision(other, store, "bf16"))
+    groups.see(FrozenVision(other, store))
     assert seen == [2, 2]
+
+
+def test_features_are_kept_under_pixels_and_processor(tmp_path: Path) -> None:
+    """A picture of the same size with one other pixel, and a processor with one other setting, have features of their own."""
+    model, groups = make_sharp("qwen2_vl"), read_groups("qwen2_vl", UNLIKE)
+    processor, store = make_processor("qwen2_vl"), FeatureStore(tmp_path, 1 << 30)
+    settings = fingerprint_processor(processor)
+    assert settings == fingerprint_processor(make_processor("qwen2_vl"))
+    seen = count_images(model)
+    groups.see(FrozenVision(model, store, settings))
+    changed = groups.members[0].pictures[0].copy()
+    changed.putpixel((3, 4), (1, 2, 3))
+    groups.members[0] = replace(groups.members[0], pictures=(changed,))
+    groups.see(FrozenVision(model, store, settings))
+    processor.image_processor.image_mean = [0.5, 0.5, 0.5]
+    groups.see(FrozenVision(model, store, fingerprint_processor(processor)))
+    assert seen == [2, 1, 2]
 
 
 def make_features(value: float) -> ImageFeatures:

@@ -6,14 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from osler.tiny.tokenizer import SPECIAL_TOKENS
+from osler.tiny.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 HIDDEN, LAYERS, HEADS = 32, 2, 4
 MROPE_SECTION = [2, 1, 1]  # half a head in all
 

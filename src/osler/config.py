@@ -130,7 +130,7 @@ class TrainerConfig(Section):
 
     max_prompt_length: int = Field(default=1024, ge=1)  # tokens, image tokens included; a longer prompt is refused before step 1
     share_prefix: bool = True  # GRPO computes a prompt once for its whole group; false leaves everything to TRL
-    groups_per_forward: int = Field(default=1, ge=1)  # prompts read together: 1 is best on a CPU, as many as memory allows on a GPU
+    groups_per_forward: int = Field(default=0, ge=0)  # groups a pass may hold, in the update of one process too; 0: no bound
     static_decoding: bool = False  # GRPO's decoding in steps of one shape, which CUDA records and plays
     vision_cache: str | None = None  # folder that keeps what a frozen vision tower makes of each image, across epochs and runs
     vision_cache_gb: float = Field(default=4.0, gt=0)  # its bound; the longest unused files go first

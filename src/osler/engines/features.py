@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.models import replace_image_features
@@ -12,6 +11,8 @@ from osler.types import ImageSource
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from osler.sharing.vision import ImageFeatures
 
 MAX_BYTES: Final = 256 << 20
 """Features kept at most. Those of a picture of 384 x 384 pixels are 0.6 MB in a model of 2 billion parameters."""
@@ -25,39 +26,42 @@ class SeenImages:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._kept: dict[ImageSource, Tensor] = {}
+        self._kept: dict[ImageSource, ImageFeatures] = {}
         self._num_bytes = 0
 
     @contextmanager
     def shown(self, sources: Sequence[ImageSource]) -> Iterator[None]:
         """While this is open, the model's images are `sources`, in this order; of equal ones the tower sees the first."""
+        from osler.sharing.vision import join_features
+
         plain = self._model.model.get_image_features
 
         def look(pixel_values: Tensor, image_grid_thw: Tensor | None = None, **options: Any) -> Any:
             if image_grid_thw is None or len(image_grid_thw) != len(sources):
                 return plain(pixel_values, image_grid_thw, **options)
-            return SimpleNamespace(pooler_output=self._look(plain, sources, pixel_values, image_grid_thw, options))
+            return join_features(self._look(plain, sources, pixel_values, image_grid_thw, options))
 
-        # Qwen3-VL's features come with others for later layers, which are not kept.
-        with nullcontext() if self._model.config.model_type == "qwen3_vl" else replace_image_features(self._model, look):
+        with replace_image_features(self._model, look):
             yield
 
     def _look(
         self, plain: Any, sources: Sequence[ImageSource], patches: Tensor, grids: Tensor, options: dict[str, Any]
-    ) -> tuple[Tensor, ...]:
+    ) -> list[ImageFeatures]:
         """The features of each image in order."""
         import torch
+
+        from osler.sharing.vision import split_features
 
         pieces = torch.split(patches, grids.prod(-1).tolist())
         first = {source: place for place, source in reversed(list(enumerate(sources))) if source not in self._kept}
         made = dict(self._kept)
         if first:
             places = sorted(first.values())
-            features = plain(torch.cat([pieces[place] for place in places]), grids[places], **options).pooler_output
+            features = split_features(plain(torch.cat([pieces[place] for place in places]), grids[places], **options))
             made.update((sources[place], own) for place, own in zip(places, features, strict=True))
         for source in first:
-            size = made[source].numel() * made[source].element_size()
+            size = made[source].num_bytes
             if self._num_bytes + size <= MAX_BYTES:
                 self._kept[source] = made[source]
                 self._num_bytes += size
-        return tuple(made[source] for source in sources)
+        return [made[source] for source in sources]

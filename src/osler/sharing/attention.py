@@ -1,7 +1,7 @@
 """The attention of packed rows, in the registry of Transformers: branches attend to their prefix and to themselves.
 
-A layout travels to it as a keyword of the model's forward pass: `Layout` where the prefixes stand in the same row, `BranchRow` where they
-were read before. Legend: see `prefix`.
+A layout travels to it as a keyword of the model's forward pass: `Layout` where the prefixes stand in the same row, `PromptRow` where they
+are read alone and `BranchRow` where they were read before. Legend: see `prefix`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -45,6 +45,13 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRow:
+    """The layout of prompts that are read alone: of their last hidden states only the last of each is wanted."""
+
+    num_scored: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Branches:
     """Where the branches of some groups lie in a packed row that holds branches only, and what was read before them."""
 
@@ -68,11 +75,41 @@ def install(model: Any) -> None:
 
     The attention stays in place for good, because gradient checkpointing calls it again in the backward pass.
     """
+    if model.config.text_config._attn_implementation == ATTENTION:
+        return
     AttentionInterface.register(ATTENTION, attend)
     AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
     model.config.text_config._attn_implementation = ATTENTION
     model.model.language_model.config._attn_implementation = ATTENTION
     model.model.register_forward_hook(_keep_scored, with_kwargs=True)
+    _Tail().watch(model.model.language_model.layers[-1])
+
+
+class _Tail:
+    """What is read behind the last layer: the end of a row.
+
+    The tokens before it give their keys and values in that layer, and nobody reads what its feed-forward network makes of them. It sees
+    the end only, and the rest of its output is zero.
+    """
+
+    def __init__(self) -> None:
+        self.num_unread = 0
+
+    def watch(self, layer: Any) -> None:
+        """Hook into a layer and its network; gradient checkpointing calls these hooks again."""
+        layer.self_attn.register_forward_pre_hook(self._measure, with_kwargs=True)
+        layer.mlp.register_forward_pre_hook(self._drop)
+        layer.mlp.register_forward_hook(self._pad)
+
+    def _measure(self, _attention: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        layout, row = kwargs.get("layout"), kwargs["hidden_states"]
+        self.num_unread = row.shape[1] - layout.num_scored if isinstance(layout, (Layout, PromptRow)) else 0
+
+    def _drop(self, _mlp: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, self.num_unread :],)
+
+    def _pad(self, _mlp: Any, _args: Any, output: Tensor) -> Tensor:
+        return pad(output, (0, 0, self.num_unread, 0)) if self.num_unread else output
 
 
 def count_repeats(base: Any) -> int:
@@ -135,7 +172,7 @@ def attend(
 
     `query` is [1, H, L, D], `key` and `value` are [1, K, L, D]; returns [1, L, H, D].
     """
-    if layout is None:
+    if layout is None or isinstance(layout, PromptRow):
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return plain
     rows = tuple(tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [L, H or K, D] each

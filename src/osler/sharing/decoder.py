@@ -13,52 +13,97 @@ K key-value heads, R query heads per key-value head, D head width, E hidden widt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import Linear
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+from torch.linalg import vector_norm
+from torch.nn import Linear, SiLU
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from transformers.activations import SiLUActivation
 
 from osler.sharing.attention import Prefixes
 
-FUSE_FROM: Final = 16
+PACK_FROM: Final = 6
 """Tokens of a completion from which on a CPU earns back the copying of weights into the layout that is fastest for few rows."""
-Projection = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
-    """A layer of the text decoder, and how to multiply by its matrices: some at once where that is faster."""
+    """A layer of the text decoder without its hooks; what a step would look up in modules is looked up once."""
 
-    layer: Any
-    read: Projection  # queries, keys and values
-    write: Projection
-    enter: Projection  # gate and up
-    leave: Projection
+    def __init__(self, layer: Any) -> None:
+        self.attention, self.mlp = layer.self_attn, layer.mlp
+        self.enter_norm, self.think_norm = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        # Qwen3-VL's heads have a norm of their own.
+        norms = [getattr(self.attention, name, None) for name in ("q_norm", "k_norm")]
+        self.head_norms = [norm.weight for norm in norms if norm is not None]
+        self.scaling: float = self.attention.scaling
 
-    @classmethod
-    def of(cls, layer: Any, *, fuses: bool) -> _Block:
-        """The block of a layer as its weights are now."""
-        attention, mlp = layer.self_attn, layer.mlp
-        return cls(
-            layer=layer,
-            read=_project((attention.q_proj, attention.k_proj, attention.v_proj), fuses=fuses),
-            write=_project((attention.o_proj,), fuses=fuses),
-            enter=_project((mlp.gate_proj, mlp.up_proj), fuses=fuses),
-            leave=_project((mlp.down_proj,), fuses=fuses),
-        )
+    def read(self, rows_AE: Tensor) -> Tensor:
+        """Queries, keys and values, side by side."""
+        return torch.cat([project(rows_AE) for project in (self.attention.q_proj, self.attention.k_proj, self.attention.v_proj)], dim=-1)
+
+    def write(self, rows: Tensor, stream_AE: Tensor) -> Tensor:
+        """The residual stream with what attention found."""
+        found: Tensor = self.attention.o_proj(rows)
+        return stream_AE + found
+
+    def think(self, rows_AE: Tensor, stream_AE: Tensor) -> Tensor:
+        """The residual stream with what the feed-forward network makes of it."""
+        found: Tensor = self.mlp.down_proj(self.mlp.act_fn(self.mlp.gate_proj(rows_AE)) * self.mlp.up_proj(rows_AE))
+        return stream_AE + found
 
 
-def _project(modules: Sequence[Any], *, fuses: bool) -> Projection:
-    """What the modules make of one input: module by module, or with a copy of their weights laid out for few rows; adapters never fuse."""
-    if not fuses or any(type(module) is not Linear or module.weight.dtype != torch.float32 for module in modules):
-        return lambda rows: tuple(module(rows) for module in modules)
-    weight = torch.cat([module.weight for module in modules]).t().contiguous().t()
+class _PackedBlock(_Block):
+    """The same in float32 on a CPU: oneDNN's kernels, on copies of the weights as they are now, in the layout it likes for few rows."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer)
+        attention, mlp = self.attention, self.mlp
+        self.read_weights = _pack(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.write_weights, self.gate, self.up, self.down = map(_pack, (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+
+    def read(self, rows_AE: Tensor) -> Tensor:
+        return _multiply(rows_AE, self.read_weights)
+
+    def write(self, rows: Tensor, stream_AE: Tensor) -> Tensor:
+        return _multiply_onto(rows, stream_AE, self.write_weights, "add")
+
+    def think(self, rows_AE: Tensor, stream_AE: Tensor) -> Tensor:
+        gated = _multiply_onto(rows_AE, _multiply(rows_AE, self.gate, "swish"), self.up, "mul")
+        return _multiply_onto(gated, stream_AE, self.down, "add")
+
+
+Packed = tuple[Tensor, Tensor | None]
+"""Weights in oneDNN's layout, and a bias."""
+
+
+def _pack(*modules: Linear) -> Packed:
+    """The weights of some linear modules that have the same input, so that one product gives their outputs side by side."""
     bias = torch.cat([module.bias for module in modules]) if modules[0].bias is not None else None
-    sizes = [module.out_features for module in modules]
-    return lambda rows: torch.split(linear(rows, weight, bias), sizes, dim=-1)
+    return torch.ops.mkldnn._reorder_linear_weight(torch.cat([module.weight for module in modules])), bias
+
+
+def _multiply(rows: Tensor, weights: Packed, function: str = "none") -> Tensor:
+    """The product, through an activation function."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, *weights, function, [], "")
+    return product
+
+
+def _multiply_onto(rows: Tensor, other: Tensor, weights: Packed, operation: str) -> Tensor:
+    """The product, added to other values or multiplied with them."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, *weights, operation)
+    return product
+
+
+def _packs(layer: Any) -> bool:
+    """Whether the packed block computes what the layer does: adapters have modules of their own."""
+    attention, mlp = layer.self_attn, layer.mlp
+    modules = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
+    has_kernels = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not has_kernels or torch.is_autocast_enabled("cpu") or not isinstance(mlp.act_fn, SiLU | SiLUActivation):
+        return False
+    return all(type(module) is Linear and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32 for module in modules)
 
 
 class Decoder:
@@ -71,7 +116,8 @@ class Decoder:
     def __init__(self, model: Any, chunks: Sequence[Prefixes], num_generations: int, max_length: int, *, static: bool = False) -> None:
         text = model.model.language_model
         self.model, self.text, self.static = model, text, static
-        self.epsilon = text.config.rms_norm_eps
+        self.epsilon: float = text.config.rms_norm_eps
+        self.floor = torch.tensor(self.epsilon)
         self.num_generations, self.max_length = num_generations, max_length
         next_A = torch.cat([chunk.next_B for chunk in chunks]).repeat_interleave(num_generations)
         positions_AT = next_A[:, None] + torch.arange(max_length, device=next_A.device)
@@ -80,8 +126,8 @@ class Decoder:
         half = sin_ATD.shape[-1] // 2
         self.cos_TA1D = cos_ATD.transpose(0, 1)[:, :, None].contiguous()
         self.sin_TA1D = torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1).transpose(0, 1)[:, :, None].contiguous()
-        fuses = max_length >= FUSE_FROM and next_A.device.type == "cpu"
-        self.blocks = [_Block.of(layer, fuses=fuses) for layer in text.layers]
+        packs = max_length >= PACK_FROM and _packs(text.layers[0])
+        self.blocks = [_PackedBlock(layer) if packs else _Block(layer) for layer in text.layers]
         self.width, self.keys_values, seen_BP = merge(chunks, num_generations * max_length)
         self.mask = self._mask(seen_BP)
 
@@ -139,41 +185,46 @@ class Decoder:
             end = self.width + (place + 1) * times
             slots, mask = slice(end - times, end), self.mask[..., :end]
         hidden_AE = self.text.embed_tokens(tokens_A)
-        for layer, block in enumerate(self.blocks):
-            normed_AE = rms_norm(hidden_AE, hidden_AE.shape[-1:], block.layer.input_layernorm.weight, self.epsilon)
-            hidden_AE = hidden_AE + self._attend(layer, block, normed_AE, rotation, slots, mask)
-            normed_AE = rms_norm(hidden_AE, hidden_AE.shape[-1:], block.layer.post_attention_layernorm.weight, self.epsilon)
-            gate_AE, up_AE = block.enter(normed_AE)
-            hidden_AE = hidden_AE + block.leave(block.layer.mlp.act_fn(gate_AE) * up_AE)[0]
-        logits_AV: Tensor = self.model.lm_head(rms_norm(hidden_AE, hidden_AE.shape[-1:], self.text.norm.weight, self.epsilon))
+        for number, block in enumerate(self.blocks):
+            found = self._attend(number, block, self._normalise(hidden_AE, block.enter_norm), rotation, slots, mask)
+            hidden_AE = block.write(found, hidden_AE)
+            hidden_AE = block.think(self._normalise(hidden_AE, block.think_norm), hidden_AE)
+        logits_AV: Tensor = self.model.lm_head(self._normalise(hidden_AE, self.text.norm.weight))
         return logits_AV
+
+    def _normalise(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """RMS normalisation of the last dimension. PyTorch's takes one kernel on a GPU and nine on a CPU."""
+        if rows.device.type != "cpu" or rows.dtype != torch.float32:
+            return rms_norm(rows, rows.shape[-1:], weight, self.epsilon)
+        norm = vector_norm(rows, dim=-1, keepdim=True)
+        return rows * torch.addcmul(self.floor, norm, norm, value=1 / rows.shape[-1]).rsqrt_() * weight
 
     def _attend(
         self, layer: int, block: _Block, hidden_AE: Tensor, rotation: tuple[Tensor, Tensor], slots: Tensor | slice, mask: Tensor
     ) -> Tensor:
-        """Self-attention of one token of each completion, to its prompt and to what its completion has written, itself included."""
+        """What one token of each completion finds in its prompt and in what its completion has written, itself included [A, H D]."""
         keys_BKLD, values_BKLD = self.keys_values[layer]
         num_groups, num_kv, _, width = keys_BKLD.shape
         times = self.num_generations
-        attention = block.layer.self_attn
-        query_AHD, key_AKD, value_AKD = (part.view(len(hidden_AE), -1, width) for part in block.read(hidden_AE))
-        if hasattr(attention, "q_norm"):
-            query_AHD = rms_norm(query_AHD, (width,), attention.q_norm.weight, self.epsilon)
-            key_AKD = rms_norm(key_AKD, (width,), attention.k_norm.weight, self.epsilon)
-        key_BKGD = rotate(key_AKD, *rotation).view(num_groups, times, num_kv, width).transpose(1, 2).to(keys_BKLD.dtype)
-        value_BKGD = value_AKD.view(num_groups, times, num_kv, width).transpose(1, 2).to(keys_BKLD.dtype)
+        heads_AHD = block.read(hidden_AE).view(len(hidden_AE), -1, width)
+        value_AKD = heads_AHD[:, -num_kv:]
+        turned_AHD = heads_AHD[:, :-num_kv]  # queries, then keys
+        if block.head_norms:
+            parts = (turned_AHD[:, :-num_kv], turned_AHD[:, -num_kv:])
+            turned_AHD = torch.cat([self._normalise(part, norm) for part, norm in zip(parts, block.head_norms, strict=True)], dim=1)
+        turned_AHD = rotate(turned_AHD, *rotation).to(keys_BKLD.dtype)
+        key_BKGD = turned_AHD[:, -num_kv:].view(num_groups, times, num_kv, width).transpose(1, 2)
+        value_BKGD = value_AKD.view(num_groups, times, num_kv, width).transpose(1, 2)
         if isinstance(slots, slice):
             keys_BKLD[:, :, slots], values_BKLD[:, :, slots] = key_BKGD, value_BKGD
             keys_BKLD, values_BKLD = keys_BKLD[:, :, : slots.stop], values_BKLD[:, :, : slots.stop]
         else:
             keys_BKLD.index_copy_(2, slots, key_BKGD)
-            values_BKLD.index_copy_(2, slots, value_BKGD)
-        query_BKSD = rotate(query_AHD, *rotation).view(num_groups, times, num_kv, -1, width).transpose(1, 2).flatten(2, 3)
-        out_BKSD = scaled_dot_product_attention(
-            query_BKSD.to(keys_BKLD.dtype), keys_BKLD, values_BKLD, attn_mask=mask, scale=attention.scaling
-        )
+            values_BKLD.index_copy_(2, slots, value_BKGD.to(values_BKLD.dtype))
+        query_BKSD = turned_AHD[:, :-num_kv].reshape(num_groups, times, num_kv, -1, width).transpose(1, 2).flatten(2, 3)
+        out_BKSD = scaled_dot_product_attention(query_BKSD, keys_BKLD, values_BKLD, attn_mask=mask, scale=block.scaling)
         out_AHD = out_BKSD.view(num_groups, num_kv, times, -1, width).transpose(1, 2)
-        return block.write(out_AHD.reshape(len(hidden_AE), -1))[0]
+        return out_AHD.reshape(len(hidden_AE), -1)
 
 
 def rotate(heads_AHD: Tensor, cos_A1D: Tensor, signed_sin_A1D: Tensor) -> Tensor:
@@ -218,7 +269,8 @@ def record(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
         decoder.step(tokens_A, place)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads, such as one that pins batches, go on calling CUDA meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         logits_AV = decoder.step(tokens_A, place)
 
     def play(tokens: Tensor, step: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from trl.trainer.utils import pad, split_tensor_dict
 
@@ -26,6 +27,7 @@ class Group:
     ids_P: Tensor
     types_P: Tensor | None = None
     images: tuple[tuple[Tensor, Tensor], ...] = ()  # patches [p, values] and grid [3] of each
+    pictures: tuple[Image, ...] = ()  # the same as they came
     features: tuple[ImageFeatures, ...] | None = None  # of the images, under a frozen vision tower
 
 
@@ -41,7 +43,8 @@ class Groups:
 
     def see(self, vision: FrozenVision) -> None:
         """Let a frozen tower see all images."""
-        found = iter(vision.encode([image for group in self.members for image in group.images]))
+        images = [image for group in self.members for image in group.images]
+        found = iter(vision.encode(images, [picture for group in self.members for picture in group.pictures]))
         self.members = [replace(group, features=tuple(next(found) for _ in group.images)) for group in self.members]
 
     def prompts(self, groups: Sequence[int], *, with_features: bool = True) -> Prompts:
@@ -142,7 +145,7 @@ def collect(
     pad_id: int,
     device: torch.device,
 ) -> Groups:
-    """Groups from prompts as the processor gives them without padding; `images` only says how many each prompt has."""
+    """Groups from prompts as the processor gives them without padding, and the images of each as they came."""
     types = fields.get("mm_token_type_ids")
     split: list[tuple[Tensor, Tensor]] = []
     if images is not None and "pixel_values" in fields:
@@ -151,9 +154,11 @@ def collect(
         split = list(zip(torch.split(patches, grids.prod(dim=1).tolist()), grids, strict=True))
     members, start = [], 0
     for number, row in enumerate(ids):
-        end = start + len(images[number] or () if images is not None and split else ())
+        pictures = tuple(images[number] or ()) if images is not None and split else ()
+        end = start + len(pictures)
         types_P = None if types is None else torch.tensor(types[number], device=device)
-        members.append(Group(ids_P=torch.tensor(row, device=device), types_P=types_P, images=tuple(split[start:end])))
+        own = Group(ids_P=torch.tensor(row, device=device), types_P=types_P, images=tuple(split[start:end]), pictures=pictures)
+        members.append(own)
         start = end
     return Groups(members=members, num_generations=num_generations, pad_id=pad_id)
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from osler.models import FAMILIES, replace_image_features
-from osler.sharing.attention import ATTENTION, BranchRow, Prefixes, count_repeats, lay_out, lay_out_branches
+from osler.sharing.attention import ATTENTION, BranchRow, Prefixes, PromptRow, count_repeats, lay_out, lay_out_branches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +153,7 @@ def read_prefixes(base: Any, prompts: Prompts) -> Prefixes:
             position_ids=positions_3BP,
             mm_token_type_ids=prompts.types_BP,
             use_cache=True,
+            layout=PromptRow(),
             **prompts.image_inputs,
         )
     return Prefixes(

@@ -9,7 +9,7 @@ Legend: B groups, G generations of a group, N = B G completions, A = completions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -104,8 +104,12 @@ def roll_out(
     """
     with torch.set_grad_enabled(keeps_graph):
         prefixes = tuple(read_prefixes(model, prompts) for prompts in chunks)
-    with torch.no_grad():
-        return _decode(model, prefixes, num_generations, decoding, scores=scores)
+    with torch.inference_mode():
+        rollout = _decode(model, prefixes, num_generations, decoding, scores=scores)
+    if rollout.logps_NT is None or rollout.entropies_NT is None:
+        return rollout
+    # Copies, because an update can take no tensor of inference mode into its graph.
+    return replace(rollout, logps_NT=rollout.logps_NT.clone(), entropies_NT=rollout.entropies_NT.clone())
 
 
 def _decode(model: Any, prefixes: tuple[Prefixes, ...], num_generations: int, decoding: Decoding, *, scores: bool) -> Rollout:

@@ -16,19 +16,23 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
 from trl.models import unwrap_model_for_generation
 
 from osler.errors import ConfigError, PolicyError
+from osler.sharing import gathering
 from osler.sharing.attention import install
+from osler.sharing.gathering import WholeCopy
 from osler.sharing.groups import GroupProcessor, collect, gather_groups, is_grouped
 from osler.sharing.prefix import find_obstacle
 from osler.sharing.rollout import Decoding, roll_out
 from osler.sharing.sampling import find_equal, replace_groups
 from osler.sharing.update import RECORDED, SharedUpdate
-from osler.sharing.vision import FeatureStore, FrozenVision, has_same_tower, is_frozen
+from osler.sharing.vision import FeatureStore, FrozenVision, fingerprint_processor, has_same_tower, is_frozen
 
 ROLLOUT_SETTINGS: Final = {
     "max_new_tokens",
@@ -59,6 +63,7 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
             raise PolicyError("the policy has weights on the meta device: load them onto the CPU or a GPU before training")
         super().__init__(*args, **kwargs)
         self.vision: FrozenVision | None = None
+        self._copy: WholeCopy | None = None  # to roll out where weights are sharded
         models = [self._base(model) for model in (self.model, self.ref_model) if model is not None]
         obstacle = self._find_obstacle() or next(filter(None, map(find_obstacle, models)), None)
         self.shares_prefix = obstacle is None
@@ -69,15 +74,22 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
             return
         for model in models:
             install(model)
-        if is_frozen(models[0]):
+        if gathering.is_sharded(self):
+            self._must_agree = True
+            if self.sharing.vision_cache is not None:
+                raise ConfigError("[trainer] vision_cache needs the whole vision tower on every process, and weights are sharded: drop it")
+            self._copy = WholeCopy(models[0], self.accelerator.device) if self.is_fsdp_enabled else None
+        elif is_frozen(models[0]):
             folder = self.sharing.vision_cache
             store = FeatureStore(folder, self.sharing.vision_cache_bytes) if folder is not None else None
-            self.vision = FrozenVision(models[0], store, str(self.accelerator.mixed_precision))
-        self._has_one_tower = len(models) == 1 or has_same_tower(*models)
+            # The same weights give other features in mixed precision.
+            seen_by = f"{fingerprint_processor(self.processing_class)} {self.accelerator.mixed_precision}"
+            self.vision = FrozenVision(models[0], store, seen_by)
+        self._has_one_tower = self.vision is not None and (len(models) == 1 or has_same_tower(*models))
 
     def _find_obstacle(self) -> str | None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return "weights are sharded"
+        if (obstacle := gathering.find_obstacle(self)) is not None:
+            return obstacle
         if self.tools or self.environment_factories is not None or self.rollout_func is not None:
             return "completions are written with tools"
         if self.args.per_device_train_batch_size * self.args.steps_per_generation % self.num_generations:
@@ -95,7 +107,10 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
     @property
     def keeps_graph(self) -> bool:
         """Whether an update may go on from the prompts that its rollout read: it is the only one, and the weights are still the same."""
-        return self.args.steps_per_generation == 1 and self.num_iterations == 1 and not self.args.gradient_checkpointing
+        is_only = self.args.steps_per_generation == 1 and self.num_iterations == 1
+        limit = self.sharing.groups_per_forward
+        fits = not limit or self.groups is None or len(self.groups.members) <= limit
+        return is_only and fits and not self.args.gradient_checkpointing and not gathering.is_sharded(self)
 
     @property
     def keeps_groups(self) -> bool:
@@ -191,15 +206,10 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
             min_p=self.min_p,
             is_static=self.sharing.static_decoding,
         )
-        chunks = self.groups.chunks(1 if self.sharing.dynamic_sampling else self.sharing.groups_per_forward)
-        with (
-            unwrap_model_for_generation(
-                self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs
-            ) as model,
-            self.accelerator.autocast(),
-        ):
+        chunks = self.groups.chunks(1 if self.sharing.dynamic_sampling else max(self.sharing.groups_per_forward, 1))
+        with self._whole_policy() as model, self.accelerator.autocast():
             self._rollout = roll_out(
-                self._base(model),
+                model,
                 [self.groups.prompts(chunk) for chunk in chunks],
                 self.groups.num_generations,
                 decoding,
@@ -209,6 +219,16 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         if self.keeps_graph:
             self.groups.graph = list(zip(self._rollout.chunks, chunks, strict=True))
         return self._rollout.completion_ids, None
+
+    @contextmanager
+    def _whole_policy(self) -> Iterator[Any]:
+        """The Transformers model with all its weights on this process, without gradient checkpoints."""
+        options = self.args.gradient_checkpointing_kwargs
+        with (
+            unwrap_model_for_generation(self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=options) as model,
+            nullcontext(self._base(model)) if self._copy is None else self._copy.filled(self._base(model)) as base,
+        ):
+            yield base
 
     def _ask_vllm(self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool) -> Any:
         """TRL's way, but a process of its own asks for G completions of each prompt where TRL asks for one of each of G copies.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from osler.callbacks import write_above_bar
 from osler.sharing.groups import Groups, Scores, join
+from osler.sharing.parts import Part, score_in_parts
 from osler.sharing.prefix import score, score_behind
 from osler.sharing.rollout import Rollout
 from osler.trainer import OslerGRPOTrainer
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 class Sharing:
     """What a recipe may say of sharing. The defaults suit a CPU."""
 
-    groups_per_forward: int = 1  # prompts that are read together, and groups that are scored together without a gradient
+    groups_per_forward: int = 0  # groups that one pass through the model may hold; 0 reads prompts one by one and bounds no update
     static_decoding: bool = False  # decoding steps of one shape, which CUDA records and plays
     vision_cache: Path | None = None  # a folder for the features of a frozen vision tower
     vision_cache_bytes: int = 4 * 1024**3
@@ -61,6 +62,7 @@ class SharedUpdate(OslerGRPOTrainer):
         self._update: Mapping[str, Any] = {}
         self._is_checked = False
         self._has_one_tower = True  # the reference sees images as the policy does
+        self._must_agree = False  # weights are sharded: all processes make the same passes through the model
 
     def _tell(self, text: str) -> None:
         """Say something where the user sees it, once for all processes."""
@@ -135,7 +137,8 @@ class SharedUpdate(OslerGRPOTrainer):
 
         every = range(len(input_ids))
         mask_NC = attention_mask[:, -logits_to_keep:]
-        if self._block < 2 or not bool(mask_NC.any()):
+        may_check = torch.is_grad_enabled() and self._may_check(mask_NC)
+        if self._block < 2 or not (self._must_agree or bool(mask_NC.any())):
             return ask_trl(every)
         completions = input_ids[:, -logits_to_keep:], mask_NC
         if torch.is_grad_enabled():
@@ -144,7 +147,7 @@ class SharedUpdate(OslerGRPOTrainer):
             leader = int(alive_B.int().argmax()) * self._block
             checked = range(leader, leader + self._block)
             inside_GC = mask_NC[list(checked)].bool()
-            if not self._is_checked and bool(alive_B.any()) and bool(inside_GC.any()):
+            if may_check and bool(alive_B.any()) and bool(inside_GC.any()):
                 with torch.no_grad():
                     plain_GC = ask_trl(checked)[0]
                 if not self._check(plain_GC[inside_GC], scored[0][list(checked)][inside_GC]):
@@ -155,6 +158,19 @@ class SharedUpdate(OslerGRPOTrainer):
         else:
             scored = self._score_without_gradient(model, completions, list(every))
         return scored[0], scored[1] if compute_entropy else None, None
+
+    def _may_check(self, mask_NC: Tensor) -> bool:
+        """Whether this update may be compared with TRL's own; where processes must agree, all of them or none."""
+        if self._is_checked or not self._must_agree:
+            return not self._is_checked
+        can = self._block > 1 and bool(mask_NC[: self._block].any())
+        return not self._largest(1.0 - can)
+
+    def _largest(self, value: float) -> float:
+        """The largest of all processes' values where they must agree, else the value."""
+        if not self._must_agree:
+            return value
+        return float(self.accelerator.gather(torch.tensor([value], device=self.accelerator.device)).max())
 
     def _find_alive(self, mask_NC: Tensor) -> Tensor:
         """Which blocks of an update need a gradient."""
@@ -199,9 +215,12 @@ class SharedUpdate(OslerGRPOTrainer):
         assert self._row_groups is not None
         alive = rows_BG[alive_B].flatten()
         graph = self.groups.graph
+        parts = self._split(alive.tolist())
+        if len(parts) > 1 and self.sharing.groups_per_forward and self.accelerator.num_processes == 1:
+            return alive, score_in_parts([self._part(model, completions, rows) for rows in parts])
         wanted = {self._row_groups[row] for row in alive.tolist()}
         if not graph or not bool(completions[1][alive, 1:].any()):
-            return alive, self._score(model, completions, alive.tolist())
+            return alive, self._part(model, completions, alive.tolist())()
         members: dict[int, list[int]] = {}
         for row, group in enumerate(self._row_groups):
             members.setdefault(group, []).append(row)
@@ -213,27 +232,39 @@ class SharedUpdate(OslerGRPOTrainer):
 
     def _score_without_gradient(self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Scores:
         """Scores of rows, whole blocks, some groups at a time."""
-        size = max(self.sharing.groups_per_forward * self.num_generations // self._block, 1) * self._block
         with torch.no_grad():
-            return join([self._score(model, completions, rows[start : start + size]) for start in range(0, len(rows), size)])
+            return join([self._part(model, completions, part)() for part in self._split(rows)])
 
-    def _score(self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Scores:
-        """Scores of these rows, blocks with one prompt each, prompts included."""
+    def _split(self, rows: list[int]) -> list[list[int]]:
+        """Rows, whole blocks, as one pass may hold them."""
+        size = max(self.sharing.groups_per_forward, 1) * self.num_generations // self._block * self._block
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _part(self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Part:
+        """What scores these rows, blocks with one prompt each, prompts included."""
         assert self.groups is not None
         assert self._row_groups is not None
         ids_NC, mask_NC = (tensor[rows] for tensor in completions)
         if not bool(mask_NC.any()):
-            return mask_NC.new_zeros(mask_NC.shape, dtype=torch.float32), mask_NC.new_zeros(mask_NC.shape, dtype=torch.float32)
+            if not self._must_agree:
+                nothing_NC = torch.zeros_like(mask_NC, dtype=torch.float32)
+                return lambda: (nothing_NC, nothing_NC)
+            mask_NC = mask_NC.clone()
+            mask_NC[0, 0] = 1  # a pass that others wait for; what it scores has no weight in any loss
         sees_alike = model is not self.ref_model or self._has_one_tower
         prompts = self.groups.prompts([self._row_groups[row] for row in rows[:: self._block]], with_features=sees_alike)
-        with self.accelerator.autocast():
-            return score(model, prompts, ids_NC, mask_NC, self._base(model))
+
+        def compute() -> Scores:
+            with self.accelerator.autocast():
+                return score(model, prompts, ids_NC, mask_NC, self._base(model))
+
+        return compute
 
     def _check(self, plain_S: Tensor, shared_S: Tensor) -> bool:
         """Whether one group's log-probabilities are TRL's; if not, TRL's way is taken from now on."""
         self._is_checked = True
         difference = (plain_S - shared_S.detach()).abs().float()
-        found = float(difference.max() if self._precision == torch.float32 else difference.mean())
+        found = self._largest(float(difference.max() if self._precision == torch.float32 else difference.mean()))
         if found <= TOLERANCE[self._precision]:
             self._tell(f"prompts are shared within groups: log-probabilities differ by {found:.1e} from TRL's own")
             return True

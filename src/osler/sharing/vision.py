@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,6 +29,11 @@ class ImageFeatures:
 
     pooled_TE: Tensor  # one row for each token that stands for the image
     deepstack_TE: tuple[Tensor, ...] = ()  # one for each layer that Qwen3-VL adds to
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory they take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.pooled_TE, *self.deepstack_TE))
 
 
 def is_frozen(model: Any) -> bool:
@@ -50,10 +56,29 @@ def fingerprint_tower(model: Any) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_processor(processor: Any) -> str:
+    """What the patches of an image follow from besides its pixels: settings and class of the image processor, and the release it is of."""
+    import transformers
+
+    image_processor = processor.image_processor
+    return f"{transformers.__version__} {type(image_processor).__name__} {image_processor.to_json_string()}"
+
+
+def split_features(output: Any) -> list[ImageFeatures]:
+    """The features of each image, from what the model's `get_image_features` gives."""
+    layers = getattr(output, "deepstack_features", None) or ()
+    return [
+        ImageFeatures(pooled_TE=pooled_TE, deepstack_TE=tuple(layer[number] for layer in layers))
+        for number, pooled_TE in enumerate(output.pooler_output)
+    ]
+
+
 def join_features(images: Sequence[ImageFeatures]) -> Any:
     """Features of images in order, as the model's `get_image_features` gives them."""
-    layers = zip(*(image.deepstack_TE for image in images), strict=True)
-    return SimpleNamespace(pooler_output=tuple(image.pooled_TE for image in images), deepstack_features=[tuple(own) for own in layers])
+    output = SimpleNamespace(pooler_output=tuple(image.pooled_TE for image in images))
+    if layers := [tuple(own) for own in zip(*(image.deepstack_TE for image in images), strict=True)]:
+        output.deepstack_features = layers
+    return output
 
 
 class FeatureStore:
@@ -114,17 +139,22 @@ class FeatureStore:
 
 
 class FrozenVision:
-    """The features of images under a tower that is not trained."""
+    """The features of images under a tower that is not trained, kept in `store` under the pixels that they come from.
 
-    def __init__(self, model: Any, store: FeatureStore | None = None, precision: str = "no") -> None:
+    `seen_by` says what else they follow from besides the tower, e.g. `fingerprint_processor` and the precision of the computation.
+    """
+
+    def __init__(self, model: Any, store: FeatureStore | None = None, seen_by: str = "") -> None:
         self.model, self.store = model, store
-        # `precision` is accelerate's: the same weights give other features in mixed precision.
-        self.tower = f"{fingerprint_tower(model)} {precision}" if store is not None else ""
+        self.eye = f"{fingerprint_tower(model)} {seen_by}" if store is not None else ""
 
     @torch.no_grad()
-    def encode(self, images: Sequence[tuple[Tensor, Tensor]]) -> list[ImageFeatures]:
-        """The features of images, each given as patches [p, values] and grid [3]; the tower sees what the store does not hold, at once."""
-        keys = [self._key(*image) if self.store is not None else "" for image in images]
+    def encode(self, images: Sequence[tuple[Tensor, Tensor]], pictures: Sequence[Image]) -> list[ImageFeatures]:
+        """The features of images, each given as patches [p, values] and grid [3], and as it was before the processor.
+
+        The tower sees what the store does not hold, at once.
+        """
+        keys = [self._key(picture) if self.store is not None else "" for picture in pictures]
         found: dict[int, ImageFeatures] = {}
         for place, (key, (patches, _)) in enumerate(zip(keys, images, strict=True)):
             features = self.store.read(key, patches.device) if self.store is not None else None
@@ -134,18 +164,17 @@ class FrozenVision:
         if missing:
             shown, grids = zip(*(images[place] for place in missing), strict=True)
             output = self.model.model.get_image_features(torch.cat(shown), torch.stack(grids), return_dict=True)
-            layers = getattr(output, "deepstack_features", None) or ()
-            for number, place in enumerate(missing):
-                own = ImageFeatures(pooled_TE=output.pooler_output[number], deepstack_TE=tuple(layer[number] for layer in layers))
+            for place, own in zip(missing, split_features(output), strict=True):
                 found[place] = own
                 if self.store is not None:
                     self.store.write(keys[place], own)
         return [found[place] for place in range(len(images))]
 
-    def _key(self, patches: Tensor, grid: Tensor) -> str:
-        """What features follow from: the image as the processor gave it, which holds its every pixel, and the tower."""
-        digest = hashlib.sha256(f"{self.tower} {patches.dtype} {grid.tolist()} ".encode())
-        digest.update(to_bytes(patches))
+    def _key(self, picture: Image) -> str:
+        """What features follow from: the pixels, the processor and the tower."""
+        pixels = picture.convert("RGB")
+        digest = hashlib.sha256(f"{self.eye} {pixels.size} ".encode())
+        digest.update(pixels.tobytes())
         return digest.hexdigest()
 
 
