@@ -107,6 +107,13 @@ def test_the_budget_is_grpos(tiny_folder: Path, grpo: dict[str, Any], num_sample
     assert (matched["per_device_train_batch_size"], matched["gradient_accumulation_steps"], matched["max_steps"]) == expected
 
 
+def test_a_budget_without_a_step_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    config = recipe(tiny_folder).model_copy(update={"grpo": {"num_generations": 4, "per_device_train_batch_size": 16}})
+    with pytest.raises(ConfigError, match="no step of 3 questions"):
+        sft_arguments(config, tmp_path, 3)
+    assert sft_arguments(config.model_copy(update={"sft": {"max_steps": 5}}), tmp_path, 3).max_steps == 5
+
+
 def test_the_budget_is_what_trl_makes_of_it(tiny_folder: Path, tmp_path: Path) -> None:
     """GRPO's own trainer takes the number of steps that SFT is given."""
     from osler.train import train

@@ -125,7 +125,14 @@ def sft_arguments(config: Config, out: Path, num_samples: int) -> Any:
     if "num_train_epochs" in config.sft and "max_steps" not in config.sft:
         values.pop("max_steps", None)  # it would overrule the epochs that the recipe asks for
     # Prompts were measured, and a target is short: nothing is ever cut off.
-    return build_arguments(SFTConfig, "sft", values, config, out, max_length=None, completion_only_loss=config.sft_target == "strategy")
+    completion_only = config.sft_target == "strategy"
+    arguments = build_arguments(SFTConfig, "sft", values, config, out, max_length=None, completion_only_loss=completion_only)
+    if values.get("max_steps") == 0:  # TRL would fall back on its own number of epochs
+        raise ConfigError(
+            f"[grpo] makes no step of {num_samples} questions, so SFT with the same budget has none: "
+            "select more questions, or set [sft] max_steps"
+        )
+    return arguments
 
 
 def matched_sft_arguments(config: Config, num_samples: int) -> dict[str, Any]:
