@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from osler.cli import main
 from osler.data import check, convert, view
 from osler.errors import ConfigError, DataError
 from osler.readers import read
@@ -67,6 +68,19 @@ def test_check_as_json_holds_everything(slake):
     assert report["refused"] == [{"row": "slake/train.json/5", "reason": "'answer' is empty"}]
     assert len(report["bad_images"]) == 20
     assert report["is_clean"] is False
+
+
+STRICT = [("train", [], 0), ("train", ["--strict"], 1), ("test", ["--strict", "--images", "none"], 0), ("test", ["--strict"], 1)]
+
+
+@pytest.mark.parametrize(("split", "options", "code"), STRICT)
+def test_strict_says_no_to_refused_rows_and_bad_images(slake, capsys, split, options, code):
+    found = main(
+        ["data", "check", "--data.reader=slake", f"--data.root={slake}", f"--data.options={{split='{split}'}}", "--json", *options]
+    )
+    payload = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == code == payload.get("exit_code", 0)
+    assert payload["is_clean"] is (code == 0 and "--strict" in options)
 
 
 def test_check_of_phantom_is_clean():

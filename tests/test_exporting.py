@@ -4,11 +4,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -60,7 +62,8 @@ def test_rows_say_what_the_samples_say(tmp_path: Path, to: str, images: Any) -> 
         assert rows.num_rows == number == 3
         for row, sample in zip(rows, SAMPLES[Path(file).stem], strict=True):
             facts = row.get("extra_info", row)
-            assert (facts["id"], tuple(facts["choices"]), facts["modality"]) == (sample.id, sample.choices, "mri")
+            choices = json.loads(facts["choices"]) if to == "easyr1" else facts["choices"]
+            assert (facts["id"], tuple(choices), facts["modality"]) == (sample.id, sample.choices, "mri")
             text = {
                 "verl": lambda row: row["prompt"][0]["content"],
                 "ms_swift": lambda row: row["messages"][0]["content"],
@@ -116,6 +119,28 @@ def test_task_file_names_what_is_there(tmp_path: Path) -> None:
     assert {entry["metric"] for entry in task["metric_list"]} == set(metrics)
 
 
+@pytest.mark.parametrize("images", ["copy", "embed"])
+def test_easyr1_finds_what_its_settings_name(tmp_path: Path, images: Any) -> None:
+    """Every key of the settings names what the rows hold, and batches of questions with two and four choices can be joined."""
+    two, four = SAMPLES["train"][0], SAMPLES["test"][0]
+    two = replace(two, choices=two.choices[:2], target="A")
+    export({"train": [two, two], "test": [four, two]}, tmp_path, to="easyr1", strategy="think", images=images)
+    said = yaml.safe_load((tmp_path / "easyr1.yaml").read_text())["data"]
+    batches = []
+    for file in (said["train_files"], said["val_files"]):
+        rows = list(load(tmp_path / file, tmp_path))
+        for row in rows:
+            (image,) = row.pop(said["image_key"])
+            with open_picture(image, tmp_path / said["image_dir"]) as picture:
+                assert picture.size == two.images[0].load().size
+            assert row.pop(said["prompt_key"]).count("<image>") == 1
+            assert row.pop(said["answer_key"]) in "ABCD"
+        batches.append({key: np.array([row[key] for row in rows], dtype=object) for key in rows[0]})
+    for key in batches[0]:
+        assert np.concatenate([batch[key] for batch in batches], axis=0).shape == (4,)
+    assert said["format_prompt"] is None
+
+
 def test_files_are_referenced_where_every_tool_shows_them_alike(tmp_path: Path) -> None:
     root, out = tmp_path / "data", tmp_path / "exports" / "one"
     root.mkdir()
@@ -163,7 +188,7 @@ def test_any_text_travels_or_is_refused(tmp_path: Path, question: str, choice: s
     except OslerError:
         return  # refused in one line: every OslerError is one
     row = json.loads((tmp_path / "train.jsonl").read_bytes().split(b"\n")[0])
-    assert (row["question"], row["choices"]) == (question, [choice, "CT"])
+    assert (row["question"], json.loads(row["choices"])) == (question, [choice, "CT"])
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from osler.errors import OslerError
-from osler.jobs import STATE, Job, run_jobs
+from osler.jobs import STATE, Job, plan_commands, run_jobs
 
 CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
 
@@ -37,6 +37,21 @@ def test_a_state_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / STATE).write_text("[")
     with pytest.raises(OslerError, match="delete it"):
         run_jobs([Job(name="check", commands=(CHECK,))], tmp_path, title="demo")
+
+
+EVALUATION = ("eval", "demo", "--out", "out/ct", "--seed=3", "--label", "ct")
+
+
+@pytest.mark.parametrize(
+    ("verb", "policy", "commands"),
+    [
+        (None, None, (EVALUATION,)),
+        (None, Path("given/ct"), ((*EVALUATION, "--policy", "given/ct"),)),
+        ("sft", None, (("sft", "demo", "--out", "out/ct", "--seed=3"), (*EVALUATION, "--policy", "out/ct/policy"))),
+    ],
+)
+def test_commands_of_a_folder(verb: str | None, policy: Path | None, commands: tuple[tuple[str, ...], ...]) -> None:
+    assert plan_commands("demo", Path("out/ct"), ["--seed=3"], verb=verb, policy=policy) == commands
 
 
 @pytest.mark.parametrize(("name", "file"), [("grpo-think", "grpo-think.jsonl"), ("modality/grpo-ct", "grpo-ct.jsonl")])

@@ -17,7 +17,7 @@ LAYERS = {
     | {"items", "ablations", "alterations", "reasoning", "consistency", "fingerprints", "manifests", "splits", "bridges"},
     3: {"models", "processing", "engines", "callbacks", "trainer", "sharing", "tiny"},
     4: {"train", "sft", "training", "evaluate", "report", "reporting", "data", "splitting", "exporting", "auditing", "jobs"},
-    5: {"demo", "matrix", "probes"},  # run the workflows, most of them as commands in a process of their own
+    5: {"demo", "matrix", "planning", "probes"},  # run the workflows, most of them as commands in a process of their own
     6: {"verbs"},
     7: {"cli"},
 }

@@ -15,9 +15,10 @@ from PIL import Image
 from osler.cli import main
 from osler.config import DataConfig, build_config
 from osler.errors import OslerError
-from osler.manifests import load_manifest
+from osler.manifests import Entry, Manifest, load_manifest
 from osler.readers import read
 from osler.selection import load_split
+from osler.splitting import SplitOptions, SplitReport, split_dataset
 from osler.types import Sample
 
 KINDS = [("mri", "disease_diagnosis"), ("ct", "lesion_grading"), ("mri", "lesion_grading"), ("ct", "modality_recognition")]
@@ -211,6 +212,45 @@ def test_narrower_reader_options_choose_within_the_manifest(tmp_path: Path) -> N
         except OslerError as error:
             assert "selects nothing" in str(error)  # noqa: PT017 - so few rows may all be on one side
     assert {sample.id for sample in both} == {sample.id for sample in read("med_r1", root, name="ct")}
+
+
+CHAINS: list[tuple[str, int, int, str | None]] = [
+    # name, questions in the largest group, the same without perceptual hashes, warning
+    ("as it is", 40, 20, None),
+    ("a tenth", 100, 1, None),
+    ("a chain", 300, 10, "warning: 30% of the questions hang together"),
+    ("one patient has so many", 300, 280, None),
+]
+
+
+@pytest.mark.parametrize(("name", "largest", "plain", "warning"), CHAINS, ids=[row[0] for row in CHAINS])
+def test_a_chain_of_near_duplicates_is_told(name: str, largest: int, plain: int, warning: str | None) -> None:
+    manifest = Manifest(
+        reader="own",
+        options={},
+        data_seed=0,
+        protocol="fractions",
+        seed=0,
+        max_distance=12,
+        fractions={"train": 0.8, "test": 0.2},
+        num_groups=1,
+        counts={"train": {}},
+        images={},
+        samples=tuple(Entry(id=f"own/{i}", split="train", group=0 if i < 1000 else None, sha256="") for i in range(1100)),
+    )
+    report = SplitReport(manifest=manifest, num_images=0, num_known_images=0, largest_group=largest, largest_plain_group=plain)
+    last = report.render().splitlines()[-1]
+    assert last.startswith("warning") is (warning is not None)
+    assert warning is None or (last.startswith(warning) and last.endswith("give a --distance below 12"))
+
+
+@pytest.mark.parametrize(("distance", "is_warned"), [(4, False), (16, True)])
+def test_pictures_that_only_resemble_each_other_are_told(distance: int, is_warned: bool) -> None:
+    """Forty drawings of one organ: at the default none is tied to most others, at the largest distance half of them are."""
+    data = DataConfig(reader="phantom", options={"modalities": ["oct"], "num_questions": 60, "size": 56})
+    report = split_dataset(data, SplitOptions(fractions={"train": 0.8, "test": 0.2}, max_distance=distance))
+    assert ("warning: " in report.render()) is is_warned
+    assert report.largest_plain_group <= report.largest_group
 
 
 def real(name: str) -> Path:

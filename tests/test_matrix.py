@@ -1,145 +1,156 @@
-"""Matrices: the plan of every policy, the figures of every cell, and what is shown where something is missing."""
+"""Matrices: what stops one before anything runs, the figures of every cell, and what is shown where something is missing."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_plans import RECIPE, make_plan, write_med_r1
 from small_records import answers
 
-from osler.cli import build_parser, main, split_overrides
+from osler.cli import main
 from osler.config import load_config
+from osler.engines.scripted import ScriptedEngine
 from osler.errors import OslerError
-from osler.matrix import MatrixOptions, find_given, plan_axis
+from osler.evaluate import evaluate
+from osler.matrix import check_policies, collect
 from osler.metrics import accuracy, is_correct
 from osler.metrics.matrices import Cell
+from osler.models import fingerprint
+from osler.planning import MatrixOptions, plan_axis
+from osler.prompts import render
 from osler.published import NO_THINK_MINUS_THINK
-from osler.records import read_records
+from osler.records import append_records, read_records
+from osler.reporting.heat import shade_difference
 from osler.reporting.matrices import AxisMatrices, Credits, axis_to_json, build_scores, compare_all
-from osler.reporting.matrix_page import render_matrices, render_matrix_page, shade_difference
+from osler.reporting.matrix_page import render_matrices, render_matrix_page
 from osler.types import Record
 
-RECIPE = "matrix_phantom"
 DOMAINS = ("ct", "mri", "xray")
 
 
-def make_plan(*, axis: str = "modality", overrides: Sequence[str] = (), **options: Any) -> Any:
-    return plan_axis(RECIPE, Path("out"), axis, MatrixOptions(**options), overrides)  # type: ignore[arg-type]
+Damage = Callable[[Path, Path], object]
 
-
-PLANS: list[tuple[str, dict[str, Any], int, int]] = [
-    # name, options, jobs, test questions
-    ("one strategy", {"domains": ("ct", "mri"), "strategies": ("think",), "limit": 5}, 1 + 2 + 2 + 2, 10),
-    ("the recipe's strategies", {"domains": ("ct", "mri"), "limit": 5}, 2 * (1 + 2 + 2) + 2, 10),
-    ("some rows", {"domains": ("ct", "mri"), "limit": 5, "rows": ("grpo",)}, 4, 10),
-    ("a dataset's own labels", {"domains": ("X-Ray", "MR"), "limit": 5, "rows": ("blind",)}, 2, 10),
-    ("every modality", {"rows": ("blind",), "limit": 3}, 8, 24),
-    ("every question type", {"axis": "question_type", "rows": ("blind",), "limit": 16}, 5, 80),
+SWAPS: list[tuple[str, Damage, str | None]] = [
+    ("nothing changed", lambda _policy, _out: None, None),
+    ("other weights", lambda policy, _: (policy / "model.safetensors").write_bytes(b"others"), "ct is not the policy that .*given-ct"),
+    (
+        "another config",
+        lambda policy, _: (policy / "config.json").write_text('{"model_type": "qwen2_vl", "x": 1}'),
+        "ct is not the policy",
+    ),
+    ("no records", lambda policy, out: out.rename(policy / "model.safetensors"), None),
+    ("another engine's records", lambda _, out: out.with_suffix(".terms.json").write_text('{"engine": "scripted"}'), None),
+    ("a damaged note", lambda _, out: out.with_suffix(".terms.json").write_text("{"), "does not say what was tested: delete"),
+    ("a note that is a list", lambda _, out: out.with_suffix(".terms.json").write_text("[]"), "does not say what was tested: delete"),
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "jobs", "questions"), PLANS, ids=[row[0] for row in PLANS])
-def test_a_plan_has_a_job_for_every_policy(name: str, options: dict[str, Any], jobs: int, questions: int) -> None:
-    plan = make_plan(**options)
-    assert len(plan.entries) == jobs == len({entry.name for entry in plan.entries})
-    assert len(plan.test) == questions
-    assert all(len(samples) == options["limit"] for samples in plan.train.values())
-    for domain, samples in plan.train.items():
-        assert {getattr(sample, plan.axis) for sample in samples} == {domain}
+@pytest.mark.parametrize(("name", "damage", "message"), SWAPS, ids=[row[0] for row in SWAPS])
+def test_a_matrix_goes_on_with_the_policies_it_began_with(name: str, damage: Damage, message: str | None, tmp_path: Path) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    (given / "ct").mkdir(parents=True)
+    (given / "ct" / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    (given / "ct" / "model.safetensors").write_bytes(b"weights")
+    options = MatrixOptions(domains=("ct",), limit=2, strategies=("no_think",), policies=given, rows=("blind",))
+    entries = plan_axis(RECIPE, out, "modality", options, ()).entries
+    records = entries[0].records_file(out)
+    records.parent.mkdir(parents=True)
+    records.write_text("")
+    records.with_suffix(".terms.json").write_text(json.dumps({"policy": fingerprint(given / "ct")}))
+    damage(given / "ct", records)
+    with nullcontext() if message is None else pytest.raises(OslerError, match=message) as caught:
+        check_policies(load_config(RECIPE), entries, out)
+    assert caught is None or "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("entry", make_plan(domains=("ct", "mri"), limit=5, overrides=("--seed=3",)).entries, ids=lambda entry: entry.name)
-def test_every_command_says_what_it_trains_and_tests(entry: Any) -> None:
-    for command in entry.commands:
-        own, overrides = split_overrides(command)
-        assert build_parser().parse_args([*own, *(["--seed", "0"] if "--seed" not in own else [])]).out == Path("out") / entry.name
-        config = load_config(RECIPE, [part for part in overrides if not part.startswith("--seed")])
-        assert config.data.test.modalities == ("ct", "mri")
-        assert config.data.train.modalities == ((entry.domain,) if entry.domain else ())
-        if entry.strategy:
-            assert config.prompt.strategy == entry.strategy
-        else:
-            assert config.eval.engine == "option_prior"
-
-
-def write_med_r1(root: Path, *, train: Sequence[str], test: Sequence[str]) -> list[str]:
-    """Files of two questions without rationales for each domain, and the overrides that read them."""
-    for split, names in (("train", train), ("test", test)):
-        folder = root / "modality" / split
-        folder.mkdir(parents=True)
-        for name in names:
-            rows = [{"image": f"{name}{i}.png", "problem": "Which? A)a, B)b", "solution": "<answer> A </answer>"} for i in range(2)]
-            (folder / f"{name}_{split}.json").write_text(json.dumps(rows))
-    return ["--data.reader=med_r1", f"--data.root={root}"]
-
-
-def test_a_domain_without_training_questions_is_an_empty_row(tmp_path: Path) -> None:
-    overrides = write_med_r1(tmp_path, train=["ct"], test=["ct", "mri"])
-    plan = make_plan(overrides=overrides, strategies=("med_r1_no_think",), rows=("grpo", "blind"))
-    assert plan.domains == ("ct", "mri")
-    assert [entry.domain for entry in plan.entries] == ["ct", "ct"]
-    assert "--data.axis=modality" in plan.entries[0].commands[0]
-    assert "--data.train.name=ct" in plan.entries[0].commands[0]
-    assert ["mri" in note and "row is empty" in note for note in plan.notes] == [True]
+@pytest.mark.parametrize("options", [["--dry-run"], []], ids=["dry", "real"])
+def test_too_few_training_questions_are_told_before_anything_is_trained(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["matrix", RECIPE, "--domains", "ct,mri", "--limit", "31", "--rows", "grpo,blind", "--out", str(tmp_path / "out")]
+    assert main([*words, *options]) == 2
+    assert capsys.readouterr().err == (
+        "osler: GRPO cannot train on ct, mri: [data.train] gives 31 questions and one rollout takes 32: "
+        "select more, or give [grpo] a smaller batch\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("strategy", "terms", "rows", "note"),
-    [
-        ("med_r1_think", [], ["grpo"], "No SFT for ct, med_r1_think, so its row is empty: "),
-        ("med_r1_think", ["--sft_target=med_r1_sft"], ["sft", "grpo"], None),
-        ("med_r1_no_think", [], ["sft", "grpo"], None),
-    ],
+    ("rows", "terms"),
+    [("grpo", ["--limit", "32"]), ("grpo", ["--limit", "2", "--grpo.per_device_train_batch_size=16"]), ("blind", ["--limit", "1"])],
 )
-def test_sft_is_planned_where_it_has_targets(strategy: str, terms: list[str], rows: list[str], note: str | None, tmp_path: Path) -> None:
-    overrides = [*write_med_r1(tmp_path, train=["ct"], test=["ct"]), *terms]
-    plan = make_plan(overrides=overrides, strategies=(strategy,), rows=("sft", "grpo"))
-    assert [entry.row for entry in plan.entries] == rows
-    assert len(plan.notes) == (note is not None)
-    assert note is None or (plan.notes[0].startswith(note) and "no rationale" in plan.notes[0])
+def test_enough_training_questions_are_planned(rows: str, terms: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", RECIPE, "--domains", "ct", "--strategy", "think", "--dry-run", "--rows", rows, *terms]) == 0
+    assert f"osler {'train' if rows == 'grpo' else 'eval'} {RECIPE}" in capsys.readouterr().out
 
 
-def test_a_plan_of_nothing_says_why(tmp_path: Path) -> None:
-    overrides = write_med_r1(tmp_path, train=["ct"], test=["ct"])
-    with pytest.raises(OslerError, match="no rationale"):
-        make_plan(overrides=overrides, strategies=("med_r1_think",), rows=("sft",))
+def answer_all(plan: Any, out: Path) -> None:
+    """The records that the evaluations of a plan would leave: A to every question."""
+    for entry in plan.entries:
+        prompts = [render(sample, entry.strategy or "no_think") for sample in plan.test]
+        append_records(entry.records_file(out), evaluate(ScriptedEngine(lambda _: "<answer>A</answer>"), prompts, max_completion_length=4))
 
 
-@pytest.mark.parametrize(
-    ("train", "rows", "jobs"),
-    [
-        ([], ("grpo",), ["given-ct", "given-mri"]),
-        (["ct"], ("sft", "blind"), ["given-ct", "given-mri", "blind-ct"]),
-    ],
-)
-def test_given_policies_need_no_training_questions(train: list[str], rows: tuple[str, ...], jobs: list[str], tmp_path: Path) -> None:
-    overrides = write_med_r1(tmp_path / "data", train=train, test=["ct", "mri"])
-    for name in ("ct", "mri"):
+def test_empty_rows_and_columns_are_dashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A domain without a policy, another without test questions, and one question in every other cell."""
+    overrides = write_med_r1(tmp_path / "data", train=["ct", "mri", "oct"], test=["ct", "mri"])
+    for name in ("ct", "oct"):
         (tmp_path / "given" / name).mkdir(parents=True)
-    plan = make_plan(overrides=overrides, strategies=("med_r1_no_think",), rows=rows, policies=tmp_path / "given")
-    assert [f"{entry.row}-{entry.domain}" for entry in plan.entries] == jobs
-    assert [entry.given for entry in plan.entries[:2]] == [tmp_path / "given" / "ct", tmp_path / "given" / "mri"]
-    assert all("no blind baseline" in note for note in plan.notes)
+    options: dict[str, Any] = {
+        "domains": ("ct", "mri", "oct"),
+        "strategies": ("med_r1_no_think",),
+        "policies": tmp_path / "given",
+        "limit": 1,
+    }
+    plan = make_plan(overrides=overrides, rows=("zero_shot",), **options)
+    answer_all(plan, tmp_path / "out")
+    found = collect(plan, tmp_path / "out")
+    matrices = axis_to_json(found)["matrices"]
+    shown = {
+        (name, train, test): (cell["value"], cell["image_gain"]["value"])
+        for name, matrix in matrices.items()
+        for train, row in matrix["cells"].items()
+        for test, cell in row.items()
+    }
+    for (name, train, test), (value, gain) in shown.items():
+        is_empty = test == "oct" or (train == "mri" and name.startswith("given"))
+        assert (value, gain is None) == ((None, True) if is_empty else (1.0, False)), (name, train, test)
+    assert len(shown) == 18
+    assert all(mean["value"] is None for mean in matrices["given-med_r1_no_think"]["means"].values())
+    render_matrices([found])
+    text = capsys.readouterr().out
+    assert "No test questions for oct: its column is empty." in text
+    assert "holds no run for mri, med_r1_no_think: its row is empty." in text
+    assert " 0.0" not in text
 
 
-@pytest.mark.parametrize(
-    ("folders", "found"),
-    [
-        (["ct"], "ct"),
-        (["ct", "ct-no-think"], "ct-no-think"),
-        (["grpo-ct-no-think", "ct-no-think"], "grpo-ct-no-think"),
-        (["ct-think"], None),
-        ([], None),
-    ],
-)
-def test_given_policies_are_found_by_their_names(folders: list[str], found: str | None, tmp_path: Path) -> None:
-    for name in folders:
-        (tmp_path / name).mkdir()
-    assert find_given(tmp_path, "no_think", "ct") == (tmp_path / found if found else None)
+BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
+    ("gone", lambda path: path.unlink(), "is gone: delete .*, and the same command makes it again"),
+    ("empty", lambda path: path.write_text(""), "does not answer the 2 test questions"),
+    (
+        "half",
+        lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1])),
+        "does not answer the 2 test questions",
+    ),
+    ("twice", lambda path: path.write_bytes(path.read_bytes() * 2), "does not answer the 2 test questions"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), BROKEN, ids=[row[0] for row in BROKEN])
+def test_records_that_are_not_whole_are_one_line(name: str, damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    plan = make_plan(domains=("ct", "mri"), limit=1, rows=("blind",))
+    answer_all(plan, tmp_path)
+    damage(plan.entries[1].records_file(tmp_path))
+    with pytest.raises(OslerError, match=message) as caught:
+        collect(plan, tmp_path)
+    assert str(tmp_path / plan.entries[1].name) in str(caught.value)
 
 
 def cells(
@@ -234,6 +245,8 @@ def test_what_is_missing_is_a_dash_and_never_zero(name: str, found: AxisMatrices
         missing = axis_to_json(found)["matrices"]["grpo-no_think"]
         assert missing["cells"]["mri"]["ct"]["value"] is None
         assert missing["means"]["all"]["value"] is None
+        change = axis_to_json(found)["differences"]["grpo-no_think minus grpo-think"]["cells"]
+        assert (change["mri"]["ct"]["published"], change["ct"]["ct"]["published"]) == (None, 0.0124)
 
 
 def test_the_page_marks_what_is_not_significant() -> None:
@@ -258,7 +271,13 @@ def test_the_published_matrices_have_their_published_means(axis: str, mean: floa
 
 @pytest.mark.parametrize(
     ("value", "style"),
-    [(None, "#f4f5f6"), (0.0, "rgb(255, 255, 255)"), (0.4, "rgb(8, 96, 148)"), (1.0, "rgb(8, 96, 148)"), (-0.4, "rgb(196, 78, 0)")],
+    [
+        (None, "rgb(244, 245, 246)"),
+        (0.0, "rgb(255, 255, 255)"),
+        (0.4, "rgb(54, 130, 196)"),
+        (1.0, "rgb(54, 130, 196)"),
+        (-0.4, "rgb(222, 110, 40)"),
+    ],
 )
 def test_shade_of_a_difference(value: float | None, style: str) -> None:
     assert style in shade_difference(value)
@@ -293,6 +312,7 @@ def test_three_by_three_with_given_policies(tmp_path: Path, capsys: pytest.Captu
     assert any("no run for xray" in note for note in found["notes"])
     assert "Given policies" in (out / "report.html").read_text()
     written = (out / "report.html").read_bytes()
+    (policies / "ct" / "model.safetensors").write_text("")  # a script answers, whatever lies here
     assert main(command) == 0  # nothing runs again
     assert "holds a finished matrix" in capsys.readouterr().err
     assert (out / "report.html").read_bytes() == written
@@ -309,6 +329,8 @@ MISTAKES = [
     (["--limit", "0"], "--limit 0"),
     (["--policies", "no-such-folder"], "--policies no-such-folder"),
     (["--policies", "."], "holds no run"),
+    (["--policies", ".", "--domains", "ct"], "holds no run for any of ct"),
+    (["--policy.path=/no/such/folder"], "no policy at /no/such/folder"),
     (["--eval.engine=option_prior"], "blind row of its own"),
     (["--matrix.strategies=['ponder']"], "ponder"),
     (["--data.reader=pacs"], "pacs"),

@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from osler import metrics
 from osler.errors import DataError
-from osler.metrics.clusters import bootstrap_mean, clustered_mean, design_effect, flip_test
+from osler.metrics.clusters import bootstrap_mean, clustered_difference, clustered_mean, design_effect, flip_test
 from osler.metrics.estimates import wilson
 from osler.types import Record
 
@@ -214,11 +214,80 @@ def test_the_clustered_difference_is_near_its_bootstrap(seed: int) -> None:
     assert (found.discordance, found.p_value is not None) == ((found.gained + found.lost) / found.num_samples, True)
 
 
-def test_clusters_of_one_are_newcombes_interval() -> None:
-    before, after = answers([1] * 38 + [0] * 12), answers([1] * 36 + [0] * 2 + [1] * 12)
+def sides(table: tuple[int, int, int, int], copies: int = 1) -> tuple[list[Record], list[Record]]:
+    """Records with so many right on both sides, gained, lost and wrong on both, each in `copies` questions about one image."""
+    both, gained, lost, neither = table
+    before, after = [1] * both + [0] * gained + [1] * lost + [0] * neither, [1] * both + [1] * gained + [0] * lost + [0] * neither
+    images = [image for image in range(sum(table)) for _ in range(copies)]
+    first, second = ([right for right in side for _ in range(copies)] for side in (before, after))
+    return answers(first, images), answers(second, images)
+
+
+def newcombe(both: int, gained: int, lost: int, neither: int) -> tuple[float, float]:
+    """The limits of Newcombe's method 10, written out from his paper."""
+    total = both + gained + lost + neither
+    limits = [proportion_confint(right, total, method="wilson") for right in (both + gained, both + lost)]
+    shares = [(both + gained) / total, (both + lost) / total]
+    margins = math.sqrt((both + gained) * (lost + neither) * (both + lost) * (gained + neither))
+    agreement = both * neither - gained * lost
+    phi = 0.0 if margins == 0 else (max(agreement - total / 2, 0) if agreement > 0 else agreement) / margins
+    (low_1, high_1), (low_2, high_2) = limits
+    delta = math.sqrt((shares[0] - low_1) ** 2 - 2 * phi * (shares[0] - low_1) * (high_2 - shares[1]) + (high_2 - shares[1]) ** 2)
+    epsilon = math.sqrt((high_1 - shares[0]) ** 2 - 2 * phi * (high_1 - shares[0]) * (shares[1] - low_2) + (shares[1] - low_2) ** 2)
+    return shares[0] - shares[1] - delta, shares[0] - shares[1] + epsilon
+
+
+TABLES = [(36, 12, 2, 0), (30, 0, 0, 20), (20, 1, 0, 29), (5, 20, 21, 4), (1, 0, 0, 1), (0, 10, 0, 0), (0, 0, 0, 10), (150, 9, 3, 38)]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_clusters_of_one_have_newcombes_interval(table: tuple[int, int, int, int]) -> None:
+    before, after = sides(table)
     found = metrics.paired_difference(before, after, "subject")
-    assert (found.difference.low, found.difference.high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert (found.difference.low, found.difference.high) == pytest.approx(newcombe(*table), abs=1e-9)
     assert found.p_value == metrics.paired_difference(before, after).p_value
+
+
+@pytest.mark.parametrize("table", [(120, 0, 0, 80), (190, 0, 0, 10), (110, 8, 2, 80)], ids=str)
+def test_agreeing_clusters_have_the_interval_of_as_many_questions(table: tuple[int, int, int, int]) -> None:
+    """Four copies of every question bring nothing, and where no answer changed the interval is that of the images, not a point."""
+    found = metrics.paired_difference(*sides(table, copies=4), "image")
+    assert (found.num_samples, found.num_clusters) == (800, 200)
+    assert (found.difference.low, found.difference.high) == pytest.approx(newcombe(*table), abs=1e-3)
+
+
+UNMOVED = [
+    ("nothing changed", [1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 1, 0], "aabbcc"),
+    ("a gain and a loss about each image", [1, 0, 0, 1, 1, 0, 1, 1], [0, 1, 1, 0, 0, 1, 1, 1], "aabbccdd"),
+]
+
+
+@pytest.mark.parametrize(("name", "before", "after", "images"), UNMOVED, ids=[row[0] for row in UNMOVED])
+def test_an_interval_is_no_point_where_no_image_changed(name: str, before: list[int], after: list[int], images: str) -> None:
+    found = metrics.paired_difference(answers(before, list(images)), answers(after, list(images)), "image").difference
+    assert found.value == 0
+    assert found.low is not None and found.high is not None  # noqa: PT018
+    assert found.low < -0.05 < 0.05 < found.high
+    gain = metrics.image_gain(answers(after, list(images)), {"x": metrics.record_credits(answers(before, list(images)))}, "image").gain
+    assert (gain.low, gain.high) == pytest.approx((found.low, found.high))
+
+
+def test_rare_changes_are_covered() -> None:
+    """Of 300 experiments in which 1 % of the answers change, image by image, most show no change at all: the truth is in the interval."""
+    rng = np.random.default_rng(1)
+    images = np.repeat(np.arange(60), 3)
+    hits = still = 0
+    for _ in range(300):
+        before = rng.random(60) < 0.5
+        after = before | (rng.random(60) < 0.02)
+        first, second = (clustered_mean(np.repeat(side, 3).astype(float).tolist(), images.tolist()) for side in (before, after))
+        assert first is not None and second is not None  # noqa: PT018
+        found = clustered_difference(second, first)
+        assert found.low is not None and found.high is not None  # noqa: PT018
+        hits += found.low <= 0.01 <= found.high
+        still += bool((before == after).all())
+    assert still / 300 > 0.4
+    assert hits / 300 >= 0.93
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,20 @@ orms["osler_accuracy"] = OslerAccuracy
 orms["osler_format"] = OslerFormat
 '''
 
+_EASYR1: Final = """\
+# What EasyR1's `data` section has to say of these files; image paths start from this folder, so name it in full where another is current.
+# The prompt is complete ({strategy}), so no format_prompt goes around it. EasyR1 hands its reward functions nothing but the completion and
+# `answer`, the right letter (or the reference text of an open-ended question).
+data:
+  train_files: train.{suffix}
+  val_files: test.{suffix}
+  prompt_key: problem
+  answer_key: answer
+  image_key: images
+  image_dir: .
+  format_prompt: null
+"""
+
 _LMMS_EVAL_YAML: Final = """\
 # lmms-eval --include_path THIS_FOLDER --tasks {name} --model qwen2_vl --model_args pretrained=...
 # Prompts are Osler's ({strategy}); answers are graded by osler.grade, so `pip install osler` there too.
@@ -119,5 +133,5 @@ def process_results(doc, results):
 '''
 
 TEMPLATES: Final[Mapping[str, str]] = MappingProxyType(
-    {"verl": _VERL, "ms_swift": _MS_SWIFT, "lmms_eval_yaml": _LMMS_EVAL_YAML, "lmms_eval_utils": _LMMS_EVAL_UTILS}
+    {"verl": _VERL, "ms_swift": _MS_SWIFT, "easyr1": _EASYR1, "lmms_eval_yaml": _LMMS_EVAL_YAML, "lmms_eval_utils": _LMMS_EVAL_UTILS}
 )

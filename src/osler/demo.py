@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from osler.audit.credits import read_credits
 from osler.config import Config
-from osler.jobs import STATE, Job, run_jobs
+from osler.jobs import STATE, Job, plan_commands, run_jobs
 from osler.metrics import PairedDifference, accuracy, paired_difference
 from osler.records import read_records
 from osler.report import write_report
@@ -82,16 +82,8 @@ def _job(
     title: str, verb: str | None, strategy: str, questions: int, out: Path, overrides: Sequence[str], *, folder_name: str | None = None
 ) -> Row:
     name = folder_name or f"{title.lower()}-{strategy.replace('_', '-')}"
-    folder = out / name
-    shared = ("demo", "--out", str(folder), f"--prompt.strategy={strategy}", *overrides)
-    evaluation = ("eval", *shared, "--label", name, *(("--policy", str(folder / "policy")) if verb else ()))
-    return Row(
-        name=name,
-        title=title,
-        strategy=strategy,
-        questions=questions,
-        commands=((verb, *shared), evaluation) if verb else (evaluation,),
-    )
+    commands = plan_commands("demo", out / name, [f"--prompt.strategy={strategy}", *overrides], verb=verb)
+    return Row(name=name, title=title, strategy=strategy, questions=questions, commands=commands)
 
 
 def print_results(config: Config, out: Path, jobs: Sequence[Row], results: Mapping[str, Sequence[Record]]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.audit.credits import Credits, earn_credits, write_credits
+from osler.audit.credits import Credits, keep_credits
 from osler.config import Config, SamplingConfig
 from osler.engines import Engine, open_engine
 from osler.errors import ConfigError, DataError
@@ -66,8 +66,7 @@ def run_evaluation(config: Config, out: Path, *, policy: str | None = None, labe
     records = fill_records(path, inquiry.config, inquiry.prompts, inquiry.terms, lambda: open_engine(inquiry.config), fresh=fresh)
     write_json(run.manifest, {**_read_manifest(run), "test": describe_samples(inquiry.samples)})
     print(f"{label}: {len(records)} questions in {time.monotonic() - start:.1f} s, {path}", file=sys.stderr)  # noqa: T201
-    blind = earn_credits(config.data, inquiry.samples)
-    write_credits(path, blind)
+    blind = keep_credits(path, config.data, inquiry.samples, fresh=fresh)
     render_table([(label, records)], in_domain=config.data.train.modalities, blind=blind)
     return {"run": run.root, "records": path, "label": label, **describe_records(records), **describe_gain(records, blind)}
 

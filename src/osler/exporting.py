@@ -5,7 +5,7 @@ format     files              rows
 ========== ================== =====================================================================================================
 verl       SPLIT.parquet      data_source, prompt, images, ability, reward_model, extra_info; reward.py grades as Osler does
 ms_swift   SPLIT.jsonl        messages, images, solution; plugin.py holds the reward osler_accuracy
-easyr1     SPLIT.jsonl        problem, answer, images (SPLIT.parquet where images are embedded)
+easyr1     SPLIT.jsonl        problem, answer, images (SPLIT.parquet where images are embedded); easyr1.yaml names them to EasyR1
 lmms_eval  NAME.yaml, utils   a task folder over test.parquet, graded as Osler does
 ========== ================== =====================================================================================================
 
@@ -95,7 +95,8 @@ def export(
         path = out / f"{split}.{chosen.suffix[way]}"
         files[path.name] = _write_parquet(path, rows) if path.suffix == ".parquet" else _write_lines(path, rows)
     for file, text in chosen.extras.items():
-        _write(out / file.replace("NAME", name), text.replace("{name}", name).replace("{strategy}", strategy))
+        filled = text.replace("{name}", name).replace("{strategy}", strategy).replace("{suffix}", chosen.suffix[way])
+        _write(out / file.replace("NAME", name), filled)
     return Export(
         out=out,
         files=files,
@@ -147,6 +148,8 @@ def _ms_swift_row(sample: Sample, content: str, images: list[Any], *, split: str
 
 def _easyr1_row(sample: Sample, content: str, images: list[Any], *, split: str, index: int, strategy: str, name: str) -> Row:  # noqa: ARG001
     facts = _facts(sample, strategy)
+    # EasyR1 makes an array of every further column of a batch and cannot join batches whose lists differ in length: a text is safe.
+    facts["choices"] = json.dumps(facts["choices"], ensure_ascii=False)
     return {"problem": content, "answer": facts.pop("target"), "images": images, **facts}
 
 
@@ -170,7 +173,12 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
                 row=_ms_swift_row,
                 extras={"plugin.py": TEMPLATES["ms_swift"]},
             ),
-            Format(name="easyr1", suffix={"copy": "jsonl", "reference": "jsonl", "embed": "parquet"}, row=_easyr1_row),
+            Format(
+                name="easyr1",
+                suffix={"copy": "jsonl", "reference": "jsonl", "embed": "parquet"},
+                row=_easyr1_row,
+                extras={"easyr1.yaml": TEMPLATES["easyr1"]},
+            ),
             Format(
                 name="lmms_eval",
                 suffix={"embed": "parquet"},

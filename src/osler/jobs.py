@@ -40,6 +40,19 @@ class Job:
         return out / self.name / "records" / f"{Path(self.name).name}.jsonl"
 
 
+def plan_commands(
+    recipe: str, folder: Path, overrides: Sequence[str], *, verb: str | None = None, policy: Path | None = None
+) -> tuple[tuple[str, ...], ...]:
+    """The commands of a job's folder: training by `verb`, "sft" or "train", where there is one, then an evaluation by the folder's name.
+
+    It asks what was trained there; without training `policy`, and without that the recipe's own.
+    """
+    shared = (recipe, "--out", str(folder), *overrides)
+    asked = policy if verb is None else folder / "policy"
+    evaluation = ("eval", *shared, "--label", folder.name, *(("--policy", str(asked)) if asked is not None else ()))
+    return (evaluation,) if verb is None else ((verb, *shared), evaluation)
+
+
 def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> None:
     """Run the jobs that have not ended yet, one process a core up to MAX_WORKERS, with a progress bar.
 

@@ -1,80 +1,32 @@
 """`osler matrix`: a policy for every domain of an axis, each tested on all of them, beside what was not trained and what never looks.
 
-Every policy is a job (see `jobs`): it trains, then answers the test questions of all domains in one evaluation, whose records are the
-cells of its row. A killed matrix continues where it stopped.
+Every policy is a job (see `jobs`) that `planning` lays out: it trains, then answers the test questions of all domains in one evaluation,
+whose records are the cells of its row. A killed matrix continues where it stopped.
 """
 
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from osler.audit.blind import blind_credits
-from osler.audit.findings import AXES, Axis
 from osler.config import Config, load_config
 from osler.errors import ConfigError, DataError
-from osler.jobs import STATE, Job, run_jobs
-from osler.metrics import taxonomy_order
+from osler.jobs import STATE, run_jobs
 from osler.metrics.matrices import Cell
-from osler.prompts import find_strategy, target_completion
-from osler.readers import READERS
+from osler.models import find_policy, fingerprint
+from osler.planning import Entry, MatrixOptions, Plan, describe, plan_axis
+from osler.prompts import find_strategy
 from osler.records import read_records
 from osler.report import write_page
 from osler.reporting.matrices import AxisMatrices, Credits, Row, Scores, axis_to_json, build_scores, compare_all
 from osler.reporting.matrix_page import render_matrices, render_matrix_page
 from osler.runs import set_aside, write_json
-from osler.selection import load_split
-from osler.taxonomy import parse_modality, parse_question_type
-from osler.types import Record, Sample
-
-ROWS: Final[tuple[Row, ...]] = ("zero_shot", "sft", "grpo", "blind")
-BLIND_STRATEGY: Final = "no_think"
-"""How the option prior is asked; it does not read the question."""
-
-_SELECTORS: Final[Mapping[Axis, str]] = {"modality": "modalities", "question_type": "question_types"}
-_LIMITS: Final[Mapping[Axis, str]] = {"modality": "limit_per_modality", "question_type": "limit_per_question_type"}
-_VERBS: Final[Mapping[Row, str]] = {"sft": "sft", "grpo": "train"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MatrixOptions:
-    """What the command line asks for."""
-
-    axes: tuple[Axis, ...] = ("modality",)
-    domains: tuple[str, ...] = ()  # those of the test questions when empty
-    strategies: tuple[str, ...] = ()  # the recipe's when empty
-    rows: tuple[Row, ...] = ROWS
-    limit: int | None = None  # training and test questions of each domain
-    policies: Path | None = None  # a folder with a run for each domain, to test instead of training
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry(Job):
-    """One policy of a matrix."""
-
-    row: Row
-    strategy: str | None  # None for the blind baseline
-    domain: str | None  # where it was trained; None for zero-shot
-    given: Path | None = None  # the folder it came in; None where it is made here
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One axis: its questions, and the policies to make."""
-
-    axis: Axis
-    domains: tuple[str, ...]
-    train: Mapping[str, Sequence[Sample]]  # by domain; absent where there are none
-    test: Sequence[Sample]
-    entries: tuple[Entry, ...]
-    notes: tuple[str, ...]
+from osler.types import Record
 
 
 def run_matrix(
@@ -91,10 +43,12 @@ def run_matrix(
     check(config, options, overrides)
     plans = [plan_axis(recipe, out, axis, options, overrides) for axis in options.axes]
     entries = [entry for plan in plans for entry in plan.entries]
+    check_plans(config, plans)
     if is_dry:
         return describe(plans)
     if fresh and (out / STATE).exists():
         set_aside(out)
+    check_policies(config, entries, out)
     out.mkdir(parents=True, exist_ok=True)
     run_jobs(_longest_first(entries), out, title="matrix", terms=config.to_json())
     found = [collect(plan, out) for plan in plans]
@@ -125,172 +79,58 @@ def check(config: Config, options: MatrixOptions, overrides: Sequence[str] = ())
         raise ConfigError(f"{fixed[0]} names one file of a dataset that the manifest divides: add --{fixed[0][1:-1]}.options={{}}")
 
 
-def plan_axis(recipe: str, out: Path, axis: Axis, options: MatrixOptions, overrides: Sequence[str]) -> Plan:
-    """The questions of an axis and a job for every policy.
+def check_plans(config: Config, plans: Sequence[Plan]) -> None:
+    """Raise PolicyError for a folder that holds no policy, ConfigError where a domain's training questions do not fill one rollout."""
+    for entry in (entry for plan in plans for entry in plan.entries):
+        if entry.row in ("sft", "grpo") or (config.eval.engine == "hf" and entry.row != "blind"):
+            find_policy(entry.given or config.policy.path)
+    trained = {plan.axis: [entry.domain for entry in plan.entries if entry.row == "grpo" and entry.domain is not None] for plan in plans}
+    if not any(trained.values()):
+        return
+    from osler.train import check_group
+    from osler.training import grpo_arguments
 
-    Raises DataError where no domain has test questions, none has training questions, nothing can be trained, or `--policies` holds no run.
-    Given policies need no training questions.
-    """
-    config = load_config(recipe, overrides)
-    asked = parse_domains(axis, options.domains)
-    terms = [*overrides, *_axis_overrides(config, axis, options.limit)]
-    if asked:
-        terms.append(_select("test", axis, asked))
-    test = load_split(load_config(recipe, terms).data, "test")
-    found = Counter(getattr(sample, axis) for sample in test)
-    domains = asked or tuple(sorted((str(name) for name in found if name is not None), key=taxonomy_order))
-    if not domains:
-        raise DataError(f"no test question of {config.data.reader} says its {axis.replace('_', ' ')}: choose the other --axis")
-    if not asked:
-        terms.append(_select("test", axis, domains))
-        test = load_split(load_config(recipe, terms).data, "test")  # as the commands will: a limit draws from what is selected
-    notes = [f"{found[None]:,} test questions do not say their {axis.replace('_', ' ')} and are left out."] if found[None] else []
-    notes += [f"No test questions for {name}: its column is empty." for name in domains if not found[name]]
-    terms_of = {name: [*terms, *_domain_overrides(config, axis, name)] for name in domains}
-    train = _load_training(recipe, terms_of, notes, is_needed=options.policies is None)
-    entries = _plan_entries(recipe, out, axis, config, options, terms, terms_of, train, notes)
-    return Plan(axis=axis, domains=domains, train=train, test=test, entries=tuple(entries), notes=tuple(notes))
+    arguments = grpo_arguments(config, Path("unused"))
+    for plan in plans:
+        short: dict[str, ConfigError] = {}
+        for domain in trained[plan.axis]:
+            try:
+                check_group(arguments, len(plan.train[domain]))
+            except ConfigError as error:
+                short[domain] = error
+        if short:
+            raise ConfigError(f"GRPO cannot train on {', '.join(short)}: {next(iter(short.values()))}")
 
 
-def parse_axes(text: str) -> tuple[Axis, ...]:
-    """The axes of `--axis modality,question_type`. Raises ConfigError for another name."""
-    names = split_names(text)
-    if not names or any(name not in AXES for name in names):
-        raise ConfigError(f"--axis {text!r}: use {', '.join(AXES)}, or both with a comma between")
-    return tuple(axis for axis in AXES if axis in names)
+def check_policies(config: Config, entries: Iterable[Entry], out: Path) -> None:
+    """Raise ConfigError where the policies that a matrix tests and does not make have other weights than when its records were made."""
+    if config.eval.engine != "hf":
+        return
+    prints: dict[Path | str, str] = {}
+    for entry in entries:
+        before = _read_fingerprint(entry, out) if entry.row in ("given", "zero_shot") else None
+        if before is None:
+            continue
+        path = entry.given or config.policy.path
+        if path not in prints:
+            prints[path] = fingerprint(path)
+        if prints[path] != before:
+            raise ConfigError(f"{path} is not the policy that {out / entry.name} tested: --fresh starts over, or give another --out")
 
 
-def parse_rows(text: str) -> tuple[Row, ...]:
-    """The rows of `--rows zero_shot,grpo`. Raises ConfigError for another name."""
-    names = split_names(text)
-    if not names or any(name not in ROWS for name in names):
-        raise ConfigError(f"--rows {text!r}: use some of {', '.join(ROWS)}, with commas between")
-    return tuple(row for row in ROWS if row in names)
-
-
-def parse_domains(axis: Axis, names: Sequence[str]) -> tuple[str, ...]:
-    """Domains of an axis in the taxonomy's order, each once; a dataset's own label will do. Raises ConfigError for an unknown one."""
-    parse = parse_modality if axis == "modality" else parse_question_type
+def _read_fingerprint(entry: Entry, out: Path) -> str | None:
+    """The policy that a job's records are of, as their evaluation noted it; None without records. Raises DataError for a damaged note."""
+    records = entry.records_file(out)
+    terms = records.with_suffix(".terms.json")
+    if not records.is_file() or not terms.is_file():
+        return None
     try:
-        return tuple(sorted({str(parse(name)) for name in names}, key=taxonomy_order))
-    except DataError as error:
-        raise ConfigError(f"--domains: {error}") from None
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """ "think, no_think" -> ("think", "no_think"), each once."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _select(split: str, axis: Axis, domains: Sequence[str]) -> str:
-    return f"--data.{split}.{_SELECTORS[axis]}={json.dumps(list(domains))}"
-
-
-def _axis_overrides(config: Config, axis: Axis, limit: int | None) -> list[str]:
-    found = [f"--data.axis={axis}"] if _has_files_by_axis(config) else []
-    return found if limit is None else [*found, f"--data.train.limit={limit}", f"--data.test.{_LIMITS[axis]}={limit}"]
-
-
-def _domain_overrides(config: Config, axis: Axis, domain: str) -> list[str]:
-    named = [f"--data.train.name={domain}"] if _has_files_by_axis(config) else []
-    return [_select("train", axis, [domain]), *named]
-
-
-def _has_files_by_axis(config: Config) -> bool:
-    """Whether each domain has a file of its own, which the reader is told to open; a manifest has one split for all."""
-    reader = READERS.get(config.data.reader)
-    return reader is not None and "axis" in reader.card.options and config.data.manifest is None
-
-
-def _load_training(recipe: str, terms_of: Mapping[str, Sequence[str]], notes: list[str], *, is_needed: bool) -> dict[str, list[Sample]]:
-    """The training questions of the domains that have any. Raises the first domain's DataError where none has and some are needed."""
-    train: dict[str, list[Sample]] = {}
-    first: DataError | None = None
-    for name, terms in terms_of.items():
-        try:
-            train[name] = load_split(load_config(recipe, terms).data, "train")
-        except DataError as error:
-            first = first or error
-            missing = "its row is empty" if is_needed else "it has no blind baseline"
-            notes.append(f"No training questions for {name}, so {missing}: {error}.")
-    if is_needed and not train and first is not None:
-        raise first
-    return train
-
-
-def _plan_entries(
-    recipe: str,
-    out: Path,
-    axis: Axis,
-    config: Config,
-    options: MatrixOptions,
-    terms: Sequence[str],
-    terms_of: Mapping[str, Sequence[str]],
-    train: Mapping[str, Sequence[Sample]],
-    notes: list[str],
-) -> list[Entry]:
-    strategies = options.strategies or config.matrix.strategies or (config.prompt.strategy,)
-    trained = [row for row in options.rows if row in _VERBS] if options.policies is None else []
-    entries = []
-    for strategy in strategies:
-        own = f"--prompt.strategy={strategy}"
-        if "zero_shot" in options.rows:
-            entries.append(_entry(recipe, out, axis, "zero_shot", strategy, None, [own, *terms]))
-        for row in trained:
-            for domain, samples in train.items():
-                if row == "sft" and (error := _find_untaught(samples, strategy, config)) is not None:
-                    notes.append(f"No SFT for {domain}, {strategy}, so its row is empty: {error}.")
-                    continue
-                entries.append(_entry(recipe, out, axis, row, strategy, domain, [own, *terms_of[domain]]))
-        if options.policies is not None:
-            for domain, found in terms_of.items():
-                policy = find_given(options.policies, strategy, domain)
-                if policy is None:
-                    notes.append(f"{options.policies} holds no run for {domain}, {strategy}: its row is empty.")
-                    continue
-                entries.append(_entry(recipe, out, axis, "given", strategy, domain, [own, *found], policy))
-    if options.policies is not None and not any(entry.row == "given" for entry in entries):
-        raise DataError(
-            f"{options.policies} holds no run for any of {', '.join(terms_of)}: name its folders so, as in {next(iter(terms_of))}"
-        )
-    if "blind" in options.rows:
-        asked = [f"--prompt.strategy={BLIND_STRATEGY}", "--eval.engine=option_prior"]
-        entries += [_entry(recipe, out, axis, "blind", None, domain, [*terms_of[domain], *asked]) for domain in train]
-    if not entries:
-        raise DataError(notes[-1].rstrip("."))
-    return entries
-
-
-def _find_untaught(samples: Sequence[Sample], strategy: str, config: Config) -> DataError | None:
-    """Why SFT cannot teach the strategy on these questions; None where it can. Med-R1's literal target suits any."""
-    try:
-        for sample in samples if config.sft_target != "med_r1_sft" else ():
-            target_completion(sample, strategy)
-    except DataError as error:
-        return error
-    return None
-
-
-def find_given(policies: Path, strategy: str, domain: str) -> Path | None:
-    """The run or policy of a domain, None without one: DIR/grpo-ct-no-think, DIR/ct-no-think, DIR/grpo-ct or DIR/ct, in this order."""
-    ending = strategy.replace("_", "-")
-    names = (f"grpo-{domain}-{ending}", f"{domain}-{ending}", f"grpo-{domain}", domain)
-    return next((policies / name for name in names if (policies / name).is_dir()), None)
-
-
-def _entry(
-    recipe: str, out: Path, axis: Axis, row: Row, strategy: str | None, domain: str | None, terms: Sequence[str], policy: Path | None = None
-) -> Entry:
-    label = "-".join(part for part in (row, domain, (strategy or "").replace("_", "-")) if part)
-    name = f"{axis}/{label}"
-    folder = out / name
-    shared = (recipe, "--out", str(folder), *terms)
-    given = policy
-    if (verb := _VERBS.get(row)) is not None:
-        policy = folder / "policy"
-    evaluation = ("eval", *shared, "--label", label, *(("--policy", str(policy)) if policy is not None else ()))
-    commands = (evaluation,) if verb is None else ((verb, *shared), evaluation)
-    return Entry(name=name, commands=commands, row=row, strategy=strategy, domain=domain, given=given)
+        found = json.loads(terms.read_text(encoding="utf-8"))["policy"]
+    except KeyError:
+        return None  # no policy answered: whoever asks one now is told so by the evaluation
+    except (ValueError, TypeError):
+        raise DataError(f"{terms} does not say what was tested: delete {out / entry.name}, and the same command makes it again") from None
+    return str(found)
 
 
 def _longest_first(entries: Sequence[Entry]) -> list[Entry]:
@@ -300,8 +140,8 @@ def _longest_first(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def collect(plan: Plan, out: Path) -> AxisMatrices:
-    """The matrices of an axis from the records that its jobs left. Raises DataError where one is gone."""
-    records = {(entry.row, entry.strategy, entry.domain): _read(entry, out) for entry in plan.entries}
+    """The matrices of an axis from the records that its jobs left. Raises DataError where one is gone, or not whole."""
+    records = {(entry.row, entry.strategy, entry.domain): _read(entry, plan, out) for entry in plan.entries}
     fitted: Credits = {domain: blind_credits(samples, plan.test) for domain, samples in plan.train.items()}
     kinds = dict.fromkeys((row, strategy) for row, strategy, _ in records)
     scores = [_score(plan, row, strategy, records, fitted) for row, strategy in kinds]
@@ -317,11 +157,15 @@ def collect(plan: Plan, out: Path) -> AxisMatrices:
     )
 
 
-def _read(entry: Entry, out: Path) -> tuple[Record, ...]:
+def _read(entry: Entry, plan: Plan, out: Path) -> tuple[Record, ...]:
     path = entry.records_file(out)
+    remedy = f"delete {out / entry.name}, and the same command makes it again"
     if not path.is_file():
-        raise DataError(f"{path} is gone: delete {out / entry.name}, and the same command makes it again")
-    return read_records(path)
+        raise DataError(f"{path} is gone: {remedy}")
+    records = read_records(path)
+    if [record.sample_id for record in records] != [sample.id for sample in plan.test]:
+        raise DataError(f"{path} does not answer the {len(plan.test):,} test questions of this matrix, one by one: {remedy}")
+    return records
 
 
 def _score(
@@ -339,17 +183,3 @@ def _score(
     same = [entry for entry in plan.entries if (entry.row, entry.strategy) == (row, strategy)]
     given = {entry.domain: entry.given for entry in same if entry.domain is not None and entry.given is not None}
     return build_scores(row, strategy, cells, fitted, given)
-
-
-def describe(plans: Sequence[Plan]) -> Mapping[str, Any]:
-    """`--dry-run`: what would run."""
-    for plan in plans:
-        asked = Counter(getattr(sample, plan.axis) for sample in plan.test)
-        for name in plan.domains:
-            print(f"{plan.axis} {name}: {len(plan.train.get(name, ())):,} training and {asked[name]:,} test questions")  # noqa: T201
-        for note in plan.notes:
-            print(note, file=sys.stderr)  # noqa: T201
-    commands = [["osler", *command] for plan in plans for entry in plan.entries for command in entry.commands]
-    for command in commands:
-        print(shlex.join(command))  # noqa: T201
-    return {"commands": commands}

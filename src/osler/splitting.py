@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from osler.config import DataConfig
 from osler.errors import DataError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Protocol = Literal["fractions", "medvlm_r1"]
+
+MAX_CHAINED_SHARE: Final = 0.1
+"""Of all questions in one group, when perceptual hashes made it: half of a test split of the usual size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,7 @@ class SplitReport:
     num_images: int
     num_known_images: int  # those that were at hand
     largest_group: int  # samples
+    largest_plain_group: int  # the same without perceptual hashes: what names, bytes, subjects and cases tie together
 
     def render(self) -> str:
         """The counts as a few lines of text."""
@@ -58,7 +62,19 @@ class SplitReport:
                 cells = manifest.counts.get(split, {})
                 inside = ", ".join(f"{modality} {sum(row.values()):,}" for modality, row in cells.items())
                 lines.append(f"  {split:<10} {sizes[split]:>7,} {sizes[split] / total:6.1%}  {inside}".rstrip())
+        if (warning := self.describe_chain()) is not None:
+            lines.append(warning)
         return "\n".join(lines)
+
+    def describe_chain(self) -> str | None:
+        """A warning where near duplicates of near duplicates tie together what does not look alike; None where they do not."""
+        considered = sum(entry.group is not None for entry in self.manifest.samples)
+        if self.largest_group <= MAX_CHAINED_SHARE * considered or 2 * self.largest_plain_group > self.largest_group:
+            return None
+        return (
+            f"warning: {self.largest_group / considered:.0%} of the questions hang together through near duplicates of near duplicates, "
+            f"which need not look alike: give a --distance below {self.manifest.max_distance}"
+        )
 
 
 def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool = False) -> SplitReport:
@@ -75,12 +91,14 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
     sources = (source for sample in considered for source in sample.images)
     taken = take_fingerprints(sources, has_progress=has_progress) if options.has_images else {}
     groups = group_samples(considered, taken, max_distance=options.max_distance if options.has_images else None)
+    plain = group_samples(considered, taken, max_distance=None)
     sides = _assign(considered, groups, options)
     return SplitReport(
         manifest=_describe(data, options, samples, considered, sides, groups.tolist(), taken),
         num_images=len({source for sample in considered for source in sample.images}),
         num_known_images=sum(found.digest is not None for found in taken.values()),
         largest_group=max(Counter(groups.tolist()).values()),
+        largest_plain_group=max(Counter(plain.tolist()).values()),
     )
 
 

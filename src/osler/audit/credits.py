@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from osler import __version__
 from osler.audit.blind import BASELINES, blind_credits
 from osler.config import DataConfig
 from osler.errors import DataError, OslerError
+from osler.manifests import digest_sample
 from osler.runs import write_json
 from osler.selection import load_split
 from osler.types import Sample
@@ -38,11 +41,31 @@ def credits_file(records: Path) -> Path:
     return records.with_suffix(".blind.json")
 
 
-def write_credits(records: Path, blind: Credits) -> None:
-    """Keep credits beside a records file."""
+def keep_credits(records: Path, data: DataConfig, test: Sequence[Sample], *, fresh: bool = False) -> dict[str, dict[str, float]]:
+    """The credits beside a records file where they are of the same questions, else earned and kept there.
+
+    The same: the test questions with their targets, the `[data]` section, the manifest that it names, and the version of Osler. Training
+    files that change in place are not opened to find out: `fresh` earns anew. Credits that no training questions were at hand for are not
+    kept to.
+    """
+    digest = _digest_terms(data, test)
+    path = credits_file(records)
+    if not fresh and path.is_file() and path.stat().st_size <= MAX_BYTES:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.get("digest") == digest and content["credits"].keys() >= {baseline.title for baseline in BASELINES.values()}:
+                return _parse(content)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass  # a damaged file is written again
+    write_credits(records, earn_credits(data, test), digest=digest)
+    return read_credits(records)
+
+
+def write_credits(records: Path, blind: Credits, *, digest: str | None = None) -> None:
+    """Keep credits beside a records file, with a `digest` of what they were earned on."""
     asked = sorted({name for earned in blind.values() for name in earned})
     rows = {title: [round(earned[name], 6) for name in asked] for title, earned in blind.items()}
-    write_json(credits_file(records), {"samples": asked, "credits": rows})
+    write_json(credits_file(records), {"digest": digest, "samples": asked, "credits": rows})
 
 
 def read_credits(records: Path) -> dict[str, dict[str, float]]:
@@ -53,8 +76,21 @@ def read_credits(records: Path) -> dict[str, dict[str, float]]:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path} is larger than {MAX_BYTES} bytes: delete it and evaluate again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        asked = [str(name) for name in content["samples"]]
-        return {str(title): dict(zip(asked, map(float, row), strict=True)) for title, row in content["credits"].items()}
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path} does not hold blind credits: delete it and evaluate again") from None
+
+
+def _parse(content: Any) -> dict[str, dict[str, float]]:
+    asked = [str(name) for name in content["samples"]]
+    return {str(title): dict(zip(asked, map(float, row), strict=True)) for title, row in content["credits"].items()}
+
+
+def _digest_terms(data: DataConfig, test: Sequence[Sample]) -> str:
+    """What credits depend on, but for the content of training files."""
+    state = hashlib.sha256(f"{__version__}\0{data.model_dump_json()}".encode())
+    if data.manifest is not None:
+        state.update(Path(data.manifest).read_bytes())
+    for sample in test:
+        state.update(f"\0{sample.id}\0{digest_sample(sample, {})}".encode())
+    return state.hexdigest()

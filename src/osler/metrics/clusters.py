@@ -96,15 +96,21 @@ class ClusteredMean:
         share is 0 or 1, clusters count as one question each. So limits stay within [0, 1], and with one question in each cluster they
         are Wilson's own. Franco et al. (2019), https://doi.org/10.1093/jssam/smy019, compare such intervals.
         """
-        low, high = wilson(min(1.0, max(0.0, self.value)), self._effective_size())
+        low, high = wilson(min(1.0, max(0.0, self.value)), self.effective_size)
         return Estimate(value=self.value, low=min(low, self.value), high=max(high, self.value))
 
-    def _effective_size(self) -> float:
-        spread = self.value * (1 - self.value)
-        if self.num_clusters < 2 or spread < 1e-12:
+    @property
+    def spread(self) -> float:
+        """The variance of a single question with this share, share (1 - share)."""
+        return max(0.0, self.value * (1 - self.value))
+
+    @property
+    def effective_size(self) -> float:
+        """How many independent questions would leave the mean as uncertain, see `estimate`."""
+        if self.num_clusters < 2 or self.spread < 1e-12:
             return float(self.num_clusters)
         variance = self.covariance(self)
-        size = spread / variance + 1 if variance > spread / self.num_values else float(self.num_values)
+        size = self.spread / variance + 1 if variance > self.spread / self.num_values else float(self.num_values)
         return max(1.0, min(size * _few_clusters(self.num_values, self.num_clusters), self.num_values))
 
 
@@ -152,11 +158,23 @@ def clustered_proportion(records: Sequence[Record], is_right: Sequence[bool], un
 
 
 def clustered_difference(after: ClusteredMean, before: ClusteredMean) -> Estimate:
-    """`after` minus `before` over the same clusters, from the limits of both and the correlation that the clusters show."""
+    """`after` minus `before` over the same clusters, from the limits of both and the correlation that the clusters show.
+
+    With one question in each cluster this is Newcombe's (1998) score interval for paired proportions, his method 10,
+    https://doi.org/10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C. His continuity correction of a positive correlation
+    takes half a pair off the pairs that agree by more than chance; here it is half of an effective pair. Without it the interval would be
+    the point [0, 0] wherever every cluster's difference is 0, as if not a single answer could ever change.
+    """
     variances = after.covariance(after) * before.covariance(before)
+    spreads = after.spread * before.spread
     # An all-right or all-wrong side varies with nothing; rounding leaves it a trace of variance.
-    correlation = after.covariance(before) / sqrt(variances) if variances > 1e-30 else 0.0
-    return subtract(after.estimate(), before.estimate(), max(-1.0, min(1.0, correlation)))
+    if variances < 1e-30 or spreads < 1e-24:
+        return subtract(after.estimate(), before.estimate(), 0.0)
+    correlation = max(-1.0, min(1.0, after.covariance(before) / sqrt(variances)))
+    if correlation > 0:
+        pairs = sqrt(after.effective_size * before.effective_size)
+        correlation = max(0.0, correlation - 1 / (2 * pairs * sqrt(spreads)))
+    return subtract(after.estimate(), before.estimate(), correlation)
 
 
 def design_effect(values: Sequence[float], clusters: Sequence[int]) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 from osler.errors import DataError
 from osler.metrics.accuracy import is_correct
@@ -18,7 +17,7 @@ from osler.metrics.clusters import (
     design_effect,
     flip_test,
 )
-from osler.metrics.estimates import NOTHING, Estimate, proportion, subtract
+from osler.metrics.estimates import NOTHING, Estimate
 from osler.types import Record
 
 
@@ -85,29 +84,24 @@ def by_sample(records: Iterable[Record]) -> dict[str, Record]:
 def paired_difference(before: Iterable[Record], after: Iterable[Record], unit: Unit = "sample") -> PairedDifference:
     """How accuracy changed on the samples that both sides answered.
 
-    With independent samples the interval is Newcombe's (1998) score interval for paired proportions, his method 10,
-    https://doi.org/10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C, and the p-value McNemar's. Where samples share an
-    image or a subject, and `unit` says that this counts, the limits of both sides and their correlation come from the clusters, and the
-    p-value from flipping whole clusters between the sides. Raises DataError when a side holds a sample twice.
+    With independent samples the interval is Newcombe's score interval (see `clustered_difference`), and the p-value McNemar's. Where
+    samples share an image or a subject, and `unit` says that this counts, the limits of both sides and their correlation come from the
+    clusters, and the p-value from flipping whole clusters between the sides. Raises DataError when a side holds a sample twice.
     """
     pairs = pair(before, after)
     changes = [second - first for first, second in zip(pairs.before, pairs.after, strict=True)]
     gained, lost = changes.count(1.0), changes.count(-1.0)
-    total, right_before, right_after = len(changes), int(sum(pairs.before)), int(sum(pairs.after))
     clusters = cluster(pairs.records, unit)
     num_clusters = max(clusters, default=-1) + 1
     first, second = clustered_mean(pairs.before, clusters), clustered_mean(pairs.after, clusters)
     if first is None or second is None:
         difference, p_value = NOTHING, None
-    elif num_clusters == total:
-        both = right_after - gained
-        difference = _newcombe(both=both, gained=gained, lost=lost, neither=total - right_before - gained)
-        p_value = _mcnemar(gained, lost)
     else:
-        difference, p_value = clustered_difference(second, first), flip_test(pairs.cluster_sums(clusters))
+        difference = clustered_difference(second, first)
+        p_value = _mcnemar(gained, lost) if num_clusters == len(changes) else flip_test(pairs.cluster_sums(clusters))
     return PairedDifference(
         difference=difference,
-        num_samples=total,
+        num_samples=len(changes),
         gained=gained,
         lost=lost,
         p_value=p_value,
@@ -137,23 +131,6 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
 
     adjusted = iter(multipletests(known, method="holm")[1].tolist())
     return tuple(None if value is None else next(adjusted) for value in p_values)
-
-
-def _newcombe(*, both: int, gained: int, lost: int, neither: int) -> Estimate:
-    total = both + gained + lost + neither
-    after, before = proportion(both + gained, total), proportion(both + lost, total)
-    return subtract(after, before, _corrected_phi(both=both, gained=gained, lost=lost, neither=neither))
-
-
-def _corrected_phi(*, both: int, gained: int, lost: int, neither: int) -> float:
-    """The correlation of a 2 x 2 table, pulled towards 0 where it is positive (Newcombe 1998); 0 where a margin is empty."""
-    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
-    if margins == 0:
-        return 0.0
-    determinant: float = both * neither - gained * lost
-    if determinant > 0:
-        determinant = max(determinant - (both + gained + lost + neither) / 2, 0.0)
-    return determinant / sqrt(margins)
 
 
 def _mcnemar(gained: int, lost: int) -> float:

@@ -24,10 +24,17 @@ def add_data(families: Any) -> None:
         "known traps and the refused rows, and open the images.",
         "osler data check --data.reader=slake --data.root=DIR",
         "osler data check --data.reader=med_r1 --data.root=DIR --data.axis=modality --images none",
+        "osler data check --data.reader=jsonl --data.root=mine.jsonl --strict      for CI over data of your own",
     )
     add_recipe(check, optional=True)
     check.add_argument(
         "--images", choices=("none", "header", "decode"), default="header", help="how to look at images (default: %(default)s)"
+    )
+    check.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with 1 when a row was refused or an image cannot be shown (default: 0, because readers leave out by rule what public "
+        "datasets get wrong)",
     )
     view = add_verb(
         verbs,
@@ -88,7 +95,11 @@ def run_data_check(options: argparse.Namespace) -> Mapping[str, Any]:
     report = check(data.reader, data.root, look=options.images, **data.options)
     print(report.render())  # noqa: T201
     payload: dict[str, Any] = json.loads(report.to_json())
-    return payload
+    if not options.strict:
+        return payload
+    if not report.is_clean:
+        print(f"\nnot clean: {len(report.refused):,} rows refused, {len(report.bad_images):,} images that cannot be shown")  # noqa: T201
+    return {**payload, "exit_code": int(not report.is_clean)}
 
 
 def run_data_view(options: argparse.Namespace) -> Mapping[str, Any]:

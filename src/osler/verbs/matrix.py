@@ -48,7 +48,8 @@ def add_matrix(verbs: Any) -> None:
 
 def run_matrix(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler matrix`."""
-    from osler.matrix import MatrixOptions, parse_axes, parse_rows, run_matrix, split_names
+    from osler.matrix import run_matrix
+    from osler.planning import MatrixOptions, parse_axes, parse_rows, split_names
 
     seed = [f"--seed={options.seed}"] if options.seed is not None else []
     chosen = MatrixOptions(
