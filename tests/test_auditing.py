@@ -1,7 +1,6 @@
 """The whole audit: on phantoms, on files made here, on the papers' own files, and as a command."""
 
 import json
-import os
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,20 +8,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from small_audits import at, run
 
 from osler.audit.blind import BASELINES
-from osler.audit.findings import Audit
-from osler.auditing import AuditOptions, audit, parse_gates
+from osler.audit.findings import MAX_LISTED, Audit
+from osler.audit.saved import read_audit, save_audit
+from osler.auditing import AuditOptions, parse_gates
 from osler.cli import main
-from osler.config import load_config
 from osler.errors import ConfigError, DataError
 from osler.reporting.audit_page import render_audit_page, verdict
 
 PHANTOM = ("--data.reader=phantom", "--data.train.limit=400", "--data.test.limit=160")
-
-
-def run(*arguments: str, options: AuditOptions | None = None) -> Audit:
-    return audit(load_config(None, arguments).data, options)
 
 
 @pytest.fixture
@@ -162,6 +158,76 @@ def test_command_ends_with_one_json_line(written: Path, capsys: pytest.CaptureFi
     assert page.is_file()
 
 
+def test_a_saved_audit_gives_the_same_page(giveaways: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, saved, printed = (giveaways / name for name in ("audit.html", "audit.json", "printed.txt"))
+    asked = (*arguments_of(giveaways), "--redrawn", "--json", "--fail-on", "leak,shortcut")
+    assert main(["audit", *asked, "--out", str(page), "--save", str(saved)]) == 1
+    printed.write_text("anything before it\n" + capsys.readouterr().out)
+    for path in (saved, printed):
+        assert render_audit_page(read_audit(path)) == page.read_text()
+        assert read_audit(path).to_json().items() <= json.loads(saved.read_text()).items()
+
+
+def test_a_saved_audit_keeps_counts_beyond_the_ids_it_lists(written: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": f"{number}", "image": "a.png", "question": f"{number}?", "choices": ["CT", "CAT scan"], "target": "A", "modality": "ct"}
+        for number in range(MAX_LISTED + 3)
+    ]
+    (written / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = run(*arguments_of(written))
+    save_audit(found.to_json(), tmp_path / "audit.json")
+    again = read_audit(tmp_path / "audit.json")
+    assert (again.quality.count("synonymous_options"), len(again.quality.synonymous_options)) == (MAX_LISTED + 3, MAX_LISTED)
+    assert render_audit_page(again) == render_audit_page(found)
+
+
+DAMAGE: list[tuple[str, Any]] = [
+    ("title", None),
+    ("axis", "organ"),
+    ("by_axis.modality.chance.ct", 7),
+    ("by_axis.modality.chance.ct", "0.5"),
+    ("by_axis.modality.blind.option_prior.ct.ct", float("nan")),
+    ("by_axis.modality.blind.longest", None),
+    ("by_axis.modality.questions.ct", -1),
+    ("by_axis.modality.leaks.same_row.ct", []),
+    ("quality.letters.2.questions", 0),
+    ("items.ct.counts", {"guessed": 1}),
+    ("items.ct.difference.low", -3),
+    ("images", 4),
+    ("cases_by_source", [1]),
+]
+
+
+@pytest.mark.parametrize(("where", "value"), DAMAGE, ids=[f"{where}={value}" for where, value in DAMAGE])
+def test_a_damaged_audit_is_one_line(giveaways: Path, where: str, value: Any) -> None:
+    report = run(*arguments_of(giveaways), options=AuditOptions(redrawn=True)).to_json()
+    *parents, key = where.split(".")
+    found = at(report, ".".join(parents)) if parents else report
+    if value is None:
+        del found[key]
+    else:
+        found[key] = value
+    path = giveaways / "audit.json"
+    path.write_text(json.dumps(report))
+    with pytest.raises(DataError, match="holds no audit") as caught:
+        read_audit(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"3", b"not json", b"\xff\xfe", b"[" * 100_000, b'{"a": 1}\n\n'])
+def test_no_audit_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match="holds no audit"):
+        read_audit(tmp_path / "a.json")
+
+
+def test_an_audit_that_cannot_be_saved_is_one_line(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", *arguments_of(written), "--save", str(written / "a.png" / "audit.json")]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("osler:")]
+    assert len(lines) == 1
+    assert "--save" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(("--fail-on", "leak,shortcut"), 0), (("--fail-on", "leaks"), 2), (("--max-leak", "7"), 2), (("--distance", "-1"), 2)],
@@ -202,21 +268,29 @@ def giveaways(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("where", "value"),
     [
-        ("ct.questions", 6),
-        ("ct.chance", (5 / 4 + 1 / 2) / 6),
-        ("ct.original", 5.5 / 6),  # no training question tells yes from no
+        ("ct.rows", 6),
+        ("ct.redrawn_rows", 5),
+        ("ct.clusters", 5),
+        ("ct.chance", 1 / 4),
+        ("ct.original.value", 1.0),
+        ("ct.original.high", 1.0),
+        ("ct.all_rows.original", 5.5 / 6),  # no training question tells yes from no
         ("ct.counts", {"redrawn": 5, "yes_no": 1}),
-        ("mri.questions", 1),
-        ("mri.original", None),
-        ("mri.redrawn", None),
-        ("mri.redrawn_only", None),
+        ("mri.rows", 1),
+        ("mri.redrawn_rows", 0),
+        ("mri.chance", None),
+        ("mri.original.value", None),
+        ("mri.redrawn.low", None),
+        ("mri.difference.value", None),
+        ("mri.all_rows.redrawn", None),
         ("mri.counts", {"too_few_golds": 1}),
     ],
 )
 def test_redrawn_questions(giveaways: Path, where: str, value: Any) -> None:
     found = run(*arguments_of(giveaways), options=AuditOptions(redrawn=True)).to_json()["items"]
     assert list(found) == ["ct", "mri"]
-    assert found["ct"]["redrawn"] < found["ct"]["original"]
+    assert found["ct"]["difference"]["value"] == pytest.approx(found["ct"]["redrawn"]["value"] - found["ct"]["original"]["value"])
+    assert found["ct"]["difference"]["high"] < 0
     assert at(found, where) == (pytest.approx(value) if isinstance(value, float) else value)
 
 
@@ -231,7 +305,9 @@ def test_redrawn_questions_have_a_table(
     for text in (out.err, html):
         assert ("1 too few other right answers" in text) is has_table
         assert ("on redrawn questions, by modality" in text) is has_table
-    assert ('<tr><th scope="row">MRI</th><td>1</td><td>50.0</td><td>–</td><td>–</td><td>–</td><td>0</td><td>1</td>' in html) is has_table
+    assert (
+        '<tr><th scope="row">MRI</th><td>1</td><td>0</td><td>–</td><td>–</td><td>–</td><td>–</td><td>–</td><td>–</td>' in html
+    ) is has_table
     collector = Collector()
     collector.feed(html)
     assert collector.open == []
@@ -275,82 +351,3 @@ def test_page_needs_no_other_file(written: Path) -> None:
     assert all(link.startswith("#") for link in collector.links)
     assert "<script" not in html
     assert all(baseline.title in html for baseline in BASELINES.values())
-
-
-@cache
-def published() -> dict[str, Any]:
-    folder = os.environ.get("OSLER_TEST_DATA")
-    if not folder:
-        pytest.skip("OSLER_TEST_DATA does not name the folder of the annotation files")
-    root = Path(folder) / "omnimedvqa_splits"
-    return run("--data.reader=med_r1", f"--data.root={root}", options=AuditOptions(redrawn=True)).to_json()
-
-
-def at(report: Any, dotted: str) -> Any:
-    for key in dotted.split("."):
-        report = report[key]
-    return report
-
-
-# Per cent, as measured on the papers' own files. MRI's and Disease Diagnosis's train files are absent there.
-@pytest.mark.parametrize(
-    ("where", "percent"),
-    [
-        ("blind.option_prior.ct.ct", 99.0),
-        ("blind.option_prior.xray.xray", 94.6),
-        ("blind.option_prior.ultrasound.ultrasound", 83.4),
-        ("blind.option_prior.dermoscopy.dermoscopy", 95.1),
-        ("blind.option_prior.fundus.fundus", 94.9),
-        ("blind.option_prior.oct.oct", 100.0),
-        ("blind.option_prior.microscopy.microscopy", 98.6),
-        ("blind.lower_case.ultrasound.ultrasound", 93.3),
-        ("recovered.mri.option_prior", 99.7),
-        ("by_axis.question_type.blind.option_prior.anatomy_identification.anatomy_identification", 81.1),
-        ("by_axis.question_type.blind.option_prior.lesion_grading.lesion_grading", 96.1),
-        ("by_axis.question_type.blind.option_prior.modality_recognition.modality_recognition", 95.0),
-        ("by_axis.question_type.blind.option_prior.other_biological_attributes.other_biological_attributes", 100.0),
-        ("by_axis.question_type.recovered.disease_diagnosis.option_prior", 98.3),
-        ("leaks.same_image.xray.xray", 32.6),
-        ("leaks.same_image.oct.oct", 29.8),
-        ("leaks.same_image.microscopy.microscopy", 27.7),
-        ("leaks.same_image.dermoscopy.dermoscopy", 18.5),
-        ("leaks.same_image.ct.ct", 13.4),
-        ("leaks.same_image.fundus.fundus", 9.7),
-        ("leaks.same_image.ultrasound.ultrasound", 2.1),
-        ("cases_by_source.Chest CT Scan.share", 98.3),
-        ("cases_by_source.BreakHis.share", 94.9),
-        ("cases_by_source.Mura.share", 78.6),
-        ("across_axes.modality.question_type", 80.4),
-        ("items.ct.original", 99.0),
-        ("items.ct.redrawn", 58.9),
-        ("items.oct.original", 100.0),
-        ("items.oct.redrawn", 36.1),
-    ],
-)
-def test_published_files(where: str, percent: float) -> None:
-    assert 100 * at(published(), where) == pytest.approx(percent, abs=0.06)
-
-
-@pytest.mark.parametrize(
-    "where", ["blind.option_prior.mri.mri", "leaks.same_image.mri.mri", "leaks.same_row.mri.ct", "items.mri.original", "items.mri.redrawn"]
-)
-def test_an_absent_train_file_has_no_value(where: str) -> None:
-    assert at(published(), where) is None
-
-
-@pytest.mark.parametrize(
-    ("reader", "arguments", "shared", "total"),
-    [
-        ("vqa_rad", (), 142, 143),
-        ("slake", ("--data.train.language=en", "--data.test.language=zh"), 70, 84),
-        ("slake", ("--data.train.language=en", "--data.test.language=en", "--data.test.split=validation"), 0, 96),
-    ],
-)
-def test_images_of_the_official_splits(reader: str, arguments: tuple[str, ...], shared: int, total: int) -> None:
-    folder = os.environ.get("OSLER_TEST_DATA")
-    if not folder:
-        pytest.skip("OSLER_TEST_DATA does not name the folder of the datasets")
-    found = run(
-        f"--data.reader={reader}", f"--data.root={Path(folder) / reader}", *arguments, options=AuditOptions(images="paths")
-    ).shared_images
-    assert (found.shared, found.total) == (shared, total)

@@ -98,7 +98,7 @@ def test_mistakes_exit_with_2_and_one_line(
     [
         ([], "VERB"),
         (["trane"], "trane"),
-        (["report"], "RUN"),
+        (["report"], "PATH"),
         (["demo", "--seed", "x"], "--seed"),
         (["split", "--protocol", "luck"], "medvlm_r1"),
         (["export", "--to", "nowhere"], "verl"),

@@ -1,6 +1,5 @@
 """Redrawn distractors, shuffled and rotated options: counted by hand, on free text, and on the papers' own files."""
 
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from osler.config import build_config
 from osler.errors import ConfigError
 from osler.items import (
     Distractors,
-    compare_items,
     redraw_distractors,
     refers_to_options,
     rotate_options,
@@ -26,7 +24,6 @@ from osler.items import (
     summarize_rotations,
 )
 from osler.prompts import render
-from osler.readers import read
 from osler.selection import load_split
 from osler.sft import sft_target, train_sft
 from osler.taxonomy import Modality, QuestionType
@@ -194,32 +191,6 @@ def test_circular_accuracy(questions: list[str], expected: tuple[float | None, .
 def test_a_question_without_all_its_rotations_does_not_count() -> None:
     records = [*rotation_records("++++", 0), *rotation_records("++++", 1)[:3], replace(rotation_records("-", 2)[0], rotation=None)]
     assert summarize_rotations(records).num_questions == 1
-
-
-# The papers' files
-
-
-@pytest.mark.parametrize(("name", "original", "highest"), [("oct", 100.0, 38.7), ("ultrasound", 83.4, 44.0)])
-def test_the_option_prior_falls_on_published_files(name: str, original: float, highest: float) -> None:
-    folder = os.environ.get("OSLER_TEST_DATA")
-    if not folder:
-        pytest.skip("OSLER_TEST_DATA does not name the folder of the annotation files")
-    root = Path(folder) / "omnimedvqa_splits"
-    train_samples, test_samples = (read("med_r1", root, axis="modality", name=name, split=split) for split in ("train", "test"))
-    (found,) = compare_items(train_samples, test_samples)
-    assert found.domain == name
-    assert found.original is not None
-    assert found.redrawn is not None
-    assert 100 * found.original == pytest.approx(original, abs=0.05)
-    assert 100 * found.redrawn < highest
-    assert sum(found.counts.values()) == found.num_test == len(test_samples)
-
-
-def test_comparing_needs_no_train_and_no_choices() -> None:
-    (found,) = compare_items([], WRITTEN)
-    assert (found.original, found.redrawn, found.num_test) == (None, None, 5)
-    assert compare_items(WRITTEN, [question(9, (), "cyst")]) == ()
-    assert compare_items([], []) == ()
 
 
 # In recipes

@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from osler.errors import DataError, OslerError
-from osler.metrics import Estimate
+from osler.metrics import Estimate, points
 from osler.records import append_records
 from osler.report import write_report
 from osler.reporting.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, question_of, recipe_images
-from osler.reporting.page import environment_rows, p_value, points, shade
-from osler.reporting.runs import Evaluation, collect_evaluations, find_runs, label_title, load_runs
+from osler.reporting.heat import shade
+from osler.reporting.runs import Evaluation, collect_evaluations, environment_rows, find_runs, label_title, load_runs
 from osler.reporting.tables import accuracy_table, change_rows, render_table
+from osler.reporting.templates import p_value
 from osler.types import Record
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }} $x_1$"
@@ -148,7 +149,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
         ({"empty": []}, [], "No records, so no accuracy: demo.", 'id="examples"'),
         ({"eval": [record(0, modality=None)]}, [{"loss": 1.0}, {"loss": 0.5}], "Unlabelled", "No records"),
         ({"zero_shot": answers(2, 4), "grpo": answers(2, 5)}, [], "did not answer the same questions", 'id="training"'),
-        ({f"row-{i}": answers(i % 4, 4) for i in range(14)}, [], "first 12 of 14", "GRPO"),
+        ({f"row-{i}": answers(i % 4, 4) for i in range(14)}, [], "first 12 of 14", 'id="training"'),
     ],
 )
 def test_runs_that_lack_a_part(
@@ -206,7 +207,7 @@ def test_a_missing_column_leaves_no_average() -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (None, "is not a folder"),
+        (None, "does not exist"),
         ({}, "holds no run"),
         ({"config.json": "{}"}, "holds no run"),
         ({"metrics.jsonl": "", "config.json": "{"}, "config.json cannot be read as JSON"),
@@ -338,8 +339,8 @@ def test_the_question_of_a_prompt(prompt: str, question: str) -> None:
         (p_value(None), "–"),
         (p_value(0.00004), "< 0.001"),
         (p_value(0.0312), "0.031"),
-        (shade(0.0)[:30], "background: rgb(255, 255, 255)"),
-        (shade(1.0)[:26], "background: rgb(8, 69, 128"),
+        (shade(0.0), "background-color: rgb(255, 255, 255); color: #000000"),
+        (shade(1.0), "background-color: rgb(54, 130, 196); color: #000000"),
         (environment_rows({"a": {"b": 1}, "c": ["x", "y"]}), [("a.b", "1"), ("c", "x y")]),
     ],
 )

@@ -24,11 +24,11 @@ from osler.audit.leaks import (
     row_keys,
 )
 from osler.audit.quality import assess
+from osler.audit.redrawn import DomainItems, compare_items
 from osler.config import DataConfig
 from osler.errors import ConfigError, DataError
-from osler.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE, take_fingerprints
+from osler.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE, Fingerprint, take_fingerprints
 from osler.images import ImageFile
-from osler.items import DomainItems, compare_items
 from osler.metrics import percent, taxonomy_order
 from osler.readers import READERS, Refusal
 from osler.selection import NONE, load_split
@@ -58,6 +58,15 @@ class Sides:
 
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The kinds of leak by their keys, and how images are compared."""
+
+    keys: Mapping[str, Keys]
+    how: str  # "by path"
+    fingerprints: Mapping[ImageSource, Fingerprint]  # of the images that were opened
 
 
 def parse_gates(text: str | None) -> tuple[str, ...]:
@@ -107,10 +116,11 @@ def _audit(data: DataConfig, options: AuditOptions) -> Audit:
         sides |= dict.fromkeys(AXES, sides[main])
     distinct = tuple(sides.values()) if is_split_by_axis else (sides[main],)
     everything = [sample for side in distinct for sample in (*side.train, *side.test)]
-    keys, compared = _choose_keys(everything, options, notes)
+    compared = _choose_keys(everything, options, notes)
+    keys = compared.keys
     catalogue = Catalogue()
     axes = {axis: _audit_axis(axis, sides, keys, catalogue, can_recover=is_split_by_axis) for axis in AXES if axis in sides}
-    items = _compare_items(main, sides[main], data.seed) if options.redrawn else ()
+    items = _compare_items(main, sides[main], data.seed, compared, options) if options.redrawn else ()
     if options.redrawn and not items:
         notes.append("No test question has choices, so no distractors were redrawn.")
     return Audit(
@@ -118,7 +128,7 @@ def _audit(data: DataConfig, options: AuditOptions) -> Audit:
         title=READERS[data.reader].card.title,
         axis=main,
         axes=axes,
-        images=compared,
+        images=compared.how,
         shared_images=count_shared_images(keys["same_image"], sides[main].train, sides[main].test),
         cases=cases_by_source(sides[main].train, sides[main].test),
         across_axes=_compare_axes(sides, keys["same_row"]) if is_split_by_axis else {},
@@ -165,19 +175,19 @@ def _read_other_axis(data: DataConfig, main: Axis, refused: list[Refusal], notes
         return {}
 
 
-def _choose_keys(samples: Iterable[Sample], options: AuditOptions, notes: list[str]) -> tuple[dict[str, Keys], str]:
-    """The kinds of leak and their keys, and how images are compared."""
+def _choose_keys(samples: Iterable[Sample], options: AuditOptions, notes: list[str]) -> Comparison:
     kinds: dict[str, Keys] = {"same_row": remember(row_keys), "same_image": remember(image_keys({})), "same_case": remember(case_keys)}
     sources = list({image.uri: image for sample in samples for image in sample.images}.values())
     if not _should_look(sources, options, notes):
-        return kinds, "by path"
+        return Comparison(keys=kinds, how="by path", fingerprints={})
     prints = take_fingerprints(sources, has_progress=len(sources) > MAX_AUTO_IMAGES)
     unreadable = sum(found.digest is None for found in prints.values())
     if unreadable:
         notes.append(f"{unreadable:,} of {len(prints):,} images cannot be read and are compared by path.")
     kinds["same_image"] = remember(image_keys({image: found.digest for image, found in prints.items()}))
     kinds["near_duplicate"] = remember(near_keys({image: found.perceptual_hash for image, found in prints.items()}, options.max_distance))
-    return kinds, f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
+    how = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
+    return Comparison(keys=kinds, how=how, fingerprints=prints)
 
 
 def _should_look(sources: Sequence[ImageSource], options: AuditOptions, notes: list[str]) -> bool:
@@ -250,9 +260,10 @@ def _blind_recovered(regained: Mapping[str, Items], asked: Mapping[str, Items], 
     return None
 
 
-def _compare_items(axis: Axis, sides: Sides, seed: int) -> tuple[DomainItems, ...]:
+def _compare_items(axis: Axis, sides: Sides, seed: int, compared: Comparison, options: AuditOptions) -> tuple[DomainItems, ...]:
     """The option prior on original and on redrawn questions, with the domains in the order of the other tables."""
-    found = compare_items(sides.train, sides.test, by=axis, seed=seed)
+    prints = compared.fingerprints
+    found = compare_items(sides.train, sides.test, by=axis, seed=seed, fingerprints=prints, max_distance=options.max_distance)
     return tuple(sorted(found, key=lambda items: (items.domain == NONE, taxonomy_order(items.domain))))
 
 

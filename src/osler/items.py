@@ -13,9 +13,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from osler.audit import OptionPrior, fold_option
+from osler.audit import fold_option
 from osler.metrics import Proportion, Unit, accuracy, is_correct
 from osler.metrics.clusters import clustered_proportion
 from osler.types import LETTERS, Record, Sample
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from osler.taxonomy import Modality, QuestionType
 
 Cell = tuple["Modality | None", "QuestionType | None"]
-Axis = Literal["modality", "question_type"]
 
 _YES_NO: Final = frozenset({"yes", "no", "true", "false", "maybe", "not sure", "unsure"})
 # "All of the above", "Both A and B": the text means something only beside the others, in their order.
@@ -199,56 +198,6 @@ def summarize_rotations(records: Iterable[Record], unit: Unit = "subject") -> Ci
         consistent=clustered_proportion([turns[0] for turns in whole], [all(map(is_correct, turns.values())) for turns in whole], unit),
         chance=_mean([len(turns) ** -float(len(turns)) for turns in whole]),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DomainItems:
-    """One domain's option prior, fitted on its training questions: on the original test questions and on redrawn ones; None without any."""
-
-    domain: str  # "ct"; "none" where samples do not state it
-    num_test: int  # closed questions
-    chance: float | None
-    original: float | None  # 0.99
-    redrawn: float | None  # fitted and tested on redrawn questions
-    redrawn_only: float | None  # the same, on those test questions alone that could be redrawn
-    counts: Mapping[Distractors, int]  # of the test questions
-
-
-def compare_items(
-    samples_train: Sequence[Sample], samples_test: Sequence[Sample], *, by: Axis = "modality", seed: int = 0
-) -> tuple[DomainItems, ...]:
-    """How far the option prior falls in each domain of the test questions when distractors are redrawn, in train and test alike."""
-    train, test = _by_domain(samples_train, by), _by_domain(samples_test, by)
-    return tuple(_compare(domain, train.get(domain, []), test[domain], seed) for domain in sorted(test))
-
-
-def _by_domain(samples: Iterable[Sample], by: Axis) -> dict[str, list[Sample]]:
-    domains: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        if sample.choices:
-            domains[str(getattr(sample, by) or "none")].append(sample)
-    return domains
-
-
-def _compare(domain: str, train: Sequence[Sample], test: Sequence[Sample], seed: int) -> DomainItems:
-    new_train, new_test = redraw_distractors(train, seed=seed), redraw_distractors(test, seed=seed)
-    changed = [sample for sample in new_test.samples if sample.metadata["distractors"] == Distractors.REDRAWN]
-    return DomainItems(
-        domain=domain,
-        num_test=len(test),
-        chance=_mean([1 / len(sample.choices) for sample in test]),
-        original=_score(train, test),
-        redrawn=_score(new_train.samples, new_test.samples),
-        redrawn_only=_score(new_train.samples, changed),
-        counts=new_test.counts,
-    )
-
-
-def _score(train: Sequence[Sample], test: Sequence[Sample]) -> float | None:
-    if not train:
-        return None
-    prior = OptionPrior.fit(train)
-    return _mean([prior.credit(sample) for sample in test])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""`osler report`: runs -> one HTML file that can be mailed, printed and read without a network."""
+"""`osler report`: audits, runs and matrices -> one HTML file that can be mailed, printed and read without a network."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from osler.audit.saved import read_audit
 from osler.errors import DataError
+from osler.reporting.audit_page import build_audit
 from osler.reporting.examples import FindImage, build_examples, recipe_images
-from osler.reporting.page import build_page, render_page
+from osler.reporting.matrix_file import read_matrix
+from osler.reporting.matrix_page import build_matrix
+from osler.reporting.page import Page, build_page
 from osler.reporting.runs import Evaluation, collect_evaluations, load_runs
+from osler.reporting.sources import sort_sources
+from osler.reporting.whole import Report, render_report
 from osler.runs import write_whole
 
 MAX_FEATURED: Final = 4
@@ -17,19 +23,29 @@ MAX_FEATURED: Final = 4
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, *, find_image: FindImage | None = None, examples_per_outcome: int = 4, seed: int = 0
-) -> None:
-    """Write the report of run folders, or of folders that hold run folders, to one HTML file.
+    paths: Sequence[Path], out: Path, *, find_image: FindImage | None = None, examples_per_outcome: int = 4, seed: int = 0
+) -> Report:
+    """Write the report of run folders, folders that hold runs, matrix folders and audit files, in any mix, to one HTML file.
 
     `find_image` gives the picture of an example; without it the reader of each run's recipe does. Examples without a picture show a grey
-    square. The same runs and seed give the same bytes. Raises DataError, in one line, for a folder or file that cannot be read or written.
+    square. The same paths and seed give the same bytes. Raises DataError, in one line, for what cannot be read or written.
     """
-    loaded = load_runs(runs)
+    found = sort_sources(paths)
+    audits = tuple(build_audit(read_audit(path)) for path in found.audits)
+    matrices = tuple(build_matrix(read_matrix(folder)) for folder in found.matrices)
+    runs = _gather_runs(found.runs, find_image, examples_per_outcome, seed) if found.runs else None
+    report = Report(audits=audits, runs=runs, matrices=matrices)
+    write_page(render_report(report), out)
+    return report
+
+
+def _gather_runs(folders: Sequence[Path], find_image: FindImage | None, examples_per_outcome: int, seed: int) -> Page:
+    loaded = load_runs(folders)
     evaluations = collect_evaluations(loaded)
     images = {run.name: find_image or recipe_images(run.config) for run in loaded}
     featured = [(row, images[row.run]) for row in feature(evaluations)]
     examples = build_examples(featured, evaluations, per_outcome=examples_per_outcome, seed=seed)
-    write_page(render_page(build_page(loaded, evaluations, examples)), out)
+    return build_page(loaded, evaluations, examples)
 
 
 def feature(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

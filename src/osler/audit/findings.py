@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from osler.audit.blind import Blind
 from osler.audit.leaks import Leak, Matrix
 from osler.audit.quality import Quality
+from osler.metrics.estimates import Estimate
 
 if TYPE_CHECKING:
-    from osler.items import DomainItems
+    from osler.audit.redrawn import DomainItems
 
 Axis = Literal["modality", "question_type"]
 AXES: Final[tuple[Axis, ...]] = ("modality", "question_type")
@@ -57,6 +58,10 @@ class AxisAudit:
     def own(self, baseline: str, domain: str) -> Blind:
         """What a baseline gets on a test domain when fitted on the same domain's train rows."""
         return self.blind[baseline][domain][domain]
+
+    def num_closed(self, domain: str) -> int:
+        """The test questions with choices of a domain: all that a baseline without a fit answers."""
+        return self.own("longest", domain).total
 
     def best(self, domain: str) -> tuple[str, Blind] | None:
         """The baseline that answers most of a test domain when fitted on the same domain; None where it has no questions with choices."""
@@ -105,6 +110,7 @@ class Audit:
         """Shares of one as `blind.<baseline>.<train>.<test>` and `leaks.<kind>.<train>.<test>`, null where there is nothing to measure."""
         return {
             "reader": self.reader,
+            "title": self.title,
             "axis": self.axis,
             **_axis_json(self.main),
             "by_axis": {name: _axis_json(found) for name, found in self.axes.items()},
@@ -138,6 +144,7 @@ def _axis_json(found: AxisAudit) -> dict[str, Any]:
         },
         "label_in_path": {name: leak.value for name, leak in found.label_in_path.items()},
         "rows": {"train": dict(found.train), "test": dict(found.test)},
+        "questions": {domain: found.num_closed(domain) for domain in found.test},
     }
     if found.recovered is not None:
         values = {name: cell.value for name, cell in found.recovered.blind.items()}
@@ -147,13 +154,20 @@ def _axis_json(found: AxisAudit) -> dict[str, Any]:
 
 def _items_json(found: DomainItems) -> dict[str, Any]:
     return {
-        "questions": found.num_test,
+        "rows": found.num_test,
+        "redrawn_rows": found.num_redrawn,
+        "clusters": found.num_clusters,
         "chance": found.chance,
-        "original": found.original,
-        "redrawn": found.redrawn,
-        "redrawn_only": found.redrawn_only,
+        "original": _estimate_json(found.original),
+        "redrawn": _estimate_json(found.redrawn),
+        "difference": _estimate_json(found.difference),
+        "all_rows": {"original": found.whole_original, "redrawn": found.whole_redrawn},
         "counts": {outcome.value: count for outcome, count in found.counts.items()},
     }
+
+
+def _estimate_json(found: Estimate) -> dict[str, float | None]:
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _quality_json(found: Quality) -> dict[str, Any]:
@@ -161,6 +175,6 @@ def _quality_json(found: Quality) -> dict[str, Any]:
         "rows": found.num_rows,
         "closed": found.num_closed,
         "refused": dict(found.refused),
-        **{name: {"rows": len(ids), "ids": list(ids[:MAX_LISTED])} for name, ids in found.faults.items()},
-        "letters": {str(row.num_choices): {**row.shares, "p_value": row.p_value} for row in found.letters},
+        **{name: {"rows": found.count(name), "ids": list(ids[:MAX_LISTED])} for name, ids in found.faults.items()},
+        "letters": {str(row.num_choices): {**row.shares, "p_value": row.p_value, "questions": sum(row.counts)} for row in found.letters},
     }

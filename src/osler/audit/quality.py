@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Final
@@ -85,6 +85,10 @@ def _american(text: str) -> str:
     return text
 
 
+FAULTS: Final = ("duplicate_options", "synonymous_options", "synonyms_of_target", "contradictory_golds", "contradicted_by_option")
+"""The lists of a Quality."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterBalance:
     """How often each letter is right among questions with the same number of options, against an even share."""
@@ -112,12 +116,16 @@ class Quality:
     contradicted_by_option: tuple[str, ...]  # .. and that other gold is a distractor here
     letters: tuple[LetterBalance, ...]
     refused: Mapping[str, int]  # reason -> rows that no sample was made of
+    unlisted: Mapping[str, int] = field(default_factory=dict)  # fault -> further rows, whose ids a saved audit does not keep
 
     @property
     def faults(self) -> dict[str, tuple[str, ...]]:
         """Fault -> ids of the rows that have it."""
-        names = ("duplicate_options", "synonymous_options", "synonyms_of_target", "contradictory_golds", "contradicted_by_option")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in FAULTS}
+
+    def count(self, fault: str) -> int:
+        """How many rows have a fault."""
+        return len(self.faults[fault]) + self.unlisted.get(fault, 0)
 
     @property
     def num_refused(self) -> int:

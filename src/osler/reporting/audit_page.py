@@ -1,4 +1,4 @@
-"""An audit as tables in a terminal and as one HTML page: the same grids in both."""
+"""An audit as tables in a terminal and as a section of a page: the same grids in both."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
-from osler import __version__
-from osler.audit.blind import BASELINES, Blind
-from osler.audit.findings import ALL, LEAK_TITLES, Audit, AxisAudit
+from osler.audit.blind import BASELINES, Baseline, Blind
+from osler.audit.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Recovered
 from osler.audit.leaks import Leak
-from osler.items import Distractors, DomainItems
-from osler.metrics import DASH, percent
-from osler.reporting.page import shade
+from osler.audit.redrawn import DomainItems
+from osler.items import Distractors
+from osler.metrics import DASH, percent, points
+from osler.reporting.heat import HeatMap, Tile, shade
 from osler.reporting.tables import group_title
+from osler.reporting.whole import Report, render_report
 
 LEAD_BASELINE: Final = "option_prior"
 """The baseline whose whole matrix a terminal shows; the page holds them all."""
@@ -35,28 +36,13 @@ KEPT_TITLES: Final[Mapping[Distractors, str]] = {
 """Why a question keeps the distractors it had."""
 
 ITEMS_TITLE: Final = "Option prior on original and on redrawn questions"
-ITEM_COLUMNS: Final = ("Questions", "Guessing", "Original", "Redrawn", "Redrawn rows only", "Rows redrawn", "Rows kept")
+ITEM_COLUMNS: Final = ("Rows", "Rows redrawn", "Guessing", "Original", "Redrawn", "Difference", "All rows, original", "All rows, redrawn")
 
 MAX_SHOWN_REFUSALS: Final = 10
+NUM_EXAMPLES: Final = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """A share with what stands below it."""
-
-    value: float | None
-    detail: str = ""  # "[96.1, 97.4]" or "435 of 3,241"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
-    """A table of shares."""
-
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    key: str = ""  # what the page files it under, e.g. "option_prior"
+CORNER: Final = "train \N{DOWNWARDS ARROW} test \N{RIGHTWARDS ARROW}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +50,51 @@ class ItemRow:
     """A domain's option prior before and after redrawing, as it is printed under `ITEM_COLUMNS`."""
 
     title: str
-    values: tuple[str, ...]  # ("3,241", "31.4", "99.0", "58.9", "29.3", "1,839", "1,402")
+    values: tuple[str, ...]  # ("3,241", "1,839", "25.0", "100.0 [99.8, 100.0]", "29.3 [27.3, 31.4]", "-70.7 [..]", "99.0", "58.9")
     kept: str  # "568 too few other right answers, 834 yes or no"; a dash where all were redrawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultRow:
+    """One kind of fault."""
+
+    title: str
+    count: int
+    such_as: str  # the ids of a few rows, "" where none are kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisPage:
+    """The heat maps of one axis."""
+
+    title: str  # "question type"
+    blind: HeatMap
+    lead: HeatMap  # the leading baseline, train by test
+    other_blind: tuple[HeatMap, ...]
+    leaks: HeatMap
+    all_leaks: tuple[HeatMap, ...]  # train by test
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """What a page shows of one audit."""
+
+    audit: Audit
+    verdict: str
+    recovered: str  # about a train file that is absent, "" where none is
+    across: tuple[str, ...]
+    axes: tuple[AxisPage, ...]  # the main one first
+    items: tuple[ItemRow, ...]
+    cases: HeatMap | None
+    faults: tuple[FaultRow, ...]
+    items_title: str = ITEMS_TITLE
+    item_columns: tuple[str, ...] = ITEM_COLUMNS
+    baselines: tuple[Baseline, ...] = tuple(BASELINES.values())
+
+    @property
+    def title(self) -> str:
+        """What a person reads: "SLAKE, by modality"."""
+        return f"{self.audit.title}, by {axis_title(self.audit.axis)}"
 
 
 def domain_title(name: str) -> str:
@@ -78,12 +107,11 @@ def axis_title(axis: str) -> str:
     return axis.replace("_", " ")
 
 
-def blind_overview(found: AxisAudit) -> Grid:
+def blind_overview(found: AxisAudit) -> HeatMap:
     """Every baseline fitted and tested on the same domain, and guessing."""
-    rows = [(BASELINES[name].title, tuple(_blind_cell(found.own(name, domain)) for domain in found.test)) for name in found.blind]
-    asked = {domain: found.own("longest", domain).total for domain in found.test}  # questions with choices
-    guessing = tuple(Cell(value=found.chance[domain], detail=f"n = {asked[domain]:,}") for domain in found.test)
-    return Grid(
+    rows = [(BASELINES[name].title, tuple(_blind_tile(found.own(name, domain)) for domain in found.test)) for name in found.blind]
+    guessing = tuple(_tile(found.chance[domain], f"n = {found.num_closed(domain):,}") for domain in found.test)
+    return HeatMap(
         title=f"Answered blind, by {axis_title(found.axis)}",
         caption="Per cent right without image or model, fitted on train and tested on test of the same column, with 95 % intervals.",
         columns=_titles(found.test),
@@ -91,26 +119,26 @@ def blind_overview(found: AxisAudit) -> Grid:
     )
 
 
-def blind_grid(found: AxisAudit, baseline: str) -> Grid:
+def blind_grid(found: AxisAudit, baseline: str) -> HeatMap:
     """One baseline on every train (rows) and test domain (columns)."""
     matrix = found.blind[baseline]
-    return Grid(
+    return HeatMap(
         title=f"{BASELINES[baseline].title}: train (rows) by test (columns), {axis_title(found.axis)}",
         caption=f"Looks at {BASELINES[baseline].what}. Per cent right with 95 % intervals.",
         columns=_titles(found.test),
-        rows=tuple((domain_title(row), tuple(_blind_cell(cells[column]) for column in found.test)) for row, cells in matrix.items()),
-        key=baseline,
+        rows=tuple((domain_title(row), tuple(_blind_tile(cells[column]) for column in found.test)) for row, cells in matrix.items()),
+        corner=CORNER,
     )
 
 
-def leak_overview(found: AxisAudit) -> Grid:
+def leak_overview(found: AxisAudit) -> HeatMap:
     """Every kind of leak from a domain's train rows into its test rows, and paths that name the right option."""
     rows = [
-        (_capital(LEAK_TITLES[kind]), tuple(_leak_cell(matrix[domain][domain]) for domain in found.test))
+        (_capital(LEAK_TITLES[kind]), tuple(_leak_tile(matrix[domain][domain]) for domain in found.test))
         for kind, matrix in found.leaks.items()
     ]
-    paths = tuple(_leak_cell(found.label_in_path[domain]) for domain in found.test)
-    return Grid(
+    paths = tuple(_leak_tile(found.label_in_path[domain]) for domain in found.test)
+    return HeatMap(
         title=f"Shared with train, by {axis_title(found.axis)}",
         caption="Per cent of a column's test rows that share something with train rows of the same column. A path that names the right "
         "option is no leak while no prompt shows it.",
@@ -119,27 +147,27 @@ def leak_overview(found: AxisAudit) -> Grid:
     )
 
 
-def leak_grid(found: AxisAudit, kind: str) -> Grid:
+def leak_grid(found: AxisAudit, kind: str) -> HeatMap:
     """One kind of leak from every train (rows) into every test domain (columns)."""
-    return Grid(
+    return HeatMap(
         title=f"{_capital(LEAK_TITLES[kind])}: train (rows) by test (columns), {axis_title(found.axis)}",
         caption="Per cent of test rows.",
         columns=_titles(found.test),
         rows=tuple(
-            (domain_title(row), tuple(_leak_cell(cells[column]) for column in found.test)) for row, cells in found.leaks[kind].items()
+            (domain_title(row), tuple(_leak_tile(cells[column]) for column in found.test)) for row, cells in found.leaks[kind].items()
         ),
-        key=kind,
+        corner=CORNER,
     )
 
 
 def item_row(found: DomainItems) -> ItemRow:
     """One domain of the table of redrawn questions."""
     kept = {reason: found.counts[reason] for reason in KEPT_TITLES if found.counts.get(reason)}
-    shares = (percent(value) for value in (found.chance, found.original, found.redrawn, found.redrawn_only))
-    redrawn = found.counts.get(Distractors.REDRAWN, 0)
+    estimates = (str(found.original), str(found.redrawn), points(found.difference))
+    whole = (percent(value) for value in (found.whole_original, found.whole_redrawn))
     return ItemRow(
         title=domain_title(found.domain),
-        values=(f"{found.num_test:,}", *shares, f"{redrawn:,}", f"{sum(kept.values()):,}"),
+        values=(f"{found.num_test:,}", f"{found.num_redrawn:,}", percent(found.chance), *estimates, *whole),
         kept=", ".join(f"{count:,} {KEPT_TITLES[reason]}" for reason, count in kept.items()) or DASH,
     )
 
@@ -162,12 +190,16 @@ def verdict(found: AxisAudit) -> str:
     return f"The questions give themselves away: {results}.{pooled}"
 
 
-def _blind_cell(cell: Blind) -> Cell:
-    return Cell(value=cell.value, detail="" if cell.value is None else f"[{percent(cell.low)}, {percent(cell.high)}]")
+def _blind_tile(cell: Blind) -> Tile:
+    return _tile(cell.value, "" if cell.value is None else f"[{percent(cell.low)}, {percent(cell.high)}]")
 
 
-def _leak_cell(leak: Leak) -> Cell:
-    return Cell(value=leak.value, detail=f"{leak.shared:,} of {leak.total:,}" if leak.total else "")
+def _leak_tile(leak: Leak) -> Tile:
+    return _tile(leak.value, f"{leak.shared:,} of {leak.total:,}" if leak.total else "")
+
+
+def _tile(value: float | None, detail: str) -> Tile:
+    return Tile(text=percent(value), detail=detail, style=shade(value))
 
 
 def _titles(domains: Iterable[str]) -> tuple[str, ...]:
@@ -195,25 +227,28 @@ def render_audit(audit: Audit, *, file: TextIO | None = None) -> None:
         _print_items(console, audit)
     _say(console, verdict(main))
     if main.recovered is not None:
-        found = main.recovered
-        _say(
-            console,
-            f"{domain_title(found.domain)} has no train file; its {found.num_rows:,} train rows in files of the other axis answer "
-            f"{found.blind[LEAD_BASELINE]} of its test questions by the option prior",
-        )
+        _say(console, recovered_line(main.recovered))
     if audit.cases:
         _print_grid(console, case_grid(audit))
     for line in (*across_lines(audit), *fault_lines(audit), *(f"note: {note}" for note in audit.notes), *audit.reasons):
         _say(console, line)
 
 
-def case_grid(audit: Audit) -> Grid:
+def recovered_line(found: Recovered) -> str:
+    """What is known of a domain whose train file is absent."""
+    return (
+        f"{domain_title(found.domain)} has no train file at hand; its {found.num_rows:,} train rows in files of the other axis answer "
+        f"{found.blind[LEAD_BASELINE]} per cent of its test questions by the option prior."
+    )
+
+
+def case_grid(audit: Audit) -> HeatMap:
     """Test rows of each source whose patient or case stands in train, of those whose case is known."""
-    return Grid(
+    return HeatMap(
         title="Patient or case in train, by source",
         caption="Of the test rows whose patient or case the data or their file names tell.",
         columns=("Per cent",),
-        rows=tuple((source, (_leak_cell(leak),)) for source, leak in audit.cases.items()),
+        rows=tuple((source, (_leak_tile(leak),)) for source, leak in audit.cases.items()),
     )
 
 
@@ -229,8 +264,9 @@ def across_lines(audit: Audit) -> list[str]:
 
 def fault_lines(audit: Audit) -> list[str]:
     """The faults that were found, with an example of each, and how even the letters are."""
-    lines = [f"{FAULT_TITLES[name]}: {len(ids):,} rows, such as {ids[0]}" for name, ids in audit.quality.faults.items() if ids]
-    for row in audit.quality.letters:
+    quality = audit.quality
+    lines = [f"{FAULT_TITLES[name]}: {quality.count(name):,} rows, such as {ids[0]}" for name, ids in quality.faults.items() if ids]
+    for row in quality.letters:
         shares = ", ".join(f"{letter} {percent(share)}" for letter, share in row.shares.items())
         lines.append(f"Right letters of {row.num_choices} options: {shares} (even shares: p = {row.p_value:.2g})")
     lines += [f"Refused because {reason}: {count:,}" for reason, count in list(audit.quality.refused.items())[:MAX_SHOWN_REFUSALS]]
@@ -243,8 +279,8 @@ def _say(console: Any, text: str) -> None:
     console.print(Text("".join(character if character.isprintable() else "?" for character in text)))
 
 
-def _print_grid(console: Any, grid: Grid) -> None:
-    _print_table(console, grid.title, grid.columns, ((title, *(percent(cell.value) for cell in cells)) for title, cells in grid.rows))
+def _print_grid(console: Any, grid: HeatMap) -> None:
+    _print_table(console, grid.title, grid.columns, ((title, *(tile.text for tile in tiles)) for title, tiles in grid.rows))
 
 
 def _print_items(console: Any, audit: Audit) -> None:
@@ -274,33 +310,43 @@ def _print_table(console: Any, title: str, columns: Iterable[str], rows: Iterabl
     console.print(table)
 
 
-def render_audit_page(audit: Audit) -> str:
-    """The audit as one HTML text that needs no other file and no network."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("osler.reporting", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=percent, shade=shade, axis_title=axis_title, domain_title=domain_title)
+def build_audit(audit: Audit) -> AuditPage:
+    """Gather grids and sentences."""
     axes = [audit.main, *(found for axis, found in audit.axes.items() if axis != audit.axis)]
-    return (
-        environment.get_template("audit.html.j2")
-        .render(
-            audit=audit,
-            version=__version__,
-            main=audit.main,
-            verdict=verdict(audit.main),
-            overviews=[(found, blind_overview(found), leak_overview(found)) for found in axes],
-            blind_grids=[[blind_grid(found, name) for name in found.blind] for found in axes],
-            leak_grids=[[leak_grid(found, kind) for kind in found.leaks] for found in axes],
-            cases=case_grid(audit),
-            items_title=ITEMS_TITLE,
-            item_columns=ITEM_COLUMNS,
-            item_rows=[item_row(found) for found in audit.items],
-            across=across_lines(audit),
-            fault_titles=FAULT_TITLES,
-            baselines=BASELINES,
-            lead=LEAD_BASELINE,
-        )
-        .lstrip()
+    return AuditPage(
+        audit=audit,
+        verdict=verdict(audit.main),
+        recovered="" if audit.main.recovered is None else recovered_line(audit.main.recovered),
+        across=tuple(across_lines(audit)),
+        axes=tuple(_build_axis(found) for found in axes),
+        items=tuple(item_row(found) for found in audit.items),
+        cases=case_grid(audit) if audit.cases else None,
+        faults=fault_rows(audit),
     )
+
+
+def _build_axis(found: AxisAudit) -> AxisPage:
+    return AxisPage(
+        title=axis_title(found.axis),
+        blind=blind_overview(found),
+        lead=blind_grid(found, LEAD_BASELINE),
+        other_blind=tuple(blind_grid(found, name) for name in found.blind if name != LEAD_BASELINE),
+        leaks=leak_overview(found),
+        all_leaks=tuple(leak_grid(found, kind) for kind in found.leaks),
+    )
+
+
+def fault_rows(audit: Audit) -> tuple[FaultRow, ...]:
+    """Every kind of fault with its rows, then the reasons for which the reader refused rows."""
+    quality = audit.quality
+    faults = [
+        FaultRow(title=FAULT_TITLES[name], count=quality.count(name), such_as=", ".join(ids[:NUM_EXAMPLES]))
+        for name, ids in quality.faults.items()
+    ]
+    refused = [FaultRow(title=f"Refused: {reason}", count=count, such_as="") for reason, count in quality.refused.items()]
+    return (*faults, *refused)
+
+
+def render_audit_page(audit: Audit) -> str:
+    """The page of one audit alone."""
+    return render_report(Report(audits=(build_audit(audit),)))

@@ -55,7 +55,7 @@ class Scores:
     @property
     def title(self) -> str:
         """What a person reads: "GRPO, No-Think"."""
-        return ROW_TITLES[self.row] if self.strategy is None else f"{ROW_TITLES[self.row]}, {strategy_title(self.strategy)}"
+        return scores_title(self.row, self.strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +75,7 @@ class Comparison:
     @property
     def title(self) -> str:
         """What a person reads: "GRPO: No-Think minus Think"; "No-Think: GRPO minus zero-shot"."""
-        after, before = self.after, self.before
-        if after.row == before.row:
-            return f"{ROW_TITLES[after.row]}: {strategy_title(after.strategy)} minus {strategy_title(before.strategy)}"
-        rows = f"{ROW_TITLES[after.row]} minus {'zero-shot' if before.row == 'zero_shot' else ROW_TITLES[before.row]}"
-        return rows if before.strategy is None else f"{strategy_title(after.strategy)}: {rows}"
+        return comparison_title((self.after.row, self.after.strategy), (self.before.row, self.before.strategy))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +99,20 @@ class AxisMatrices:
 def strategy_title(name: str | None) -> str:
     """What a person reads for a strategy: "no_think" -> "No-Think"."""
     return (name or "").replace("_", "-").title()
+
+
+def scores_title(row: Row, strategy: str | None) -> str:
+    """What a person reads for a matrix: "GRPO, No-Think"; "Blind: option prior"."""
+    return ROW_TITLES[row] if strategy is None else f"{ROW_TITLES[row]}, {strategy_title(strategy)}"
+
+
+def comparison_title(after: tuple[Row, str | None], before: tuple[Row, str | None]) -> str:
+    """What a person reads for a difference: "GRPO: No-Think minus Think"; "No-Think: GRPO minus zero-shot"."""
+    (after_row, after_strategy), (before_row, before_strategy) = after, before
+    if after_row == before_row:
+        return f"{ROW_TITLES[after_row]}: {strategy_title(after_strategy)} minus {strategy_title(before_strategy)}"
+    rows = f"{ROW_TITLES[after_row]} minus {'zero-shot' if before_row == 'zero_shot' else ROW_TITLES[before_row]}"
+    return rows if before_strategy is None else f"{strategy_title(after_strategy)}: {rows}"
 
 
 def build_scores(
@@ -155,7 +165,7 @@ def _compare(axis: Axis, after: Scores, before: Scores) -> Comparison:
 
 
 def _find_published(axis: Axis, after: Scores, before: Scores) -> Mapping[Cell, float] | None:
-    """Med-R1's matrix where this is one of No-Think minus Think by GRPO, the cells that are shared.
+    """Med-R1's matrix where this is one of No-Think minus Think by GRPO, the cells that have a difference here.
 
     Not the row of one given policy that was asked both ways: Med-R1 trained one for each.
     """
@@ -166,7 +176,8 @@ def _find_published(axis: Axis, after: Scores, before: Scores) -> Mapping[Cell, 
         return None
     alike = {domain for domain, folder in after.given.items() if before.given.get(domain) == folder}
     published = NO_THINK_MINUS_THINK[axis]
-    return {cell: published[cell] for cell in after.cells if cell in published and cell[0] not in alike} or None
+    ours = [cell for cell, records in after.cells.items() if records and before.cells.get(cell) and cell[0] not in alike]
+    return {cell: published[cell] for cell in ours if cell in published} or None
 
 
 def published_means(comparison: Comparison) -> tuple[float | None, float | None, float | None]:
@@ -197,7 +208,14 @@ def _scores_to_json(part: Scores) -> dict[str, Any]:
         if gains is not None:
             cell["image_gain"] = _gain(gains.cells[train, test])
         cells.setdefault(train, {})[test] = cell
-    values: dict[str, Any] = {"row": part.row, "strategy": part.strategy, "means": _means(part.means), "cells": cells}
+    values: dict[str, Any] = {
+        "row": part.row,
+        "strategy": part.strategy,
+        "means": _means(part.means),
+        "train_means": {name: _estimate(value) for name, value in part.train_means.items()},
+        "test_means": {name: _estimate(value) for name, value in part.test_means.items()},
+        "cells": cells,
+    }
     return values if gains is None else {**values, "image_gain_means": _means(gains.means)}
 
 
@@ -218,6 +236,8 @@ def _difference(cell: CellDifference) -> dict[str, Any]:
     return {
         **_estimate(cell.change.difference),
         "questions": cell.change.num_samples,
+        "gained": cell.change.gained,
+        "lost": cell.change.lost,
         "p": cell.change.p_value,
         "adjusted_p": cell.adjusted_p,
         "is_significant": cell.is_significant,

@@ -1,48 +1,24 @@
-"""Matrices as tables in a terminal and as heat maps on one HTML page: the same grids in both."""
+"""Matrices as tables in a terminal and as heat maps on a page: the same grids in both, from what `matrix.json` holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
-from osler import __version__
+from osler.audit.blind import BASELINES
 from osler.metrics import DASH, Estimate, MatrixMeans, percent, points
-from osler.metrics.matrices import Cell, CellDifference
-from osler.reporting.matrices import TRAINED, AxisMatrices, Comparison, Scores, published_means
-from osler.reporting.page import p_value, shade
+from osler.metrics.matrices import Cell
+from osler.reporting.heat import HeatMap, Tile, shade, shade_difference
+from osler.reporting.matrices import TRAINED, AxisMatrices, axis_to_json
+from osler.reporting.matrix_file import AxisFigures, ChangeFigures, DifferenceFigures, MatrixFigures, MatrixReport, axis_from_json
 from osler.reporting.tables import group_title
+from osler.reporting.templates import p_value
+from osler.reporting.whole import Report, render_report
 
 MINUS: Final = "\N{MINUS SIGN}"
-_NOTHING: Final = "background: #f4f5f6; color: #6b747b"
-_LOSS: Final = (196, 78, 0)
-_GAIN: Final = (8, 96, 148)
-_FULL: Final = 0.4
-"""The difference that has the full colour; most lie within it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tile:
-    """One cell of a heat map."""
-
-    text: str  # "61.2", "+12.0", or a dash
-    detail: str = ""  # "[51, 70]"
-    style: str = _NOTHING
-    hint: str = ""  # what a pointer shows
-    mark: str = ""  # "not significant"; a tile with a mark is hatched
-    star: str = ""  # "*" where a difference is significant, for terminals, which have no colours
-    is_edge: bool = False  # a mean beside the cells, or another policy's row below them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeatMap:
-    """One matrix to look at: rows where a policy was trained, columns where it was tested."""
-
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Tile, ...]], ...]
-    means: str = ""  # "diagonal 61.2 [..], off-diagonal .., all .."
+CORNER: Final = "trained on \N{DOWNWARDS ARROW} tested on \N{RIGHTWARDS ARROW}"
+PARTS: Final = ("diagonal", "off-diagonal", "all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +34,7 @@ class MeansRow:
 class AxisPage:
     """One axis on the page."""
 
-    found: AxisMatrices
+    found: AxisFigures
     means: tuple[MeansRow, ...]
     accuracy: tuple[HeatMap, ...]  # the first for each strategy, GRPO's where there is one
     other_accuracy: tuple[HeatMap, ...]
@@ -68,6 +44,29 @@ class AxisPage:
     other_differences: tuple[HeatMap, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixPage:
+    """What a page shows of one matrix folder."""
+
+    title: str  # of the recipe
+    axes: tuple[AxisPage, ...]
+
+
+def build_matrix(report: MatrixReport) -> MatrixPage:
+    """Gather the heat maps of every axis."""
+    return MatrixPage(title=report.title, axes=tuple(build_axis(found) for found in report.axes))
+
+
+def render_matrix_page(title: str, axes: Sequence[AxisMatrices]) -> str:
+    """The page of one matrix folder alone."""
+    return render_report(Report(matrices=(build_matrix(MatrixReport(title=title, axes=read_axes(axes))),)))
+
+
+def read_axes(axes: Sequence[AxisMatrices]) -> tuple[AxisFigures, ...]:
+    """Matrices as their file will hold them, so that a page made now and one made from the file are the same."""
+    return tuple(axis_from_json(found.axis, axis_to_json(found)) for found in axes)
+
+
 def render_matrices(axes: Sequence[AxisMatrices], *, file: TextIO | None = None) -> None:
     """Print the accuracies of every matrix and the differences between strategies, with what is published, and the means of all."""
     from rich.console import Console
@@ -75,7 +74,7 @@ def render_matrices(axes: Sequence[AxisMatrices], *, file: TextIO | None = None)
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=240)  # a log file has no width to fit in
-    for found in axes:
+    for found in read_axes(axes):
         page = build_axis(found)
         shown = [*page.accuracy, *page.other_accuracy, *(heat for group in page.differences for heat in group)]
         for heat in shown:
@@ -123,62 +122,51 @@ def _print_means(console: Any, page: AxisPage) -> None:
     console.print(table)
 
 
-def render_matrix_page(title: str, axes: Sequence[AxisMatrices]) -> str:
-    """The page as one HTML text that needs no other file and no network."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("osler.reporting", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=percent, points=points, group_title=group_title)
-    pages = [build_axis(found) for found in axes]
-    return environment.get_template("matrix.html.j2").render(title=title, pages=pages, version=__version__).lstrip()
-
-
-def build_axis(found: AxisMatrices) -> AxisPage:
+def build_axis(found: AxisFigures) -> AxisPage:
     """Every heat map of an axis, sorted into those that open and those that fold."""
-    trained = sorted((part for part in found.scores if part.row in TRAINED), key=lambda part: TRAINED.index(part.row))
-    lead = trained[0].row if trained else None
-    blind = [part for part in found.scores if part.row == "blind"]
-    maps = {part.name: accuracy_map(found, part) for part in (*trained, *blind)}
-    gains = {part.name: gain_map(found, part) for part in trained if part.gains is not None}
-    leading = [part.name for part in trained if part.row == lead]
-    between = [part for part in found.comparisons if part.after.row == part.before.row]
+    matrices = found.matrices
+    trained = sorted((name for name, part in matrices.items() if part.row in TRAINED), key=lambda name: TRAINED.index(matrices[name].row))
+    lead = matrices[trained[0]].row if trained else None
+    blind = [name for name, part in matrices.items() if part.row == "blind"]
+    maps = {name: accuracy_map(found, matrices[name]) for name in (*trained, *blind)}
+    gains = {name: gain_map(found, matrices[name], means) for name in trained if (means := matrices[name].gain_means) is not None}
+    leading = [name for name in trained if matrices[name].row == lead]
+    between = [part for part in found.differences if part.after.row == part.before.row]
     return AxisPage(
         found=found,
-        means=tuple(
-            MeansRow(title=part.title, accuracy=part.means, gain=None if part.gains is None else part.gains.means) for part in found.scores
-        ),
+        means=tuple(MeansRow(title=part.title, accuracy=part.means, gain=part.gain_means) for part in matrices.values()),
         accuracy=tuple(maps[name] for name in leading),
         other_accuracy=tuple(heat for name, heat in maps.items() if name not in leading),
-        gains=tuple(gains[name] for name in leading),
+        gains=tuple(heat for name, heat in gains.items() if name in leading),
         other_gains=tuple(heat for name, heat in gains.items() if name not in leading),
         differences=tuple((difference_map(found, part), *published_map(found, part)) for part in between),
-        other_differences=tuple(difference_map(found, part) for part in found.comparisons if part not in between),
+        other_differences=tuple(difference_map(found, part) for part in found.differences if part not in between),
     )
 
 
-def accuracy_map(found: AxisMatrices, part: Scores) -> HeatMap:
+def accuracy_map(found: AxisFigures, part: MatrixFigures) -> HeatMap:
     """Accuracy in every cell, means at the edges, and the row of the same strategy that was not trained."""
 
     def tile(cell: Cell) -> Tile:
-        share = part.accuracy[cell]
-        return Tile(text=percent(share.value), detail=_interval(share), style=shade(share.value), hint=f"{share.correct} of {share.total}")
+        share, total = part.cells[cell].accuracy, part.cells[cell].num_questions
+        right = 0 if share.value is None else round(share.value * total)
+        return Tile(text=percent(share.value), detail=_interval(share), style=shade(share.value), hint=f"{right} of {total}")
 
     rows = [(name, [tile((name, test)) for test in found.domains], part.train_means[name]) for name in found.domains]
-    zero = next((other for other in found.scores if other.row == "zero_shot" and other.strategy == part.strategy), None)
+    zero = next((other for other in found.matrices.values() if other.row == "zero_shot" and other.strategy == part.strategy), None)
     edges = [("Mean of column", part.test_means, part.means.everything)]
     if zero is not None:
         edges.append(("Zero-shot", zero.test_means, zero.means.everything))
     return HeatMap(
         title=f"{part.title}: accuracy, %",
-        caption="Per cent right, with 95 % intervals.",
         columns=(*(group_title(name) for name in found.domains), "Mean"),
         rows=(
             *((group_title(name), (*tiles, _edge(mean))) for name, tiles, mean in rows),
             *((title, tuple(_edge(value) for value in (*(line[name] for name in found.domains), last))) for title, line, last in edges),
         ),
         means=describe_means(part.means, str),
+        corner=CORNER,
+        has_diagonal=True,
     )
 
 
@@ -186,93 +174,75 @@ def _edge(value: Estimate) -> Tile:
     return Tile(text=percent(value.value), detail=_interval(value), style=shade(value.value), is_edge=True)
 
 
-def gain_map(found: AxisMatrices, part: Scores) -> HeatMap:
+def gain_map(found: AxisFigures, part: MatrixFigures, means: MatrixMeans) -> HeatMap:
     """Accuracy minus the best blind baseline of every cell; hatched where the interval holds 0."""
-    gains = part.gains
-    assert gains is not None  # the blind baseline has no gain over itself
 
     def tile(cell: Cell) -> Tile:
-        gain = gains.cells[cell]
-        hint = f"accuracy {percent(gain.accuracy)}, {gain.baseline} {percent(gain.blind)}" if gain.baseline else ""
-        low, high = gain.gain.low, gain.gain.high
-        is_open = low is not None and high is not None and low <= 0 <= high
+        figures = part.cells[cell]
+        gain, name = figures.gain, figures.baseline
+        hint = ""
+        if name is not None:
+            baseline = BASELINES[name].title.lower() if name in BASELINES else name
+            hint = f"accuracy {percent(figures.accuracy.value)}, {baseline} {percent(figures.blind)}"
+        is_open = gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
         return Tile(
-            text=_signed(gain.gain.value),
-            detail=_interval(gain.gain),
-            style=shade_difference(gain.gain.value),
+            text=_signed(gain.value),
+            detail=_interval(gain),
+            style=shade_difference(gain.value, is_faded=is_open),
             hint=hint,
             mark="interval holds 0" if is_open else "",
         )
 
-    return HeatMap(
-        title=f"{part.title}: image gain, points",
-        caption="Accuracy minus that of the best blind baseline fitted where the policy was trained, on the same questions, with 95 % "
-        "intervals. Hatched where the interval holds 0: nothing shows that the policy looked.",
-        columns=tuple(group_title(name) for name in found.domains),
-        rows=_rows(found, tile),
-        means=describe_means(gains.means, points),
-    )
+    return _square(found, f"{part.title}: image gain, points", tile, describe_means(means, points))
 
 
-def difference_map(found: AxisMatrices, part: Comparison) -> HeatMap:
+def difference_map(found: AxisFigures, part: DifferenceFigures) -> HeatMap:
     """The difference of two matrices; hatched where a cell is not significant after Holm's correction."""
-
-    def tile(cell: Cell) -> Tile:
-        return _difference_tile(part.found.cells[cell])
-
-    return HeatMap(
-        title=f"{part.title}, points",
-        caption="Differences on the same questions, with 95 % intervals. Hatched where not significant at 5 % after Holm's correction over "
-        "the cells (McNemar's exact test, by images or patients where several questions share one).",
-        columns=tuple(group_title(name) for name in found.domains),
-        rows=_rows(found, tile),
-        means=describe_means(part.found.means, points),
-    )
+    return _square(found, f"{part.title}, points", lambda cell: _difference_tile(part.cells[cell]), describe_means(part.means, points))
 
 
-def _difference_tile(cell: CellDifference) -> Tile:
-    change = cell.change
-    hint = "" if cell.adjusted_p is None else f"{change.num_samples} questions: {change.gained} newly right, {change.lost} newly wrong; "
+def _difference_tile(cell: ChangeFigures) -> Tile:
+    counts = "" if cell.gained is None or cell.lost is None else f": {cell.gained} newly right, {cell.lost} newly wrong"
+    hint = "" if cell.adjusted_p is None else f"{cell.num_questions} questions{counts}; Holm's p {p_value(cell.adjusted_p)}"
     return Tile(
-        text=_signed(change.difference.value),
-        detail=_interval(change.difference),
-        style=shade_difference(change.difference.value),
-        hint=hint and f"{hint}Holm's p {p_value(cell.adjusted_p)}",
+        text=_signed(cell.difference.value),
+        detail=_interval(cell.difference),
+        style=shade_difference(cell.difference.value, is_faded=cell.is_significant is False),
+        hint=hint,
         mark="not significant" if cell.is_significant is False else "",
         star="*" if cell.is_significant else "",
     )
 
 
-def published_map(found: AxisMatrices, part: Comparison) -> tuple[HeatMap, ...]:
+def published_map(found: AxisFigures, part: DifferenceFigures) -> tuple[HeatMap, ...]:
     """The published differences in the same cells: one heat map, or none."""
-    if part.published is None:
+    values = part.published
+    if values is None:
         return ()
-    values: Mapping[Cell, float] = part.published
 
     def tile(cell: Cell) -> Tile:
         return Tile(text=_signed(values.get(cell)), style=shade_difference(values.get(cell)))
 
-    names = ("diagonal", "off-diagonal", "all")
-    means = ", ".join(f"{name} {_signed(value)}" for name, value in zip(names, published_means(part), strict=True))
-    return (
-        HeatMap(
-            title="Published by Med-R1: GRPO, No-Think minus Think, points",
-            caption="arXiv 2503.13939, Qwen2-VL-2B on OmniMedVQA. Other questions and another policy: compare the pattern, not the size.",
-            columns=tuple(group_title(name) for name in found.domains),
-            rows=_rows(found, tile),
-            means=means,
-        ),
+    means = ", ".join(f"{name} {_signed(value)}" for name, value in zip(PARTS, part.published_means, strict=True))
+    caption = "arXiv 2503.13939, Qwen2-VL-2B on OmniMedVQA. Other questions and another policy: compare the pattern, not the size."
+    return (_square(found, "Published by Med-R1: GRPO, No-Think minus Think, points", tile, means, caption),)
+
+
+def _square(found: AxisFigures, title: str, tile: Callable[[Cell], Tile], means: str, caption: str = "") -> HeatMap:
+    return HeatMap(
+        title=title,
+        caption=caption,
+        columns=tuple(group_title(name) for name in found.domains),
+        rows=tuple((group_title(train), tuple(tile((train, test)) for test in found.domains)) for train in found.domains),
+        means=means,
+        corner=CORNER,
+        has_diagonal=True,
     )
-
-
-def _rows(found: AxisMatrices, tile: Callable[[Cell], Tile]) -> tuple[tuple[str, tuple[Tile, ...]], ...]:
-    return tuple((group_title(train), tuple(tile((train, test)) for test in found.domains)) for train in found.domains)
 
 
 def describe_means(means: MatrixMeans, write: Callable[[Estimate], str]) -> str:
     """ "diagonal 61.2 [51.0, 70.4], off-diagonal 40.1 [35.2, 45.3], all 47.1 [42.4, 51.9]"."""
-    names = ("diagonal", "off-diagonal", "all")
-    return ", ".join(f"{name} {write(value)}" for name, value in zip(names, _three(means), strict=True))
+    return ", ".join(f"{name} {write(value)}" for name, value in zip(PARTS, _three(means), strict=True))
 
 
 def _three(means: MatrixMeans) -> tuple[Estimate, Estimate, Estimate]:
@@ -287,12 +257,3 @@ def _interval(value: Estimate) -> str:
     if value.low is None or value.high is None:
         return ""
     return f"[{100 * value.low:.0f}, {100 * value.high:.0f}]".replace("-0]", "0]").replace("[-0,", "[0,").replace("-", MINUS)
-
-
-def shade_difference(value: float | None) -> str:
-    """The colours of a difference as CSS: orange below 0, white at 0, blue above, full at 40 points, with text that stays readable."""
-    if value is None:
-        return _NOTHING
-    strength = min(1.0, abs(value) / _FULL)
-    red, green, blue = (round(255 + strength * (end - 255)) for end in (_GAIN if value > 0 else _LOSS))
-    return f"background-color: rgb({red}, {green}, {blue}); color: {'#ffffff' if strength > 0.7 else '#1d2327'}"

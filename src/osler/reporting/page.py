@@ -1,19 +1,18 @@
-"""The page: what the template shows, gathered from runs, and its rendering. Everything that a file said is escaped."""
+"""What a page shows of runs: tables, figures and notes, gathered from their records."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from osler import __version__
-from osler.metrics import percent, points, taxonomy_order
+from osler.metrics import Proportion, percent, taxonomy_order
 from osler.reporting.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
 from osler.reporting.examples import Example
 from osler.reporting.figures import PALETTE, Figure, accuracy_figure, training_figures
+from osler.reporting.heat import HeatMap, Tile, shade
 from osler.reporting.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
 from osler.reporting.runs import Evaluation, Run, manifest_cells
 from osler.reporting.tables import (
@@ -57,7 +56,7 @@ class Page:
     by_question_type: AccuracyTable
     gains: GainTable | None  # by modality; None without a blind baseline
     changes: tuple[ChangeRow, ...]
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[HeatMap, ...]
     outcomes: tuple[OutcomeRow, ...]
     looks: tuple[LookRow, ...]  # altered questions, which stand in no other table
     look_notes: tuple[str, ...]
@@ -68,6 +67,8 @@ class Page:
     training_figures: tuple[Figure, ...]
     examples: Mapping[str, tuple[Example, ...]]  # by the policy's title
     counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
+    plain_title: str = PLAIN_TITLE
+    target: float = TARGET  # the accuracy that abstention aims at
 
 
 def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Sequence[Example]) -> Page:
@@ -80,7 +81,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
     drawn = [(by_modality, "modality")] if answered else []
     drawn += [(by_question_type, "question type")] if len(by_question_type.columns) > 1 else []
     has_types = len(by_question_type.columns) > 1
-    matrices = [accuracy_matrix(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
+    matrices = [matrix_map(accuracy_matrix(row, in_domain=in_domain)) for row in answered[:MAX_MATRICES]] if has_types else []
     confidence = confidence_rows(answered)
     looks = look_rows(evaluations)
     featured = dict.fromkeys(card.title for card in examples)
@@ -103,6 +104,19 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         training_figures=tuple(training_figures(runs)),
         examples={title: tuple(card for card in examples if card.title == title) for title in featured},
         counts=tuple((run.name, tables) for run in runs if (tables := count_tables(run.manifest))),
+    )
+
+
+def matrix_map(matrix: Matrix) -> HeatMap:
+    """One policy's accuracy by modality and question type as a heat map."""
+
+    def tile(cell: Proportion) -> Tile:
+        return Tile(text=percent(cell.value), detail=str(cell.total or ""), style=shade(cell.value), hint=str(cell))
+
+    return HeatMap(
+        title=matrix.title,
+        columns=tuple(group_title(name) for name in matrix.columns),
+        rows=tuple((group_title(name), tuple(map(tile, cells))) for name, cells in zip(matrix.rows, matrix.cells, strict=True)),
     )
 
 
@@ -156,55 +170,3 @@ def _count_table(name: str, counts: Mapping[str, Counter[str]]) -> CountTable:
         rows=tuple((group_title(group), tuple(counts[split][group] for split in splits)) for group in groups),
         totals=tuple(counts[split].total() for split in splits),
     )
-
-
-def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """An environment as name and value, e.g. ("packages.torch", "2.13.0")."""
-    rows = []
-    for key, value in environment.items():
-        if isinstance(value, dict):
-            rows += environment_rows(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return rows
-
-
-def render_page(page: Page) -> str:
-    """The page as one HTML text that needs no other file and no network."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("osler.reporting", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        percent=percent,
-        points=points,
-        p_value=p_value,
-        decimals=lambda value: percent(None) if value is None else f"{value:.3f}",
-        two_lines=lambda text: Markup('{}<span class="sub">[{}</span>').format(*text.split(" [")) if " [" in text else text,
-        shade=shade,
-        group_title=group_title,
-        environment_rows=environment_rows,
-        pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
-        svg=lambda figure: Markup(figure.svg),  # our own drawing, whose texts matplotlib escaped
-    )
-    return environment.get_template("page.html.j2").render(page=page, target=TARGET, plain_title=PLAIN_TITLE, version=__version__).lstrip()
-
-
-def p_value(value: float | None) -> str:
-    """A p-value with as many digits as it deserves, e.g. "0.031" or "< 0.001"."""
-    if value is None:
-        return percent(None)
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def shade(value: float | None) -> str:
-    """The colours of a heat map's cell as CSS: white at 0 to dark blue at 1, with text that stays readable on it."""
-    if value is None:
-        return "background: #f4f5f6; color: #6b747b"
-    stops = ((0.0, (255, 255, 255)), (0.5, (158, 196, 225)), (1.0, (8, 69, 128)))
-    (start, low), (end, high) = next((a, b) for a, b in pairwise(stops) if value <= b[0])
-    share = (value - start) / (end - start)
-    red, green, blue = (round(a + share * (b - a)) for a, b in zip(low, high, strict=True))
-    return f"background: rgb({red}, {green}, {blue}); color: {'#ffffff' if value > 0.72 else '#1d2327'}"

@@ -18,7 +18,7 @@ from osler.metrics import BLIND_POLICIES
 from osler.records import read_records
 from osler.types import Record
 
-_TRACES: Final = ("environment.json", "metrics.jsonl", "records")
+TRACES: Final = ("environment.json", "metrics.jsonl", "records")
 """What tells a run from another folder; not config.json, which every checkpoint has too."""
 
 _STAGES: Final = MappingProxyType({"blind": "Blind", "zero_shot": "Zero-shot", "sft": "SFT", "grpo": "GRPO"})
@@ -108,15 +108,16 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise DataError(f"{path} is not a folder: give a run folder that `osler train`, `sft`, `eval` or `demo` wrote")
-        runs = [folder for folder in (path, *sorted(path.iterdir())) if _is_run(folder)]
+        runs = [folder for folder in (path, *sorted(path.iterdir())) if is_run(folder)]
         if not runs:
-            raise DataError(f"{path} holds no run: a run folder has one of {', '.join(_TRACES)}")
+            raise DataError(f"{path} holds no run: a run folder has one of {', '.join(TRACES)}")
         found.update(dict.fromkeys(runs))
     return list(found)
 
 
-def _is_run(folder: Path) -> bool:
-    return folder.is_dir() and any((folder / name).exists() for name in _TRACES)
+def is_run(folder: Path) -> bool:
+    """Whether a folder has what runs leave."""
+    return folder.is_dir() and any((folder / name).exists() for name in TRACES)
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
@@ -225,6 +226,17 @@ def manifest_cells(manifest: Mapping[str, Any], split: str) -> dict[str, dict[st
     if not isinstance(cells, dict):
         return {}
     return {modality: counts for modality, counts in cells.items() if isinstance(counts, dict)}
+
+
+def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """An environment as name and value, e.g. ("packages.torch", "2.13.0")."""
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, dict):
+            rows += environment_rows(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
 
 
 def _read_object(path: Path) -> dict[str, Any]:

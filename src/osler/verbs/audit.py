@@ -25,8 +25,8 @@ def add_audit(verbs: Any) -> None:
         "leak: a domain's test rows share more than --max-leak of something with its train rows;\n"
         "shortcut: a blind baseline's interval lies more than --max-shortcut above guessing.\n"
         "With --redrawn it also draws every question's distractors anew, in train and test, from the right\n"
-        "answers of other questions, and sets the option prior on these beside that on the original ones.",
-        "osler audit --data.reader=med_r1 --data.root=DIR --data.axis=modality --out audit.html",
+        "answers of other questions, and compares the option prior on the same questions before and after.",
+        "osler audit --data.reader=med_r1 --data.root=DIR --data.axis=modality --out audit.html --save audit.json",
         "osler audit --data.reader=slake --data.root=DIR --fail-on leak,shortcut",
         "osler audit --data.reader=slake --data.root=DIR --data.train.language=zh --data.test.language=en",
         "osler audit slake --data.root=DIR --data.distractors=redrawn --json",
@@ -34,6 +34,7 @@ def add_audit(verbs: Any) -> None:
     )
     add_recipe(parser, optional=True)
     parser.add_argument("--out", type=Path, default=None, help="also write one self-contained HTML page there")
+    parser.add_argument("--save", type=Path, default=None, metavar="FILE", help="also write the JSON there, for `osler report`")
     parser.add_argument("--fail-on", default=None, metavar="GATES", help="leak, shortcut, or both with a comma: exit with 1 for these")
     parser.add_argument(
         "--images",
@@ -57,6 +58,7 @@ def add_audit(verbs: Any) -> None:
 
 def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler audit`."""
+    from osler.audit.saved import save_audit
     from osler.auditing import AuditOptions, audit, parse_gates
     from osler.report import write_page
     from osler.reporting.audit_page import render_audit, render_audit_page
@@ -75,6 +77,10 @@ def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
         write_page(render_audit_page(found), options.out)
         print(f"page: {options.out}")  # noqa: T201
     failures = found.failures(gates)
+    report = {**found.to_json(), "failures": list(failures)}
+    if options.save is not None:
+        save_audit(report, options.save)
+        print(f"audit: {options.save}")  # noqa: T201
     if failures:
         print(f"failed on {', '.join(gates)}: {len(failures)} reasons, listed above")  # noqa: T201
-    return {**found.to_json(), "failures": list(failures), "page": options.out, "exit_code": int(bool(failures))}
+    return {**report, "page": options.out, "saved": options.save, "exit_code": int(bool(failures))}
