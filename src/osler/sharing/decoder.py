@@ -13,6 +13,7 @@ K key-value heads, R query heads per key-value head, D head width, E hidden widt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -33,7 +34,8 @@ class _Block:
 
     def __init__(self, layer: Any) -> None:
         self.attention, self.mlp = layer.self_attn, layer.mlp
-        self.enter_norm, self.think_norm = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        self.enter_norm: Tensor | None = layer.input_layernorm.weight
+        self.think_norm: Tensor | None = layer.post_attention_layernorm.weight
         # Qwen3-VL's heads have a norm of their own.
         norms = [getattr(self.attention, name, None) for name in ("q_norm", "k_norm")]
         self.head_norms = [norm.weight for norm in norms if norm is not None]
@@ -60,8 +62,10 @@ class _PackedBlock(_Block):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
         attention, mlp = self.attention, self.mlp
-        self.read_weights = _pack(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.write_weights, self.gate, self.up, self.down = map(_pack, (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self.read_weights = _pack(attention.q_proj, attention.k_proj, attention.v_proj, norm=self.enter_norm)
+        self.gate, self.up = (_pack(module, norm=self.think_norm) for module in (mlp.gate_proj, mlp.up_proj))
+        self.write_weights, self.down = _pack(attention.o_proj), _pack(mlp.down_proj)
+        self.enter_norm = self.think_norm = None
 
     def read(self, rows_AE: Tensor) -> Tensor:
         return _multiply(rows_AE, self.read_weights)
@@ -78,10 +82,14 @@ Packed = tuple[Tensor, Tensor | None]
 """Weights in oneDNN's layout, and a bias."""
 
 
-def _pack(*modules: Linear) -> Packed:
-    """The weights of some linear modules that have the same input, so that one product gives their outputs side by side."""
+def _pack(*modules: Linear, norm: Tensor | None = None) -> Packed:
+    """The weights of some linear modules that have the same input, so that one product gives their outputs side by side.
+
+    `norm` holds the factors of a normalisation that comes before, which need no product of their own then.
+    """
+    weight = torch.cat([module.weight for module in modules]) if len(modules) > 1 else modules[0].weight
     bias = torch.cat([module.bias for module in modules]) if modules[0].bias is not None else None
-    return torch.ops.mkldnn._reorder_linear_weight(torch.cat([module.weight for module in modules])), bias
+    return torch.ops.mkldnn._reorder_linear_weight(weight if norm is None else weight * norm), bias
 
 
 def _multiply(rows: Tensor, weights: Packed, function: str = "none") -> Tensor:
@@ -96,10 +104,12 @@ def _multiply_onto(rows: Tensor, other: Tensor, weights: Packed, operation: str)
     return product
 
 
-def _packs(layer: Any) -> bool:
-    """Whether the packed block computes what the layer does: adapters have modules of their own."""
+def _packs(model: Any) -> bool:
+    """Whether packed weights compute what the model does: adapters have modules of their own."""
+    layer = model.model.language_model.layers[0]
     attention, mlp = layer.self_attn, layer.mlp
-    modules = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
+    heads = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+    modules = *heads, mlp.gate_proj, mlp.up_proj, mlp.down_proj, model.lm_head
     has_kernels = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not has_kernels or torch.is_autocast_enabled("cpu") or not isinstance(mlp.act_fn, SiLU | SiLUActivation):
         return False
@@ -115,7 +125,7 @@ class Decoder:
 
     def __init__(self, model: Any, chunks: Sequence[Prefixes], num_generations: int, max_length: int, *, static: bool = False) -> None:
         text = model.model.language_model
-        self.model, self.text, self.static = model, text, static
+        self.text, self.static = text, static
         self.epsilon: float = text.config.rms_norm_eps
         self.floor = torch.tensor(self.epsilon)
         self.num_generations, self.max_length = num_generations, max_length
@@ -126,8 +136,9 @@ class Decoder:
         half = sin_ATD.shape[-1] // 2
         self.cos_TA1D = cos_ATD.transpose(0, 1)[:, :, None].contiguous()
         self.sin_TA1D = torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1).transpose(0, 1)[:, :, None].contiguous()
-        packs = max_length >= PACK_FROM and _packs(text.layers[0])
+        packs = max_length >= PACK_FROM and _packs(model)
         self.blocks = [_PackedBlock(layer) if packs else _Block(layer) for layer in text.layers]
+        self.head: Callable[[Tensor], Tensor] = partial(_multiply, weights=_pack(model.lm_head)) if packs else model.lm_head
         self.width, self.keys_values, seen_BP = merge(chunks, num_generations * max_length)
         self.mask = self._mask(seen_BP)
 
@@ -189,15 +200,15 @@ class Decoder:
             found = self._attend(number, block, self._normalise(hidden_AE, block.enter_norm), rotation, slots, mask)
             hidden_AE = block.write(found, hidden_AE)
             hidden_AE = block.think(self._normalise(hidden_AE, block.think_norm), hidden_AE)
-        logits_AV: Tensor = self.model.lm_head(self._normalise(hidden_AE, self.text.norm.weight))
-        return logits_AV
+        return self.head(self._normalise(hidden_AE, self.text.norm.weight))
 
-    def _normalise(self, rows: Tensor, weight: Tensor) -> Tensor:
+    def _normalise(self, rows: Tensor, weight: Tensor | None) -> Tensor:
         """RMS normalisation of the last dimension. PyTorch's takes one kernel on a GPU and nine on a CPU."""
         if rows.device.type != "cpu" or rows.dtype != torch.float32:
             return rms_norm(rows, rows.shape[-1:], weight, self.epsilon)
         norm = vector_norm(rows, dim=-1, keepdim=True)
-        return rows * torch.addcmul(self.floor, norm, norm, value=1 / rows.shape[-1]).rsqrt_() * weight
+        normed = rows * torch.addcmul(self.floor, norm, norm, value=1 / rows.shape[-1]).rsqrt_()
+        return normed if weight is None else normed.mul_(weight)
 
     def _attend(
         self, layer: int, block: _Block, hidden_AE: Tensor, rotation: tuple[Tensor, Tensor], slots: Tensor | slice, mask: Tensor

@@ -52,6 +52,7 @@ class SharedUpdate(OslerGRPOTrainer):
     def __init__(self, *args: Any, sharing: Sharing | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sharing = sharing or Sharing()
+        self._bases: dict[int, tuple[Any, Any]] = {}  # a model, which keeps its id taken, and what is in it
         self.shares_prefix = False
         self.groups: Groups | None = None  # of the last rollout
         # Of the tensors at hand: the group of each row, where they belong to `groups`; how many consecutive rows have one prompt, below 2
@@ -90,8 +91,11 @@ class SharedUpdate(OslerGRPOTrainer):
         return dtype
 
     def _base(self, model: Any) -> Any:
-        model = self.accelerator.unwrap_model(model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
+        """The Transformers model in a wrapped one; found once, because accelerate looks through every module for it."""
+        if id(model) not in self._bases:
+            found = self.accelerator.unwrap_model(model)
+            self._bases[id(model)] = model, found.get_base_model() if hasattr(found, "get_base_model") else found
+        return self._bases[id(model)][1]
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         groups_N = inputs.get("group_id")
