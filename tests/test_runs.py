@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from osler.config import build_config
-from osler.errors import OslerError
-from osler.runs import Run, first_difference, open_run, write_json, write_whole
+from osler.errors import DataError, OslerError
+from osler.runs import Run, first_difference, open_run, read_whole, write_json, write_whole
 
 
 def test_a_run_appears_with_its_config_and_environment(tmp_path: Path) -> None:
@@ -110,3 +110,17 @@ def test_paths(tmp_path: Path) -> None:
     run = Run(root=tmp_path)
     names = [path.name for path in (run.manifest, run.metrics, run.checkpoints, run.policy, run.records, run.report)]
     assert names == ["manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"]
+
+
+@pytest.mark.parametrize(("content", "found"), [(b"abc", "abc"), ("ä".encode(), "ä"), (b"\xff", ""), (b"", "")])
+def test_a_small_file_is_read_whole(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert read_whole(tmp_path / "file", 3, "write it again") == found
+
+
+@pytest.mark.parametrize(("name", "message"), [("large", r"larger than 3 bytes: write it again"), ("gone", r"cannot be read \(No such file")])
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "large").write_bytes(b"abcd")
+    with pytest.raises(DataError, match=message) as caught:
+        read_whole(tmp_path / name, 3, "write it again")
+    assert "\n" not in str(caught.value)

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from osler import __version__
 from osler.config import Config, build_config
-from osler.errors import ConfigError, OslerError
+from osler.errors import ConfigError, DataError, OslerError
 
 IMMATERIAL: Final = frozenset(
     {"name", "policy.device", "trainer.max_prompt_length", "trainer.print_completions_every", "trainer.report_to", "trainer.share_prefix"}
@@ -130,6 +130,18 @@ def write_whole(path: Path, text: str, *, replace: bool = True) -> None:
             os.link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def read_whole(path: Path, max_bytes: int, remedy: str) -> str:
+    """A text file that Osler wrote; empty where its bytes are no text. Raises DataError, whose line ends with the remedy."""
+    try:
+        if path.stat().st_size > max_bytes:
+            raise DataError(f"{path} is larger than {max_bytes:,} bytes: {remedy}")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): {remedy}") from None
 
 
 def describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]:

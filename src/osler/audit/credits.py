@@ -13,7 +13,7 @@ from osler.audit.blind import BASELINES, blind_credits
 from osler.config import DataConfig
 from osler.errors import DataError, OslerError
 from osler.manifests import digest_sample
-from osler.runs import write_json
+from osler.runs import read_whole, write_json
 from osler.selection import load_split
 from osler.types import Sample
 
@@ -73,10 +73,9 @@ def read_credits(records: Path) -> dict[str, dict[str, float]]:
     path = credits_file(records)
     if not path.is_file():
         return {}
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path} is larger than {MAX_BYTES} bytes: delete it and evaluate again")
+    text = read_whole(path, MAX_BYTES, "delete it and evaluate again")
     try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
+        return _parse(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path} does not hold blind credits: delete it and evaluate again") from None
 

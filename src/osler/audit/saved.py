@@ -15,7 +15,7 @@ from osler.audit.redrawn import DomainItems
 from osler.errors import DataError
 from osler.items import Distractors
 from osler.metrics.estimates import Estimate, wilson
-from osler.runs import write_json
+from osler.runs import read_whole, write_json
 from osler.types import LETTERS
 
 MAX_BYTES: Final = 64 << 20
@@ -31,14 +31,7 @@ def save_audit(report: Mapping[str, Any], path: Path) -> None:
 
 def read_audit(path: Path) -> Audit:
     """The audit of a file that `osler audit --save` wrote, or that holds what `--json` printed. Raises DataError in one line."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES} bytes, which no audit is: name the file that `osler audit --save` wrote")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        text = ""
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): name the file that `osler audit --save` wrote") from None
+    text = read_whole(path, MAX_BYTES, "name the file that `osler audit --save` wrote")
     try:
         return audit_from_json(_parse(text))
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):

@@ -13,6 +13,7 @@ from osler.metrics import Estimate, MatrixMeans
 from osler.metrics.estimates import NOTHING
 from osler.metrics.matrices import Cell
 from osler.reporting.matrices import ROW_TITLES, Row, comparison_title, scores_title
+from osler.runs import read_whole
 
 MATRIX_FILE: Final = "matrix.json"
 MAX_BYTES: Final = 256 << 20
@@ -105,14 +106,7 @@ class MatrixReport:
 def read_matrix(folder: Path) -> MatrixReport:
     """The matrices of a folder that `osler matrix` wrote. Raises DataError in one line."""
     path = folder / MATRIX_FILE
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES} bytes: run the same `osler matrix` command again, which writes it anew")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        text = ""
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): name the folder that `osler matrix` wrote") from None
+    text = read_whole(path, MAX_BYTES, "name the folder that `osler matrix` wrote")
     try:
         values = json.loads(text)
         axes = tuple(axis_from_json(str(axis), found) for axis, found in values["axes"].items())
