@@ -118,7 +118,9 @@ def test_a_small_file_is_read_whole(tmp_path: Path, content: bytes, found: str) 
     assert read_whole(tmp_path / "file", 3, "write it again") == found
 
 
-@pytest.mark.parametrize(("name", "message"), [("large", r"larger than 3 bytes: write it again"), ("gone", r"cannot be read \(No such file")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("large", r"larger than 3 bytes: write it again"), ("gone", r"cannot be read \(No such file")]
+)
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "large").write_bytes(b"abcd")
     with pytest.raises(DataError, match=message) as caught:
