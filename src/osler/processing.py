@@ -1,13 +1,15 @@
 """The processor of a policy: tokenizer, image processor and chat template, with or without torchvision.
 
 Transformers' Qwen-VL processors insist on a video processor, and that on torchvision, which has no CPU build on every platform.
-Osler reads still images only, so without torchvision `load_processor` builds the same processor class without its video part.
+Osler reads still images only, so without torchvision, or where a folder was saved without it, `load_processor` builds the same processor
+class without its video part.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,10 @@ def load_processor(path: str | Path, processor_class: type[Any], **options: Any)
     """
     from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-    try:
-        if importlib.util.find_spec("torchvision") is not None:
+    if importlib.util.find_spec("torchvision") is not None:
+        with suppress(OSError, ValueError, KeyError):  # a folder that was saved without torchvision has no video part
             return AutoProcessor.from_pretrained(path, trust_remote_code=False, **options)
+    try:
         image_processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=False, **options)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

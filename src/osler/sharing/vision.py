@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +68,10 @@ def fingerprint_processor(processor: Any) -> str:
 
 def split_features(output: Any) -> list[ImageFeatures]:
     """The features of each image, from what the model's `get_image_features` gives."""
-    layers = getattr(output, "deepstack_features", None) or ()
+    sizes = [len(pooled_TE) for pooled_TE in output.pooler_output]
+    layers = [
+        torch.split(layer, sizes) if isinstance(layer, Tensor) else layer for layer in getattr(output, "deepstack_features", None) or ()
+    ]
     return [
         ImageFeatures(pooled_TE=pooled_TE, deepstack_TE=tuple(layer[number] for layer in layers))
         for number, pooled_TE in enumerate(output.pooler_output)
@@ -77,8 +82,16 @@ def join_features(images: Sequence[ImageFeatures]) -> Any:
     """Features of images in order, as the model's `get_image_features` gives them."""
     output = SimpleNamespace(pooler_output=tuple(image.pooled_TE for image in images))
     if layers := [tuple(own) for own in zip(*(image.deepstack_TE for image in images), strict=True)]:
-        output.deepstack_features = layers
+        output.deepstack_features = layers if _takes_pieces() else [torch.cat(own) for own in layers]
     return output
+
+
+@cache
+def _takes_pieces() -> bool:
+    """Whether Transformers puts the features for later layers together itself, as it does from 5.18 on."""
+    from transformers import Qwen3VLModel
+
+    return "mm_encoder_outputs" in inspect.signature(Qwen3VLModel.forward).parameters
 
 
 class FeatureStore:
