@@ -178,5 +178,6 @@ def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, sampl
         asked.append(f"question types {', '.join(section.question_types)}")
     if section.has_choices is not None:
         asked.append("with choices" if section.has_choices else "open-ended")
-    exists = "; ".join(f"{modality}: {', '.join(row)}" for modality, row in counts(samples).items()) or "no questions at all"
+    remedy = f"no questions at all: name another split, such as --data.{which}.split=validation"
+    exists = "; ".join(f"{modality}: {', '.join(row)}" for modality, row in counts(samples).items()) or remedy
     return f"[data.{which}] selects nothing from {data.reader} ({'; '.join(asked)}): it has {exists}"

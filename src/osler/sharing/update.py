@@ -220,7 +220,8 @@ class SharedUpdate(OslerGRPOTrainer):
         alive = rows_BG[alive_B].flatten()
         graph = self.groups.graph
         parts = self._split(alive.tolist())
-        if len(parts) > 1 and self.sharing.groups_per_forward and self.accelerator.num_processes == 1:
+        is_alone = self.accelerator.num_processes == 1 and not self.is_deepspeed_enabled
+        if len(parts) > 1 and self.sharing.groups_per_forward and is_alone:
             return alive, score_in_parts([self._part(model, completions, rows) for rows in parts])
         wanted = {self._row_groups[row] for row in alive.tolist()}
         if not graph or not bool(completions[1][alive, 1:].any()):
