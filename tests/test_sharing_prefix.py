@@ -209,6 +209,18 @@ def test_a_static_step_is_one_graph(model_type: str) -> None:
     assert dynamo_counters["stats"]["unique_graphs"] == 1
 
 
+def test_adapters_of_some_layers_write_too() -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model, prompts = make_sharp("qwen2_vl"), read_prompts("qwen2_vl", UNLIKE)
+    adapter = LoraConfig(target_modules=r".*language_model\.layers\.1\..*(q_proj|up_proj)", init_lora_weights=False, r=4, lora_alpha=64)
+    adapted = inject_adapter_in_model(adapter, model)
+    decoding = Decoding(max_new_tokens=decoder.PACK_FROM + 2, stop_ids=(256,), pad_id=256, do_sample=False)
+    expected = generate(adapted, prompts, decoding)
+    install(adapted)
+    assert roll_out(adapted, [prompts], G, decoding).completion_ids == expected
+
+
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo")
 TRAININGS: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
     ("default", {}, {}, pay),
@@ -321,8 +333,18 @@ def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
     assert seen == [1, 1, 4]
 
 
-@pytest.mark.parametrize(("limit", "passes"), [(0, [1, 1, 1]), (1, [1] * 9), (2, [2, 1, 2, 1, 2, 1]), (3, [3])])
-def test_no_pass_holds_more_groups_than_allowed(sharp_folder: Path, limit: int, passes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("limit", "is_frozen", "passes"),
+    [
+        (0, False, [1, 1, 1]),
+        (1, False, [1] * 9),
+        (2, False, [2, 1, 2, 1, 2, 1]),
+        (3, False, [3]),
+        (0, True, [3]),
+        (2, True, [2, 1]),
+    ],
+)
+def test_no_pass_holds_more_groups_than_allowed(sharp_folder: Path, limit: int, is_frozen: bool, passes: list[int]) -> None:
     """Prompts that each pass through the vision tower reads: of the rollout and, where its graph was too large, of the update, twice."""
     seen: list[int] = []
 
@@ -334,7 +356,8 @@ def test_no_pass_holds_more_groups_than_allowed(sharp_folder: Path, limit: int, 
 
     grpo = {"max_steps": 1, "num_generations": 4, "per_device_train_batch_size": 12, "shuffle_dataset": False}
     samples = [solid_sample((grey, 56)) for grey in (0, 90, 200)]
-    run(sharp_folder, pay, grpo, {"trainer": {"groups_per_forward": limit}}, share=True, samples=samples, prepare=watch)
+    sections = {"trainer": {"groups_per_forward": limit}, "policy": {"freeze_vision": is_frozen}}
+    run(sharp_folder, pay, grpo, sections, share=True, samples=samples, prepare=watch)
     assert seen == passes
 
 

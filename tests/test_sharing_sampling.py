@@ -99,6 +99,19 @@ def test_a_training_asks_other_questions(folder: Path, rounds: int, grpo: dict[s
     assert "dynamic_sampling/resampled_groups" not in plain[0]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_bound_on_groups_changes_no_training(folder: Path, limit: int) -> None:
+    """Of three groups some are replaced by a rollout that fits the bound, which the first one did not."""
+    settings = {"max_steps": 3, "num_generations": 4, "per_device_train_batch_size": 12, "shuffle_dataset": False}
+    free, bound = (
+        run(folder, pay_questions, dict(settings), {"trainer": {"dynamic_sampling": 1, "groups_per_forward": size}}, share=True)
+        for size in (0, limit)
+    )
+    assert bound[1] == free[1]
+    for name, weight in free[3].items():
+        torch.testing.assert_close(bound[3][name], weight, rtol=0, atol=1e-5)
+
+
 REFUSED = [
     ({"trainer": {"dynamic_sampling": 1, "share_prefix": False}}, r"^\[trainer\] dynamic_sampling works with shared prefixes only"),
     ({"trainer": {"static_decoding": True, "share_prefix": False}}, r"^\[trainer\] static_decoding works with shared prefixes only"),

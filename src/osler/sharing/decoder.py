@@ -106,13 +106,13 @@ def _multiply_onto(rows: Tensor, other: Tensor, weights: Packed, operation: str)
 
 def _packs(model: Any) -> bool:
     """Whether packed weights compute what the model does: adapters have modules of their own."""
-    layer = model.model.language_model.layers[0]
-    attention, mlp = layer.self_attn, layer.mlp
-    heads = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
-    modules = *heads, mlp.gate_proj, mlp.up_proj, mlp.down_proj, model.lm_head
+    layers = model.model.language_model.layers
     has_kernels = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not has_kernels or torch.is_autocast_enabled("cpu") or not isinstance(mlp.act_fn, SiLU | SiLUActivation):
+    if not has_kernels or torch.is_autocast_enabled("cpu") or not isinstance(layers[0].mlp.act_fn, SiLU | SiLUActivation):
         return False
+    attention, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+    modules = [getattr(layer.self_attn, name) for layer in layers for name in attention]
+    modules += [getattr(layer.mlp, name) for layer in layers for name in mlp] + [model.lm_head]
     return all(type(module) is Linear and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32 for module in modules)
 
 
@@ -267,7 +267,7 @@ def merge(chunks: Sequence[Prefixes], room: int) -> tuple[int, list[tuple[Tensor
 
 
 def record(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
-    """A static step that CUDA plays from a recording, with the signature of `Decoder.step`. Not measured: no GPU was at hand.
+    """A static step that CUDA plays from a recording, with the signature of `Decoder.step`. It has never run on a GPU.
 
     The recording holds as long as the decoder's buffers do, a rollout; optimizers change weights in place, but prompts change width.
     """

@@ -41,11 +41,14 @@ class Groups:
     # Prompts that the rollout read with their graph, and which groups they are: an update with unchanged weights goes on from there.
     graph: list[tuple[Prefixes, tuple[int, ...]]] = field(default_factory=list)
 
-    def see(self, vision: FrozenVision) -> None:
-        """Let a frozen tower see all images."""
-        images = [image for group in self.members for image in group.images]
-        found = iter(vision.encode(images, [picture for group in self.members for picture in group.pictures]))
-        self.members = [replace(group, features=tuple(next(found) for _ in group.images)) for group in self.members]
+    def see(self, vision: FrozenVision, size: int = 0) -> None:
+        """Let a frozen tower see all images, those of `size` groups at a time, or at once."""
+        for chunk in self.chunks(size or len(self.members)):
+            members = [self.members[group] for group in chunk]
+            images = [image for group in members for image in group.images]
+            found = iter(vision.encode(images, [picture for group in members for picture in group.pictures]))
+            for place, group in zip(chunk, members, strict=True):
+                self.members[place] = replace(group, features=tuple(next(found) for _ in group.images))
 
     def prompts(self, groups: Sequence[int], *, with_features: bool = True) -> Prompts:
         """The prompts of these groups, padded on the left; their images as features where there are any and they may be used."""

@@ -32,6 +32,7 @@ class _Parts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, _anchor: Tensor, parts: Sequence[Part]) -> Scores:
+        ctx.set_materialize_grads(False)  # without an entropy bonus nothing need go backward through entropies
         with torch.no_grad():
             found = [part() for part in parts]
         ctx.parts, ctx.sizes = parts, [len(logps) for logps, _ in found]
@@ -44,7 +45,8 @@ class _Parts(torch.autograd.Function):
         for part, *own in zip(ctx.parts, *split, strict=True):
             with torch.enable_grad():
                 scores = part()
-            known = [(score, given) for score, given in zip(scores, own, strict=True) if score is not None and score.requires_grad]
+            pairs = zip(scores, own, strict=True)
+            known = [(score, given) for score, given in pairs if score is not None and given is not None and score.requires_grad]
             if known:
                 torch.autograd.backward([score for score, _ in known], [given for _, given in known])
         return None, None

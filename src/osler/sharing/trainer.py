@@ -179,7 +179,7 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         self.groups = collect(ids, images, fields, times, self._tokenizer.pad_token_id, self.accelerator.device)
         if self.vision is not None and images is not None:
             with self.accelerator.autocast():
-                self.groups.see(self.vision)
+                self.groups.see(self.vision, self.sharing.groups_per_forward)
         if not self.shares_rollout:
             fields = {name: [fields[name][row] for row in rows] for name in fields.keys() & {"mm_token_type_ids"}}
             fields |= self.groups.images_of(rows)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class Sharing:
     """What a recipe may say of sharing. The defaults suit a CPU."""
 
-    groups_per_forward: int = 0  # groups that one pass through the model may hold; 0 reads prompts one by one and bounds no update
+    groups_per_forward: int = 0  # groups that one pass may hold, in the update only of a single process; 0: no bound, prompts one by one
     static_decoding: bool = False  # decoding steps of one shape, which CUDA records and plays
     vision_cache: Path | None = None  # a folder for the features of a frozen vision tower
     vision_cache_bytes: int = 4 * 1024**3
@@ -218,13 +218,14 @@ class SharedUpdate(OslerGRPOTrainer):
         assert self.groups is not None
         assert self._row_groups is not None
         alive = rows_BG[alive_B].flatten()
-        graph = self.groups.graph
         parts = self._split(alive.tolist())
         is_alone = self.accelerator.num_processes == 1 and not self.is_deepspeed_enabled
         if len(parts) > 1 and self.sharing.groups_per_forward and is_alone:
             return alive, score_in_parts([self._part(model, completions, rows) for rows in parts])
         wanted = {self._row_groups[row] for row in alive.tolist()}
-        if not graph or not bool(completions[1][alive, 1:].any()):
+        graph = self.groups.graph
+        known = {group for _, groups in graph for group in groups}
+        if not wanted <= known or not bool(completions[1][alive, 1:].any()):
             return alive, self._part(model, completions, alive.tolist())()
         members: dict[int, list[int]] = {}
         for row, group in enumerate(self._row_groups):
