@@ -19,7 +19,8 @@ from osler.records import append_records
 from osler.report import write_report
 from osler.reporting.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, question_of, recipe_images
 from osler.reporting.heat import shade
-from osler.reporting.runs import Evaluation, collect_evaluations, environment_rows, find_runs, label_title, load_runs
+from osler.reporting.runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
+from osler.reporting.sources import sort_sources
 from osler.reporting.tables import accuracy_table, change_rows, render_table
 from osler.reporting.templates import p_value
 from osler.types import Record
@@ -168,7 +169,7 @@ def test_several_runs_in_one_folder(tmp_path: Path) -> None:
     for name in ("grpo-no-think", "grpo-think"):
         write_run(tmp_path / "runs" / name, {"zero_shot": before, "grpo": answers(4 + (name == "grpo-think"), 6)}, STEPS)
     (tmp_path / "runs" / "notes").mkdir()
-    runs = load_runs([tmp_path / "runs", tmp_path / "runs" / "grpo-think"])
+    runs = load_runs(sort_sources([tmp_path / "runs", tmp_path / "runs" / ".." / "runs" / "grpo-think"]).runs)
     assert [run.name for run in runs] == ["grpo-no-think", "grpo-think"]
     assert [row.title for row in collect_evaluations(runs)] == ["Zero-shot", "GRPO (grpo-no-think)", "GRPO (grpo-think)"]
     write_report([tmp_path / "runs"], tmp_path / "report.html", find_image=grey_image)
@@ -363,7 +364,7 @@ def test_runs_are_told_from_checkpoints(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {}, STEPS)
     (run / "policy").mkdir()
     (run / "policy" / "config.json").write_text("{}")
-    assert find_runs([run]) == [run]
+    assert sort_sources([run]).runs == (run,)
 
 
 def test_starting_is_fast() -> None:

@@ -116,7 +116,7 @@ def _audit(data: DataConfig, options: AuditOptions) -> Audit:
         sides |= dict.fromkeys(AXES, sides[main])
     distinct = tuple(sides.values()) if is_split_by_axis else (sides[main],)
     everything = [sample for side in distinct for sample in (*side.train, *side.test)]
-    compared = _choose_keys(everything, options, notes)
+    compared = _choose_comparison(everything, options, notes)
     keys = compared.keys
     catalogue = Catalogue()
     axes = {axis: _audit_axis(axis, sides, keys, catalogue, can_recover=is_split_by_axis) for axis in AXES if axis in sides}
@@ -175,7 +175,8 @@ def _read_other_axis(data: DataConfig, main: Axis, refused: list[Refusal], notes
         return {}
 
 
-def _choose_keys(samples: Iterable[Sample], options: AuditOptions, notes: list[str]) -> Comparison:
+def _choose_comparison(samples: Iterable[Sample], options: AuditOptions, notes: list[str]) -> Comparison:
+    """How the rows of two splits are found to be the same: by path, or by what their pictures show."""
     kinds: dict[str, Keys] = {"same_row": remember(row_keys), "same_image": remember(image_keys({})), "same_case": remember(case_keys)}
     sources = list({image.uri: image for sample in samples for image in sample.images}.values())
     if not _should_look(sources, options, notes):

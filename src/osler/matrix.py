@@ -46,7 +46,7 @@ def run_matrix(
     check_plans(config, plans)
     if is_dry:
         return describe(plans)
-    if fresh and (out / STATE).exists():
+    if fresh and ((out / STATE).exists() or any((out / entry.name).exists() for entry in entries)):
         set_aside(out)
     check_policies(config, entries, out)
     out.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,13 +51,11 @@ def keep_credits(records: Path, data: DataConfig, test: Sequence[Sample], *, fre
     """
     digest = _digest_terms(data, test)
     path = credits_file(records)
-    if not fresh and path.is_file() and path.stat().st_size <= MAX_BYTES:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+    if not fresh and path.is_file():
+        with suppress(DataError):  # a damaged file is written again
+            content = _read(path)
             if content.get("digest") == digest and content["credits"].keys() >= {baseline.title for baseline in BASELINES.values()}:
                 return _parse(content)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            pass  # a damaged file is written again
     write_credits(records, earn_credits(data, test), digest=digest)
     return read_credits(records)
 
@@ -71,13 +70,18 @@ def write_credits(records: Path, blind: Credits, *, digest: str | None = None) -
 def read_credits(records: Path) -> dict[str, dict[str, float]]:
     """The credits beside a records file; none where there is no such file. Raises DataError for one that is not as it was written."""
     path = credits_file(records)
-    if not path.is_file():
-        return {}
+    return _parse(_read(path)) if path.is_file() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `write_credits` wrote. Raises DataError for anything else."""
     text = read_whole(path, MAX_BYTES, "delete it and evaluate again")
     try:
-        return _parse(json.loads(text))
+        content: dict[str, Any] = json.loads(text)
+        _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path} does not hold blind credits: delete it and evaluate again") from None
+    return content
 
 
 def _parse(content: Any) -> dict[str, dict[str, float]]:

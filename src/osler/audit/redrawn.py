@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from osler.audit.blind import OptionPrior
+from osler.audit.findings import Axis
 from osler.fingerprints import Fingerprint
 from osler.items import Distractors, Redraw, redraw_distractors
 from osler.metrics import Estimate
 from osler.metrics.clusters import ClusteredMean, clustered_difference, clustered_mean
 from osler.metrics.estimates import NOTHING
+from osler.selection import NONE
 from osler.types import ImageSource, Sample
-
-Axis = Literal["modality", "question_type"]
-
-UNLABELLED: Final = "none"
-"""The domain of samples that do not state theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +23,7 @@ class DomainItems:
 
     Both priors are fitted on the same training questions of the domain, as written and redrawn; a question that could not be redrawn
     stays in both. Intervals and the paired difference take images and patients to be independent, not questions, and the priors as given.
-    Nothing has a value without training questions, or where no question could be redrawn.
+    The three estimates have no value without training questions, or where no question could be redrawn.
     """
 
     domain: str  # "ct"
@@ -68,7 +64,7 @@ def _by_domain(samples: Iterable[Sample], by: Axis) -> dict[str, list[Sample]]:
     domains: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.choices:
-            domains[str(getattr(sample, by) or UNLABELLED)].append(sample)
+            domains[str(getattr(sample, by) or NONE)].append(sample)
     return domains
 
 

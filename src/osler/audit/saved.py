@@ -34,7 +34,7 @@ def read_audit(path: Path) -> Audit:
     text = read_whole(path, MAX_BYTES, "name the file that `osler audit --save` wrote")
     try:
         return audit_from_json(_parse(text))
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise DataError(f"{path} holds no audit that this version of Osler wrote: make one with `osler audit .. --save FILE`") from None
 
 

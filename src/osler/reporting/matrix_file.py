@@ -111,7 +111,7 @@ def read_matrix(folder: Path) -> MatrixReport:
         values = json.loads(text)
         axes = tuple(axis_from_json(str(axis), found) for axis, found in values["axes"].items())
         return MatrixReport(title=str(values["recipe"]), axes=axes)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+    except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise DataError(f"{path} does not hold matrices: run the same `osler matrix` command again, which writes it anew") from None
 
 

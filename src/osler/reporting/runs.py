@@ -102,27 +102,13 @@ class Run:
         return frozenset(manifest_cells(self.manifest, "train"))
 
 
-def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The run folders among `paths` and directly inside them, each once. Raises DataError for a path that holds none."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        if not path.is_dir():
-            raise DataError(f"{path} is not a folder: give a run folder that `osler train`, `sft`, `eval` or `demo` wrote")
-        runs = [folder for folder in (path, *sorted(path.iterdir())) if is_run(folder)]
-        if not runs:
-            raise DataError(f"{path} holds no run: a run folder has one of {', '.join(TRACES)}")
-        found.update(dict.fromkeys(runs))
-    return list(found)
-
-
 def is_run(folder: Path) -> bool:
     """Whether a folder has what runs leave."""
     return folder.is_dir() and any((folder / name).exists() for name in TRACES)
 
 
-def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read the runs that `find_runs` finds. Raises DataError, in one line with the file's name, for a file that cannot be read."""
-    folders = find_runs(paths)
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run folders. Raises DataError, in one line with the file's name, for a file that cannot be read."""
     names = [folder.resolve().name for folder in folders]
     # Two seeds of one recipe often lie in folders of the same name: name them by the parent too.
     parents = [folder.resolve().parent.name for folder in folders]

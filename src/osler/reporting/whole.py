@@ -104,7 +104,9 @@ class Report:
         return entries
 
     def _run_entries(self, sections: Sequence[tuple[str, str, str, str]]) -> list[Entry]:
-        return [Entry(id=key, title=title, short=short) for key, title, short, part in sections if getattr(self.runs, part, None)]
+        if self.runs is None:
+            return []
+        return [Entry(id=key, title=title, short=short) for key, title, short, part in sections if getattr(self.runs, part)]
 
 
 def _names(kind: str, pages: Sequence[object]) -> list[str]:
