@@ -189,6 +189,7 @@ DAMAGE: list[tuple[str, Any]] = [
     ("by_axis.modality.blind.option_prior.ct.ct", float("nan")),
     ("by_axis.modality.blind.longest", None),
     ("by_axis.modality.questions.ct", -1),
+    ("by_axis.modality.questions.ct", 0),
     ("by_axis.modality.leaks.same_row.ct", []),
     ("quality.letters.2.questions", 0),
     ("items.ct.counts", {"guessed": 1}),

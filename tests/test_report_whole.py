@@ -201,6 +201,7 @@ DAMAGE: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
     ("an accuracy above 1", put(61.2, *MODALITY, "matrices", "blind", "cells", "ct", "ct", "value")),
     ("an accuracy that is a text", put("0.5", *MODALITY, "matrices", "blind", "cells", "ct", "ct", "value")),
     ("NaN", put(float("nan"), *MODALITY, "matrices", "blind", "means", "all", "value")),
+    ("infinitely many questions", put(float("inf"), *MODALITY, "matrices", "blind", "cells", "ct", "ct", "questions")),
     ("an unknown row", put("ppo", *MODALITY, "matrices", "blind", "row")),
     ("a difference of nothing", put("ppo", *MODALITY, "differences", "grpo-no_think minus grpo-think", "after")),
 ]
