@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from osler import __version__
 from osler.audit.blind import BASELINES, blind_credits
@@ -53,9 +53,9 @@ def keep_credits(records: Path, data: DataConfig, test: Sequence[Sample], *, fre
     path = credits_file(records)
     if not fresh and path.is_file():
         with suppress(DataError):  # a damaged file is written again
-            content = _read(path)
-            if content.get("digest") == digest and content["credits"].keys() >= {baseline.title for baseline in BASELINES.values()}:
-                return _parse(content)
+            earned_on, earned = _read(path)
+            if earned_on == digest and earned.keys() >= {baseline.title for baseline in BASELINES.values()}:
+                return earned
     write_credits(records, earn_credits(data, test), digest=digest)
     return read_credits(records)
 
@@ -70,23 +70,19 @@ def write_credits(records: Path, blind: Credits, *, digest: str | None = None) -
 def read_credits(records: Path) -> dict[str, dict[str, float]]:
     """The credits beside a records file; none where there is no such file. Raises DataError for one that is not as it was written."""
     path = credits_file(records)
-    return _parse(_read(path)) if path.is_file() else {}
+    return _read(path)[1] if path.is_file() else {}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What `write_credits` wrote. Raises DataError for anything else."""
+def _read(path: Path) -> tuple[str | None, dict[str, dict[str, float]]]:
+    """The digest and the credits that `write_credits` wrote. Raises DataError for anything else."""
     text = read_whole(path, MAX_BYTES, "delete it and evaluate again")
     try:
-        content: dict[str, Any] = json.loads(text)
-        _parse(content)
+        content = json.loads(text)
+        asked = [str(name) for name in content["samples"]]
+        earned = {str(title): dict(zip(asked, map(float, row), strict=True)) for title, row in content["credits"].items()}
+        return content.get("digest"), earned
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path} does not hold blind credits: delete it and evaluate again") from None
-    return content
-
-
-def _parse(content: Any) -> dict[str, dict[str, float]]:
-    asked = [str(name) for name in content["samples"]]
-    return {str(title): dict(zip(asked, map(float, row), strict=True)) for title, row in content["credits"].items()}
 
 
 def _digest_terms(data: DataConfig, test: Sequence[Sample]) -> str:

@@ -53,7 +53,7 @@ def _refuse(constant: str) -> NoReturn:
 def audit_from_json(values: Mapping[str, Any]) -> Audit:
     """What `Audit.to_json` came from, but for the ids of faulty rows that it does not list.
 
-    Raises KeyError, ValueError, TypeError or AttributeError for anything else.
+    Raises KeyError, ValueError, TypeError, AttributeError or ArithmeticError for anything else.
     """
     images = values["images"]
     axes = {axis: _read_axis(axis, values["by_axis"][axis]) for axis in AXES if axis in values["by_axis"]}

@@ -11,9 +11,8 @@ Colour = tuple[float, float, float]
 _NOTHING: Final[Colour] = (244, 245, 246)
 _WHITE: Final[Colour] = (255, 255, 255)
 _BLACK: Final[Colour] = (0, 0, 0)
-_SHARE: Final[Colour] = (54, 130, 196)  # no darker: on the blues between this and navy neither black nor white text stands out well
-_LOSS: Final[Colour] = (222, 110, 40)
-_GAIN: Final[Colour] = (54, 130, 196)
+_BLUE: Final[Colour] = (54, 130, 196)  # no darker: on the blues between this and navy neither black nor white text stands out well
+_ORANGE: Final[Colour] = (222, 110, 40)
 _FULL: Final = 0.4
 """The difference that has the full colour; most lie within it."""
 
@@ -49,7 +48,7 @@ class HeatMap:
 
 def shade(value: float | None) -> str:
     """The colours of a share as CSS: white at 0 to blue at 1."""
-    return _style(_NOTHING if value is None else _mix(_WHITE, _SHARE, value))
+    return _style(_NOTHING if value is None else _mix(_WHITE, _BLUE, value))
 
 
 def shade_difference(value: float | None, *, is_faded: bool = False) -> str:
@@ -57,7 +56,7 @@ def shade_difference(value: float | None, *, is_faded: bool = False) -> str:
     if value is None:
         return _style(_NOTHING)
     strength = min(1.0, abs(value) / _FULL) * (_FADE if is_faded else 1.0)
-    return _style(_mix(_WHITE, _GAIN if value > 0 else _LOSS, strength))
+    return _style(_mix(_WHITE, _BLUE if value > 0 else _ORANGE, strength))
 
 
 def _mix(first: Colour, second: Colour, share: float) -> Colour:

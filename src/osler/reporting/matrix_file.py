@@ -116,7 +116,7 @@ def read_matrix(folder: Path) -> MatrixReport:
 
 
 def axis_from_json(axis: str, values: Mapping[str, Any]) -> AxisFigures:
-    """What `matrices.axis_to_json` wrote. Raises KeyError, ValueError, TypeError or AttributeError for anything else."""
+    """What `matrices.axis_to_json` wrote. Raises KeyError, ValueError, TypeError, AttributeError or ArithmeticError for anything else."""
     domains = tuple(str(name) for name in values["domains"])
     matrices = {str(name): _read_scores(domains, found) for name, found in values["matrices"].items()}
     return AxisFigures(
