@@ -24,9 +24,9 @@ import torch
 from grpo_step import LOSS_TOLERANCE, NUM_QUESTIONS, SHAPES, Clock, build, step
 from study_model import make_processor, make_questions
 
-from osler.sharing.trainer import SharedPrefixGRPOTrainer
-from osler.sharing.update import Sharing
-from osler.training import quiet_upstream
+from osler.training.arguments import quiet_upstream
+from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
+from osler.training.shared_prefix.update import Sharing
 
 COMPLETION: Final = 120
 """Tokens of a completion: as in Think, because completions are what an update holds most of."""

@@ -23,9 +23,9 @@ import torch
 from grpo_step import CLOCKS, Clock, step
 
 from osler.config import load_config
-from osler.scoring import resolve_rewards
-from osler.train import build_trainer
-from osler.training import grpo_arguments, load_for_training, quiet_upstream, read_prompts
+from osler.grading import resolve_rewards
+from osler.training.arguments import grpo_arguments, load_for_training, quiet_upstream, read_prompts
+from osler.training.grpo import build_trainer
 
 
 def build(strategy: str, policy: str, num_steps: int, out: Path, overrides: Sequence[str], *, share: bool) -> Any:

@@ -26,8 +26,8 @@ import torch
 from study_model import make_model, make_processor, make_questions
 from trl import GRPOConfig, GRPOTrainer
 
-from osler.sharing.trainer import SharedPrefixGRPOTrainer
-from osler.training import quiet_upstream
+from osler.training.arguments import quiet_upstream
+from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from osler.tiny.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
+from tools.build_tiny.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 WORDS: Final = """
 which modality organ finding grade lesion is shown in this image choose one option ct mri xray ultrasound dermoscopy fundus oct
@@ -27,7 +27,7 @@ def make_processor() -> Any:
     from transformers import PreTrainedTokenizerFast, Qwen2VLProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from osler.processing import image_only_processor
+    from osler.policies.processor import image_only_processor
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

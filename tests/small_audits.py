@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from osler.audit.findings import Audit
-from osler.auditing import AuditOptions, audit
+from osler.audits.findings import Audit
+from osler.audits.run import AuditOptions, audit
 from osler.config import load_config
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from osler.planning import MatrixOptions, Plan, plan_axis
+from osler.experiments.plan import MatrixOptions, Plan, plan_axis
 
 RECIPE = "matrix_phantom"
 

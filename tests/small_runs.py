@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from osler.config import Config, build_config
-from osler.runs import Run
+from osler.run_folder import Run
 from osler.types import Sample
 
 CLOCKS = {"time_s", "step_time"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import SolidImage, solid_sample
 
-from osler.ablations import GREY, Ablation, BlankImage, NoiseImage, ablate
+from osler.evaluation.ablations import GREY, Ablation, BlankImage, NoiseImage, ablate
 from osler.taxonomy import Modality, QuestionType
 from osler.types import Sample
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osler.audit import OptionPrior, fold_option
-from osler.audit.blind import BASELINES, Catalogue, blind_credits, case_style, chance, punctuation_style, summarize_credits
+from osler.audits import OptionPrior, fold_option
+from osler.audits.baselines import BASELINES, Catalogue, blind_credits, case_style, chance, punctuation_style, summarize_credits
+from osler.data.phantom import build_samples
 from osler.metrics import DASH
-from osler.phantom import build_samples
 from osler.taxonomy import Modality
 from osler.types import Sample
 

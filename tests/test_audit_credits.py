@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from osler.audit.blind import BASELINES
-from osler.audit.credits import credits_file, earn_credits, keep_credits, read_credits, write_credits
+from osler.audits.baselines import BASELINES
+from osler.audits.credits import credits_file, earn_credits, keep_credits, read_credits, write_credits
 from osler.config import DataConfig, SelectionConfig
+from osler.data.phantom import build_samples
+from osler.data.select import load_split
 from osler.errors import DataError
-from osler.phantom import build_samples
-from osler.selection import load_split
 from osler.types import Sample
 
 DATA = DataConfig.model_validate(

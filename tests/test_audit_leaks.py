@@ -7,8 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from osler.audit.cases import CASES, case_of, read_case
-from osler.audit.leaks import (
+from osler.audits.leaks import (
     Leak,
     case_keys,
     cases_by_source,
@@ -20,8 +19,9 @@ from osler.audit.leaks import (
     remember,
     row_keys,
 )
-from osler.fingerprints import hamming_distance
-from osler.images import ImageFile
+from osler.data.splits.cases import CASES, case_of, read_case
+from osler.images.files import ImageFile
+from osler.images.fingerprints import hamming_distance
 from osler.types import Sample
 
 ROOT = Path("nowhere")

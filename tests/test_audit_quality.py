@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from test_audit_leaks import sample
 
-from osler.audit.quality import assess, has_duplicates, has_synonyms, is_target_repeated, name_concept
+from osler.audits.quality import assess, has_duplicates, has_synonyms, is_target_repeated, name_concept
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from osler.audit.blind import OptionPrior
-from osler.audit.redrawn import DomainItems, compare_items
-from osler.images import ImageFile
-from osler.items import Distractors, redraw_distractors
-from osler.readers import read
+from osler.audits.baselines import OptionPrior
+from osler.audits.redrawn import DomainItems, compare_items
+from osler.data.answer_options import Distractors, redraw_distractors
+from osler.data.readers import read
+from osler.images.files import ImageFile
 from osler.types import LETTERS, Sample
 
 GOLDS = ("cyst", "tumour", "abscess", "haematoma", "calcification", "stone")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import osler
-from osler.cli import main, split_overrides
+from osler.cli.main import main, split_overrides
 
 VERBS = [
     ["demo"],

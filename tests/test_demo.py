@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from osler.cli import build_parser, split_overrides
+from osler.cli.main import build_parser, split_overrides
 from osler.config import load_config
-from osler.demo import STRATEGIES, Row, lift, plan, sparkline
+from osler.experiments.demo import STRATEGIES, Row, lift, plan, sparkline
 from osler.taxonomy import Modality
 from osler.types import Outcome, Record
 

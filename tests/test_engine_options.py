@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from osler.config import Config, SamplingConfig, build_config
-from osler.engines.hf import HfEngine
-from osler.engines.options import LetterTokens, find_answer
+from osler.data.select import load_split
 from osler.errors import ConfigError
-from osler.evaluate import Votes, grade_group, run_evaluation
-from osler.models import Policy, load_policy
+from osler.evaluation.engines.hf import HfEngine
+from osler.evaluation.engines.options import LetterTokens, find_answer
+from osler.evaluation.records import read_records, record_from_json, record_to_json
+from osler.evaluation.run import Votes, grade_group, run_evaluation
+from osler.policies.load import Policy, load_policy
 from osler.prompts import render
-from osler.records import read_records, record_from_json, record_to_json
-from osler.selection import load_split
 from osler.types import Completion, FinishReason, Prompt
 
 # Qwen's tokenizer joins the end of a tag with the letter.

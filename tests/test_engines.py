@@ -11,11 +11,11 @@ from PIL import Image
 from tiny_checkpoint import save_hub_layout, save_tiny
 
 from osler.config import PolicyConfig, SamplingConfig, build_config
-from osler.engines import ENGINES, open_engine
-from osler.engines.hf import HfEngine
-from osler.engines.scripted import ScriptedEngine
 from osler.errors import ConfigError, DataError, EngineError, OslerError
-from osler.models import Policy, load_policy
+from osler.evaluation.engines import ENGINES, open_engine
+from osler.evaluation.engines.hf import HfEngine
+from osler.evaluation.engines.scripted import ScriptedEngine
+from osler.policies.load import Policy, load_policy
 from osler.prompts import render
 from osler.types import Completion, FinishReason, Prompt, Sample
 

@@ -13,16 +13,16 @@ import pytest
 from tiny_checkpoint import save_tiny
 
 import osler
-from osler.cli import main
+from osler.cli.main import main
 from osler.config import Config, build_config
-from osler.engines.hf import HfEngine
-from osler.engines.scripted import ScriptedEngine
+from osler.data.select import load_split
 from osler.errors import DataError, OslerError
-from osler.evaluate import ask, evaluate, run_evaluation
-from osler.models import load_policy
+from osler.evaluation.engines.hf import HfEngine
+from osler.evaluation.engines.scripted import ScriptedEngine
+from osler.evaluation.records import read_records
+from osler.evaluation.run import ask, evaluate, run_evaluation
+from osler.policies.load import load_policy
 from osler.prompts import render
-from osler.records import read_records
-from osler.selection import load_split
 from osler.types import Prompt
 
 
@@ -149,10 +149,10 @@ SLOW_EVALUATION = """
 import sys, time
 from pathlib import Path
 from osler.config import build_config
-from osler.engines.scripted import ScriptedEngine
-from osler.evaluate import evaluate
+from osler.evaluation.engines.scripted import ScriptedEngine
+from osler.evaluation.run import evaluate
 from osler.prompts import render
-from osler.selection import load_split
+from osler.data.select import load_split
 
 def answer(prompt):
     time.sleep(0.002)

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import SolidImage
 
+from osler.data.phantom.images import PhantomImage
 from osler.errors import ConfigError
-from osler.fingerprints import (
+from osler.images.files import ImageFile
+from osler.images.fingerprints import (
     DEFAULT_DISTANCE,
     NOTHING,
     digest_image,
@@ -23,8 +25,6 @@ from osler.fingerprints import (
     hash_picture,
     take_fingerprints,
 )
-from osler.images import ImageFile
-from osler.phantom.images import PhantomImage
 from osler.taxonomy import Modality
 
 

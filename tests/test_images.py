@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from osler.errors import DataError
-from osler.images import FORMATS, MAX_BYTES, ImageFile, verify
+from osler.images.files import FORMATS, MAX_BYTES, ImageFile, verify
 
 RED, GREEN, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 0), (255, 255, 255)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from osler.errors import OslerError
-from osler.jobs import STATE, Job, plan_commands, run_jobs
+from osler.experiments.jobs import STATE, Job, plan_commands, run_jobs
 
 CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
 

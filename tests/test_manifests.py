@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from osler.cli import main
+from osler.cli.main import main
 from osler.config import DataConfig, build_config
+from osler.data.readers import read
+from osler.data.select import load_split
+from osler.data.splits.make import SplitOptions, SplitReport, split_dataset
+from osler.data.splits.manifest import Entry, Manifest, load_manifest
 from osler.errors import OslerError
-from osler.manifests import Entry, Manifest, load_manifest
-from osler.readers import read
-from osler.selection import load_split
-from osler.splitting import SplitOptions, SplitReport, split_dataset
 from osler.types import Sample
 
 KINDS = [("mri", "disease_diagnosis"), ("ct", "lesion_grading"), ("mri", "lesion_grading"), ("ct", "modality_recognition")]

@@ -13,22 +13,22 @@ import pytest
 from small_plans import RECIPE, make_plan, write_med_r1
 from small_records import answers
 
-from osler.cli import main
+from osler.cli.main import main
 from osler.config import load_config
-from osler.engines.scripted import ScriptedEngine
 from osler.errors import OslerError
-from osler.evaluate import evaluate
-from osler.matrix import check_policies, collect
+from osler.evaluation.engines.scripted import ScriptedEngine
+from osler.evaluation.records import append_records, read_records
+from osler.evaluation.run import evaluate
+from osler.experiments.matrix import check_policies, collect
+from osler.experiments.plan import MatrixOptions, plan_axis
 from osler.metrics import accuracy, is_correct
 from osler.metrics.matrices import Cell
-from osler.models import fingerprint
-from osler.planning import MatrixOptions, plan_axis
+from osler.policies.load import fingerprint
 from osler.prompts import render
-from osler.published import NO_THINK_MINUS_THINK
-from osler.records import append_records, read_records
-from osler.reporting.heat import shade_difference
-from osler.reporting.matrices import AxisMatrices, Credits, axis_to_json, build_scores, compare_all
-from osler.reporting.matrix_page import render_matrices, render_matrix_page
+from osler.reports.heat import shade_difference
+from osler.reports.matrices import AxisMatrices, Credits, axis_to_json, build_scores, compare_all
+from osler.reports.matrix_page import render_matrices, render_matrix_page
+from osler.reports.published import NO_THINK_MINUS_THINK
 from osler.types import Record
 
 DOMAINS = ("ct", "mri", "xray")
@@ -353,7 +353,7 @@ def test_mistakes_are_one_line(
 
 def test_a_failing_policy_says_which(tmp_path: Path) -> None:
     overrides = ["--policy.path=/no/such/folder"]
-    from osler.matrix import run_matrix
+    from osler.experiments.matrix import run_matrix
 
     options = MatrixOptions(domains=("ct",), strategies=("no_think",), rows=("zero_shot",), limit=2)
     with pytest.raises(OslerError, match="/no/such/folder"):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from osler.data.phantom import build_samples
+from osler.data.phantom.atlas import GRADES, LOCATIONS, NORMAL, Atlas, Findings
+from osler.data.phantom.canvas import Difficulty
+from osler.data.phantom.images import ATLASES
+from osler.data.phantom.sheet import contact_sheet
+from osler.data.phantom.stamps import discs, outline, scatter, scatter_in_disc
+from osler.data.phantom.write import MODALITY_NAMES, QUESTION_TYPE_NAMES, write_med_r1
 from osler.errors import ConfigError, DataError, OslerError
-from osler.phantom import build_samples
-from osler.phantom.atlas import GRADES, LOCATIONS, NORMAL, Atlas, Findings
-from osler.phantom.canvas import Difficulty
-from osler.phantom.images import ATLASES
-from osler.phantom.sheet import contact_sheet
-from osler.phantom.stamps import discs, outline, scatter, scatter_in_disc
-from osler.phantom.write import MODALITY_NAMES, QUESTION_TYPE_NAMES, write_med_r1
 from osler.taxonomy import Modality, QuestionType, parse_modality, parse_question_type
 from osler.types import Sample
 

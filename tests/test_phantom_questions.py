@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from osler.data.phantom import ATLASES, GRADES, NORMAL, SPLITS, Difficulty, PhantomImage, build_samples
 from osler.errors import ConfigError
-from osler.phantom import ATLASES, GRADES, NORMAL, SPLITS, Difficulty, PhantomImage, build_samples
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS, ImageSource, Sample
 

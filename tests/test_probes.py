@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from osler.ablations import Ablation
-from osler.alterations import compare
-from osler.cli import main
+from osler.cli.main import main
 from osler.config import PolicyConfig, build_config
-from osler.engines.hf import HfEngine
-from osler.engines.scripted import ScriptedEngine
+from osler.data.select import load_split
 from osler.errors import ConfigError, DataError, OslerError
-from osler.evaluate import evaluate, run_evaluation
-from osler.models import load_policy
-from osler.probes import run_probes
+from osler.evaluation.ablations import Ablation
+from osler.evaluation.compare import compare
+from osler.evaluation.engines.hf import HfEngine
+from osler.evaluation.engines.scripted import ScriptedEngine
+from osler.evaluation.interventions import Intervention
+from osler.evaluation.records import read_records
+from osler.evaluation.run import evaluate, run_evaluation
+from osler.experiments.probes import run_probes
+from osler.policies.load import load_policy
 from osler.prompts import render
-from osler.reasoning import Intervention
-from osler.records import read_records
-from osler.selection import load_split
 from osler.types import Prompt
 
 

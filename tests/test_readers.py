@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from osler.data.readers import COMMON_OPTIONS, READERS, read, read_with_report
+from osler.data.readers.read_files import load_rows
 from osler.errors import ConfigError, DataError
-from osler.readers import COMMON_OPTIONS, READERS, read, read_with_report
-from osler.readers.files import load_rows
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS
 

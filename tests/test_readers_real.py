@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from osler.readers import read_with_report
+from osler.data.readers import read_with_report
 from osler.taxonomy import Modality
 
 DATA = os.environ.get("OSLER_TEST_DATA")

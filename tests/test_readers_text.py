@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osler.data.readers.make_choices import named_alternatives, parse_content_type
+from osler.data.readers.text import letter_of, repair_mojibake, split_problem
+from osler.data.readers.vqa_rad import name_modality
 from osler.errors import DataError
-from osler.readers.closing import named_alternatives, parse_content_type
-from osler.readers.text import letter_of, repair_mojibake, split_problem
-from osler.readers.vqa_rad import name_modality
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS
 

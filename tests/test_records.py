@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osler.errors import DataError
-from osler.records import append_records, read_records, record_from_json, record_to_json, resume_records
+from osler.evaluation.records import append_records, read_records, record_from_json, record_to_json, resume_records
 from osler.types import FinishReason, Outcome, Record
 
 RECORD = Record(

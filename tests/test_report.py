@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 from osler.errors import DataError, OslerError
+from osler.evaluation.records import append_records
 from osler.metrics import Estimate, points
-from osler.records import append_records
-from osler.report import write_report
-from osler.reporting.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, question_of, recipe_images
-from osler.reporting.heat import shade
-from osler.reporting.runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
-from osler.reporting.sources import sort_sources
-from osler.reporting.tables import accuracy_table, change_rows, render_table
-from osler.reporting.templates import p_value
+from osler.reports.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, question_of, recipe_images
+from osler.reports.heat import shade
+from osler.reports.load_runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
+from osler.reports.make import write_report
+from osler.reports.render import p_value
+from osler.reports.sources import sort_sources
+from osler.reports.tables import accuracy_table, change_rows, render_table
 from osler.types import Record
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }} $x_1$"
@@ -301,7 +301,7 @@ def test_images_are_small(size: tuple[int, int]) -> None:
 
 
 def test_pictures_come_through_the_reader() -> None:
-    from osler.readers import read
+    from osler.data.readers import read
 
     sample = read("phantom", split="test", num_questions=2)[0]
     shown = record(0)
@@ -370,6 +370,6 @@ def test_runs_are_told_from_checkpoints(tmp_path: Path) -> None:
 def test_starting_is_fast() -> None:
     """Reading records and computing rates loads neither torch, nor scipy, nor matplotlib."""
     heavy = {"torch", "scipy", "statsmodels", "matplotlib", "jinja2", "rich"}
-    code = f"import sys, osler.metrics, osler.records, osler.report; print(*sorted({heavy} & sys.modules.keys()))"
+    code = f"import sys, osler.metrics, osler.evaluation.records, osler.reports.make; print(*sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from test_report import answers, check, grey_image, write_run
 
-from osler.ablations import Ablation
-from osler.alterations import TITLES, alteration_of, compare
+from osler.data.answer_options import rotation_id
 from osler.errors import DataError
-from osler.items import rotation_id
+from osler.evaluation.ablations import Ablation
+from osler.evaluation.compare import TITLES, alteration_of, compare
 from osler.metrics import paired_difference
-from osler.report import write_report
-from osler.reporting.looking import look_figure, look_notes, look_rows
-from osler.reporting.runs import collect_evaluations, load_runs
+from osler.reports.load_runs import collect_evaluations, load_runs
+from osler.reports.looking import look_figure, look_notes, look_rows
+from osler.reports.make import write_report
 from osler.types import Record
 
 PLAIN = answers(6, 9)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from test_report import STEPS, answers, check, evaluation, grey_image, record, write_run
 
-from osler.report import write_report
-from osler.reporting.tables import gain_table, render_table
+from osler.reports.make import write_report
+from osler.reports.tables import gain_table, render_table
 
 
 def test_a_blind_row_brings_image_gains(tmp_path: Path) -> None:

@@ -14,23 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_records import answers
 
-from osler.audit.findings import Audit
-from osler.auditing import AuditOptions, audit
-from osler.cli import main
+from osler.audits.findings import Audit
+from osler.audits.run import AuditOptions, audit
+from osler.cli.main import main
 from osler.config import load_config
 from osler.errors import DataError
+from osler.evaluation.records import append_records
 from osler.metrics.matrices import Cell
-from osler.records import append_records
-from osler.report import write_report
-from osler.reporting.audit_page import build_audit, render_audit_page
-from osler.reporting.glossary import GLOSSARY
-from osler.reporting.heat import contrast, readable_on, shade, shade_difference
-from osler.reporting.matrices import AxisMatrices, axis_to_json, build_scores, compare_all
-from osler.reporting.matrix_file import MatrixReport, axis_from_json, read_matrix
-from osler.reporting.matrix_page import build_matrix, read_axes, render_matrix_page
-from osler.reporting.sources import sort_sources
-from osler.reporting.templates import keep_whole
-from osler.reporting.whole import Report, render_report
+from osler.reports.audit_page import build_audit, render_audit_page
+from osler.reports.glossary import GLOSSARY
+from osler.reports.heat import contrast, readable_on, shade, shade_difference
+from osler.reports.make import write_report
+from osler.reports.matrices import AxisMatrices, axis_to_json, build_scores, compare_all
+from osler.reports.matrix_file import MatrixReport, axis_from_json, read_matrix
+from osler.reports.matrix_page import build_matrix, read_axes, render_matrix_page
+from osler.reports.render import keep_whole
+from osler.reports.sources import sort_sources
+from osler.reports.whole import Report, render_report
 from osler.types import Record
 
 DOMAINS = ("ct", "mri")

@@ -9,10 +9,10 @@ from small_runs import SOLID_SAMPLES, assert_same_lines, forget_after, read_line
 
 from osler.config import Config
 from osler.errors import ConfigError, DataError
-from osler.models import load_policy
+from osler.policies.load import load_policy
 from osler.prompts import render
-from osler.sft import build_trainer, matched_sft_arguments, sft_arguments, sft_target, train_sft
-from osler.training import grpo_arguments, quiet_upstream
+from osler.training.arguments import grpo_arguments, quiet_upstream
+from osler.training.sft import build_trainer, matched_sft_arguments, sft_arguments, sft_target, train_sft
 
 IGNORED = -100
 
@@ -116,7 +116,7 @@ def test_a_budget_without_a_step_is_refused(tiny_folder: Path, tmp_path: Path) -
 
 def test_the_budget_is_what_trl_makes_of_it(tiny_folder: Path, tmp_path: Path) -> None:
     """GRPO's own trainer takes the number of steps that SFT is given."""
-    from osler.train import train
+    from osler.training.grpo import train
 
     grpo = {"max_steps": -1, "num_train_epochs": 2, "num_iterations": 2, "save_strategy": "no"}
     config = recipe(tiny_folder, grpo=grpo, data={"reader": "phantom", "train": {"limit": 5, "modalities": ["mri"]}})

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from osler.data.splits.group import MEDVLM_R1, assign_groups, assign_protocol, group_samples, stratify
 from osler.errors import ConfigError, DataError
-from osler.fingerprints import Fingerprint
-from osler.images import ImageFile
-from osler.splits import MEDVLM_R1, assign_groups, assign_protocol, group_samples, stratify
+from osler.images.files import ImageFile
+from osler.images.fingerprints import Fingerprint
 from osler.taxonomy import Modality, QuestionType
 from osler.types import ImageSource, Sample
 

@@ -13,16 +13,24 @@ import pytest
 import torch
 from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_after, read_lines, recipe, solid_sample
 
-from osler.callbacks import MetricsWriter, read_metrics
-from osler.cli import main
+from osler.cli.main import main
 from osler.config import Config, LoraSection, build_config
 from osler.errors import ConfigError, DataError, MissingExtra, OslerError
-from osler.models import apply_lora, load_policy
+from osler.policies.load import apply_lora, load_policy
 from osler.prompts import render
-from osler.runs import Run
-from osler.sft import sft_arguments
-from osler.train import train
-from osler.training import ImageCache, build_dataset, check_prompt_lengths, check_reporters, describe, grpo_arguments, last_checkpoint
+from osler.run_folder import Run
+from osler.training.arguments import (
+    ImageCache,
+    build_dataset,
+    check_prompt_lengths,
+    check_reporters,
+    describe,
+    grpo_arguments,
+    last_checkpoint,
+)
+from osler.training.callbacks import MetricsWriter, read_metrics
+from osler.training.grpo import train
+from osler.training.sft import sft_arguments
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -192,7 +200,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_
     config = tmp_path / "config.json"
     config.write_text(long_recipe(tiny_folder).to_json())
     code = (
-        "import json, sys; from pathlib import Path; from osler.config import build_config; from osler.train import train;"
+        "import json, sys; from pathlib import Path; from osler.config import build_config; from osler.training.grpo import train;"
         "train(build_config(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(config), str(out)], stderr=subprocess.DEVNULL)
@@ -320,7 +328,7 @@ def test_an_absent_reporter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_dry_run_loads_no_model() -> None:
     code = (
-        "import sys; from osler.config import build_config; from osler.training import describe;"
+        "import sys; from osler.config import build_config; from osler.training.arguments import describe;"
         "print(describe(build_config({'data': {'train': {'limit': 8}, 'test': {'limit': 8}}, 'prompt': {'strategy': 'no_think'}})));"
         "sys.exit('torch' in sys.modules)"
     )

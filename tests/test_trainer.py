@@ -15,11 +15,11 @@ from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from osler.config import Config
-from osler.models import load_policy
+from osler.policies.load import load_policy
 from osler.prompts import render
-from osler.train import build_trainer
-from osler.trainer import EpochSampler, OslerGRPOTrainer, format_completion
-from osler.training import grpo_arguments, quiet_upstream
+from osler.training.arguments import grpo_arguments, quiet_upstream
+from osler.training.grpo import build_trainer
+from osler.training.trainer import EpochSampler, OslerGRPOTrainer, format_completion
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from osler.tiny.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
+from tools.build_tiny.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 HIDDEN, LAYERS, HEADS = 32, 2, 4
 MROPE_SECTION = [2, 1, 1]  # half a head in all
@@ -36,8 +36,8 @@ def make_processor(model_type: str = "qwen2_vl", tokenizer: Any = None) -> Any:
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from osler.models import FAMILIES
-    from osler.processing import image_only_processor
+    from osler.policies.load import FAMILIES
+    from osler.policies.processor import image_only_processor
 
     image_processor = Qwen2VLImageProcessorPil(patch_size=16 if model_type == "qwen3_vl" else 14, min_pixels=56 * 56, max_pixels=112 * 112)
     processor_class = getattr(transformers, FAMILIES[model_type].processor_class)
@@ -99,7 +99,7 @@ def make_model(model_type: str = "qwen2_vl", tokenizer: Any = None, seed: int = 
 
 def save_tiny(folder: Path, model_type: str = "qwen2_vl", *, seed: int = 0, hidden: int = HIDDEN, layers: int = LAYERS) -> Path:
     """A folder as `save_pretrained` writes it."""
-    from osler.models import quiet_libraries
+    from osler.policies.load import quiet_libraries
 
     tokenizer = make_tokenizer()
     with quiet_libraries():

@@ -14,15 +14,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from osler.evaluate import ask as ask
-    from osler.models import load_policy as load_policy
-    from osler.readers import read as read
-    from osler.scoring import grade as grade
+    from osler.data.readers import read as read
+    from osler.evaluation.run import ask as ask
+    from osler.grading import grade as grade
+    from osler.policies.load import load_policy as load_policy
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "ask", "grade", "load_policy", "read"]
 
-_HOMES = {"ask": "osler.evaluate", "grade": "osler.scoring", "load_policy": "osler.models", "read": "osler.readers"}
+_HOMES = {"ask": "osler.evaluation.run", "grade": "osler.grading", "load_policy": "osler.policies.load", "read": "osler.data.readers"}
 
 
 def __getattr__(name: str) -> Any:

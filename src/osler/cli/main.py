@@ -1,0 +1,105 @@
+"""The command line: `osler VERB [RECIPE] [--section.key=value ...]`. Each verb loads what it needs and calls one function.
+
+Exit codes: 0 done, 1 a gate said no, 2 the user's mistake in one line, anything else is a bug of Osler's with its traceback.
+With `--json` the last line of standard output is one JSON object and everything a person reads goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from osler import __version__
+from osler.cli.audit import add_audit
+from osler.cli.common import EPILOG
+from osler.cli.data import add_data
+from osler.cli.demo import add_demo
+from osler.cli.eval import add_eval
+from osler.cli.export import add_export
+from osler.cli.matrix import add_matrix
+from osler.cli.report import add_report
+from osler.cli.split import add_split_verb
+from osler.cli.train import add_training
+from osler.errors import OslerError
+
+TOP_LEVEL = ("--name", "--sft_target")
+"""Keys of a recipe that stand in no section and are no option of a verb."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names the remedy; its subparsers are of the same kind."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with 2."""
+        self.exit(2, f"osler: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    own, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(own)
+    options.overrides = overrides
+    out = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
+    try:
+        with out:
+            result = options.run(options)
+    except OslerError as error:
+        print(f"osler: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("osler: interrupted; the same command continues where it stopped", file=sys.stderr)  # noqa: T201
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if options.json:
+        print(json.dumps(result, default=str))  # noqa: T201
+    return int(result.get("exit_code", 0))
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate `--section.key value` and `--section.key=value` from the verb's own arguments, in any order."""
+    own: list[str] = []
+    overrides: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, _ = argument.partition("=")
+        if not (name.startswith("--") and ("." in name or name in TOP_LEVEL)):
+            own.append(argument)
+            continue
+        overrides.append(argument)
+        if not equals and (value := next(remaining, None)) is not None:
+            overrides.append(value)
+    return own, overrides
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = OneLineParser(
+        prog="osler",
+        description="Train compact vision-language models to reason about medical images, and measure whether they looked.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"osler {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    add_demo(verbs)
+    add_data(verbs)
+    add_audit(verbs)
+    add_split_verb(verbs)
+    add_export(verbs)
+    add_training(verbs)
+    add_eval(verbs)
+    add_matrix(verbs)
+    add_report(verbs)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""`osler train` and `osler sft`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from osler.cli.common import add_recipe, add_run_options, add_verb, describe, resolve, run_folder
+
+
+def add_training(verbs: Any) -> None:
+    """`osler train` and `osler sft`."""
+    train = add_verb(
+        verbs,
+        "train",
+        run_training,
+        "train a policy with GRPO",
+        "Train a policy with GRPO. A run that was killed continues from its last checkpoint when the\nsame command is given again.",
+        "osler train medvlm_r1 --policy.path Qwen/Qwen2-VL-2B-Instruct --data.root DIR",
+        "osler train demo --dry-run",
+    )
+    sft = add_verb(
+        verbs,
+        "sft",
+        run_training,
+        "fine-tune a policy on reference answers, at GRPO's budget",
+        "Fine-tune a policy on reference answers. Prompt and number of steps match GRPO's unless [sft]\nsays otherwise.",
+        "osler sft demo --prompt.strategy=no_think",
+        "osler sft slake --data.root DIR",
+    )
+    for parser in (train, sft):
+        add_recipe(parser)
+        add_run_options(parser)
+
+
+def run_training(options: argparse.Namespace) -> Mapping[str, Any]:
+    """`osler train` and `osler sft`."""
+    config = resolve(options)
+    if options.dry_run:
+        return describe(config, options.verb)
+    if options.verb == "train":
+        from osler.training.grpo import train as start
+    else:
+        from osler.training.sft import train_sft as start
+    run = start(config, run_folder(options, config), fresh=options.fresh)
+    return {"run": run.root, "policy": run.policy}

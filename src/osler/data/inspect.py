@@ -1,0 +1,292 @@
+"""`osler data check`, `view` and `convert`: look at a dataset before anything is trained on it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from osler.data.readers import READERS, Refusal, read_with_report
+from osler.errors import ConfigError, DataError
+from osler.images.files import ImageFile, verify
+from osler.taxonomy import Modality, QuestionType
+from osler.types import LETTERS, ImageSource, Sample
+
+ImageCheck = Literal["none", "header", "decode"]
+IMAGE_CHECKS: Final[tuple[ImageCheck, ...]] = ("none", "header", "decode")
+
+MAX_SHOWN: Final = 20
+"""Refused rows and bad images that a report prints; its JSON holds them all."""
+
+THUMBNAIL_PIXELS: Final = 320
+MAX_VIEWED: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadImage:
+    """An image that cannot be shown, and the first row that asks for it."""
+
+    row: str  # "slake/10513"
+    uri: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What a dataset holds and what is wrong with it."""
+
+    reader: str
+    title: str
+    licence: str
+    num_samples: int
+    num_images: int
+    num_subjects: int
+    counts: Mapping[str, Mapping[str, int]]  # modality -> question type -> samples; "unknown" where the data do not say
+    num_choices: Mapping[str, int]  # "4" -> samples; "open-ended"
+    targets: Mapping[str, int]  # "A" -> samples of multiple choice
+    notes: Mapping[str, int]  # traps of the data that were handled -> times
+    refused: tuple[Refusal, ...]
+    image_check: ImageCheck
+    bad_images: tuple[BadImage, ...] = field(default=())
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every row became a sample and every image that was looked at can be shown."""
+        return not self.refused and not self.bad_images
+
+    def to_json(self) -> str:
+        """Everything, as one line of JSON."""
+        return json.dumps(asdict(self) | {"is_clean": self.is_clean}, ensure_ascii=False)
+
+    def render(self) -> str:
+        """What a person reads, as plain text."""
+        sections = [
+            f"{self.title} ({self.reader})\nlicence: {self.licence}\n{self.num_samples:,} samples, {self.num_images:,} images, "
+            f"{self.num_subjects:,} named subjects, {len(self.refused):,} rows refused",
+            _render_counts(self.counts),
+            "choices: " + _render_shares(self.num_choices),
+            "right letters: " + _render_shares(self.targets),
+        ]
+        if self.notes:
+            sections.append("handled:\n" + "\n".join(f"  {count:>8,}  {note}" for note, count in self.notes.items()))
+        if self.refused:
+            sections.append("refused:\n" + _render_some([f"{_safe(refusal.row)}: {_safe(refusal.reason)}" for refusal in self.refused]))
+        sections.append(self._render_images())
+        return "\n\n".join(sections)
+
+    def _render_images(self) -> str:
+        if self.image_check == "none":
+            return "images: not looked at"
+        how = "decoded" if self.image_check == "decode" else "headers read"
+        if not self.bad_images:
+            return f"images: {how}, all sound"
+        lines = [f"{_safe(bad.row)}: {_safe(bad.reason)}" for bad in self.bad_images]
+        return f"images: {how}, {len(lines):,} of {self.num_images:,} cannot be shown:\n" + _render_some(lines)
+
+
+def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = "header", **options: Any) -> CheckReport:
+    """Read a dataset whole and count it; `look` at each of its images once, as far as the header, whole, or not at all.
+
+    Raises ConfigError for an unknown reader, option or image check, DataError for annotation files that cannot be read.
+    """
+    if look not in IMAGE_CHECKS:
+        raise ConfigError(f"unknown image check {look!r}: use one of {', '.join(IMAGE_CHECKS)}")
+    report = read_with_report(reader, root, **options)
+    first_row = _first_rows(report.samples)
+    card = READERS[reader].card
+    closed = [sample for sample in report.samples if sample.choices]
+    return CheckReport(
+        reader=reader,
+        title=card.title,
+        licence=card.licence,
+        num_samples=len(report.samples),
+        num_images=len(first_row),
+        num_subjects=len({sample.subject_id for sample in report.samples} - {None}),
+        counts=_count_cells(report.samples),
+        num_choices=_count(str(len(sample.choices)) if sample.choices else "open-ended" for sample in report.samples),
+        targets=_count(sample.target for sample in closed),
+        notes=report.notes,
+        refused=report.refused,
+        image_check=look,
+        bad_images=tuple(_find_bad(first_row, look)),
+    )
+
+
+def _first_rows(samples: Sequence[Sample]) -> dict[ImageSource, str]:
+    first: dict[ImageSource, str] = {}
+    for sample in samples:
+        for source in sample.images:
+            first.setdefault(source, sample.id)
+    return first
+
+
+def _find_bad(first_row: Mapping[ImageSource, str], images: ImageCheck) -> Iterator[BadImage]:
+    for source, row in first_row.items():
+        reason = verify(source, decode=images == "decode") if images != "none" else None
+        if reason is not None:
+            yield BadImage(row=row, uri=source.uri, reason=reason)
+
+
+def _count(values: Iterator[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _count_cells(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Modality -> question type -> samples, in the order of the taxonomy, without empty cells."""
+    cells = Counter((sample.modality or "unknown", sample.question_type or "unknown") for sample in samples)
+    return {
+        str(modality): {str(kind): cells[modality, kind] for kind in (*QuestionType, "unknown") if cells[modality, kind]}
+        for modality in (*Modality, "unknown")
+        if any(cell[0] == modality for cell in cells)
+    }
+
+
+def _render_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
+    kinds = [str(kind) for kind in (*QuestionType, "unknown") if any(str(kind) in row for row in counts.values())]
+    header = ["", *(kind.replace("_", " ") for kind in kinds), "all"]
+    totals = {kind: sum(row.get(kind, 0) for row in counts.values()) for kind in kinds}
+    body = [
+        [name, *(f"{row[kind]:,}" if kind in row else "-" for kind in kinds), f"{sum(row.values()):,}"]
+        for name, row in (*counts.items(), ("all", totals))
+    ]
+    widths = [max(len(row[column]) for row in (header, *body)) for column in range(len(header))]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in (header, *body))
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _render_shares(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    return ", ".join(f"{name} {count:,} ({count / total:.1%})" for name, count in counts.items()) or "-"
+
+
+def _render_some(lines: Sequence[str]) -> str:
+    more = [f"... and {len(lines) - MAX_SHOWN:,} more; --json lists them all"] if len(lines) > MAX_SHOWN else []
+    return "\n".join("  " + line for line in (*lines[:MAX_SHOWN], *more))
+
+
+def _safe(text: str) -> str:
+    """Text from a file without what could steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def view(samples: Sequence[Sample], out: Path, *, num: int = 48, seed: int = 0) -> Path:
+    """Write a contact sheet of `num` samples drawn by `seed`, in their order, as one HTML file that needs no other; returns its path.
+
+    An image that cannot be shown stands there as the line that says why. Raises ConfigError for a number out of range, DataError when
+    there is nothing to show or the file cannot be written.
+    """
+    if not 1 <= num <= MAX_VIEWED:
+        raise ConfigError(f"cannot view {num} samples: choose 1 to {MAX_VIEWED}")
+    if not samples:
+        raise DataError("there are no samples to view: check the split and the options")
+    picked = sorted(random.Random(seed).sample(range(len(samples)), min(num, len(samples))))
+    cards = "\n".join(_render_card(samples[index]) for index in picked)
+    title = html.escape(f"{samples[0].dataset}: {len(picked)} of {len(samples)} samples")
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>{_STYLE}'
+    _write(out, f"{head}<h1>{title}</h1><main>\n{cards}\n</main></html>\n")
+    return out
+
+
+_STYLE: Final = """<style>
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; background: #f6f6f4; color: #222 }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
+article { background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: 1rem; overflow-wrap: anywhere }
+img { max-width: 100%; background: #000 } ol { list-style: upper-alpha; padding-left: 1.6rem }
+.target { font-weight: 700; color: #17602f } .fault { color: #a11 } small { color: #666 }
+</style>"""
+
+
+def _render_card(sample: Sample) -> str:
+    pictures = "".join(_render_picture(source) for source in sample.images)
+    context = f"<p><em>{html.escape(sample.context)}</em></p>" if sample.context else ""
+    items = "".join(
+        f"<li{' class=target' if letter == sample.target else ''}>{html.escape(choice)}</li>"
+        for letter, choice in zip(LETTERS, sample.choices, strict=False)
+    )
+    answer = f"<ol>{items}</ol>" if sample.choices else f"<p class=target>{html.escape(sample.target)}</p>"
+    labels = " · ".join(html.escape(str(label)) for label in (sample.id, sample.modality, sample.question_type, sample.subject_id) if label)
+    return f"<article>{pictures}{context}<p>{html.escape(sample.question)}</p>{answer}<small>{labels}</small></article>"
+
+
+def _render_picture(source: ImageSource) -> str:
+    try:
+        picture = source.load().copy()
+    except DataError as error:
+        return f"<p class=fault>{html.escape(str(error))}</p>"
+    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=85)
+    return f'<img alt="{html.escape(source.uri)}" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode("ascii")}">'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """What `convert` wrote; `osler.read("jsonl", path, images=images)` reads it back."""
+
+    path: Path
+    images: Path  # the folder that the image paths in it start from
+    num_samples: int
+    num_images_written: int  # images that had no file of their own, such as phantom ones
+
+
+def convert(samples: Sequence[Sample], out: Path) -> Conversion:
+    """Write samples as JSON Lines in the chat shape of the `jsonl` reader.
+
+    Image files stay where they are, and their paths relative to their root; images without a file are written beside `out`, in images/.
+    Raises DataError where image files have several roots, or some have a file and others have none, since one folder has to hold them all.
+    """
+    sources = {source: None for sample in samples for source in sample.images}
+    roots = {source.root if isinstance(source, ImageFile) else out.parent for source in sources}
+    if len(roots) > 1:
+        raise DataError(f"the images have {len(roots)} roots: convert each dataset by itself")
+    paths: dict[ImageSource, str] = {}
+    num_written = 0
+    for source in sources:
+        if isinstance(source, ImageFile):
+            paths[source] = source.uri
+            continue
+        paths[source] = f"images/{hashlib.sha256(source.uri.encode()).hexdigest()[:20]}.png"
+        stream = io.BytesIO()
+        source.load().save(stream, "PNG")
+        _write(out.parent / paths[source], stream.getvalue())
+        num_written += 1
+    lines = (json.dumps(_to_row(sample, paths), ensure_ascii=False) for sample in samples)
+    _write(out, "".join(line + "\n" for line in lines))
+    return Conversion(path=out, images=next(iter(roots), out.parent), num_samples=len(samples), num_images_written=num_written)
+
+
+def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": sample.id,
+        "dataset": sample.dataset,
+        "images": [paths[source] for source in sample.images],
+        "messages": [{"role": "user", "content": sample.question}],
+        "choices": list(sample.choices),
+        "target": sample.target,
+        "modality": sample.modality,
+        "question_type": sample.question_type,
+        "subject_id": sample.subject_id,
+        "context": sample.context,
+        "rationale": sample.rationale,
+        "metadata": dict(sample.metadata),
+    }
+    return {key: value for key, value in row.items() if value not in (None, {}, [])}
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}): choose another place") from error

@@ -1,0 +1,11 @@
+"""Procedural medical pictures with known truth: eight modalities, five question types, nothing to download.
+
+`build_samples` makes questions that only the pixels answer; `PhantomImage` draws one picture from a seed and an index.
+"""
+
+from osler.data.phantom.atlas import GRADES, LOCATIONS, NORMAL, Atlas, Findings
+from osler.data.phantom.canvas import Difficulty
+from osler.data.phantom.images import ATLASES, SPLITS, PhantomImage
+from osler.data.phantom.questions import build_samples
+
+__all__ = ["ATLASES", "GRADES", "LOCATIONS", "NORMAL", "SPLITS", "Atlas", "Difficulty", "Findings", "PhantomImage", "build_samples"]

@@ -1,0 +1,163 @@
+"""Retinal and corneal OCT: a layered band in cross-section. Its shape names the site; fluid, deposits or a membrane lie to one side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from osler.data.phantom.atlas import NORMAL, Atlas, Findings, lesion_radius
+from osler.data.phantom.canvas import Difficulty, Field, band, blend, ellipse, grey, grid, texture
+from osler.data.phantom.stamps import discs, grain
+from osler.taxonomy import Modality
+
+_SIDES: Final = MappingProxyType({"far left": -0.66, "left of centre": -0.22, "right of centre": 0.22, "far right": 0.66})
+
+# Relative depth (0 the front surface, 1 the base) and echo of the layers: nerve fibres, nuclear layers, photoreceptors, pigment epithelium.
+_RETINA_DEPTH: Final = (-0.02, 0.0, 0.12, 0.17, 0.32, 0.37, 0.48, 0.53, 0.76, 0.79, 0.83, 0.86, 0.90, 0.93, 1.02, 1.05)
+_RETINA_ECHO: Final = (0.0, 0.85, 0.75, 0.42, 0.50, 0.22, 0.28, 0.52, 0.20, 0.62, 0.62, 0.25, 0.30, 0.98, 0.98, 0.42)
+_CORNEA_DEPTH: Final = (-0.02, 0.0, 0.07, 0.12, 0.19, 0.24, 0.90, 0.93, 1.0, 1.03)
+_CORNEA_ECHO: Final = (0.0, 0.95, 0.95, 0.30, 0.80, 0.45, 0.38, 0.90, 0.90, 0.0)
+
+
+def _rainbow() -> Field:
+    """256 colours from black over blue, green and yellow to white."""
+    stops = (0.0, 0.15, 0.35, 0.55, 0.75, 1.0)
+    red, green, blue = (0.0, 0.05, 0.0, 0.55, 1.0, 1.0), (0.0, 0.0, 0.55, 0.9, 0.65, 0.95), (0.08, 0.55, 0.75, 0.1, 0.0, 0.85)
+    level = np.linspace(0, 1, 256)
+    return np.stack([np.interp(level, stops, channel) for channel in (red, green, blue)], axis=1).astype(np.float32)
+
+
+_RAINBOW: Final = _rainbow()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Site:
+    """The band's front surface and base, one height per column (size,), positive downwards."""
+
+    top: Field
+    base: Field
+
+
+def _site(anatomy: str, x: Field, rng: np.random.Generator) -> _Site:
+    """The outline of one site, slightly shifted and tilted; `x` holds the columns' coordinates."""
+    middle, height, tilt = rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), rng.uniform(-0.07, 0.07)
+    u = x - np.float32(middle)
+    line = np.float32(height) + np.float32(tilt) * u
+    match anatomy:
+        case "fovea":
+            base = line + 0.36 + 0.05 * u * u
+            dip = np.exp(-((u / 0.20) ** 2))
+            return _Site(top=base - 0.58 + 0.34 * dip, base=base)
+        case "optic disc":
+            cup = np.exp(-((u / 0.30) ** 4))
+            base = line + 0.16 + 0.50 * cup
+            rim = np.exp(-(((np.abs(u) - 0.48) / 0.16) ** 2))
+            return _Site(top=base - 0.52 - 0.08 * rim + 0.10 * cup, base=base)
+        case "peripheral retina":
+            base = line + 0.24
+            return _Site(top=base - 0.34, base=base)
+        case _:
+            base = line + 0.02 + 0.62 * u * u
+            return _Site(top=base - 0.42, base=base)
+
+
+def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
+    x, y = grid(size)
+    columns = x[0]
+    site = _site(findings.anatomy, columns, rng)
+    radius = lesion_radius(findings, rng, difficulty)
+    centre = (_SIDES[findings.other] if findings.other else 0.0) + rng.uniform(-0.05, 0.05)
+    along = (columns - np.float32(centre)) / np.float32(max(radius, 1e-3))
+    top, base = site.top, site.base
+    hump = np.exp(-(along**2) * 1.6) if radius else np.zeros_like(columns)
+    if findings.disease == "fluid":
+        top = top - np.float32(0.75 * radius * min(1.0, difficulty.contrast)) * hump
+    is_cornea = findings.anatomy == "cornea"
+    depth = (y - top) / (base - top)
+    echo = np.interp(depth, _CORNEA_DEPTH if is_cornea else _RETINA_DEPTH, _CORNEA_ECHO if is_cornea else _RETINA_ECHO).astype(np.float32)
+    if not is_cornea:
+        echo *= np.where(depth > 1, np.exp(-np.maximum(y - base, 0) * 2.6), 1).astype(np.float32)
+        echo = echo * (1 + 0.35 * texture(rng, size, 3) * (depth > 1))
+    echo = _paint_lesion(echo, findings, rng, difficulty, (centre, radius), top, base)
+    speckle = 1 + np.float32(0.20 * difficulty.noise) * texture(rng, size, 0.6)
+    echo = np.clip(echo * speckle + 0.035, 0, 1)
+    return grain(rng, _show(echo, findings.technique, rng, depth), 0.025 * difficulty.noise)
+
+
+def _paint_lesion(
+    echo: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty, place: tuple[float, float], top: Field, base: Field
+) -> Field:
+    """Fluid is a black bleb inside the band, deposits bright mounds on its base, a membrane a bright wavy line before its surface."""
+    size, (centre, radius) = echo.shape[0], place
+    x, y = grid(size)
+    columns = x[0]
+    at_top, at_base = (float(np.interp(centre, columns, edge)) for edge in (top, base))
+    strength = np.float32(min(1.0, difficulty.contrast))
+    match findings.disease:
+        case "fluid":
+            half = 0.62 * radius + 0.015
+            bleb = ellipse(size, centre, at_top + 0.62 * (at_base - at_top), radius, half, edge=1.2)
+            rim = ellipse(size, centre, at_top + 0.62 * (at_base - at_top), radius + 0.035, half + 0.035)
+            return blend(blend(echo, rim * strength * 0.6, 0.55), bleb * strength, 0.02)
+        case "deposits":
+            num = max(2, round(radius / 0.05))
+            xs = centre + np.linspace(-radius, radius, num) + rng.uniform(-0.01, 0.01, num)
+            ys = np.interp(xs, columns, base) - 0.06
+            mounds = discs(size, xs, ys, rng.uniform(0.066, 0.078, num))
+            return blend(echo, mounds * strength, 1.0)
+        case "membrane":
+            lift = 0.09 + 0.03 * np.sin(np.clip((columns - centre) / 0.06, -60, 60))
+            reach = np.clip((np.float32(radius) - np.abs(x - np.float32(centre))) * 28 + 0.5, 0, 1)
+            line = band(y - (top - lift.astype(np.float32)), 0.026) * reach
+            return blend(echo, line * strength, 0.98)
+        case _:
+            return echo
+
+
+def _show(echo: Field, technique: str, rng: np.random.Generator, depth: Field) -> Field:
+    """The echo in one of four displays."""
+    match technique:
+        case "inverted B-scan":
+            return grey(1 - echo)
+        case "false-colour B-scan":
+            return _RAINBOW[(echo * 255).astype(np.uint8)]
+        case "flow-overlay B-scan":
+            size = echo.shape[0]
+            level = 0.22 + 0.62 * np.linspace(0, 1, 26) + rng.uniform(-0.06, 0.06, 26)
+            column = rng.permutation(26)
+            where = np.abs(depth[:, (column * size) // 26] - level).argmin(axis=0)
+            xs, ys = (column + 0.5) * (2 / 26) - 1, (where + 0.5) * (2 / size) - 1
+            flow = discs(size, xs, ys, rng.uniform(0.026, 0.04, 26))
+            return blend(grey(echo * 0.85), flow, (0.95, 0.08, 0.05))
+        case _:
+            return grey(echo)
+
+
+ATLAS: Final = Atlas(
+    modality=Modality.OCT,
+    techniques=("plain B-scan", "inverted B-scan", "false-colour B-scan", "flow-overlay B-scan"),
+    anatomies=("fovea", "optic disc", "peripheral retina", "cornea"),
+    diseases=("fluid", "deposits", "membrane", NORMAL),
+    other_kind="side",
+    others=tuple(_SIDES),
+    signs=MappingProxyType(
+        {
+            "plain B-scan": "white layers on black",
+            "inverted B-scan": "black layers on white",
+            "false-colour B-scan": "layers in blue, green and yellow",
+            "flow-overlay B-scan": "red flow spots on grey layers",
+            "fovea": "a narrow dip in the surface",
+            "optic disc": "a deep broad cup in the middle",
+            "peripheral retina": "a thin flat band",
+            "cornea": "a dome with nothing beneath",
+            "fluid": "a black bleb inside the band",
+            "deposits": "bright mounds on the base",
+            "membrane": "a bright line above the surface",
+            NORMAL: "smooth unbroken layers",
+        }
+    ),
+    draw=_draw,
+)

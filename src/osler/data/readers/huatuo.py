@@ -1,0 +1,99 @@
+"""HuatuoGPT-Vision's evaluation bundle (hub set Medical_Multimodal_Evaluation_Data), and MedVLM-R1's test file, which has such rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_test_only, get_text
+from osler.data.readers.omnimedvqa import parse_label
+from osler.data.readers.read_files import load_rows
+from osler.data.readers.text import check_choices, letter_of, repair_mojibake
+from osler.errors import ConfigError, DataError
+from osler.images.files import ImageFile
+from osler.taxonomy import Modality, parse_modality
+from osler.types import Sample
+
+CARD: Final = ReaderCard(
+    title="Huatuo multimodal evaluation bundle",
+    source="hub set FreedomIntelligence/Medical_Multimodal_Evaluation_Data; MedVLM-R1's 900 items, github JZPeterPan/MedVLM-R1",
+    licence="the terms of the benchmarks that it bundles",
+    counts="MedVLM-R1's file: 900 questions, 300 each of MRI, CT and X-ray",
+    layout="a JSON list of rows {image, question, options, answer, dataset, subset}, or a folder with one such file, beside images/",
+    options={
+        "dataset": "one bundled benchmark, such as OmniMedVQA; all when left out",
+        "modalities": "list of modalities; all rows when left out",
+        "images": "the folder that holds images/; the file's folder when left out",
+    },
+)
+
+
+def read_huatuo(
+    root: Path,
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    dataset: str | None = None,
+    modalities: Sequence[str] | None = None,
+    images: str | Path | None = None,
+) -> ReadReport:
+    """Every row that the options leave. It is one benchmark without splits; `seed` draws nothing here."""
+    del seed
+    check_test_only("huatuo", split)
+    file = _find_file(root)
+    try:
+        wanted = {parse_modality(name) for name in modalities or ()}
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    image_root = Path(images) if images is not None else file.parent
+    rows = Rows()
+    for index, row in enumerate(load_rows(file)):
+        if dataset is not None and isinstance(row, dict) and row.get("dataset") != dataset:
+            continue
+        if wanted and isinstance(row, dict) and _modality(row, Counter()) not in wanted:
+            continue
+        row_id = f"huatuo/{index}"
+        rows.add(row_id, lambda: _make_sample(row_id, row, image_root, rows.notes))  # noqa: B023 - called at once
+    return rows.report()
+
+
+def _find_file(root: Path) -> Path:
+    if root.is_file():
+        return root
+    if len(files := sorted(root.glob("*.json"))) != 1:
+        raise DataError(f"{root} holds {len(files)} JSON files: name the annotation file itself as the root")
+    return files[0]
+
+
+def _modality(row: dict[str, Any], notes: Counter[str]) -> Modality | None:
+    """Only OmniMedVQA's rows name a modality in `subset`; other benchmarks put other things there."""
+    return parse_label(row.get("subset"), parse_modality, "modality", notes)
+
+
+def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -> Sample:
+    if not isinstance(row, dict):
+        raise DataError("the row is not an object")
+    paths = row.get("image")
+    paths = [paths] if isinstance(paths, str) else paths
+    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+        raise DataError("'image' is not a path or a list of paths")
+    choices = check_choices(row.get("options"), notes)
+    target = letter_of(repair_mojibake(get_text(row, "answer", notes), notes), choices, notes, kind="either")
+    if "solution" in row and get_text(row, "solution") != target:
+        raise DataError(f"the answer is option {target}, but the solution is {row['solution']!r}")
+    return Sample(
+        id=row_id,
+        dataset="huatuo",
+        images=tuple(ImageFile(root=image_root, path=path) for path in paths),
+        question=repair_mojibake(get_text(row, "question", notes), notes),
+        choices=choices,
+        target=target,
+        modality=_modality(row, notes),
+        question_type=None,
+        metadata={"source_set": row.get("dataset"), "subset": row.get("subset")},
+    )
+
+
+READER: Final = Reader(name="huatuo", card=CARD, read=read_huatuo)

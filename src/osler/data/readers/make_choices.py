@@ -1,0 +1,251 @@
+"""Multiple choice out of open data: the choices of a question whose dataset gives only the right answer.
+
+In this order: yes or no; the alternatives that the question itself names; distractors drawn from the right answers of the same content type
+and modality, where that set is small. Otherwise the question stays open-ended. The draw is seeded per row, so that a row always gets the
+same choices.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from osler.data.readers.text import fold
+from osler.taxonomy import Modality, QuestionType
+from osler.types import LETTERS
+
+MAX_ANSWER_SET: Final = 12
+"""Questions whose content type has more different right answers than this stay open-ended."""
+
+MIN_ROWS_PER_ANSWER: Final = 5
+"""So do those whose right answers repeat less often on average: they are phrases, not categories."""
+
+MIN_COUNT: Final = 3
+"""A distractor is the right answer of so many other questions; fewer may be a slip of the pen."""
+
+NUM_CHOICES: Final = 4
+
+OUTCOMES: Final = {
+    "yes_no": "a choice of yes and no",
+    "named": "a choice of the alternatives that it names",
+    "drawn": "a choice with drawn distractors",
+    "open": "open-ended",
+}
+"""How a question was closed (`Closed.rule`), in words."""
+
+# Affirmation and denial; Chinese verbs are answered by themselves.
+_YES_NO: Final = (("yes", "no"), ("是的", "不是"), ("是", "否"), ("包含", "不包含"), ("包括", "不包括"), ("有", "没有"), ("存在", "不存在"),
+                  ("可以", "不可以"), ("正常", "不正常"))  # fmt: skip
+
+# Content types of SLAKE and VQA-RAD, folded, with VQA-RAD's own misspellings.
+_QUESTION_TYPES: Final = {
+    "modality": QuestionType.MODALITY_RECOGNITION,
+    "organ": QuestionType.ANATOMY_IDENTIFICATION,
+    "position": QuestionType.ANATOMY_IDENTIFICATION,
+    "pos": QuestionType.ANATOMY_IDENTIFICATION,
+    "plane": QuestionType.ANATOMY_IDENTIFICATION,
+    "abnormality": QuestionType.DISEASE_DIAGNOSIS,
+    "abn": QuestionType.DISEASE_DIAGNOSIS,
+    "pres": QuestionType.DISEASE_DIAGNOSIS,
+    "prse": QuestionType.DISEASE_DIAGNOSIS,
+    "size": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "quantity": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "count": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "color": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "shape": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "attrib": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "atrib": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "other": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+    "kg": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+}
+
+# Answers to a modality question that are true of the same image ("MRI" and "T2"): a distractor is of the same kind as the right answer.
+_WEIGHTINGS: Final = frozenset({"t1", "t2", "flair", "dwi"})
+
+# Words that say the same of an image; such answers are never each other's distractors.
+_SAME: Final = {"grey": "gray", "transverse": "axial", "hyperdense": "white", "hypodense": "black", "xray": "x ray", "x光": "x ray",
+                "核磁共振": "mri", "高密度": "白色", "低密度": "黑色", "椭圆形": "椭圆", "肺脏": "肺"}  # fmt: skip
+
+# What questions name beyond the answers that occur.
+_ALWAYS_KNOWN: Final = ("T1", "T2", "left", "right", "both")
+
+_TRIM: Final = re.compile(r"^(?:on|in|at)\s+(?:the\s+)?|^the\s+|(?:\s+sides?|[\s-]+weighted)$", re.IGNORECASE)
+_OR: Final = re.compile(r"(?:\s+[\w-]+){0,2}?,?\s+or\s+(?:on\s+|in\s+)?(?:an?\s+|the\s+)?|\s*(?:还是|和|或)\s*", re.IGNORECASE)
+_COMMA: Final = re.compile(r"(?:[\s-]+weighted)?\s*[,，、]\s*", re.IGNORECASE)
+_WORD_OR_WORD: Final = re.compile(r"((?:[\w-]+,\s*)*[\w-]+),?\s+or\s+(?:an?\s+|the\s+)?([\w-]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The choices of a question and its right letter, or no choices and the right text."""
+
+    choices: tuple[str, ...]
+    target: str
+    rule: Literal["yes_no", "named", "drawn", "open"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """One row of a dataset, as far as closing its question needs it."""
+
+    id: str  # seeds the draw
+    question: str
+    answer: str
+    content_type: str
+    answer_type: str  # "OPEN"
+    modality: Modality | None
+    language: str = "en"
+
+
+def parse_content_type(raw: str) -> QuestionType | None:
+    """The question type of a content type such as "Organ" or "PRES, ABN"; None for an unknown one, or for several that disagree."""
+    named = {_QUESTION_TYPES.get(fold(part)) for part in raw.split(",")}
+    return named.pop() if len(named) == 1 else None
+
+
+class AnswerPool:
+    """The right answers of a dataset, by language and content type; `close` turns one of its rows into multiple choice."""
+
+    def __init__(self, rows: Iterable[Answered], *, seed: int) -> None:
+        self._seed = seed
+        self._vocabulary: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._drawable: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+        self._by_modality: defaultdict[tuple[str, str, str, Modality | None], Counter[str]] = defaultdict(Counter)
+        for row in rows:
+            answer = _present(row.answer)
+            if _yes_no_pair(answer) is None:
+                self._vocabulary[row.language, row.content_type][answer] += 1
+                self._drawable[row.language, row.content_type, row.answer_type][answer] += 1
+                self._by_modality[row.language, row.content_type, row.answer_type, row.modality][answer] += 1
+        self._patterns = {key: _known_pattern(answers) for key, answers in self._vocabulary.items()}
+
+    def close(self, row: Answered) -> Closed:
+        """The choices of `row`, in an order drawn from the seed and its id."""
+        answer = _present(row.answer)
+        rng = random.Random(f"{self._seed}/{row.id}")
+        if pair := _yes_no_pair(answer):
+            return _arrange(pair, answer, "yes_no", rng)
+        key = (row.language, row.content_type)
+        if named := _named(row.question, answer, self._vocabulary[key], self._patterns[key]):
+            return _arrange(named, _trim(answer), "named", rng)
+        if drawn := self._draw(row, answer, rng):
+            return _arrange((answer, *drawn), answer, "drawn", rng)
+        return Closed(choices=(), target=row.answer, rule="open")
+
+    def _draw(self, row: Answered, answer: str, rng: random.Random) -> tuple[str, ...]:
+        """Up to three distractors: of the same content type and modality, or of any modality where that gives none, as for modalities."""
+        key = (row.language, row.content_type, row.answer_type)
+        everywhere = self._drawable[key]
+        num_answers = len({fold(text) for text in everywhere})
+        if num_answers > MAX_ANSWER_SET or everywhere.total() < MIN_ROWS_PER_ANSWER * num_answers:
+            return ()
+        for pool in (self._by_modality[*key, row.modality], everywhere):
+            if usable := _distractors(answer, pool):
+                return tuple(rng.sample(usable, min(NUM_CHOICES - 1, len(usable))))
+        return ()
+
+
+def _distractors(answer: str, pool: Counter[str]) -> list[str]:
+    """The answers of `pool` that may stand beside the right one, one spelling each, sorted."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    spelling: dict[tuple[str, ...], str] = {}
+    for text in sorted(pool, key=lambda text: (pool[text], text)):  # the most frequent spelling comes last, and stays
+        counts[_concept(text)] += pool[text]
+        spelling[_concept(text)] = text
+    return sorted(text for concept, text in spelling.items() if counts[concept] >= MIN_COUNT and _is_apart(answer, text))
+
+
+def _is_apart(answer: str, other: str) -> bool:
+    """Whether no image can make both answers right, as far as words tell: neither contains the other, and both are of one kind."""
+    ours, theirs = _concept(answer), _concept(other)
+    if (ours[0] in _WEIGHTINGS) != (theirs[0] in _WEIGHTINGS):
+        return False
+    if set(ours) <= set(theirs) or set(theirs) <= set(ours):
+        return False
+    joined = ("".join(ours), "".join(theirs))
+    return joined[0].isascii() or (joined[0] not in joined[1] and joined[1] not in joined[0])
+
+
+def _concept(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(_SAME.get(word, word) for word in fold(text).split()).split()) or (text,)
+
+
+def named_alternatives(question: str, answer: str, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """The alternatives that a question names: ("Which is bigger, liver or heart?", "Heart") -> ("Liver", "Heart"); () where that is unsure.
+
+    First `known` answers joined by commas and "or"; then, where the right answer is a single word next to "or", the single words beside it.
+    """
+    known = tuple(known)
+    return _named(question, _present(answer), known, _known_pattern((*known, answer)))
+
+
+def _named(question: str, answer: str, known: Iterable[str], pattern: re.Pattern[str]) -> tuple[str, ...]:
+    text = " ".join(question.split())
+    if not re.search(r"\bor\b|还是|和|或|[,，、]", text, re.IGNORECASE):
+        return ()
+    run = _known_run(text, answer, pattern)
+    if not run:
+        return _single_words(text, answer)
+    spelling = {fold(_trim(known_text)): _trim(known_text) for known_text in sorted(known)} | {fold(_trim(answer)): _trim(answer)}
+    return tuple(spelling.get(fold(found), _present(found)) for found in run)
+
+
+def _known_pattern(known: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of the known answers, the longest first; as whole words, except in scripts that write none."""
+    folded = {fold(_trim(text)) for text in (*known, *_ALWAYS_KNOWN)} - {""}
+    longest_first = sorted(folded, key=lambda text: (-len(text), text))
+    parts = (r"[\s_-]+".join(map(re.escape, text.split())) for text in longest_first)
+    return re.compile("|".join(rf"\b{part}\b" if part.isascii() else part for part in parts), re.IGNORECASE)
+
+
+def _known_run(text: str, answer: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """The one run "x, y or z" of different known answers that holds the right one."""
+    runs: list[list[str]] = []
+    end, is_complete = 0, True
+    for match in pattern.finditer(text):
+        gap = text[end : match.start()]
+        is_or = bool(_OR.fullmatch(gap))
+        if not is_complete and (is_or or _COMMA.fullmatch(gap)):
+            runs[-1].append(match[0])
+        else:
+            runs.append([match[0]])
+        end, is_complete = match.end(), is_or and len(runs[-1]) > 1
+    wanted = fold(_trim(answer))
+    found = [run for run in runs if len(run) > 1 and wanted in map(fold, run) and len(set(map(fold, run))) == len(run)]
+    return tuple(found[0]) if len(found) == 1 else ()
+
+
+def _single_words(text: str, answer: str) -> tuple[str, ...]:
+    for match in _WORD_OR_WORD.finditer(text):
+        words = [*re.split(r",\s*", match[1]), match[2]]
+        if len({fold(word) for word in words}) == len(words) and fold(answer) in map(fold, words):
+            return tuple(answer if fold(word) == fold(answer) else _present(word) for word in words)
+    return ()
+
+
+def _yes_no_pair(answer: str) -> tuple[str, str] | None:
+    for yes, no in _YES_NO:
+        if answer.lower() in (yes, no):
+            return (yes.capitalize(), no.capitalize())
+    return None
+
+
+def _arrange(texts: Sequence[str], answer: str, rule: Literal["yes_no", "named", "drawn"], rng: random.Random) -> Closed:
+    choices = rng.sample(list(texts), len(texts))
+    index = next(index for index, choice in enumerate(choices) if fold(choice) == fold(answer))
+    return Closed(choices=tuple(choices), target=LETTERS[index], rule=rule)
+
+
+def _present(text: str) -> str:
+    """`text` with single spaces and a capital first, so that its spelling does not tell the right answer from a distractor."""
+    text = " ".join(text.split())
+    return text[:1].upper() + text[1:]
+
+
+def _trim(text: str) -> str:
+    """ "On the left side" -> "Left": alternatives are compared, and shown, without the words around them."""
+    return _present(_TRIM.sub("", text.strip()) or text)

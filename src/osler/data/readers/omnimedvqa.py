@@ -1,0 +1,110 @@
+"""OmniMedVQA's own files: QA_information/<access>/<source set>.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_test_only, get_text
+from osler.data.readers.read_files import load_rows
+from osler.data.readers.text import check_choices, letter_of, repair_mojibake
+from osler.errors import ConfigError, DataError
+from osler.images.files import ImageFile
+from osler.taxonomy import parse_modality, parse_question_type
+from osler.types import Sample
+
+ACCESS: Final = ("Open-access", "Restricted-access")
+_OPTION_KEYS: Final = ("option_A", "option_B", "option_C", "option_D")
+
+Label = TypeVar("Label")
+
+CARD: Final = ReaderCard(
+    title="OmniMedVQA",
+    source="Hu et al., CVPR 2024, arXiv 2402.09181",
+    licence="its own terms and those of its source sets",
+    counts="88,996 open-access questions from 42 source sets",
+    layout="the folder that holds QA_information/Open-access/*.json and Images/, or one of those files beside Images/",
+    options={
+        "access": "Open-access (when left out) or Restricted-access",
+        "name": "one source set, such as RadImageNet; all when left out",
+        "images": "the folder that holds Images/; the root when left out",
+    },
+)
+
+
+def read_omnimedvqa(
+    root: Path,
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    access: str = "Open-access",
+    name: str | None = None,
+    images: str | Path | None = None,
+) -> ReadReport:
+    """Every row of the chosen files. It is one benchmark without splits; `seed` draws nothing here."""
+    del seed
+    check_test_only("omnimedvqa", split)
+    check_choice("access", access, ACCESS)
+    files = _list_files(root, access, name)
+    image_root = Path(images) if images is not None else (root.parent if root.is_file() else root)
+    rows = Rows()
+    for file in files:
+        for index, row in enumerate(load_rows(file)):
+            row_id = f"omnimedvqa/{file.stem}/{index}"
+            rows.add(row_id, lambda: _make_sample(row_id, row, image_root, rows.notes))  # noqa: B023 - called at once
+    return rows.report()
+
+
+def _list_files(root: Path, access: str, name: str | None) -> list[Path]:
+    if root.is_file():
+        return [root]
+    folder = next((folder for folder in (root / "QA_information" / access, root / access) if folder.is_dir()), root)
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise DataError(f"{root} does not hold QA_information/{access}/*.json: check the data root")
+    if name is None:
+        return files
+    if not (chosen := [file for file in files if file.stem == name]):
+        raise ConfigError(f"unknown source set {name!r}: there are {', '.join(file.stem for file in files)}")
+    return chosen
+
+
+def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -> Sample:
+    if not isinstance(row, dict):
+        raise DataError("the row is not an object")
+    present = [key for key in _OPTION_KEYS if row.get(key) not in (None, "")]
+    if tuple(present) != _OPTION_KEYS[: len(present)]:
+        raise DataError(f"options {', '.join(present)} leave a letter out")
+    choices = check_choices([row[key] for key in present], notes)
+    answer = repair_mojibake(get_text(row, "gt_answer", notes), notes)
+    return Sample(
+        id=f"omnimedvqa/{get_text(row, 'question_id')}" if "question_id" in row else row_id,
+        dataset="omnimedvqa",
+        images=(ImageFile(root=image_root, path=get_text(row, "image_path")),),
+        question=repair_mojibake(get_text(row, "question", notes), notes),
+        choices=choices,
+        target=letter_of(answer, choices, notes, kind="text"),
+        modality=parse_label(row.get("modality_type"), parse_modality, "modality", notes),
+        question_type=parse_label(row.get("question_type"), parse_question_type, "question type", notes),
+        metadata={"source_set": row.get("dataset"), "modality_type": row.get("modality_type")},
+    )
+
+
+def parse_label(raw: Any, parse: Callable[[str], Label], kind: str, notes: Counter[str]) -> Label | None:
+    """The label that a dataset's own word means; None, counted, for a word outside the taxonomy such as "Endoscopy"."""
+    if not isinstance(raw, str):
+        notes[f"no {kind} given"] += 1
+        return None
+    try:
+        value = parse(raw)
+    except DataError:
+        notes[f"{kind} outside the taxonomy: {raw[:60]!r}"] += 1
+        return None
+    if raw != str(value):
+        notes[f"{kind} written {raw[:60]!r}, read as {str(value)!r}"] += 1
+    return value
+
+
+READER: Final = Reader(name="omnimedvqa", card=CARD, read=read_omnimedvqa)

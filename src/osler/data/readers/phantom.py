@@ -1,0 +1,80 @@
+"""Procedural images and questions whose truth is known; needs no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from osler.data.readers.base import SPLITS, Reader, ReaderCard, ReadReport, check_choice
+from osler.errors import ConfigError, DataError
+from osler.taxonomy import Modality, QuestionType, parse_modality, parse_question_type
+from osler.types import Sample
+
+if TYPE_CHECKING:
+    from osler.data.phantom.canvas import Difficulty
+
+CARD: Final = ReaderCard(
+    title="Phantom",
+    source="drawn by Osler (osler.data.phantom)",
+    licence="Apache-2.0",
+    counts="as many as asked for, in 8 modalities and 5 question types",
+    layout="nothing: the images are drawn when they are needed",
+    options={
+        "modalities": "list of modalities; all eight when left out",
+        "question_types": "list of question types; all five when left out",
+        "num_questions": "questions per modality and split; 200 when left out",
+        "size": "side of the square image in pixels; 112 when left out",
+        "difficulty": "table of contrast, noise and lesion_size; 1 each when left out",
+    },
+)
+
+
+def read_phantom(
+    root: Path | None = None,  # noqa: ARG001 - every reader takes a root
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    modalities: Sequence[str] | None = None,
+    question_types: Sequence[str] | None = None,
+    num_questions: int = 200,
+    size: int = 112,
+    difficulty: Difficulty | Mapping[str, float] | None = None,
+) -> ReadReport:
+    """Questions about phantom images, modality by modality. Raises ConfigError for a setting out of range."""
+    from osler.data.phantom.questions import build_samples
+
+    check_choice("split", split, SPLITS)
+    try:
+        wanted = [parse_modality(name) for name in modalities] if modalities else list(Modality)
+        asked = [parse_question_type(name) for name in question_types] if question_types else list(QuestionType)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    samples: list[Sample] = []
+    for part in (split,) if split else SPLITS:
+        for modality in dict.fromkeys(wanted):
+            samples += build_samples(
+                modality=modality,
+                split=part,  # type: ignore[arg-type] # one of SPLITS, checked above
+                seed=seed,
+                num_questions=num_questions,
+                question_types=asked,
+                size=size,
+                difficulty=_build_difficulty(difficulty),
+            )
+    return ReadReport(samples=tuple(samples))
+
+
+def _build_difficulty(raw: Difficulty | Mapping[str, Any] | None) -> Difficulty:
+    from osler.data.phantom.canvas import Difficulty
+
+    if isinstance(raw, Difficulty):
+        return raw
+    try:
+        values = {key: float(value) for key, value in (raw or {}).items()}
+        return Difficulty(**values)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"difficulty {raw!r}: use a table of numbers with the keys contrast, noise, lesion_size") from error
+
+
+READER: Final = Reader(name="phantom", card=CARD, read=read_phantom, needs_root=False)

@@ -1,0 +1,109 @@
+"""SLAKE in its official layout: train.json, validate.json, test.json and imgs/xmlabN/source.jpg.
+
+Closed questions, and open ones with a small set of answers, become multiple choice (`closing`); the answer as given stays in the metadata.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from osler.data.readers.base import SPLITS, Reader, ReaderCard, ReadReport, Rows, check_choice, get_text
+from osler.data.readers.make_choices import OUTCOMES, Answered, AnswerPool, parse_content_type
+from osler.data.readers.omnimedvqa import parse_label
+from osler.data.readers.read_files import load_rows
+from osler.data.readers.text import repair_mojibake
+from osler.errors import DataError
+from osler.images.files import ImageFile
+from osler.taxonomy import parse_modality
+from osler.types import Sample
+
+LANGUAGES: Final = ("en", "zh")
+_FILES: Final = {"train": "train.json", "validation": "validate.json", "test": "test.json"}
+
+CARD: Final = ReaderCard(
+    title="SLAKE 1.0",
+    source="Liu et al., ISBI 2021, arXiv 2102.09542",
+    licence="CC BY 4.0",
+    counts="642 images, 14,028 questions in English and Chinese",
+    layout="the folder that holds train.json, validate.json, test.json and imgs/",
+    options={
+        "language": "en (when left out), zh, or all; the splits are disjoint only within a language",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    raw: dict[str, Any]
+    split: str
+    answered: Answered
+
+
+def read_slake(root: Path, *, split: str | None = None, seed: int = 0, language: str = "en") -> ReadReport:
+    """The questions of one split and language. Distractors come from all the files present, so that they do not change with `split`."""
+    check_choice("split", split, SPLITS)
+    check_choice("language", language, (*LANGUAGES, "all"))
+    parsed: list[_Row] = []
+    rows = Rows()
+    present = {part: name for part, name in _FILES.items() if part == split or (root / name).is_file()}
+    if not present:
+        raise DataError(f"{root} holds none of {', '.join(_FILES.values())}: check the data root")
+    for part, name in present.items():
+        for index, raw in enumerate(load_rows(root / name)):
+            is_wanted = split in (None, part) and (language == "all" or not isinstance(raw, dict) or raw.get("q_lang") == language)
+            try:
+                parsed.append(_parse_row(raw, part, rows.notes if is_wanted else Counter()))
+            except DataError as error:
+                if is_wanted:
+                    rows.refuse(f"slake/{name}/{index}", error)
+    pool = AnswerPool((row.answered for row in parsed), seed=seed)
+    for row in parsed:
+        if split in (None, row.split) and language in ("all", row.answered.language):
+            rows.add(row.answered.id, lambda: _make_sample(row, pool, root, rows.notes))  # noqa: B023 - called at once
+    return rows.report()
+
+
+def _parse_row(raw: Any, split: str, notes: Counter[str]) -> _Row:
+    if not isinstance(raw, dict):
+        raise DataError("the row is not an object")
+    answered = Answered(
+        id=f"slake/{get_text(raw, 'qid')}",
+        question=repair_mojibake(get_text(raw, "question", notes), notes),
+        answer=repair_mojibake(get_text(raw, "answer", notes), notes),
+        content_type=get_text(raw, "content_type", notes),
+        answer_type=get_text(raw, "answer_type", notes).upper(),
+        modality=parse_label(raw.get("modality"), parse_modality, "modality", notes),
+        language=get_text(raw, "q_lang", notes),
+    )
+    return _Row(raw=raw, split=split, answered=answered)
+
+
+def _make_sample(row: _Row, pool: AnswerPool, root: Path, notes: Counter[str]) -> Sample:
+    path = get_text(row.raw, "img_name")
+    closed = pool.close(row.answered)
+    notes[f"{row.answered.answer_type} question made {OUTCOMES[closed.rule]}"] += 1
+    return Sample(
+        id=row.answered.id,
+        dataset="slake",
+        images=(ImageFile(root=root / "imgs", path=path),),
+        question=row.answered.question,
+        choices=closed.choices,
+        target=closed.target,
+        modality=row.answered.modality,
+        question_type=parse_content_type(row.answered.content_type),
+        subject_id=PurePosixPath(path).parts[0],
+        metadata={
+            "answer": row.answered.answer,
+            "answer_type": row.answered.answer_type,
+            "content_type": row.answered.content_type,
+            "language": row.answered.language,
+            "location": row.raw.get("location"),
+            "split": row.split,
+        },
+    )
+
+
+READER: Final = Reader(name="slake", card=CARD, read=read_slake)

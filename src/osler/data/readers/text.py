@@ -1,0 +1,195 @@
+"""Question and option text as datasets write it: mojibake, numbers, inline options, answer tags.
+
+Text is handed on as it was written; only what is certainly an artefact is mended, and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from osler.data.readers.base import format_number
+from osler.errors import DataError
+from osler.types import LETTERS
+
+_TELLTALE: Final = re.compile("[ÃÂâ\u0080-\u009f\ufffd]")  # what UTF-8 looks like when it was read as Latin-1 or Windows-1252
+_LOST: Final = re.compile("[\u0080-\u009f\ufffd]")  # has no place in text, whatever the language
+
+_NO_WORD: Final = re.compile(r"[\W_]+")
+_ANSWER_TAG: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_LETTER: Final = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+_LINE_OPTION: Final = re.compile(r"^[ \t]*(?:\(([A-Z])\)|([A-Z])[).:])[ \t]*(?=\S)", re.MULTILINE)
+_INLINE_START: Final = re.compile(r"(?:(?<=\s)|^)A\)")
+_INLINE_NEXT: Final = re.compile(r",\s*([B-Z])\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question and its options, taken apart."""
+
+    question: str
+    choices: tuple[str, ...]
+
+
+def repair_mojibake(text: str, notes: Counter[str]) -> str:
+    """`text` with UTF-8 that was read as Latin-1 or Windows-1252 read right: "40Â°" -> "40°".
+
+    Only where the whole text goes through the round trip and nothing suspicious is left; otherwise it stays as it is. Both are counted.
+    """
+    if text.isascii() or not _TELLTALE.search(text):
+        return text
+    for codec in ("latin-1", "cp1252"):
+        try:
+            repaired = text.encode(codec).decode("utf-8")
+        except UnicodeError:
+            continue
+        if not _TELLTALE.search(repaired):
+            notes["mojibake repaired"] += 1
+            return repaired
+    if _LOST.search(text):
+        notes["mojibake left as it is"] += 1
+    return text
+
+
+def fold(text: str) -> str:
+    """Lower-case letters and digits only, in any script, single spaces: what two options are compared by."""
+    return _NO_WORD.sub(" ", text.lower()).strip()
+
+
+def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
+    """The options of a row as texts. Numbers become text, equal options are kept, both are counted.
+
+    Raises DataError for no list, fewer than 2 or more than 26 options, or an empty one.
+    """
+    if not isinstance(raw, (list, tuple)):
+        raise DataError("the options are not a list")
+    if not 2 <= len(raw) <= len(LETTERS):
+        raise DataError(f"{len(raw)} options: a question has 2 to {len(LETTERS)}")
+    choices = tuple(_option_text(letter, value, notes) for letter, value in zip(LETTERS, raw, strict=False))
+    if len({fold(choice) or choice for choice in choices}) < len(choices):
+        notes["two options are equal but for case or punctuation"] += 1
+    if any("_" in choice for choice in choices):
+        notes["label with an underscore among the options, such as 'x_ray'"] += 1
+    return choices
+
+
+def _option_text(letter: str, value: Any, notes: Counter[str]) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        notes["number instead of text among the options"] += 1
+        value = format_number(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"option {letter} is {'empty' if isinstance(value, str) else 'not text'}")
+    return repair_mojibake(value.strip(), notes)
+
+
+def split_problem(problem: str) -> Problem:
+    """A question with its options inline: one per line ("\\nA) x\\nB) y"; also "(A)", "A." and "A:") or in a row ("A)x, B)y").
+
+    Raises DataError when there are no options, or where they could be taken apart in two ways.
+    """
+    lines = _split_lines(problem)
+    if lines is None and (lines := _split_inline(problem)) is None:
+        raise DataError("no options 'A) .., B) ..' in the problem text")
+    if not lines.question:
+        raise DataError("no question before the options")
+    return lines
+
+
+def _split_lines(problem: str) -> Problem | None:
+    marks = list(_LINE_OPTION.finditer(problem))
+    if len(marks) < 2:
+        return None
+    letters = "".join(mark[1] or mark[2] for mark in marks)
+    if letters != LETTERS[: len(letters)]:
+        raise DataError(f"option letters {', '.join(letters)} are not A, B, C in order")
+    ends = [mark.start() for mark in marks[1:]] + [len(problem)]
+    choices = tuple(problem[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True))
+    if any("\n" in choice for choice in choices):
+        raise DataError("an option goes over several lines, or text follows the options: give them as 'choices'")
+    return Problem(question=problem[: marks[0].start()].strip(), choices=choices)
+
+
+def _split_inline(problem: str) -> Problem | None:
+    """Options in a row. Of several "A)", the last one that a ", B)" follows starts the options, so that a question may hold one itself.
+
+    One that closes a bracket, as in "hepatitis (type A)", is text.
+    """
+    for start in reversed(list(_INLINE_START.finditer(problem))):
+        if not _is_bracket_open(problem[: start.start()]) and len(choices := _walk_letters(problem[start.end() :])) > 1:
+            return Problem(question=problem[: start.start()].strip(), choices=choices)
+    return None
+
+
+def _is_bracket_open(text: str) -> bool:
+    """Whether `text` ends inside round brackets; the one of "A)" closes nothing."""
+    depth = 0
+    for character in re.findall(r"[()]", text) if "(" in text else ():
+        depth = depth + 1 if character == "(" else max(0, depth - 1)
+    return depth > 0
+
+
+def _walk_letters(text: str) -> tuple[str, ...]:
+    """The options of "x, B)y, C)z". A separator counts only where the brackets of its option are closed: "vitamins (B, C)" is text.
+
+    Raises DataError for a separator whose letter is not the next one, since an option would be lost or torn.
+    """
+    choices: list[str] = []
+    begin = 0
+    for mark in _INLINE_NEXT.finditer(text):
+        option = text[begin : mark.start()]
+        if _is_bracket_open(option):
+            continue
+        if mark[1] != LETTERS[len(choices) + 1]:
+            raise DataError(f"option {mark[1]} where {LETTERS[len(choices) + 1]} was expected")
+        choices.append(option.strip())
+        begin = mark.end()
+    return (*choices, text[begin:].strip())
+
+
+def unwrap_answer(text: str) -> str:
+    """What is inside the last <answer> tag, or the whole text: "<answer> C </answer>" -> "C"."""
+    found = _ANSWER_TAG.findall(text)
+    return str(found[-1] if found else text).strip()
+
+
+def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind: Literal["letter", "text", "either"]) -> str:
+    """The letter of the right answer, which a dataset gives as a letter, as the option's text, or as either.
+
+    Text that equals one option but for case, spacing or end punctuation is accepted, and counted. Raises DataError where the answer is
+    beyond the options, is none or several of them, or could be a letter or a text that disagree.
+    """
+    by_letter = _letter_index(answer, choices) if kind != "text" else None
+    by_text = _text_index(answer, choices, notes) if kind != "letter" else None
+    if by_letter is None and by_text is None:
+        raise DataError(f"the right answer {answer[:80]!r} is none of the {len(choices)} options")
+    if by_letter is not None and by_text is not None and by_letter != by_text:
+        raise DataError(f"the right answer {answer!r} is the letter of one option and the text of another")
+    index = by_letter if by_letter is not None else by_text
+    assert index is not None
+    if sum(_level(choice) == _level(choices[index]) for choice in choices) > 1:
+        raise DataError(f"the right answer {choices[index][:80]!r} is given by several options")
+    return LETTERS[index]
+
+
+def _letter_index(answer: str, choices: Sequence[str]) -> int | None:
+    match = _LETTER.fullmatch(answer)
+    index = LETTERS.index(match[1].upper()) if match else len(choices)
+    return index if index < len(choices) else None
+
+
+def _text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int | None:
+    if answer in choices:
+        return choices.index(answer)
+    near = [index for index, choice in enumerate(choices) if _level(choice) == _level(answer)]
+    if not near:
+        return None
+    notes["right answer equals its option but for case, spacing or a full stop"] += 1
+    return near[0]
+
+
+def _level(text: str) -> str:
+    """Text without the differences that carry no meaning; signs stay, since "T1+" is not "T1-"."""
+    return " ".join(text.casefold().split()).rstrip(".,;")

@@ -1,0 +1,67 @@
+"""Answers to altered questions beside the plain ones: of which alteration a record is, and what the alteration changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from osler.evaluation.ablations import Ablation
+from osler.evaluation.interventions import Intervention
+from osler.evaluation.reasoning_rules import summarize_reasoning
+from osler.metrics import PairedDifference, Proportion, Unit, accuracy, paired_difference
+from osler.metrics.clusters import clustered_proportion
+from osler.types import Record
+
+CIRCULAR: Final = "circular"
+REASONING: Final = "reasoning_"
+UNIT: Final[Unit] = "subject"
+
+TITLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        Ablation.BLANK.value: "Blank",
+        Ablation.NOISE.value: "Noise",
+        Ablation.SWAP_WITHIN.value: "Swapped, same modality",
+        Ablation.SWAP_ACROSS.value: "Swapped, other modality",
+        Ablation.QUESTION_ONLY.value: "No image",
+        CIRCULAR: "Rotated options",
+        f"{REASONING}{Intervention.CUT}": "Cut",
+        f"{REASONING}{Intervention.SHUFFLED}": "Shuffled",
+        f"{REASONING}{Intervention.REPLACED}": "Replaced",
+    }
+)
+"""Every alteration as a person reads it, in the order of rows. Records of one are in LABEL.<name>.jsonl."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alteration:
+    """What an alteration changed. Against the plain answers there are None where there are no plain answers."""
+
+    name: str  # "blank", "reasoning_cut"
+    num_questions: int
+    accuracy: Proportion
+    change: PairedDifference | None  # accuracy minus the plain one, on the questions that both have
+    same_answer: Proportion | None  # of the plain answers, those that stayed
+    follows: Proportion | None = None  # of the answers behind changed reasoning that comes to an option, those that give it
+
+
+def alteration_of(record: Record) -> str | None:
+    """The name of what was altered about the question, "circular" for any of its rotations; None for the question itself."""
+    return CIRCULAR if record.ablation is None and record.rotation is not None else record.ablation
+
+
+def compare(name: str, plain: Sequence[Record], altered: Sequence[Record]) -> Alteration:
+    """Altered records beside the plain ones of the same questions. Raises DataError when a side holds a question twice."""
+    before = {record.sample_id: record.answer for record in plain if record.answer is not None}
+    shared = [record for record in altered if record.sample_id in before]
+    is_same = [record.answer == before[record.sample_id] for record in shared]
+    rules = summarize_reasoning(altered) if name.startswith(REASONING) else ()
+    return Alteration(
+        name=name,
+        num_questions=len(altered),
+        accuracy=accuracy(altered, UNIT),
+        change=paired_difference(plain, altered, UNIT) if plain else None,
+        same_answer=clustered_proportion(shared, is_same, UNIT) if plain else None,
+        follows=next((rule.agreement for rule in rules if rule.rule == "option"), None),
+    )

@@ -1,0 +1,180 @@
+"""Generation in this process with transformers, for evaluation and for `ask`.
+
+The next batch is prepared in a thread while the model answers this one. Every sampling parameter is set in each call, so nothing depends on
+what a checkpoint or a version of transformers takes for granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from osler.config import SamplingConfig
+from osler.errors import DataError, EngineError
+from osler.evaluation.engines.features import SeenImages
+from osler.evaluation.engines.options import LetterRecorder, LetterTokens
+from osler.policies.load import Policy
+from osler.types import Completion, FinishReason, ImageSource, Prompt
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+CACHED_IMAGES: Final = 64
+"""Pictures kept, because neighbouring questions are often about the same one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Prompts that are asked together."""
+
+    positions: tuple[int, ...]  # where they stand in the call
+    images: tuple[ImageSource, ...]  # all of them, prompt after prompt
+    inputs: dict[str, Any]  # what the model takes, left-padded, on the CPU
+
+
+class HfEngine:
+    """A policy that answers in batches of similar length."""
+
+    def __init__(
+        self, policy: Policy, *, batch_size: int = 32, max_prompt_length: int | None = None, option_probabilities: bool = False
+    ) -> None:
+        self.policy = policy
+        self.letters = LetterTokens.of(policy.tokenizer) if option_probabilities else None
+        self.batch_size = batch_size
+        self.max_prompt_length = max_prompt_length
+        self._cached: Any = lru_cache(maxsize=CACHED_IMAGES)(_load_image)
+
+    @property
+    def policy_name(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_completion_length: int,
+        num_generations: int = 1,
+        sampling: SamplingConfig | None = None,
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`. Raises EngineError for a prompt of more than `max_prompt_length` tokens."""
+        import torch
+
+        settings = self._settings(max_completion_length, num_generations, sampling)
+        groups: dict[int, list[Completion]] = {}
+        seen = SeenImages(self.policy.model)
+        devices = [self.policy.device] if self.policy.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(), _spare_core(self.policy.device):
+            torch.manual_seed(seed)
+            for batch in self._prepare(prompts):
+                inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
+                recorder = LetterRecorder(letters=self.letters) if self.letters is not None else None
+                with seen.shown(batch.images):
+                    tokens = self.policy.model.generate(
+                        **inputs, generation_config=settings, logits_processor=[recorder] if recorder is not None else None
+                    )
+                completions = self._read(tokens[:, inputs["input_ids"].shape[1] :].tolist(), settings.eos_token_id)
+                if recorder is not None:
+                    asked = [prompts[position] for position in batch.positions for _ in range(num_generations)]
+                    completions = self._with_options(completions, asked, recorder)
+                for row, position in enumerate(batch.positions):
+                    group = completions[row * num_generations : (row + 1) * num_generations]
+                    groups[position] = [replace(completion, text=prompts[position].prefix + completion.text) for completion in group]
+        return [groups[position] for position in range(len(prompts))]
+
+    def _settings(self, max_completion_length: int, num_generations: int, sampling: SamplingConfig | None) -> Any:
+        """Every parameter of generation, so that none is filled in from elsewhere."""
+        from transformers import GenerationConfig
+
+        model = self.policy.model
+        drawn: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0}
+        if sampling is not None:
+            drawn = {"do_sample": True, **sampling.model_dump(exclude={"max_completion_length"}), "min_p": sampling.min_p or 0.0}
+        elif num_generations > 1:
+            raise EngineError("greedy completions of one prompt are all the same: give sampling settings for num_generations above 1")
+        return GenerationConfig(
+            **drawn,
+            max_new_tokens=max_completion_length,
+            num_return_sequences=num_generations,
+            eos_token_id=model.generation_config.eos_token_id,
+            pad_token_id=self.policy.tokenizer.pad_token_id,
+            suppress_tokens=[model.config.image_token_id],  # a written image token would look for an image
+            use_cache=True,
+        )
+
+    def _prepare(self, prompts: Sequence[Prompt]) -> Iterator[_Batch]:
+        """Batches by length of text, one ahead of the model."""
+        lengths = [len(prompt.text) + len(prompt.prefix) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda position: (lengths[position], position))
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pending = None
+            for positions in batches:
+                following = pool.submit(self._encode, prompts, positions)
+                if pending is not None:
+                    yield pending.result()
+                pending = following
+            if pending is not None:
+                yield pending.result()
+
+    def _encode(self, prompts: Sequence[Prompt], positions: Sequence[int]) -> _Batch:
+        processor = self.policy.processor
+        chosen = [prompts[position] for position in positions]
+        asked = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in chosen]
+        texts = [text + prompt.prefix for text, prompt in zip(asked, chosen, strict=True)]
+        images = [image for prompt in chosen for image in self._load(prompt)]
+        inputs = dict(processor(text=texts, images=images or None, padding=True, return_tensors="pt"))
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        for prompt, length in zip(chosen, lengths, strict=True):
+            if self.max_prompt_length is not None and length > self.max_prompt_length:
+                raise EngineError(
+                    f"{prompt.sample.id} takes {length} tokens and trainer.max_prompt_length is {self.max_prompt_length}: "
+                    "raise it, or lower policy.max_pixels"
+                )
+        sources = tuple(source for prompt in chosen for source in prompt.sample.images)
+        return _Batch(positions=tuple(positions), images=sources, inputs=inputs)
+
+    def _load(self, prompt: Prompt) -> list[Image]:
+        try:
+            return [self._cached(source) for source in prompt.sample.images]
+        except DataError as error:
+            raise DataError(f"{prompt.sample.id}: {error}") from None
+
+    def _read(self, rows: Sequence[Sequence[int]], stops: Sequence[int]) -> list[Completion]:
+        """Cut every row after its first stop token, which stays in `token_ids`."""
+        cut = []
+        for row in rows:
+            end = next((position for position, token in enumerate(row) if token in stops), None)
+            cut.append((row if end is None else row[: end + 1], FinishReason.LENGTH if end is None else FinishReason.STOP))
+        texts = self.policy.tokenizer.batch_decode([row for row, _ in cut], skip_special_tokens=True)
+        return [Completion(text=text, token_ids=tuple(row), finish_reason=reason) for text, (row, reason) in zip(texts, cut, strict=True)]
+
+    def _with_options(self, completions: Sequence[Completion], asked: Sequence[Prompt], recorder: LetterRecorder) -> list[Completion]:
+        """The completions with the probabilities of their prompts' options."""
+        rows = [(part.token_ids, prompt.prefix, len(prompt.sample.choices)) for part, prompt in zip(completions, asked, strict=True)]
+        found = recorder.read(self.policy.tokenizer, rows)
+        return [replace(part, option_probabilities=shares) for part, shares in zip(completions, found, strict=True)]
+
+
+@contextmanager
+def _spare_core(device: torch.device) -> Iterator[None]:
+    """On a CPU keep one core for preparing the next batch: threads of torch that wait for a core spin, ten times slower on two cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and threads > 1:
+        torch.set_num_threads(threads - 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _load_image(source: ImageSource) -> Image:
+    return source.load()

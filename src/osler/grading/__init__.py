@@ -1,0 +1,7 @@
+"""The one reader of answers: parse -> grade -> reward, for training, evaluation and serving alike."""
+
+from osler.grading.grade import grade
+from osler.grading.parse import Parsed, Source, parse
+from osler.grading.rewards import REWARDS, RewardFunction, completion_text, resolve_rewards
+
+__all__ = ["REWARDS", "Parsed", "RewardFunction", "Source", "completion_text", "grade", "parse", "resolve_rewards"]

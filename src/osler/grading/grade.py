@@ -1,0 +1,69 @@
+"""From a completion to a verdict: the only grader.
+
+What decides, in this order (the verdict's `rule` names it, e.g. "answer_tag.letter"):
+
+- A lone letter is that letter, even where an option's text is a letter too: the prompt asks for letters.
+- An option's whole text is that option, and beats a letter inside it ("Hepatitis C"). Two options with the same text need the letter.
+- A letter with text directly behind it must not name two options ("B) CT" where B is MRI): disagreement, AMBIGUOUS.
+- Two different options that remain after denials ("A, not B" leaves A) are AMBIGUOUS. A denied option is never the answer.
+- A letter beyond the choices is an answer, and wrong: INCORRECT.
+- Anything else is NO_ANSWER: no text, no option, an option inside prose, reasoning that was cut off, an answer inside <think> only.
+- A last <answer> that is never closed counts when it holds a letter (a sampler that stops at "</answer>" leaves it so). A text there
+  may go on ("CT" of "CT angiography") and is NO_ANSWER.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from osler.errors import DataError
+from osler.grading.choice import read_choice
+from osler.grading.open_answer import is_same_text, read_open_answer
+from osler.grading.parse import Parsed, Source, parse
+from osler.grading.words import index_options
+from osler.types import LETTERS, Outcome, Verdict
+
+_AMBIGUOUS_KINDS: Final = frozenset({"several", "disagreement", "duplicate_text"})
+
+
+def grade(text: str, *, choices: Sequence[str], target: str, strategy: str) -> Verdict:
+    """Grade one completion against the target: a letter, or the reference text where there are no choices.
+
+    Raises ConfigError for an unknown strategy and DataError for a target that is not one of the choices' letters; no text raises.
+    """
+    parsed = parse(text, strategy=strategy)
+    if not choices:
+        return _grade_open(parsed, target)
+    if target not in LETTERS[: len(choices)] or len(target) != 1:
+        raise DataError(f"target {target!r} names none of the {len(choices)} choices: use a letter from A to {LETTERS[len(choices) - 1]}")
+    if parsed.content is None:
+        return _verdict(parsed, Outcome.NO_ANSWER, None, parsed.source)
+    reading = read_choice(parsed.content, index_options(tuple(choices)))
+    rule = f"{parsed.source}.{reading.kind}"
+    if reading.kind in _AMBIGUOUS_KINDS:
+        return _verdict(parsed, Outcome.AMBIGUOUS, None, rule)
+    if reading.option is None:
+        return _verdict(parsed, Outcome.NO_ANSWER, None, rule)
+    if parsed.source is Source.OPEN_ANSWER_TAG and reading.kind == "text":
+        return _verdict(parsed, Outcome.NO_ANSWER, None, f"{parsed.source}.cut_off_text")
+    answer = LETTERS[reading.option]
+    if reading.option >= len(choices):
+        return _verdict(parsed, Outcome.INCORRECT, answer, f"{parsed.source}.letter_out_of_range")
+    return _verdict(parsed, Outcome.CORRECT if answer == target else Outcome.INCORRECT, answer, rule)
+
+
+def _grade_open(parsed: Parsed, target: str) -> Verdict:
+    if parsed.content is None:
+        return _verdict(parsed, Outcome.NO_ANSWER, None, parsed.source)
+    if parsed.source is Source.OPEN_ANSWER_TAG:
+        return _verdict(parsed, Outcome.NO_ANSWER, None, f"{parsed.source}.cut_off_text")
+    answer, kind = read_open_answer(parsed.content, is_tagged=parsed.source is Source.ANSWER_TAG)
+    rule = f"{parsed.source}.{kind}"
+    if answer is None:
+        return _verdict(parsed, Outcome.AMBIGUOUS if kind == "several" else Outcome.NO_ANSWER, None, rule)
+    return _verdict(parsed, Outcome.CORRECT if is_same_text(answer, target) else Outcome.INCORRECT, answer, rule)
+
+
+def _verdict(parsed: Parsed, outcome: Outcome, answer: str | None, rule: str) -> Verdict:
+    return Verdict(outcome=outcome, answer=answer, reasoning=parsed.reasoning, is_well_formed=parsed.is_well_formed, rule=str(rule))

@@ -1,0 +1,147 @@
+"""From verdicts to numbers for training. Osler's own rewards use the one grader; the papers' are kept bug for bug beside them.
+
+Every reward is a module-level function, so that it can be pickled, with the signature that TRL calls:
+`reward(prompts, completions, **columns) -> list[float]`. Dataset columns arrive as lists with one entry per completion; `choices`,
+`target` and `strategy` are used. A completion is a string or a chat, `[{"role": "assistant", "content": "<answer>B</answer>"}]`.
+No reward is ever None, which TRL would leave out of the sum: no answer is worth 0.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+from osler.errors import ConfigError
+from osler.grading.grade import grade
+from osler.grading.parse import parse
+from osler.prompts import Format, find_strategy
+from osler.types import Outcome
+
+Turns = str | Sequence[Mapping[str, Any]]
+"""A completion as TRL hands it over: plain text, or a list of chat turns."""
+
+
+class RewardFunction(Protocol):
+    """What TRL calls; it logs the reward under `__name__`."""
+
+    __name__: str
+
+    def __call__(self, *args: Any, **columns: Any) -> list[float]:
+        """One number for each completion; the arguments are those of the module's docstring."""
+
+
+def completion_text(completion: Turns) -> str:
+    """The text a policy wrote: the completion itself, or the text of its chat turns."""
+    if isinstance(completion, str):
+        return completion
+    return "".join(_turn_text(turn["content"]) for turn in completion)
+
+
+def _turn_text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def accuracy(
+    prompts: Sequence[Any],  # noqa: ARG001  TRL passes it by name
+    completions: Sequence[Turns],
+    *,
+    choices: Sequence[Sequence[str]],
+    target: Sequence[str],
+    strategy: Sequence[str],
+    **_columns: Any,
+) -> list[float]:
+    """1.0 where the verdict is CORRECT, else 0.0."""
+    rows = zip(completions, choices, target, strategy, strict=True)
+    verdicts = (grade(completion_text(text), choices=options, target=gold, strategy=name) for text, options, gold, name in rows)
+    return [float(verdict.outcome is Outcome.CORRECT) for verdict in verdicts]
+
+
+def format(  # noqa: A001  the papers' word for it
+    prompts: Sequence[Any],  # noqa: ARG001
+    completions: Sequence[Turns],
+    *,
+    strategy: Sequence[str],
+    **_columns: Any,
+) -> list[float]:
+    """1.0 where the completion has the strategy's strict format, else 0.0."""
+    return [float(parse(completion_text(text), strategy=name).is_well_formed) for text, name in zip(completions, strategy, strict=True)]
+
+
+_MEDVLM_R1_ANSWER: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_MED_R1_ANSWER: Final = re.compile(r"<answer>(.*?)</answer>")
+_THINK_FORMAT: Final = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+_NO_THINK_FORMAT: Final = re.compile(r"\s*<answer>.*?</answer>", re.DOTALL)
+
+
+def medvlm_r1_accuracy(
+    prompts: Sequence[Any],  # noqa: ARG001
+    completions: Sequence[Turns],
+    *,
+    target: Sequence[str],
+    **_columns: Any,
+) -> list[float]:
+    """MedVLM-R1's accuracy, bug for bug: 1.0 for a lone gold letter, 0.5 with other text that holds none of A to J, else 0.0."""
+    return [_medvlm_r1_accuracy(completion_text(text), gold) for text, gold in zip(completions, target, strict=True)]
+
+
+def _medvlm_r1_accuracy(text: str, target: str) -> float:
+    block = _MEDVLM_R1_ANSWER.search(text)
+    answer = block[1].strip() if block else ""
+    if re.findall("[A-J]", answer.upper()) != [target]:
+        return 0.0
+    return 0.5 if re.sub(target, "", answer, count=1, flags=re.IGNORECASE).strip() else 1.0
+
+
+def medvlm_r1_format(
+    prompts: Sequence[Any],  # noqa: ARG001
+    completions: Sequence[Turns],
+    **_columns: Any,
+) -> list[float]:
+    """MedVLM-R1's format: a full match of think, then answer; either may be empty, and hold further tags."""
+    return [float(_THINK_FORMAT.fullmatch(completion_text(text)) is not None) for text in completions]
+
+
+def med_r1_accuracy(
+    prompts: Sequence[Any],  # noqa: ARG001
+    completions: Sequence[Turns],
+    *,
+    target: Sequence[str],
+    **_columns: Any,
+) -> list[float]:
+    """Med-R1's accuracy, bug for bug: the first one-line answer block, or the whole completion, must be exactly the gold letter."""
+    return [float(_med_r1_answer(completion_text(text)) == gold) for text, gold in zip(completions, target, strict=True)]
+
+
+def _med_r1_answer(text: str) -> str:
+    block = _MED_R1_ANSWER.search(text)
+    return (block[1] if block else text).strip()
+
+
+def med_r1_format(
+    prompts: Sequence[Any],  # noqa: ARG001
+    completions: Sequence[Turns],
+    *,
+    strategy: Sequence[str],
+    **_columns: Any,
+) -> list[float]:
+    """Med-R1's format: as MedVLM-R1's, or for answer-only strategies a full match of the answer block."""
+    patterns = (_NO_THINK_FORMAT if find_strategy(name).format is Format.ANSWER else _THINK_FORMAT for name in strategy)
+    return [float(pattern.fullmatch(completion_text(text)) is not None) for pattern, text in zip(patterns, completions, strict=True)]
+
+
+REWARDS: Final[Mapping[str, RewardFunction]] = MappingProxyType(
+    {reward.__name__: reward for reward in (accuracy, format, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)}
+)
+"""Every reward, by the name that recipes and logs use."""
+
+
+def resolve_rewards(names: Sequence[str]) -> list[RewardFunction]:
+    """The reward functions of these names, in order. Raises ConfigError for none, and for an unknown name."""
+    if not names:
+        raise ConfigError(f"no reward is named: use some of {', '.join(REWARDS)}")
+    for name in names:
+        if name not in REWARDS:
+            raise ConfigError(f"unknown reward {name!r}: use some of {', '.join(REWARDS)}")
+    return [REWARDS[name] for name in names]

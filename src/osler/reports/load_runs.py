@@ -1,0 +1,270 @@
+"""Run folders read back: their recipe, their curves and the records of their evaluations."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from osler.audits.credits import read_credits
+from osler.errors import DataError
+from osler.evaluation.compare import TITLES, alteration_of
+from osler.evaluation.records import read_records
+from osler.metrics import BLIND_POLICIES
+from osler.types import Record
+
+TRACES: Final = ("environment.json", "metrics.jsonl", "records")
+"""What tells a run from another folder; not config.json, which every checkpoint has too."""
+
+_STAGES: Final = MappingProxyType({"blind": "Blind", "zero_shot": "Zero-shot", "sft": "SFT", "grpo": "GRPO"})
+"""What a label may start with, in the order of rows: what a policy was before, then what training made of it."""
+
+_STRATEGIES: Final = MappingProxyType({"think": "Think", "no_think": "No-Think", "think_after": "Think-After"})
+"""What a label may end with, in the order of rows."""
+
+_ALIASES: Final = MappingProxyType(
+    {
+        "step": "step",
+        "global_step": "step",
+        "reward": "reward",
+        "completion_length": "completion_length",
+        "completions/mean_length": "completion_length",
+        "kl": "kl",
+        "loss": "loss",
+        "train_loss": "loss",
+        "frac_reward_zero_std": "zero_std",
+    }
+)
+"""Names in metrics.jsonl, TRL's and Osler's, to the names of the curves. `rewards/NAME` and `rewards/NAME/mean` become "reward: NAME"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One logged number over the steps of a run; steps that did not log it are absent."""
+
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The records of one policy on one set of questions: a row of a table."""
+
+    label: str  # "grpo"
+    records: tuple[Record, ...]
+    run: str = ""  # "demo"
+    title: str  # "GRPO", what a person reads
+    blind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what answers earn that never saw the image
+    altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: the questions asked again, altered
+
+    @property
+    def strategies(self) -> frozenset[str]:
+        """How the questions were asked; one strategy in all runs of Osler's own."""
+        return frozenset(record.strategy for record in self.records)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the answers come from a baseline that sees no image."""
+        return bool(self.records) and all(record.policy in BLIND_POLICIES for record in self.records)
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether the label says that the policy was not trained."""
+        return _split_label(self.label)[0] == "zero_shot"
+
+    @property
+    def detail(self) -> str:
+        """What was evaluated and how it was asked, e.g. "osler-tiny, think"."""
+        asked = sorted({f"{record.policy}, {record.strategy}" for record in self.records})
+        return "; ".join(asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run folder. A file that the run did not write is empty here."""
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    curves: Mapping[str, Curve]
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def trained_modalities(self) -> frozenset[str]:
+        """The modalities of the training questions, as the manifest counts them."""
+        return frozenset(manifest_cells(self.manifest, "train"))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has what runs leave."""
+    return folder.is_dir() and any((folder / name).exists() for name in TRACES)
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run folders. Raises DataError, in one line with the file's name, for a file that cannot be read."""
+    names = [folder.resolve().name for folder in folders]
+    # Two seeds of one recipe often lie in folders of the same name: name them by the parent too.
+    parents = [folder.resolve().parent.name for folder in folders]
+    names = [f"{parent}/{name}" if names.count(name) > 1 else name for parent, name in zip(parents, names, strict=True)]
+    names = [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
+    return [_load_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def _load_run(folder: Path, name: str) -> Run:
+    labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_stage_rank(path.stem), path.stem))
+    return Run(
+        name=name,
+        path=folder,
+        config=_read_object(folder / "config.json"),
+        environment=_read_object(folder / "environment.json"),
+        manifest=_read_object(folder / "manifest.json"),
+        curves=_read_curves(folder / "metrics.jsonl"),
+        evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
+    )
+
+
+def _read_evaluation(path: Path, run: str) -> Evaluation:
+    """The records of one file, which answers a question once as it is and once under each alteration. Raises DataError."""
+    found: defaultdict[str | None, list[Record]] = defaultdict(list)
+    for record in read_records(path):
+        found[alteration_of(record)].append(record)
+    asked = Counter((name, record.sample_id) for name, records in found.items() for record in records)
+    if repeated := next((sample for (_, sample), times in asked.items() if times > 1), None):
+        raise DataError(f"{path} holds the sample {repeated!r} more than once: delete the file and evaluate again")
+    records = tuple(found.pop(None, ()))
+    altered = {str(name): tuple(part) for name, part in found.items()}
+    base, _, suffix = path.stem.rpartition(".")
+    label = base if base and suffix in TITLES and not records else path.stem  # "grpo.blank": what "grpo" answers without the image
+    title = run if label == "eval" else label_title(label)  # "eval" is the label of an evaluation that was given none
+    return Evaluation(label=label, records=records, run=run, title=title, blind=read_credits(path), altered=altered)
+
+
+def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:
+    """Altered questions of a label beside its plain ones, which no other file can hold."""
+    joined: dict[str, Evaluation] = {}
+    for row in rows:
+        before = joined.setdefault(row.label, row)
+        joined[row.label] = replace(before, records=before.records or row.records, altered={**before.altered, **row.altered})
+    return list(joined.values())
+
+
+def collect_evaluations(runs: Sequence[Run]) -> list[Evaluation]:
+    """The evaluations of all runs as rows: untrained policies first, then SFT, then GRPO.
+
+    Runs that started from one policy repeat its records: they become one row. Titles name the run only where they would be equal.
+    """
+    rows: list[Evaluation] = []
+    for row in (row for run in runs for row in run.evaluations):
+        same = (place for place, other in enumerate(rows) if row.label == other.label and row.records and row.records == other.records)
+        if (place := next(same, None)) is None:
+            rows.append(row)
+        else:
+            rows[place] = replace(rows[place], altered={**row.altered, **rows[place].altered})
+    rows.sort(key=lambda row: (_stage_rank(row.label), _strategy_rank(row.label)))
+    rows = _rename_repeated(rows, lambda row: f"{row.title} ({row.run})")
+    return _rename_repeated(rows, lambda row: f"{row.run}: {row.label}")
+
+
+def _rename_repeated(rows: Sequence[Evaluation], rename: Callable[[Evaluation], str]) -> list[Evaluation]:
+    titles = Counter(row.title for row in rows)
+    return [replace(row, title=rename(row)) if titles[row.title] > 1 else row for row in rows]
+
+
+def label_title(label: str) -> str:
+    """What a person reads for a label: "zero_shot" -> "Zero-shot", "grpo-600-no-think" -> "GRPO 600, No-Think"; others as they are."""
+    stage, rest, strategy = _split_label(label)
+    if not stage:
+        return label
+    return " ".join([_STAGES[stage], *rest]) + (f", {_STRATEGIES[strategy]}" if strategy else "")
+
+
+def _split_label(label: str) -> tuple[str, list[str], str]:
+    """Stage, what lies between, strategy: "grpo-600-no-think" -> ("grpo", ["600"], "no_think"); "" for a part that is absent."""
+    key = label.replace("-", "_").lower()
+    stage = next((name for name in _STAGES if key == name or key.startswith(f"{name}_")), "")
+    key = key.removeprefix(stage)
+    strategy = max((name for name in _STRATEGIES if key.endswith(f"_{name}")), key=len, default="")
+    between = [part for part in key.removesuffix(strategy).split("_") if part]
+    return stage, between, strategy
+
+
+def _stage_rank(label: str) -> int:
+    stage = _split_label(label)[0]
+    return list(_STAGES).index(stage) if stage else len(_STAGES)
+
+
+def _strategy_rank(label: str) -> int:
+    strategy = _split_label(label)[2]
+    return list(_STRATEGIES).index(strategy) if strategy else len(_STRATEGIES)
+
+
+def manifest_cells(manifest: Mapping[str, Any], split: str) -> dict[str, dict[str, int]]:
+    """The counts of one split by modality and question type, e.g. {"mri": {"disease_diagnosis": 12}}; empty where there are none."""
+    part = manifest.get(split)
+    cells = part.get("cells") if isinstance(part, dict) else None
+    if not isinstance(cells, dict):
+        return {}
+    return {modality: counts for modality, counts in cells.items() if isinstance(counts, dict)}
+
+
+def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """An environment as name and value, e.g. ("packages.torch", "2.13.0")."""
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, dict):
+            rows += environment_rows(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file, {} when there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}): restore it, or delete it to leave it out of the report") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is not a JSON object: restore it, or delete it to leave it out of the report")
+    return value
+
+
+def _read_curves(path: Path) -> dict[str, Curve]:
+    """The curves of metrics.jsonl, {} when there is no file. A half-written last line is passed over."""
+    if not path.exists():
+        return {}
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    points: dict[str, dict[float, float]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise DataError(f"{path}, entry {number} is not JSON ({error}): delete that line") from None
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}, entry {number} is not a JSON object: delete that line")
+        named = {name: value for key, value in entry.items() if (name := _curve_name(key)) and _is_number(value)}
+        step = named.pop("step", float(number))
+        for name, value in named.items():
+            points.setdefault(name, {})[step] = value  # a resumed run logs a step again: the later entry holds
+    return {name: Curve(steps=tuple(sorted(found)), values=tuple(found[step] for step in sorted(found))) for name, found in points.items()}
+
+
+def _curve_name(key: str) -> str | None:
+    if key.startswith("rewards/") and not key.endswith("/std"):
+        return f"reward: {key.removeprefix('rewards/').removesuffix('/mean')}"
+    return _ALIASES.get(key)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

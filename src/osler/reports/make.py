@@ -1,0 +1,64 @@
+"""`osler report`: audits, runs and matrices -> one HTML file that can be mailed, printed and read without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from osler.audits.file import read_audit
+from osler.errors import DataError
+from osler.reports.audit_page import build_audit
+from osler.reports.examples import FindImage, build_examples, recipe_images
+from osler.reports.load_runs import Evaluation, collect_evaluations, load_runs
+from osler.reports.matrix_file import read_matrix
+from osler.reports.matrix_page import build_matrix
+from osler.reports.page import Page, build_page
+from osler.reports.sources import sort_sources
+from osler.reports.whole import Report, render_report
+from osler.run_folder import write_whole
+
+MAX_FEATURED: Final = 4
+"""How many policies show example cases, so that the file stays small however many runs it covers."""
+
+
+def write_report(
+    paths: Sequence[Path], out: Path, *, find_image: FindImage | None = None, examples_per_outcome: int = 4, seed: int = 0
+) -> Report:
+    """Write the report of run folders, folders that hold runs, matrix folders and audit files, in any mix, to one HTML file.
+
+    `find_image` gives the picture of an example; without it the reader of each run's recipe does. Examples without a picture show a grey
+    square. The same paths and seed give the same bytes. Raises DataError, in one line, for what cannot be read or written.
+    """
+    found = sort_sources(paths)
+    audits = tuple(build_audit(read_audit(path)) for path in found.audits)
+    matrices = tuple(build_matrix(read_matrix(folder)) for folder in found.matrices)
+    runs = _gather_runs(found.runs, find_image, examples_per_outcome, seed) if found.runs else None
+    report = Report(audits=audits, runs=runs, matrices=matrices)
+    write_page(render_report(report), out)
+    return report
+
+
+def _gather_runs(folders: Sequence[Path], find_image: FindImage | None, examples_per_outcome: int, seed: int) -> Page:
+    loaded = load_runs(folders)
+    evaluations = collect_evaluations(loaded)
+    images = {run.name: find_image or recipe_images(run.config) for run in loaded}
+    featured = [(row, images[row.run]) for row in feature(evaluations)]
+    examples = build_examples(featured, evaluations, per_outcome=examples_per_outcome, seed=seed)
+    return build_page(loaded, evaluations, examples)
+
+
+def feature(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The last evaluation of each run that has records, what its training led to; the last MAX_FEATURED of them."""
+    last = {row.run: row for row in evaluations if row.records}
+    return [row for row in evaluations if last.get(row.run) is row][-MAX_FEATURED:]
+
+
+def write_page(html: str, out: Path) -> None:
+    """Write the text in one step, so that a reader never sees half a page. Raises DataError."""
+    # A completion may hold half of a surrogate pair, which no encoding can write.
+    text = html.encode("utf-8", "replace").decode("utf-8")
+    try:
+        write_whole(out, text)
+    except OSError as error:
+        raise DataError(f"cannot write {out} ({error.strerror}): choose another --out") from None

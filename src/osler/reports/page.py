@@ -1,0 +1,172 @@
+"""What a page shows of runs: tables, figures and notes, gathered from their records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from osler.metrics import Proportion, percent, taxonomy_order
+from osler.reports.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
+from osler.reports.examples import Example
+from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_figures
+from osler.reports.heat import HeatMap, Tile, shade
+from osler.reports.load_runs import Evaluation, Run, manifest_cells
+from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
+from osler.reports.tables import (
+    AccuracyTable,
+    ChangeRow,
+    GainTable,
+    Matrix,
+    OutcomeRow,
+    accuracy_matrix,
+    accuracy_table,
+    change_rows,
+    describe_clusters,
+    gain_table,
+    group_title,
+    outcome_rows,
+)
+
+MAX_MATRICES: Final = 12
+
+_SPLIT_ORDER: Final = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTable:
+    """How many questions a run's splits hold, by modality or by question type."""
+
+    name: str  # "modality"
+    splits: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    totals: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """All that the template needs, in the order of the page."""
+
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...]
+    in_domain: frozenset[str]  # the modalities that every run trained on; empty where runs differ
+    by_modality: AccuracyTable
+    by_question_type: AccuracyTable
+    gains: GainTable | None  # by modality; None without a blind baseline
+    changes: tuple[ChangeRow, ...]
+    matrices: tuple[HeatMap, ...]
+    outcomes: tuple[OutcomeRow, ...]
+    looks: tuple[LookRow, ...]  # altered questions, which stand in no other table
+    look_notes: tuple[str, ...]
+    look_figure: Figure | None
+    confidence: tuple[ConfidenceRow, ...]
+    confidence_figures: tuple[Figure, ...]
+    accuracy_figures: tuple[Figure, ...]
+    training_figures: tuple[Figure, ...]
+    examples: Mapping[str, tuple[Example, ...]]  # by the policy's title
+    counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
+    plain_title: str = PLAIN_TITLE
+    target: float = TARGET  # the accuracy that abstention aims at
+
+
+def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Sequence[Example]) -> Page:
+    """Gather tables, figures and notes."""
+    in_domain = shared_domain(runs)
+    plain = [row for row in evaluations if row.records or not row.altered]
+    by_modality = accuracy_table(plain, "modality", in_domain=in_domain)
+    by_question_type = accuracy_table(plain, "question_type")
+    answered = [row for row in evaluations if row.records]
+    drawn = [(by_modality, "modality")] if answered else []
+    drawn += [(by_question_type, "question type")] if len(by_question_type.columns) > 1 else []
+    has_types = len(by_question_type.columns) > 1
+    matrices = [matrix_map(accuracy_matrix(row, in_domain=in_domain)) for row in answered[:MAX_MATRICES]] if has_types else []
+    confidence = confidence_rows(answered)
+    looks = look_rows(evaluations)
+    featured = dict.fromkeys(card.title for card in examples)
+    return Page(
+        runs=tuple(runs),
+        notes=tuple(collect_notes(runs, answered)),
+        in_domain=in_domain,
+        by_modality=by_modality,
+        by_question_type=by_question_type,
+        gains=gain_table(answered, "modality", in_domain=in_domain),
+        changes=change_rows(answered),
+        matrices=tuple(matrices),
+        outcomes=outcome_rows(answered),
+        looks=looks,
+        look_notes=look_notes(looks),
+        look_figure=look_figure(looks),
+        confidence=confidence,
+        confidence_figures=tuple(confidence_figures(confidence)),
+        accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),
+        training_figures=tuple(training_figures(runs)),
+        examples={title: tuple(card for card in examples if card.title == title) for title in featured},
+        counts=tuple((run.name, tables) for run in runs if (tables := count_tables(run.manifest))),
+    )
+
+
+def matrix_map(matrix: Matrix) -> HeatMap:
+    """One policy's accuracy by modality and question type as a heat map."""
+
+    def tile(cell: Proportion) -> Tile:
+        return Tile(text=percent(cell.value), detail=str(cell.total or ""), style=shade(cell.value), hint=str(cell))
+
+    return HeatMap(
+        title=matrix.title,
+        columns=tuple(group_title(name) for name in matrix.columns),
+        rows=tuple((group_title(name), tuple(map(tile, cells))) for name, cells in zip(matrix.rows, matrix.cells, strict=True)),
+    )
+
+
+def shared_domain(runs: Sequence[Run]) -> frozenset[str]:
+    """The modalities that all runs with a manifest trained on, if they agree."""
+    domains = {run.trained_modalities for run in runs if run.trained_modalities}
+    return domains.pop() if len(domains) == 1 else frozenset()
+
+
+def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[str]:
+    """What a reader must know before comparing: missing parts, rows that answered different questions, figures cut short."""
+    notes = []
+    if untrained := [run.name for run in runs if not run.curves]:
+        notes.append(f"No training metrics, so no curves: {', '.join(untrained)}.")
+    if unevaluated := [run.name for run in runs if not any(row.records for row in run.evaluations)]:
+        notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
+    if (clusters := describe_clusters(answered)) is not None:
+        notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
+    asked = [frozenset(record.sample_id for record in row.records) for row in answered]
+    if any(first != second for first, second in pairwise(asked)):
+        notes.append(
+            "The policies did not answer the same questions: compare them in the table of changes, which uses shared questions only."
+        )
+    if sum(bool(run.curves) for run in runs) > len(PALETTE):
+        notes.append(f"Curves are drawn for the first {len(PALETTE)} runs that have any.")
+    if len(answered) > MAX_MATRICES:
+        notes.append(f"Heat maps are shown for the first {MAX_MATRICES} of {len(answered)} policies.")
+    return notes
+
+
+def count_tables(manifest: Mapping[str, Any]) -> tuple[CountTable, ...]:
+    """The counts of a manifest by modality and by question type; nothing where it holds none."""
+    splits = sorted(manifest, key=lambda name: (_SPLIT_ORDER.index(name) if name in _SPLIT_ORDER else len(_SPLIT_ORDER), name))
+    by_modality: dict[str, Counter[str]] = {}
+    by_question_type: dict[str, Counter[str]] = {}
+    for split in splits:
+        for modality, cells in manifest_cells(manifest, split).items():
+            for question_type, count in cells.items():
+                if isinstance(count, int):
+                    by_modality.setdefault(split, Counter())[modality] += count
+                    by_question_type.setdefault(split, Counter())[question_type] += count
+    return tuple(_count_table(name, counts) for name, counts in (("modality", by_modality), ("question type", by_question_type)) if counts)
+
+
+def _count_table(name: str, counts: Mapping[str, Counter[str]]) -> CountTable:
+    splits = tuple(counts)
+    groups = sorted({group for found in counts.values() for group in found}, key=taxonomy_order)
+    return CountTable(
+        name=name,
+        splits=splits,
+        rows=tuple((group_title(group), tuple(counts[split][group] for split in splits)) for group in groups),
+        totals=tuple(counts[split].total() for split in splits),
+    )

@@ -1,0 +1,73 @@
+"""The one environment that every template is rendered in. Everything that a file said is escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from osler import __version__
+from osler.metrics import percent, points
+from osler.reports.glossary import GLOSSARY
+from osler.reports.load_runs import environment_rows
+from osler.reports.tables import group_title
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+MAX_WHOLE: Final = 14
+"""Letters of a hyphenated word that stays on one line; a longer one may have to break."""
+
+_HYPHENATED: Final = re.compile(r"(?<![\w-])[A-Za-z]\w*(?:-[A-Za-z]\w*)+(?![\w-])")
+
+
+def render(template: str, **content: Any) -> str:
+    """One HTML text that needs no other file and no network."""
+    return _environment().get_template(template).render(version=__version__, **content).lstrip()
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("osler.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        percent=percent,
+        points=points,
+        p_value=p_value,
+        decimals=lambda value: percent(None) if value is None else f"{value:.3f}",
+        number=lambda value: f"{value:,}",
+        two_lines=lambda text: Markup('{}<span class="sub">[{}</span>').format(*text.split(" [")) if " [" in text else text,
+        group_title=group_title,
+        environment_rows=environment_rows,
+        pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
+        svg=lambda figure: Markup(figure.svg),  # our own drawing, whose texts matplotlib escaped
+        whole=keep_whole,
+    )
+    environment.globals.update(GLOSSARY=GLOSSARY)
+    return environment
+
+
+def keep_whole(text: str) -> Markup:
+    """The text with short hyphenated words, "No-Think" or "X-ray", kept from breaking at the hyphen; escaped."""
+    from markupsafe import Markup, escape
+
+    parts: list[Markup] = []
+    end = 0
+    for match in _HYPHENATED.finditer(text):
+        if len(match[0]) <= MAX_WHOLE:
+            parts += [escape(text[end : match.start()]), Markup('<span class="nb">{}</span>').format(match[0])]
+            end = match.end()
+    return Markup("").join([*parts, escape(text[end:])])
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with as many digits as it deserves, e.g. "0.031" or "< 0.001"."""
+    if value is None:
+        return percent(None)
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

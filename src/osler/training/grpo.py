@@ -1,0 +1,127 @@
+"""`osler train`: GRPO on the questions of a recipe.
+
+A step draws a few questions, lets the policy answer each G times, rewards every answer, and moves the policy towards the answers that
+earned more than the others of their group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from osler.config import Config
+from osler.errors import ConfigError
+from osler.grading import resolve_rewards
+from osler.run_folder import Run, open_run, write_json
+from osler.training.arguments import (
+    add_callbacks,
+    build_dataset,
+    check_reporters,
+    describe_samples,
+    grpo_arguments,
+    load_for_training,
+    name_reference,
+    option_shuffler,
+    quiet_upstream,
+    read_prompts,
+    run_trainer,
+    save_policy,
+)
+from osler.types import Prompt
+
+if TYPE_CHECKING:
+    from osler.grading import RewardFunction
+    from osler.policies.load import Policy
+    from osler.training.trainer import OslerGRPOTrainer
+
+
+def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
+    """Train a policy and save it in the run at `out`; go on where an earlier run of the same recipe stopped.
+
+    Nothing is written until the recipe, the questions, the policy and the length of every prompt have been checked.
+
+    Raises OslerError for whatever the user can mend.
+    """
+    if not fresh and Run(root=out).policy.is_dir():
+        return open_run(out, config)  # finished before; raises when it was another recipe's
+    prompts = read_prompts(config)
+    rewards = resolve_rewards(config.rewards.names)
+    check_reporters(config.trainer.report_to)
+    arguments = grpo_arguments(config, out)
+    check_group(arguments, len(prompts))
+    check_sharing(config, arguments)
+    policy = load_for_training(config, prompts)
+
+    run = open_run(out, config, resume=not fresh)
+    write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
+    if arguments.beta and config.policy.lora is None:
+        name_reference(policy, config, run)
+    with quiet_upstream():
+        trainer = build_trainer(config, policy, prompts, rewards, arguments)
+        add_callbacks(trainer, run, config)
+        run_trainer(trainer, run)
+        save_policy(trainer, policy.processor, run.policy)
+    return run
+
+
+def build_trainer(
+    config: Config, policy: Policy, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction], arguments: Any
+) -> OslerGRPOTrainer:
+    """TRL's trainer over the questions, with a fresh LoRA adapter where the recipe asks for one."""
+    from osler.policies.load import lora_config
+    from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
+    from osler.training.shared_prefix.update import Sharing
+    from osler.training.trainer import OslerGRPOTrainer
+
+    shuffler = option_shuffler(config, arguments)
+    own = config.trainer
+    trainer_class: Callable[..., OslerGRPOTrainer] = OslerGRPOTrainer
+    if own.share_prefix:
+        sharing = Sharing(
+            groups_per_forward=own.groups_per_forward,
+            static_decoding=own.static_decoding,
+            vision_cache=Path(own.vision_cache) if own.vision_cache is not None else None,
+            vision_cache_bytes=int(own.vision_cache_gb * 1e9),
+            dynamic_sampling=own.dynamic_sampling,
+        )
+        trainer_class = partial(SharedPrefixGRPOTrainer, sharing=sharing)
+    return trainer_class(
+        model=policy.model,
+        reward_funcs=list(rewards),
+        args=arguments,
+        train_dataset=build_dataset(prompts, shuffler=shuffler),
+        callbacks=None if shuffler is None else [shuffler],
+        processing_class=policy.processor,
+        peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
+        print_completions_every=config.trainer.print_completions_every,
+    )
+
+
+def check_group(arguments: Any, num_prompts: int) -> None:
+    """Raise ConfigError where the questions do not fill one rollout: TRL would train on nothing."""
+    wanted = arguments.generation_batch_size // arguments.num_generations
+    if num_prompts < wanted:
+        raise ConfigError(
+            f"[data.train] gives {num_prompts} questions and one rollout takes {wanted}: select more, or give [grpo] a smaller batch"
+        )
+
+
+def check_sharing(config: Config, arguments: Any) -> None:
+    """Raise ConfigError for settings of shared prefixes that this recipe cannot have."""
+    own = config.trainer
+    if own.vision_cache is not None and not config.policy.freeze_vision and config.policy.lora is None:
+        raise ConfigError("[trainer] vision_cache keeps what a frozen vision tower computes: set [policy] freeze_vision = true, or drop it")
+    for key in ("vision_cache", "dynamic_sampling", "static_decoding"):
+        if getattr(own, key) and not own.share_prefix:
+            raise ConfigError(f"[trainer] {key} works with shared prefixes only: set share_prefix = true, or drop it")
+    if not own.dynamic_sampling:
+        return
+    if arguments.scale_rewards not in ("group", "none") or arguments.multi_objective_aggregation != "sum_then_normalize":
+        raise ConfigError(
+            "[trainer] dynamic_sampling replaces single groups, whose advantages must not depend on others: set [grpo] scale_rewards to "
+            '"group" or "none" and multi_objective_aggregation to "sum_then_normalize"'
+        )
+    if arguments.world_size > 1:
+        raise ConfigError(f"[trainer] dynamic_sampling runs in one process and this is one of {arguments.world_size}: set it to 0")

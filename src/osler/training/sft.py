@@ -1,0 +1,166 @@
+"""`osler sft`: fine-tuning on reference completions, the baseline of both papers.
+
+By default it sees as many questions in as many steps as `osler train` with the same recipe, learns the strategy's own target, and scores
+the completion alone. `sft_target = "med_r1_sft"` reproduces Med-R1's published baseline instead, handicaps included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from osler.config import Config
+from osler.errors import ConfigError
+from osler.prompts import target_completion
+from osler.run_folder import Run, open_run, write_json
+from osler.training.arguments import (
+    add_callbacks,
+    build_arguments,
+    build_dataset,
+    check_reporters,
+    describe_samples,
+    grpo_arguments,
+    load_for_training,
+    option_shuffler,
+    quiet_upstream,
+    read_prompts,
+    run_trainer,
+    save_policy,
+)
+from osler.types import Prompt, Sample
+
+if TYPE_CHECKING:
+    from osler.policies.load import Policy
+    from osler.training.trainer import OslerSFTTrainer
+
+MED_R1_SFT: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "learning_rate": 2e-5,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,  # a fraction below 1 is a share of all steps
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 16,  # 128 questions a step on one device
+    }
+)
+"""Med-R1's published baseline (arXiv 2503.13939, its code)."""
+
+SHARED_KEYS: Final[tuple[str, ...]] = (
+    "bf16",
+    "fp16",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+    "logging_steps",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "disable_tqdm",
+)
+"""Keys of `[grpo]` about how rather than what to train; SFT takes them over unless `[sft]` sets them."""
+
+
+def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
+    """Fine-tune a policy and save it in the run at `out`; go on where an earlier run of the same recipe stopped.
+
+    Nothing is written until the recipe, the questions, their targets, the policy and the length of every prompt have been checked.
+
+    Raises OslerError for whatever the user can mend.
+    """
+    if not fresh and Run(root=out).policy.is_dir():
+        return open_run(out, config)  # finished before; raises when it was another recipe's
+    prompts = read_prompts(config)
+    targets = [sft_target(prompt.sample, config) for prompt in prompts]
+    check_reporters(config.trainer.report_to)
+    arguments = sft_arguments(config, out, len(prompts))
+    policy = load_for_training(config, prompts)
+
+    run = open_run(out, config, resume=not fresh)
+    write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
+    with quiet_upstream():
+        trainer = build_trainer(config, policy, prompts, targets, arguments)
+        add_callbacks(trainer, run, config)
+        run_trainer(trainer, run)
+        save_policy(trainer, policy.processor, run.policy)
+    return run
+
+
+def build_trainer(config: Config, policy: Policy, prompts: Sequence[Prompt], targets: Sequence[str], arguments: Any) -> OslerSFTTrainer:
+    """TRL's trainer over questions and targets. It pairs each with its own images, and labels the completion, end of turn included."""
+    from osler.policies.load import lora_config
+    from osler.training.trainer import OslerSFTTrainer, VisibleTextCollator
+
+    shuffler = option_shuffler(config, arguments)
+    return OslerSFTTrainer(
+        model=policy.model,
+        args=arguments,
+        train_dataset=build_dataset(prompts, targets, shuffler=shuffler, complete=lambda sample: sft_target(sample, config)),
+        callbacks=None if shuffler is None else [shuffler],
+        processing_class=policy.processor,
+        data_collator=VisibleTextCollator(policy.processor) if config.sft_target == "med_r1_sft" else None,
+        peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
+    )
+
+
+def sft_target(sample: Sample, config: Config) -> str:
+    """What a completion should have been: the strategy's target, or Med-R1's literal text, which teaches "None" as reasoning."""
+    if config.sft_target == "med_r1_sft":
+        return f"None\n\n<answer> {sample.target} </answer>"
+    return target_completion(sample, config.prompt.strategy)
+
+
+def sft_arguments(config: Config, out: Path, num_samples: int) -> Any:
+    """TRL's SFTConfig of a recipe: `[sft]` key for key, over the matched budget or the published baseline's settings."""
+    from trl import SFTConfig
+
+    shared = {key: config.grpo[key] for key in SHARED_KEYS if key in config.grpo}
+    if config.sft_target == "med_r1_sft":
+        values = {**shared, **config.sft, **MED_R1_SFT}  # published numbers, whatever the recipe says of a sound baseline
+    else:
+        values = {**matched_sft_arguments(config, num_samples), **shared, **config.sft}
+    if "num_train_epochs" in config.sft and "max_steps" not in config.sft:
+        values.pop("max_steps", None)  # it would overrule the epochs that the recipe asks for
+    # Prompts were measured, and a target is short: nothing is ever cut off.
+    completion_only = config.sft_target == "strategy"
+    arguments = build_arguments(SFTConfig, "sft", values, config, out, max_length=None, completion_only_loss=completion_only)
+    if values.get("max_steps") == 0:  # TRL would fall back on its own number of epochs
+        raise ConfigError(
+            f"[grpo] makes no step of {num_samples} questions, so SFT with the same budget has none: "
+            "select more questions, or set [sft] max_steps"
+        )
+    return arguments
+
+
+def matched_sft_arguments(config: Config, num_samples: int) -> dict[str, Any]:
+    """The batch and the number of steps with which SFT sees as many questions in as many steps as `[grpo]`.
+
+    TRL counts completions in a batch of GRPO: 32 of them with 8 generations are 4 questions, so SFT's batch is 4.
+
+    Raises ConfigError where a process of GRPO holds a part of a group.
+    """
+    grpo = grpo_arguments(config, Path("unused"))
+    completions = grpo.per_device_train_batch_size * grpo.gradient_accumulation_steps
+    if completions % grpo.num_generations:
+        raise ConfigError(
+            f"[grpo] gives a process {completions} completions a step, not whole groups of {grpo.num_generations}: "
+            "set per_device_train_batch_size, gradient_accumulation_steps and max_steps in [sft]"
+        )
+    has_whole_groups = grpo.per_device_train_batch_size % grpo.num_generations == 0
+    accumulation = grpo.gradient_accumulation_steps if has_whole_groups else 1
+    return {
+        "per_device_train_batch_size": completions // grpo.num_generations // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        "max_steps": grpo.max_steps if grpo.max_steps > 0 else count_grpo_steps(grpo, num_samples),
+    }
+
+
+def count_grpo_steps(grpo: Any, num_samples: int) -> int:
+    """How many updates GRPO makes in its epochs: each rollout serves `steps_per_generation * num_iterations` micro-batches."""
+    rollouts: int = num_samples // (grpo.generation_batch_size // grpo.num_generations)
+    micro_batches = rollouts * grpo.steps_per_generation * grpo.num_iterations
+    steps_per_epoch: int = math.ceil(micro_batches / grpo.gradient_accumulation_steps)
+    return math.ceil(steps_per_epoch * float(grpo.num_train_epochs))

@@ -1,0 +1,185 @@
+"""Rollouts of groups: every distinct prompt is read once, and all completions of the batch are written together.
+
+Completions that have ended leave the computation. Tokens are drawn as Transformers' `generate` draws them, from the same stream of random
+numbers, so that both write the same completions.
+
+Legend: B groups, G generations of a group, N = B G completions, A = completions still computed, T tokens written, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from osler.training.shared_prefix.attention import Prefixes
+from osler.training.shared_prefix.decoder import Decoder, record
+from osler.training.shared_prefix.packed_row import Prompts, read_prefixes
+
+REPACK_BELOW: Final = 0.75
+"""Ended completions are dropped once this share of the computed ones is enough; copying at every end would cost more than it saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How completions are written. The defaults draw from the whole distribution."""
+
+    max_new_tokens: int
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    suppressed_ids: tuple[int, ...] = ()  # never written, e.g. the token that stands for an image
+    do_sample: bool = True
+    temperature: float = 1.0
+    top_k: int = 0  # 0 keeps all
+    top_p: float = 1.0
+    min_p: float | None = None
+    is_static: bool = False  # steps of one shape, which CUDA plays from a recording; ended completions stay in the computation
+
+    def processors(self, device: torch.device) -> LogitsProcessorList:
+        """Transformers' own processors, in the order in which `generate` applies them."""
+        chosen: list[Any] = []
+        if self.suppressed_ids:
+            chosen.append(SuppressTokensLogitsProcessor(list(self.suppressed_ids), device=device))
+        if self.do_sample:
+            if self.temperature != 1.0:
+                chosen.append(TemperatureLogitsWarper(self.temperature))
+            if self.top_k:
+                chosen.append(TopKLogitsWarper(self.top_k))
+            if self.top_p < 1.0:
+                chosen.append(TopPLogitsWarper(self.top_p))
+            if self.min_p is not None:
+                chosen.append(MinPLogitsWarper(self.min_p))
+        return LogitsProcessorList(chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """What `roll_out` wrote, group after group."""
+
+    completion_ids: list[list[int]]  # each up to its first stop token, which is kept
+    chunks: tuple[Prefixes, ...]  # of the prompts, as they were given; with their graph if it was asked for
+    logps_NT: Tensor | None = None  # of the tokens, under the policy at the temperature; None unless asked for
+    entropies_NT: Tensor | None = None
+
+
+class Score:
+    """Log-probabilities and entropies of the tokens that a rollout draws, as an update would compute them: nothing is filtered."""
+
+    def __init__(self, num_rows: int, decoding: Decoding, device: torch.device) -> None:
+        self.temperature = decoding.temperature
+        self.logps_NT, self.entropies_NT = torch.zeros(2, num_rows, decoding.max_new_tokens, device=device)
+
+    def note(self, rows_A: Tensor, step: int, logits_AV: Tensor, tokens_N: Tensor) -> None:
+        """Score the tokens of one step."""
+        scaled_AV = logits_AV / self.temperature if self.temperature != 1.0 else logits_AV
+        logs_AV = scaled_AV.log_softmax(dim=-1)
+        self.logps_NT[rows_A, step] = logs_AV.gather(1, tokens_N[rows_A, None])[:, 0]
+        self.entropies_NT[rows_A, step] = -(logs_AV.exp() * logs_AV).sum(dim=-1)
+
+
+def roll_out(
+    model: Any,
+    chunks: Sequence[Prompts],
+    num_generations: int,
+    decoding: Decoding,
+    *,
+    keeps_graph: bool = False,
+    scores: bool = False,
+) -> Rollout:
+    """Write `num_generations` completions of every prompt. The prompts of a chunk are read together.
+
+    `attention.install` was called on `model`, a Transformers model that does not compute gradient checkpoints. With `keeps_graph`, an
+    update can go on from the prefixes; with `scores`, the tokens' log-probabilities and entropies come with them.
+    """
+    with torch.set_grad_enabled(keeps_graph):
+        prefixes = tuple(read_prefixes(model, prompts) for prompts in chunks)
+    with torch.inference_mode():
+        rollout = _decode(model, prefixes, num_generations, decoding, scores=scores)
+    if rollout.logps_NT is None or rollout.entropies_NT is None:
+        return rollout
+    # Copies, because an update can take no tensor of inference mode into its graph.
+    return replace(rollout, logps_NT=rollout.logps_NT.clone(), entropies_NT=rollout.entropies_NT.clone())
+
+
+def _decode(model: Any, prefixes: tuple[Prefixes, ...], num_generations: int, decoding: Decoding, *, scores: bool) -> Rollout:
+    """Draw tokens until every completion has ended."""
+    last_BE = torch.cat([chunk.last_BE.detach() for chunk in prefixes])
+    device, num_rows = last_BE.device, len(last_BE) * num_generations
+    processors, stop_ids = decoding.processors(device), torch.tensor(decoding.stop_ids, device=device)
+    written_NT = torch.full((num_rows, decoding.max_new_tokens), decoding.pad_id, device=device)
+    alive_N = torch.ones(num_rows, dtype=torch.bool, device=device)
+    rows_A = torch.arange(num_rows, device=device)  # of each computed completion, its row in the batch
+    logits_AV = model.lm_head(last_BE).float().repeat_interleave(num_generations, dim=0)
+    chances_NV = torch.ones_like(logits_AV)
+    score = Score(num_rows, decoding, device) if scores else None
+    decoder: Decoder | None = None
+    advance: Callable[[Tensor, int], Tensor] | None = None
+    for step in range(decoding.max_new_tokens):
+        scores_AV = processors(written_NT[rows_A, :step], logits_AV)
+        if decoding.do_sample:
+            # Ended completions are drawn too: `generate` draws for every row, and random numbers are taken row by row.
+            chances_AV = scores_AV.softmax(dim=-1)
+            if len(rows_A) < num_rows:
+                chances_NV[rows_A] = chances_AV
+            else:
+                chances_NV = chances_AV
+            tokens_N = torch.multinomial(chances_NV, num_samples=1)[:, 0]
+        else:
+            tokens_N = torch.full_like(alive_N, decoding.pad_id, dtype=torch.long)
+            tokens_N[rows_A] = scores_AV.argmax(dim=-1)
+        if score is not None:
+            score.note(rows_A, step, logits_AV, tokens_N)
+        written_NT[:, step] = torch.where(alive_N, tokens_N, decoding.pad_id)
+        alive_N &= ~torch.isin(tokens_N, stop_ids)
+        if step + 1 == decoding.max_new_tokens or not bool(alive_N.any()):
+            break
+        if decoder is None or advance is None:
+            decoder = Decoder(model, prefixes, num_generations, decoding.max_new_tokens, static=decoding.is_static)
+            advance = _stepper(decoder, num_rows)
+        if not decoding.is_static:
+            rows_A = _drop_ended(decoder, rows_A, alive_N, step)
+        logits_AV = advance(written_NT[rows_A, step], step).float()
+    completion_ids = _cut(written_NT[:, : step + 1].tolist(), decoding.stop_ids)
+    if score is None:
+        return Rollout(completion_ids=completion_ids, chunks=prefixes)
+    logps_NT, entropies_NT = score.logps_NT[:, : step + 1], score.entropies_NT[:, : step + 1]
+    return Rollout(completion_ids=completion_ids, chunks=prefixes, logps_NT=logps_NT, entropies_NT=entropies_NT)
+
+
+def _stepper(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
+    """How a step is computed: as it comes, or as one of one shape, which a GPU records."""
+    if not decoder.static:
+        return decoder.step
+    device = decoder.mask.device
+    if device.type == "cuda":
+        return record(decoder, num_rows)
+    return lambda tokens, step: decoder.step(tokens, torch.tensor([step], device=device))
+
+
+def _drop_ended(decoder: Decoder, rows_A: Tensor, alive_N: Tensor, step: int) -> Tensor:
+    """Leave ended completions out of the decoder where enough have ended; returns the rows that stay, as many for each group that does."""
+    alive_BG = alive_N[rows_A].view(decoder.num_groups, -1)
+    groups = alive_BG.any(dim=1).nonzero()[:, 0]
+    width = int(alive_BG.sum(dim=1).max())
+    if len(groups) * width > REPACK_BELOW * len(rows_A):
+        return rows_A
+    first_alive = alive_BG[groups].int().argsort(dim=1, descending=True, stable=True)[:, :width]
+    decoder.keep(groups, first_alive, step)
+    return rows_A[(groups[:, None] * alive_BG.shape[1] + first_alive).flatten()]
+
+
+def _cut(rows: list[list[int]], stop_ids: tuple[int, ...]) -> list[list[int]]:
+    """Every row up to its first stop token."""
+    ends = [next((place for place, token in enumerate(row) if token in stop_ids), len(row) - 1) for row in rows]
+    return [row[: end + 1] for row, end in zip(rows, ends, strict=True)]

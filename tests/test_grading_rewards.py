@@ -1,0 +1,98 @@
+"""Rewards: the papers' own as golden rows, and what TRL asks of every reward."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from osler.errors import ConfigError
+from osler.grading import REWARDS, completion_text, resolve_rewards
+
+MODALITIES = ("CT", "MRI", "X-ray", "Ultrasound")
+
+GOLDEN_REWARDS = [
+    # text, target, MedVLM-R1 accuracy, Med-R1 accuracy
+    ("<think>x</think><answer>B</answer>", "B", 1.0, 1.0),
+    ("<think>x</think><answer> b </answer>", "B", 1.0, 0.0),
+    ("<answer>B.</answer>", "B", 0.5, 0.0),
+    ("<answer>(B)</answer>", "B", 0.5, 0.0),
+    ("<answer>B) MRI</answer>", "B", 0.0, 0.0),
+    ("<answer>B) XX</answer>", "B", 0.5, 0.0),
+    ("<answer>A</answer>", "B", 0.0, 0.0),
+    ("<answer>BB</answer>", "B", 0.0, 0.0),
+    ("<answer></answer>", "B", 0.0, 0.0),
+    ("<answer>\nB\n</answer>", "B", 1.0, 0.0),
+    ("<ANSWER>B</ANSWER>", "B", 1.0, 0.0),
+    ("<answer>B</answer><answer>A</answer>", "B", 1.0, 1.0),
+    ("<answer>A</answer><answer>B</answer>", "B", 0.0, 0.0),
+    ("<answer>K</answer>", "K", 0.0, 1.0),
+    ("B", "B", 0.0, 1.0),
+    (" B\n", "B", 0.0, 1.0),
+    ("b", "B", 0.0, 0.0),
+    ("The answer is B", "B", 0.0, 0.0),
+    ("", "B", 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("text", "target", "medvlm_r1", "med_r1"), GOLDEN_REWARDS)
+def test_paper_accuracy_bug_for_bug(text: str, target: str, medvlm_r1: float, med_r1: float) -> None:
+    assert REWARDS["medvlm_r1_accuracy"]([None], [text], target=[target]) == [medvlm_r1]
+    assert REWARDS["med_r1_accuracy"]([None], [text], target=[target]) == [med_r1]
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "no_think"),
+    [
+        ("<think>x</think><answer>B</answer>", 1.0, 0.0),
+        ("<think></think>\n <answer></answer>", 1.0, 0.0),
+        ("<think>x\ny</think><answer>\nB</answer>", 1.0, 0.0),
+        ("<think>a</think><answer>A</answer><answer>B</answer>", 1.0, 0.0),
+        ("<think>x</think><answer>B</answer>\n", 0.0, 0.0),
+        (" <think>x</think><answer>B</answer>", 0.0, 0.0),
+        ("<Think>x</Think><answer>B</answer>", 0.0, 0.0),
+        ("<answer>B</answer>", 0.0, 1.0),
+        ("\n <answer>B</answer>", 0.0, 1.0),
+        ("<answer>A</answer> or <answer>B</answer>", 0.0, 1.0),
+        ("B", 0.0, 0.0),
+    ],
+)
+def test_paper_format_bug_for_bug(text: str, think: float, no_think: float) -> None:
+    assert REWARDS["medvlm_r1_format"]([None], [text]) == [think]
+    assert REWARDS["med_r1_format"]([None, None], [text, text], strategy=["med_r1_think", "med_r1_no_think"]) == [think, no_think]
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_rewards_suit_trl(name: str) -> None:
+    (reward,) = resolve_rewards([name])
+    assert reward.__name__ == name
+    assert pickle.loads(pickle.dumps(reward)) is reward
+    columns: dict[str, Any] = {
+        "prompts": [[], [], []],
+        "completions": [
+            [{"role": "assistant", "content": "<think>x</think><answer>B</answer>"}],
+            [{"role": "assistant", "content": [{"type": "text", "text": "<think>x</think><answer>B</answer>"}]}],
+            "no idea",
+        ],
+        "completion_ids": [[1], [2], [3]],
+        "choices": [list(MODALITIES)] * 3,
+        "target": ["B"] * 3,
+        "strategy": ["think"] * 3,
+        "trainer_state": None,
+    }
+    assert reward(**columns) == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("names", [[], ["accuracy", "speed"]])
+def test_unknown_rewards_name_the_known_ones(names: list[str]) -> None:
+    with pytest.raises(ConfigError, match="use some of accuracy, format, medvlm_r1_accuracy"):
+        resolve_rewards(names)
+
+
+def test_resolve_rewards_keeps_the_order() -> None:
+    assert [reward.__name__ for reward in resolve_rewards(["format", "accuracy"])] == ["format", "accuracy"]
+
+
+def test_completion_text_joins_turns() -> None:
+    assert completion_text([{"content": "a"}, {"content": [{"type": "image"}, {"type": "text", "text": "b"}]}]) == "ab"

@@ -1,0 +1,162 @@
+"""`data check` counts, `data view` shows, `data convert` comes back the same."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from osler.cli.main import main
+from osler.data.inspect import check, convert, view
+from osler.data.readers import read
+from osler.errors import ConfigError, DataError
+from osler.types import Sample
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture
+def slake(tmp_path):
+    """The invented SLAKE rows of cases 1 to 3; the image of case 3 is cut short, and the others are absent."""
+    root = tmp_path / "slake"
+    (root / "imgs").mkdir(parents=True)
+    for name in ("train.json", "validate.json", "test.json"):
+        (root / name).write_bytes((FIXTURES / "slake" / name).read_bytes())
+    for case in (1, 2, 3):
+        (root / "imgs" / f"case{case}").mkdir()
+        Image.new("RGB", (40, 30), (90, 0, 0)).save(root / "imgs" / f"case{case}" / "source.jpg", "BMP")
+    data = (root / "imgs/case3/source.jpg").read_bytes()
+    (root / "imgs/case3/source.jpg").write_bytes(data[: len(data) // 2])
+    return root
+
+
+@pytest.mark.parametrize(("images", "num_bad"), [("none", 0), ("header", 20), ("decode", 21)])
+def test_check_counts_everything(slake, images, num_bad):
+    report = check("slake", slake, split="train", look=images)
+    assert (report.num_samples, report.num_images, report.num_subjects, len(report.refused)) == (26, 23, 23, 1)
+    assert report.counts == {
+        "ct": {"anatomy_identification": 1, "other_biological_attributes": 24},
+        "xray": {"other_biological_attributes": 1},
+    }
+    assert report.num_choices["open-ended"] == 1
+    assert sum(report.targets.values()) == 25
+    assert len(report.bad_images) == num_bad
+    assert not report.is_clean
+
+
+def test_check_prints_counts_traps_and_refusals(slake):
+    text = check("slake", slake, split="train", look="decode").render()
+    for line in (
+        "26 samples, 23 images, 23 named subjects, 1 rows refused",
+        "      anatomy identification  other biological attributes  all",
+        "ct                         1                           24   25",
+        "xray                       -                            1    1",
+        "all                        1                           25   26",
+        "         1  white space around 'answer_type'",
+        "  slake/train.json/5: 'answer' is empty",
+        "images: decoded, 21 of 23 cannot be shown:",
+        "  slake/12: image 'case5/source.jpg' does not exist under",
+        "  ... and 1 more; --json lists them all",
+    ):
+        assert line in text
+
+
+def test_check_as_json_holds_everything(slake):
+    report = json.loads(check("slake", slake, split="train").to_json())
+    assert report["refused"] == [{"row": "slake/train.json/5", "reason": "'answer' is empty"}]
+    assert len(report["bad_images"]) == 20
+    assert report["is_clean"] is False
+
+
+STRICT = [("train", [], 0), ("train", ["--strict"], 1), ("test", ["--strict", "--images", "none"], 0), ("test", ["--strict"], 1)]
+
+
+@pytest.mark.parametrize(("split", "options", "code"), STRICT)
+def test_strict_says_no_to_refused_rows_and_bad_images(slake, capsys, split, options, code):
+    found = main(
+        ["data", "check", "--data.reader=slake", f"--data.root={slake}", f"--data.options={{split='{split}'}}", "--json", *options]
+    )
+    payload = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == code == payload.get("exit_code", 0)
+    assert payload["is_clean"] is (code == 0 and "--strict" in options)
+
+
+def test_check_of_phantom_is_clean():
+    report = check("phantom", look="decode", split="test", modalities=["ct"], num_questions=5, size=64)
+    assert report.is_clean
+    assert "images: decoded, all sound" in report.render()
+
+
+def test_check_lets_no_control_character_through(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "\x1b[31m.png", "problem": "x", "answer": "y"}) + "\n[1]\n")
+    text = check("jsonl", tmp_path / "rows.jsonl").render()
+    assert "cannot be shown" in text
+    assert text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda path: check("slake", path, look="all"), ConfigError, "use one of none, header, decode"),
+        (lambda path: view([], path / "out.html"), DataError, "no samples to view"),
+        (lambda path: view([], path / "out.html", num=0), ConfigError, "choose 1 to"),
+        (lambda path: convert(read("vqa_rad", FIXTURES / "vqa_rad") + read("slake", FIXTURES / "slake"), path / "o"), DataError, "2 roots"),
+        (lambda path: convert(read("vqa_rad", FIXTURES / "vqa_rad"), path / "file" / "out"), DataError, "cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, call, error, message):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(error, match=message):
+        call(tmp_path)
+
+
+def test_view_is_one_file_that_escapes_everything(slake, tmp_path):
+    samples = [replace(sample, question="<script>x</script>") for sample in read("slake", slake, split="train")]
+    text = view(samples, tmp_path / "sheet" / "view.html", num=26).read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;x&lt;/script&gt;" in text
+    assert text.count("data:image/jpeg;base64,") == 4
+    assert text.count("class=fault") == 22
+    assert text.count("class=target") == 26
+    assert "http" not in text
+    assert view(samples, tmp_path / "some.html", num=3).read_text().count("<article>") == 3
+
+
+def flat(sample: Sample):
+    return replace(sample, images=())
+
+
+def test_convert_comes_back_the_same(slake, tmp_path):
+    samples = read("slake", slake, language="all")
+    done = convert(samples, tmp_path / "out" / "slake.jsonl")
+    assert (done.num_samples, done.num_images_written, done.images) == (29, 0, slake / "imgs")
+    assert read("jsonl", done.path, images=done.images) == samples
+
+
+def test_convert_writes_images_that_have_no_file(tmp_path):
+    samples = read("phantom", split="test", modalities=["ct", "oct"], num_questions=5, size=64)
+    done = convert(samples, tmp_path / "phantom.jsonl")
+    again = read("jsonl", done.path, images=done.images)
+    assert list(map(flat, again)) == list(map(flat, samples))
+    assert done.num_images_written == len({sample.images for sample in samples})
+    assert again[0].images[0].load().tobytes() == samples[0].images[0].load().tobytes()
+
+
+DATA = os.environ.get("OSLER_TEST_DATA")
+
+
+@pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
+@pytest.mark.parametrize(("reader", "folder", "num_images"), [("slake", "slake", 546), ("vqa_rad", "vqa_rad", 221)])
+def test_real_images_are_sound(reader, folder, num_images):
+    report = check(reader, Path(DATA) / folder)
+    assert (report.num_images, report.bad_images) == (num_images, ())
+
+
+@pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
+@pytest.mark.parametrize(("reader", "folder"), [("slake", "slake"), ("vqa_rad", "vqa_rad"), ("huatuo", "medvlm_r1")])
+def test_real_rows_convert_and_come_back(reader, folder, tmp_path):
+    samples = read(reader, Path(DATA) / folder)
+    done = convert(samples, tmp_path / "real.jsonl")
+    assert read("jsonl", done.path, images=done.images) == samples

@@ -1,0 +1,174 @@
+"""The tokenizer of `osler-tiny`: byte-level BPE whose pre-tokenizer keeps whole phrases together.
+
+A tiny policy learns to answer by letter only if every option is one token and prompts are short. So every phrase a phantom can show
+("axial brain", "upper left"), every visual sign ("a dark round area with a thin wall") and every instruction of a prompt is one entry of
+the vocabulary; all other text falls back to words and, below them, to bytes, so that any Unicode string survives a round trip.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from osler.data.phantom import ATLASES
+from osler.data.phantom.atlas import GRADES
+from osler.prompts import STRATEGIES
+
+SPECIAL_TOKENS: Final = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+MAX_VOCABULARY: Final = 2048
+FIRST_WORD: Final = len(SPECIAL_TOKENS) + 256  # the tokens below are special or single bytes
+NUM_MERGES: Final = 250  # pairs of bytes joined for text that is neither phrase nor known word
+SYSTEM_MESSAGE: Final = "You are a helpful assistant."
+
+# Yields the text of Qwen2-VL's own template: a default system turn, and content as a string or as a list of parts.
+CHAT_TEMPLATE: Final = (
+    "{%- macro show(content) -%}"
+    "{%- if content is string -%}{{- content -}}"
+    "{%- else -%}{%- for part in content -%}"
+    "{%- if part.type in ('image', 'image_url') -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- elif part.type == 'video' -%}{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
+    "{%- elif part.type == 'text' -%}{{- part.text -}}"
+    "{%- endif -%}{%- endfor -%}{%- endif -%}"
+    "{%- endmacro -%}"
+    "{%- if messages[0].role != 'system' -%}{{- '<|im_start|>system\\n" + SYSTEM_MESSAGE + "<|im_end|>\\n' -}}{%- endif -%}"
+    "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' + show(message.content) + '<|im_end|>\\n' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+# What stands between sign, place and answer in a phantom's rationale.
+_RATIONALE_CLAUSES: Final = (
+    ", the technique is",
+    ", the anatomy shown is",
+    ", the finding is",
+    "The extent of the",
+    ", so its grade is",
+    "The centre of the",
+    " lies in the",
+    "The colour of most of the",
+    "Along the scan, the place of the",
+    "Judged by the gaps between cells, the field is",
+    " in the",
+)
+_SENTENCE: Final = re.compile(r"\S[^\n]*?[.:](?=\s|$)")
+_COMMON_WORDS: Final = """
+    the a an of in on at to for with without and or not no yes is are was were be been has have had this that these those it its
+    as by from which what where when how why who there their left right upper lower middle centre central side both one two three
+    four first second image picture scan film view slice section show shows shown seen see look looks suggest suggests suggesting
+    indicate indicates most likely more less than because so therefore question answer choose choice option options letter best
+    correct following below above describe explain reason think findings finding diagnosis disease patient year old man woman male
+    female child history pain fever cough acute chronic normal abnormal healthy benign malignant tumour tumor mass lesion nodule
+    cyst fluid blood vessel vessels bone brain lung lungs chest heart liver kidney kidneys spleen stomach bowel abdomen pelvis
+    spine skull skin eye retina macula nerve disc cell cells tissue muscle artery vein fracture infection inflammation oedema
+    edema haemorrhage hemorrhage infarct stroke abscess pneumonia effusion cancer carcinoma melanoma naevus stone small large big
+    round oval bright dark light white black brown red pink purple blue grey ring edge border thick thin smooth irregular dense
+    many few single multiple area region spot spots line lines shadow signal contrast weighted axial sagittal coronal frontal
+    lateral plain colour color density size shape position location mild moderate severe minimal grade stage modality anatomy
+    organ
+    """
+
+
+def list_phrases() -> tuple[str, ...]:
+    """Every option text of every atlas, sorted, e.g. "axial brain"; the same text in two atlases appears once."""
+    phrases = set(GRADES)
+    for atlas in ATLASES.values():
+        phrases.update((*atlas.techniques, *atlas.anatomies, *atlas.diseases, *atlas.others))
+    return tuple(sorted(phrases))
+
+
+def list_signs() -> tuple[str, ...]:
+    """Every visual sign as it stands within a sentence and at its start."""
+    signs = {sign for atlas in ATLASES.values() for sign in atlas.signs.values()}
+    return tuple(sorted(signs | {sign[:1].upper() + sign[1:] for sign in signs}))
+
+
+def list_clauses() -> tuple[str, ...]:
+    """The sentences that stand around a question in the prompts of any strategy, and the heads of chat turns."""
+    clauses = {SYSTEM_MESSAGE, "system\n", "user\n", "assistant\n", *_RATIONALE_CLAUSES}
+    for strategy in STRATEGIES.values():
+        for template in (strategy.train_template, strategy.eval_template, strategy.open_template or ""):
+            for fragment in template.split("{Question}"):
+                clauses.update(_SENTENCE.findall(fragment))
+    return tuple(sorted(clauses))
+
+
+def split_pattern() -> str:
+    r"""The regular expression whose matches are the pre-tokens.
+
+    A blank before a phrase or an option's letter belongs to the token in front of it, so that "A) cyst, B) .." and "A)cyst, B).." hold
+    the same tokens "cyst" and "B".
+    """
+    units = sorted({*list_phrases(), *list_signs()}, key=lambda unit: (-len(unit), unit))
+    unit = r"(?<![\p{L}\p{N}])(?:" + "|".join(map(re.escape, units)) + r")(?![\p{L}\p{N}])"
+    clause = "|".join(
+        re.escape(clause).replace("\\\n", r"\n") for clause in sorted(list_clauses(), key=lambda clause: (-len(clause), clause))
+    )
+    blank = rf" (?={unit}|[A-Z]\))"
+    plain = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]"
+    return rf"</?think>|</?answer>| ?(?:{clause})(?:{blank})?|{unit}|{blank}|(?:{plain})(?:{blank})?| {{2,}}|\s"
+
+
+def build_tokenizer(corpus: Iterable[str]) -> Any:
+    """A `PreTrainedTokenizerFast` in which every pre-token of `corpus` is one token. The same corpus yields the same tokenizer."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    splitter = pre_tokenizers.Split(Regex(split_pattern()), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    chain = pre_tokenizers.Sequence([splitter, byte_level])
+    pieces = {piece for line in (*corpus, *_vocabulary_lines()) for piece, _ in chain.pre_tokenize_str(line)}
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = byte_level
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + NUM_MERGES, initial_alphabet=alphabet, special_tokens=[], show_progress=False, min_frequency=2
+    )
+    trained.train_from_iterator((f" {word}" for word in sorted(_COMMON_WORDS.split())), trainer)
+    vocabulary, merges = _read_bpe(trained)
+    names = [*SPECIAL_TOKENS, *sorted(vocabulary, key=lambda token: vocabulary[token])]
+    names += sorted(pieces - set(names))
+    assert len(names) <= MAX_VOCABULARY, f"{len(names)} tokens"
+
+    # With ignore_merges a pre-token that is a word of the vocabulary is that word, whatever merges would make of it.
+    tokenizer = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, merges, ignore_merges=True))
+    tokenizer.pre_tokenizer = chain
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=2048,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+def _read_bpe(trained: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    import json
+
+    model = json.loads(trained.to_str())["model"]
+    return model["vocab"], [tuple(merge) for merge in model["merges"]]
+
+
+def _vocabulary_lines() -> Iterable[str]:
+    """One line for each unit and word that must be one token wherever it stands."""
+    yield from (f"A) {phrase}\n({phrase})" for phrase in list_phrases())
+    yield from list_signs()
+    yield from list_clauses()
+    yield from ("<think></think><answer></answer>", *(f"{letter}) x\n{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    for word in _COMMON_WORDS.split():
+        yield f"{word} {word}"
+        yield word.capitalize()
