@@ -21,11 +21,11 @@ from osler.data.answer_options import (
     shuffle_options,
     summarize_rotations,
 )
-from osler.data.select import load_split
+from osler.data.select import describe_samples, load_split
 from osler.errors import ConfigError
 from osler.prompts import render
 from osler.taxonomy import Modality, QuestionType
-from osler.training.arguments import build_dataset, describe_samples, grpo_arguments, option_shuffler
+from osler.training.arguments import build_dataset, grpo_arguments, option_shuffler
 from osler.training.callbacks import OptionShuffler
 from osler.training.grpo import train
 from osler.training.sft import sft_target, train_sft

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from osler.config import build_config
-from osler.errors import DataError, OslerError
-from osler.run_folder import Run, first_difference, open_run, read_whole, write_json, write_whole
+from osler.errors import OslerError
+from osler.files import write_whole
+from osler.run_folder import Run, first_difference, open_run
 
 
 def test_a_run_appears_with_its_config_and_environment(tmp_path: Path) -> None:
@@ -90,17 +91,6 @@ def test_a_folder_without_a_config_becomes_a_run(tmp_path: Path, leftover: tuple
     assert open_run(tmp_path / "run", build_config({})).config.is_file()
 
 
-def test_files_appear_whole(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "value.json"
-    write_json(path, {"a": "é"})
-    assert path.read_text(encoding="utf-8") == '{\n  "a": "é"\n}\n'
-    with pytest.raises(FileExistsError):
-        write_whole(path, "x", replace=False)
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert [file.name for file in path.parent.iterdir()] == ["value.json"]
-
-
 def test_first_difference_sees_removed_keys() -> None:
     assert first_difference({"grpo": {"beta": 1}}, {"grpo": {}}) == ("grpo.beta", 1, None)
     assert first_difference({"grpo": {"save_steps": 1}}, {"grpo": {}}) is None
@@ -110,19 +100,3 @@ def test_paths(tmp_path: Path) -> None:
     run = Run(root=tmp_path)
     names = [path.name for path in (run.manifest, run.metrics, run.checkpoints, run.policy, run.records, run.report)]
     assert names == ["manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"]
-
-
-@pytest.mark.parametrize(("content", "found"), [(b"abc", "abc"), ("ä".encode(), "ä"), (b"\xff", ""), (b"", "")])
-def test_a_small_file_is_read_whole(tmp_path: Path, content: bytes, found: str) -> None:
-    (tmp_path / "file").write_bytes(content)
-    assert read_whole(tmp_path / "file", 3, "write it again") == found
-
-
-@pytest.mark.parametrize(
-    ("name", "message"), [("large", r"larger than 3 bytes: write it again"), ("gone", r"cannot be read \(No such file")]
-)
-def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "large").write_bytes(b"abcd")
-    with pytest.raises(DataError, match=message) as caught:
-        read_whole(tmp_path / name, 3, "write it again")
-    assert "\n" not in str(caught.value)

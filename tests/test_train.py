@@ -16,6 +16,7 @@ from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_afte
 from osler.cli.main import main
 from osler.config import Config, LoraSection, build_config
 from osler.errors import ConfigError, DataError, MissingExtra, OslerError
+from osler.files import read_json_lines
 from osler.policies.load import apply_lora, load_policy
 from osler.prompts import render
 from osler.run_folder import Run
@@ -28,7 +29,7 @@ from osler.training.arguments import (
     grpo_arguments,
     last_checkpoint,
 )
-from osler.training.callbacks import MetricsWriter, read_metrics
+from osler.training.callbacks import MetricsWriter
 from osler.training.grpo import train
 from osler.training.sft import sft_arguments
 
@@ -307,7 +308,7 @@ def test_metrics_go_on_without_repeating_a_step(tmp_path: Path) -> None:
     state.global_step = 3
     writer.on_log(None, state, TrainerControl(), logs={"loss": 0.5})
     writer.on_log(None, state, TrainerControl(), logs={"train_runtime": 1.0})
-    lines = read_metrics(path)
+    lines = read_json_lines(path)
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[-1]["loss"] == 0.5
     assert lines[-1]["time_s"] >= 2.0

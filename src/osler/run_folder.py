@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,8 @@ from typing import Any, Final
 
 from osler import __version__
 from osler.config import Config, build_config
-from osler.errors import ConfigError, DataError, OslerError
+from osler.errors import ConfigError, OslerError
+from osler.files import create_whole, write_json
 
 IMMATERIAL: Final = frozenset(
     {"name", "policy.device", "trainer.max_prompt_length", "trainer.print_completions_every", "trainer.report_to", "trainer.share_prefix"}
@@ -113,37 +113,6 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True, command: 
     return _create(run, config, sys.argv if command is None else command)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; the file appears whole or not at all."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_whole(path: Path, text: str, *, replace: bool = True) -> None:
-    """Write a text file that appears whole or not at all, with its folder when absent. FileExistsError when it may not replace one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        if replace:
-            draft.replace(path)
-        else:
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def read_whole(path: Path, max_bytes: int, remedy: str) -> str:
-    """A text file that Osler wrote; empty where its bytes are no text. Raises DataError, whose line ends with the remedy."""
-    try:
-        if path.stat().st_size > max_bytes:
-            raise DataError(f"{path} is larger than {max_bytes:,} bytes: {remedy}")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return ""
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): {remedy}") from None
-
-
 def describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]:
     """What a number depends on besides the config: versions, platform, seed, command. No user, host or home folder."""
     return {
@@ -200,7 +169,7 @@ def _create(run: Run, config: Config, command: Sequence[str]) -> Run:
     try:
         run.root.mkdir(parents=True, exist_ok=True)
         write_json(run.environment, describe_environment(seed=config.seed, command=command))
-        write_whole(run.config, config.to_json() + "\n", replace=False)
+        create_whole(run.config, config.to_json() + "\n")
     except FileExistsError:
         _require_same_config(run, config)  # another process was faster
     except OSError as error:

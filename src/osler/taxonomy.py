@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, get_args
 
 from osler.errors import DataError
 
@@ -55,6 +55,10 @@ _MODALITY_TITLES: Final = MappingProxyType(
         Modality.MICROSCOPY: "Microscopy",
     }
 )
+
+Axis = Literal["modality", "question_type"]
+AXES: Final[tuple[Axis, ...]] = get_args(Axis)
+"""What questions are divided by: a field of a Sample and of a Record."""
 
 # Keys are raw labels after `_fold`: lower case, letters and digits only.
 _MODALITY_ALIASES: Final = MappingProxyType(

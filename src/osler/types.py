@@ -33,6 +33,14 @@ class ImageSource(Protocol):
         """The RGB picture. Raises DataError in one line when there is none."""
 
 
+@runtime_checkable
+class HasDigest(Protocol):
+    """An image source that identifies its content without decoding it."""
+
+    def digest(self) -> str:
+        """The SHA-256, in hexadecimal, of what decides every pixel: bytes of a file, name of a phantom. Raises DataError or OSError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One question about one or more images."""

@@ -15,7 +15,7 @@ from osler.config import DataConfig
 from osler.data.select import load_split
 from osler.data.splits.manifest import digest_sample
 from osler.errors import DataError, OslerError
-from osler.run_folder import read_whole, write_json
+from osler.files import read_text, write_json
 from osler.types import Sample
 
 Credits = Mapping[str, Mapping[str, float]]
@@ -75,7 +75,7 @@ def read_credits(records: Path) -> dict[str, dict[str, float]]:
 
 def _read(path: Path) -> tuple[str | None, dict[str, dict[str, float]]]:
     """The digest and the credits that `write_credits` wrote. Raises DataError for anything else."""
-    text = read_whole(path, MAX_BYTES, "delete it and evaluate again")
+    text = read_text(path, MAX_BYTES, "delete it and evaluate again")
     try:
         content = json.loads(text)
         asked = [str(name) for name in content["samples"]]

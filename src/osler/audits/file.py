@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from osler.audits.baselines import BASELINES, Blind
-from osler.audits.findings import ALL, AXES, LEAK_TITLES, Audit, Axis, AxisAudit, Recovered
+from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Recovered
 from osler.audits.leaks import Leak
 from osler.audits.quality import FAULTS, LetterBalance, Quality
 from osler.audits.redrawn import DomainItems
 from osler.data.answer_options import Distractors
 from osler.errors import DataError
+from osler.files import read_text, write_json
 from osler.metrics.estimates import Estimate, wilson
-from osler.run_folder import read_whole, write_json
+from osler.taxonomy import AXES, Axis
 from osler.types import LETTERS
 
 MAX_BYTES: Final = 64 << 20
@@ -31,7 +32,7 @@ def save_audit(report: Mapping[str, Any], path: Path) -> None:
 
 def read_audit(path: Path) -> Audit:
     """The audit of a file that `osler audit --save` wrote, or that holds what `--json` printed. Raises DataError in one line."""
-    text = read_whole(path, MAX_BYTES, "name the file that `osler audit --save` wrote")
+    text = read_text(path, MAX_BYTES, "name the file that `osler audit --save` wrote")
     try:
         return audit_from_json(_parse(text))
     except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
 from osler.audits.baselines import Blind
 from osler.audits.leaks import Leak, Matrix
 from osler.audits.quality import Quality
+from osler.audits.redrawn import DomainItems
 from osler.metrics.estimates import Estimate
-
-if TYPE_CHECKING:
-    from osler.audits.redrawn import DomainItems
-
-Axis = Literal["modality", "question_type"]
-AXES: Final[tuple[Axis, ...]] = ("modality", "question_type")
+from osler.taxonomy import Axis
 
 ALL: Final = "all"
 """The domains of an axis together."""

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from osler.audits.baselines import OptionPrior
-from osler.audits.findings import Axis
 from osler.data.answer_options import Distractors, Redraw, redraw_distractors
 from osler.data.select import NONE
 from osler.images.fingerprints import Fingerprint
 from osler.metrics import Estimate
 from osler.metrics.clusters import ClusteredMean, clustered_difference, clustered_mean
 from osler.metrics.estimates import NOTHING
+from osler.taxonomy import Axis
 from osler.types import ImageSource, Sample
 
 

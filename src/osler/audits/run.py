@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from osler.audits.baselines import BASELINES, Catalogue, Items, blind_matrix, chance
-from osler.audits.findings import ALL, AXES, GATES, LEAK_TITLES, Audit, Axis, AxisAudit, Recovered
+from osler.audits.findings import ALL, GATES, LEAK_TITLES, Audit, AxisAudit, Recovered
 from osler.audits.leaks import (
     Keys,
     Leak,
@@ -32,6 +32,7 @@ from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
 from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE, Fingerprint, take_fingerprints
 from osler.metrics import percent, taxonomy_order
+from osler.taxonomy import AXES, Axis
 from osler.types import ImageSource, Sample
 
 ImageLook = Literal["auto", "paths", "pixels"]

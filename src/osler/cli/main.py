@@ -99,7 +99,3 @@ def build_parser() -> argparse.ArgumentParser:
     add_matrix(verbs)
     add_report(verbs)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -181,3 +181,14 @@ def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, sampl
     remedy = f"no questions at all: name another split, such as --data.{which}.split=validation"
     exists = "; ".join(f"{modality}: {', '.join(row)}" for modality, row in counts(samples).items()) or remedy
     return f"[data.{which}] selects nothing from {data.reader} ({'; '.join(asked)}): it has {exists}"
+
+
+def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
+    """A split for a run's manifest: how many questions, of which modality and type, and a hash of their ids in order.
+
+    Where distractors were redrawn, also how many, and why others were not (see `answer_options.Distractors`).
+    """
+    digest = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
+    described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
+    redrawn = Counter(str(sample.metadata["distractors"]) for sample in samples if "distractors" in sample.metadata)
+    return {**described, "distractors": dict(sorted(redrawn.items()))} if redrawn else described

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler.audits.credits import Credits, keep_credits
 from osler.config import Config, SamplingConfig
-from osler.data.select import load_split
+from osler.data.select import describe_samples, load_split
 from osler.errors import ConfigError, DataError
 from osler.evaluation.engines import Engine, open_engine
 from osler.evaluation.records import append_records, resume_records
+from osler.files import write_json
 from osler.grading import grade
 from osler.metrics import image_gain, summarize
 from osler.prompts import render
 from osler.reports.tables import render_table
-from osler.run_folder import Run, open_run, write_json
-from osler.training.arguments import describe_samples
+from osler.run_folder import Run, open_run
 from osler.types import Completion, Prompt, Record, Sample
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ Every row is a job (see `jobs`), so two run side by side on two cores and a kill
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from osler.audits.credits import read_credits
 from osler.config import Config
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import STATE, Job, plan_commands, run_jobs
+from osler.files import read_json_lines
 from osler.metrics import PairedDifference, accuracy, paired_difference
 from osler.reports.make import write_report
 from osler.reports.tables import UNIT, render_table
@@ -133,5 +133,4 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 def _rewards(path: Path) -> list[float]:
     """The mean reward of every logged step."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return [float(row["reward"]) for row in rows if "reward" in row]
+    return [float(row["reward"]) for row in read_json_lines(path) if "reward" in row]

@@ -21,7 +21,7 @@ from typing import Final
 from tqdm import tqdm
 
 from osler.errors import OslerError
-from osler.run_folder import write_json
+from osler.files import write_json
 
 STATE: Final = "jobs.json"
 LOG_LINES: Final = 5
@@ -94,7 +94,7 @@ def _run_job(job: Job, out: Path, threads: int) -> None:
     for command in job.commands:
         with log.open("ab") as stream:
             process = subprocess.run(
-                [sys.executable, "-m", "osler.cli.main", *command],
+                [sys.executable, "-m", "osler", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

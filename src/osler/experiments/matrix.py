@@ -19,13 +19,14 @@ from osler.errors import ConfigError, DataError
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import STATE, run_jobs
 from osler.experiments.plan import Entry, MatrixOptions, Plan, describe, plan_axis
+from osler.files import write_json
 from osler.metrics.matrices import Cell
 from osler.policies.load import find_policy, fingerprint
 from osler.prompts import find_strategy
 from osler.reports.make import write_page
 from osler.reports.matrices import AxisMatrices, Credits, Row, Scores, axis_to_json, build_scores, compare_all
 from osler.reports.matrix_page import render_matrices, render_matrix_page
-from osler.run_folder import set_aside, write_json
+from osler.run_folder import set_aside
 from osler.types import Record
 
 

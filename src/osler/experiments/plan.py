@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from osler.audits.findings import AXES, Axis
 from osler.config import Config, load_config
 from osler.data.readers import READERS
 from osler.data.select import load_split
@@ -21,7 +20,7 @@ from osler.metrics import taxonomy_order
 from osler.prompts import Format, find_strategy, target_completion
 from osler.reports.matrices import Row
 from osler.reports.published import NO_THINK_MINUS_THINK
-from osler.taxonomy import parse_modality, parse_question_type
+from osler.taxonomy import AXES, Axis, parse_modality, parse_question_type
 from osler.types import Sample
 
 ROWS: Final[tuple[Row, ...]] = ("zero_shot", "sft", "grpo", "blind")

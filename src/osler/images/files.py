@@ -7,6 +7,7 @@ decoder to `_decoder`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import stat
 import struct
@@ -95,6 +96,11 @@ class ImageFile:
     def open(self) -> IO[bytes]:
         """The bytes of the file, after the same checks of its place and size. Raises DataError in one line that names the path."""
         return self._open_stream()
+
+    def digest(self) -> str:
+        """The SHA-256 of the file's bytes, in hexadecimal. Raises DataError or OSError."""
+        with self.open() as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
     def check_header(self) -> None:
         """Raise DataError if the file is missing, out of bounds or not an image. Decodes nothing."""

@@ -14,10 +14,8 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from osler.data.phantom import PhantomImage
 from osler.errors import ConfigError, DataError
-from osler.images.files import ImageFile
-from osler.types import ImageSource
+from osler.types import HasDigest, ImageSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +33,6 @@ DEFAULT_DISTANCE: Final = 4
 
 _GRID: Final = 32  # pixels a side before the transform
 _MIN_CONTRAST: Final = 1.0  # grey levels: the standard deviation below which a picture shows nothing
-_CHUNK_BYTES: Final = 1 << 20
 _BATCH: Final = 256  # images in flight
 _MAX_COMPARISONS: Final = 1 << 22  # hashes compared at once: 32 MiB
 
@@ -52,16 +49,10 @@ NOTHING: Final = Fingerprint(digest=None, perceptual_hash=None)
 
 
 def digest_image(source: ImageSource) -> str | None:
-    """The SHA-256 of a file's bytes, of a phantom's name (it decides every pixel), or of another source's pixels; None without one."""
+    """The SHA-256 that a source gives of itself, else of its decoded pixels; None when there is no image."""
     try:
-        if isinstance(source, ImageFile):
-            with source.open() as stream:
-                state = hashlib.sha256()
-                while chunk := stream.read(_CHUNK_BYTES):
-                    state.update(chunk)
-                return state.hexdigest()
-        if isinstance(source, PhantomImage):
-            return hashlib.sha256(source.uri.encode()).hexdigest()
+        if isinstance(source, HasDigest):
+            return source.digest()
         picture = source.load()
         return hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
     except (DataError, OSError):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PACKAGED_POLICIES: Final = Path(__file__).parent
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_CHUNK_BYTES: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +181,7 @@ def fingerprint(path: str | Path) -> str:
         for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja")]):
             digest.update(f"\0{file.name}\0".encode())
             with file.open("rb") as stream:
-                while block := stream.read(_CHUNK_BYTES):
-                    digest.update(block)
+                hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from osler.audits.credits import read_credits
 from osler.errors import DataError
 from osler.evaluation.compare import TITLES, alteration_of
 from osler.evaluation.records import read_records
+from osler.files import read_json_lines, read_json_object
 from osler.metrics import BLIND_POLICIES
 from osler.types import Record
 
@@ -122,9 +122,9 @@ def _load_run(folder: Path, name: str) -> Run:
     return Run(
         name=name,
         path=folder,
-        config=_read_object(folder / "config.json"),
-        environment=_read_object(folder / "environment.json"),
-        manifest=_read_object(folder / "manifest.json"),
+        config=read_json_object(folder / "config.json"),
+        environment=read_json_object(folder / "environment.json"),
+        manifest=read_json_object(folder / "manifest.json"),
         curves=_read_curves(folder / "metrics.jsonl"),
         evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
     )
@@ -225,34 +225,10 @@ def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[t
     return rows
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file, {} when there is no file."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}): restore it, or delete it to leave it out of the report") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not a JSON object: restore it, or delete it to leave it out of the report")
-    return value
-
-
 def _read_curves(path: Path) -> dict[str, Curve]:
     """The curves of metrics.jsonl, {} when there is no file. A half-written last line is passed over."""
-    if not path.exists():
-        return {}
-    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     points: dict[str, dict[float, float]] = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise DataError(f"{path}, entry {number} is not JSON ({error}): delete that line") from None
-        if not isinstance(entry, dict):
-            raise DataError(f"{path}, entry {number} is not a JSON object: delete that line")
+    for number, entry in enumerate(read_json_lines(path), start=1):
         named = {name: value for key, value in entry.items() if (name := _curve_name(key)) and _is_number(value)}
         step = named.pop("step", float(number))
         for name, value in named.items():

@@ -8,6 +8,7 @@ from typing import Final
 
 from osler.audits.file import read_audit
 from osler.errors import DataError
+from osler.files import write_whole
 from osler.reports.audit_page import build_audit
 from osler.reports.examples import FindImage, build_examples, recipe_images
 from osler.reports.load_runs import Evaluation, collect_evaluations, load_runs
@@ -16,7 +17,6 @@ from osler.reports.matrix_page import build_matrix
 from osler.reports.page import Page, build_page
 from osler.reports.sources import sort_sources
 from osler.reports.whole import Report, render_report
-from osler.run_folder import write_whole
 
 MAX_FEATURED: Final = 4
 """How many policies show example cases, so that the file stays small however many runs it covers."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler import metrics
-from osler.audits.findings import Axis
 from osler.metrics import Estimate, ImageGain, MatrixDifference, MatrixGains, MatrixMeans, Proportion
 from osler.metrics.matrices import Cell, CellDifference
 from osler.prompts import Format, find_strategy
 from osler.reports.published import NO_THINK_MINUS_THINK
+from osler.taxonomy import Axis
 from osler.types import Record
 
 Row = str

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler.errors import DataError
+from osler.files import read_text
 from osler.metrics import Estimate, MatrixMeans
 from osler.metrics.estimates import NOTHING
 from osler.metrics.matrices import Cell
 from osler.reports.matrices import ROW_TITLES, Row, comparison_title, scores_title
-from osler.run_folder import read_whole
 
 MATRIX_FILE: Final = "matrix.json"
 MAX_BYTES: Final = 256 << 20
@@ -106,7 +106,7 @@ class MatrixReport:
 def read_matrix(folder: Path) -> MatrixReport:
     """The matrices of a folder that `osler matrix` wrote. Raises DataError in one line."""
     path = folder / MATRIX_FILE
-    text = read_whole(path, MAX_BYTES, "name the folder that `osler matrix` wrote")
+    text = read_text(path, MAX_BYTES, "name the folder that `osler matrix` wrote")
     try:
         values = json.loads(text)
         axes = tuple(axis_from_json(str(axis), found) for axis, found in values["axes"].items())

@@ -6,13 +6,11 @@ Nothing heavy is imported until a function needs it, so that `--dry-run` stays q
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
-import shutil
 import typing
 import warnings
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from osler.config import ROLLOUT_KEYS, Config, PolicyConfig, nearest
-from osler.data.select import counts, load_split
+from osler.data.select import counts, describe_samples, load_split
 from osler.errors import ConfigError, DataError, MissingExtra
+from osler.files import replacing
 from osler.prompts import render
 from osler.types import ImageSource, Prompt, Sample
 
@@ -320,22 +319,9 @@ def save_policy(trainer: Any, processor: Any, folder: Path) -> None:
 
 def save_whole(model: Any, processor: Any, folder: Path) -> None:
     """Write a model folder by way of a draft beside it."""
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(draft)
-    processor.save_pretrained(draft)
-    draft.rename(folder)
-
-
-def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A split for a run's manifest: how many questions, of which modality and type, and a hash of their ids in order.
-
-    Where distractors were redrawn, also how many, and why others were not (see `items.Distractors`).
-    """
-    digest = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
-    described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
-    redrawn = Counter(str(sample.metadata["distractors"]) for sample in samples if "distractors" in sample.metadata)
-    return {**described, "distractors": dict(sorted(redrawn.items()))} if redrawn else described
+    with replacing(folder) as draft:
+        model.save_pretrained(draft)
+        processor.save_pretrained(draft)
 
 
 def describe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test")) -> str:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from osler.data.answer_options import shuffle_options
+from osler.files import read_json_lines, write_json_lines
 from osler.prompts import render
 from osler.types import Prompt
 
@@ -31,10 +32,8 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         """Keep the lines up to the step that training goes on from."""
         if not state.is_world_process_zero:
             return
-        kept = [line for line in read_metrics(self.path) if line["step"] <= state.global_step]
-        draft = self.path.with_name(f".{self.path.name}.draft")
-        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        draft.replace(self.path)
+        kept = [line for line in read_json_lines(self.path) if line["step"] <= state.global_step]
+        write_json_lines(self.path, kept)
         self.started = time.monotonic() - (kept[-1]["time_s"] if kept else 0.0)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -76,14 +75,6 @@ class ProgressBar(ProgressCallback):  # type: ignore[misc]
         name = next((key for key in ("reward", "loss") if isinstance(logs.get(key), float)), None)
         if name is not None:
             self.training_bar.set_postfix({name: f"{logs[name]:.3f}"}, refresh=False)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; none where there is no file. A last line that a killed run left unfinished is dropped."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def write_above_bar(text: str) -> None:

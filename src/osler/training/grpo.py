@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osler.config import Config
+from osler.data.select import describe_samples
 from osler.errors import ConfigError
+from osler.files import write_json
 from osler.grading import resolve_rewards
-from osler.run_folder import Run, open_run, write_json
+from osler.run_folder import Run, open_run
 from osler.training.arguments import (
     add_callbacks,
     build_dataset,
     check_reporters,
-    describe_samples,
     grpo_arguments,
     load_for_training,
     name_reference,

@@ -13,15 +13,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import Config
+from osler.data.select import describe_samples
 from osler.errors import ConfigError
+from osler.files import write_json
 from osler.prompts import target_completion
-from osler.run_folder import Run, open_run, write_json
+from osler.run_folder import Run, open_run
 from osler.training.arguments import (
     add_callbacks,
     build_arguments,
     build_dataset,
     check_reporters,
-    describe_samples,
     grpo_arguments,
     load_for_training,
     option_shuffler,

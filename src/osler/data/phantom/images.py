@@ -6,6 +6,7 @@ images belong to one subject: the even one shows any findings, the odd one alway
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -105,6 +106,10 @@ class PhantomImage:
         rng = open_stream(self.split, self.modality, self.seed, self.index, _PICTURE)
         picture = ATLASES[self.modality].draw(self.findings, rng, self.size, self.difficulty)
         return (np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+    def digest(self) -> str:
+        """The SHA-256 of the name, from which every pixel follows."""
+        return hashlib.sha256(self.uri.encode()).hexdigest()
 
     def load(self) -> Picture:
         """The picture in RGB."""

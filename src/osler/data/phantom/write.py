@@ -28,6 +28,7 @@ from osler.data.phantom.images import PhantomImage, Split
 from osler.data.phantom.questions import build_samples
 from osler.data.phantom.sheet import contact_sheet
 from osler.errors import DataError
+from osler.files import replacing, write_json_lines, write_whole
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS, Sample
 
@@ -92,8 +93,8 @@ def write_med_r1(out: Path, *, samples: Sequence[Sample], num_workers: int | Non
         sidecar.append(_sidecar_row(sample, image, path))
     _write_pictures(out, pictures, num_workers or os.cpu_count() or 1, has_progress)
     for name, items in tables.items():
-        _write_text(out / name, json.dumps(items, indent=4, ensure_ascii=False) + "\n")
-    _write_text(out / "phantom.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sidecar))
+        write_whole(out / name, json.dumps(items, indent=4, ensure_ascii=False) + "\n")
+    write_json_lines(out / "phantom.jsonl", sidecar)
     return Written(
         num_images=len(pictures),
         num_questions=len(samples),
@@ -161,13 +162,5 @@ def _write_pictures(out: Path, pictures: Mapping[str, PhantomImage], num_workers
 
 def _write_picture(task: tuple[PhantomImage, Path]) -> None:
     image, path = task
-    unfinished = path.with_suffix(".tmp")
-    image.load().save(unfinished, format="PNG", compress_level=1)  # noise hardly compresses: level 1 is three times faster and as small
-    unfinished.replace(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    unfinished.replace(path)
+    with replacing(path) as draft:
+        image.load().save(draft, format="PNG", compress_level=1)  # noise hardly compresses: level 1 is three times faster and as small

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from osler.errors import ConfigError, DataError
+from osler.files import write_whole
 from osler.images.fingerprints import digest_images
-from osler.run_folder import write_whole
 from osler.types import ImageSource, Sample
 
 FORMAT: Final = "osler-split"
