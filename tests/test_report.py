@@ -15,12 +15,11 @@ from PIL import Image
 
 from osler.errors import DataError, OslerError
 from osler.evaluation.records import append_records
-from osler.metrics import Estimate, points
+from osler.metrics import Estimate, p_value, points
 from osler.reports.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, question_of, recipe_images
 from osler.reports.heat import shade
 from osler.reports.load_runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
 from osler.reports.make import write_report
-from osler.reports.render import p_value
 from osler.reports.sources import sort_sources
 from osler.reports.tables import accuracy_table, change_rows, render_table
 from osler.types import Record

@@ -10,7 +10,6 @@ from osler.audits.baselines import Blind
 from osler.audits.leaks import Leak, Matrix
 from osler.audits.quality import Quality
 from osler.audits.redrawn import DomainItems
-from osler.metrics.estimates import Estimate
 from osler.taxonomy import Axis
 
 ALL: Final = "all"
@@ -129,7 +128,7 @@ def _axis_json(found: AxisAudit) -> dict[str, Any]:
         },
         "chance": dict(found.chance),
         "best": {
-            domain: {"baseline": best[0], "value": best[1].value, "low": best[1].low, "high": best[1].high, "questions": best[1].total}
+            domain: {"baseline": best[0], **best[1].to_json(), "questions": best[1].total}
             for domain in found.test
             if (best := found.best(domain)) is not None
         },
@@ -154,16 +153,12 @@ def _items_json(found: DomainItems) -> dict[str, Any]:
         "redrawn_rows": found.num_redrawn,
         "clusters": found.num_clusters,
         "chance": found.chance,
-        "original": _estimate_json(found.original),
-        "redrawn": _estimate_json(found.redrawn),
-        "difference": _estimate_json(found.difference),
+        "original": found.original.to_json(),
+        "redrawn": found.redrawn.to_json(),
+        "difference": found.difference.to_json(),
         "all_rows": {"original": found.whole_original, "redrawn": found.whole_redrawn},
         "counts": {outcome.value: count for outcome, count in found.counts.items()},
     }
-
-
-def _estimate_json(found: Estimate) -> dict[str, float | None]:
-    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _quality_json(found: Quality) -> dict[str, Any]:

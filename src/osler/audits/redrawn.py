@@ -10,7 +10,7 @@ from osler.audits.baselines import OptionPrior
 from osler.data.answer_options import Distractors, Redraw, redraw_distractors
 from osler.data.select import NONE
 from osler.images.fingerprints import Fingerprint
-from osler.metrics import Estimate
+from osler.metrics import Estimate, mean
 from osler.metrics.clusters import ClusteredMean, clustered_difference, clustered_mean
 from osler.metrics.estimates import NOTHING
 from osler.taxonomy import Axis
@@ -86,12 +86,12 @@ def _compare(domain: str, train: Sequence[Sample], test: Sequence[Sample], group
         num_test=len(test),
         num_redrawn=len(changed),
         num_clusters=max(clusters, default=-1) + 1,
-        chance=_mean([1 / len(test[place].choices) for place in changed]),
+        chance=mean([1 / len(test[place].choices) for place in changed]),
         original=_estimate(original),
         redrawn=_estimate(redrawn),
         difference=NOTHING if original is None or redrawn is None else clustered_difference(redrawn, original),
-        whole_original=_mean(before),
-        whole_redrawn=_mean(after),
+        whole_original=mean(before),
+        whole_redrawn=mean(after),
         counts=_in_order(new_test),
     )
 
@@ -116,7 +116,3 @@ def _estimate(mean: ClusteredMean | None) -> Estimate:
 
 def _in_order(redraw: Redraw) -> dict[Distractors, int]:
     return {outcome: redraw.counts[outcome] for outcome in Distractors if outcome in redraw.counts}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

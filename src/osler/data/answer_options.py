@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from osler.audits import fold_option
-from osler.metrics import Proportion, Unit, accuracy, is_correct
+from osler.metrics import Proportion, Unit, accuracy, is_correct, mean
 from osler.metrics.clusters import clustered_proportion
 from osler.types import LETTERS, Record, Sample
 
@@ -196,9 +196,5 @@ def summarize_rotations(records: Iterable[Record], unit: Unit = "subject") -> Ci
         plain=accuracy([turns[0] for turns in whole], unit),
         mean=accuracy([record for turns in whole for record in turns.values()], unit),
         consistent=clustered_proportion([turns[0] for turns in whole], [all(map(is_correct, turns.values())) for turns in whole], unit),
-        chance=_mean([len(turns) ** -float(len(turns)) for turns in whole]),
+        chance=mean([len(turns) ** -float(len(turns)) for turns in whole]),
     )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -114,10 +114,10 @@ def summarize_row(job: Row, config: Config, jobs: Sequence[Row], results: Mappin
     row: dict[str, Any] = {"name": job.name, "title": job.title, "strategy": job.strategy, "questions": job.questions, "accuracy": {}}
     for modality in config.data.test.modalities:
         found = accuracy([record for record in results[job.name] if record.modality == modality], UNIT)
-        row["accuracy"][modality] = {"value": found.value, "low": found.low, "high": found.high, "total": found.total}
+        row["accuracy"][modality] = {**found.to_json(), "total": found.total}
     if job.questions:
         change = lift(job, jobs, results, in_domain)
-        row["lift"] = {"value": change.difference.value, "low": change.difference.low, "high": change.difference.high, "p": change.p_value}
+        row["lift"] = {**change.difference.to_json(), "p": change.p_value}
     return row
 
 

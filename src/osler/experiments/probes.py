@@ -25,7 +25,7 @@ from osler.evaluation.interventions import Intervention, intervene
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
 from osler.evaluation.records import read_records
 from osler.evaluation.run import digest_prompts, fill_records, prepare
-from osler.metrics import DASH, Estimate, accuracy, percent, points
+from osler.metrics import accuracy, p_value, percent, points
 from osler.prompts import Format, find_strategy, render
 from osler.run_folder import Run, open_run
 from osler.types import Prompt, Record, Sample
@@ -179,10 +179,10 @@ def render_probes(results: Sequence[ProbeResult], plain: Sequence[Record], circu
         for result in results:
             found = result.found
             change = "" if found.change is None else points(found.change.difference)
-            p_value = "" if found.change is None else _p_value(found.change.p_value)
+            p = "" if found.change is None else p_value(found.change.p_value)
             same = "" if found.same_answer is None else str(found.same_answer)
             follows = "" if found.follows is None else str(found.follows)
-            rows.append([found.name, str(found.num_questions), str(found.accuracy), change, p_value, same, follows])
+            rows.append([found.name, str(found.num_questions), str(found.accuracy), change, p, same, follows])
         heads = ["", "Questions", "Accuracy", "Change", "p", "Same answer", "Follows reasoning"]
         shown = len(heads) if any(result.found.follows for result in results) else len(heads) - 1
         _print_table(heads[:shown], [row[:shown] for row in rows])
@@ -203,10 +203,6 @@ def render_probes(results: Sequence[ProbeResult], plain: Sequence[Record], circu
             ("Reasoning states", "Answers read", "Agreement"),
             [[rule.rule, f"{rule.agreement.total} of {rule.num_reasonings}", str(rule.agreement)] for rule in rules],
         )
-
-
-def _p_value(value: float | None) -> str:
-    return DASH if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -236,22 +232,22 @@ def describe_results(
 ) -> dict[str, Any]:
     """The figures as JSON; shares of one, None where there is nothing to measure."""
     return {
-        "plain": {"questions": len(plain), **_estimate(accuracy(plain, UNIT))} if plain else None,
+        "plain": {"questions": len(plain), **accuracy(plain, UNIT).to_json()} if plain else None,
         "probes": {result.name: _result(result) for result in results if result.name != CIRCULAR},
         "circular": None
         if circular is None
         else {
             "questions": circular.num_questions,
-            "plain": _estimate(circular.plain),
-            "mean": _estimate(circular.mean),
-            "consistent": _estimate(circular.consistent),
+            "plain": circular.plain.to_json(),
+            "mean": circular.mean.to_json(),
+            "consistent": circular.consistent.to_json(),
             "chance": circular.chance,
         },
         "consistency": {
             rule.rule: {
                 "reasonings": rule.num_reasonings,
                 "stated": rule.agreement.total,
-                "agreement": _estimate(rule.agreement),
+                "agreement": rule.agreement.to_json(),
                 "contradictions": list(rule.contradictions),
             }
             for rule in rules
@@ -265,12 +261,8 @@ def _result(result: ProbeResult) -> dict[str, Any]:
         "questions": found.num_questions,
         "left_out": dict(result.probe.left_out),
         "same_target": result.probe.num_same_target,
-        **_estimate(found.accuracy),
-        "change": None if change is None else {**_estimate(change.difference), "questions": change.num_samples, "p_value": change.p_value},
-        "same_answer": None if found.same_answer is None else _estimate(found.same_answer),
-        "follows_reasoning": None if found.follows is None else _estimate(found.follows),
+        **found.accuracy.to_json(),
+        "change": None if change is None else {**change.difference.to_json(), "questions": change.num_samples, "p_value": change.p_value},
+        "same_answer": None if found.same_answer is None else found.same_answer.to_json(),
+        "follows_reasoning": None if found.follows is None else found.follows.to_json(),
     }
-
-
-def _estimate(estimate: Estimate) -> dict[str, float | None]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}

@@ -22,7 +22,7 @@ from osler.metrics.calibration import Bin, Calibration, calibrate, expected_cali
 from osler.metrics.clusters import Unit, cluster
 from osler.metrics.confidence import ConfidenceSource, Rated, rate, sources_of
 from osler.metrics.coverage import Abstention, CoveragePoint, abstain, choose_threshold, coverage_curve, risk_coverage_area, split_clusters
-from osler.metrics.estimates import DASH, Estimate, Proportion, average, percent, points, proportion
+from osler.metrics.estimates import DASH, Estimate, Proportion, average, mean, p_value, percent, points, proportion
 from osler.metrics.gain import BLIND_POLICIES, GUESSING, ImageGain, guess_credits, image_gain, record_credits
 from osler.metrics.matrices import (
     CellDifference,
@@ -77,8 +77,10 @@ __all__ = [
     "matrix_difference",
     "matrix_gains",
     "matrix_means",
+    "mean",
     "minimum_detectable_difference",
     "multiclass_brier",
+    "p_value",
     "paired_difference",
     "paired_power",
     "percent",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from osler.metrics.clusters import NUM_RESAMPLES, Unit, bootstrap_mean, cluster, clustered_proportion
-from osler.metrics.estimates import Estimate, Proportion, average, proportion
+from osler.metrics.estimates import Estimate, Proportion, average, mean, proportion
 from osler.taxonomy import Modality, QuestionType
 from osler.types import FinishReason, Outcome, Record
 
@@ -60,7 +60,7 @@ def is_correct(record: Record) -> bool:
 def chance(records: Iterable[Record]) -> float | None:
     """What guessing evenly among the choices would get on average; open-ended questions are left out, None when all are."""
     shares = [1 / len(record.choices) for record in records if record.choices]
-    return _mean(shares)
+    return mean(shares)
 
 
 def summarize(records: Collection[Record], unit: Unit = "sample") -> Summary:
@@ -68,12 +68,12 @@ def summarize(records: Collection[Record], unit: Unit = "sample") -> Summary:
     return Summary(
         accuracy=accuracy(records, unit),
         chance=chance(records),
-        incorrect=_mean([record.outcome == Outcome.INCORRECT for record in records]),
-        no_answer=_mean([record.outcome == Outcome.NO_ANSWER for record in records]),
-        ambiguous=_mean([record.outcome == Outcome.AMBIGUOUS for record in records]),
-        well_formed=_mean([record.is_well_formed for record in records]),
-        truncated=_mean([record.finish_reason == FinishReason.LENGTH for record in records]),
-        mean_tokens=_mean([record.num_tokens for record in records]),
+        incorrect=mean([record.outcome == Outcome.INCORRECT for record in records]),
+        no_answer=mean([record.outcome == Outcome.NO_ANSWER for record in records]),
+        ambiguous=mean([record.outcome == Outcome.AMBIGUOUS for record in records]),
+        well_formed=mean([record.is_well_formed for record in records]),
+        truncated=mean([record.finish_reason == FinishReason.LENGTH for record in records]),
+        mean_tokens=mean([record.num_tokens for record in records]),
     )
 
 
@@ -109,7 +109,3 @@ def macro_average(
     if names is not None:
         cells = {name: cells.get(name, proportion(0, 0)) for name in names}
     return average(list(cells.values()))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

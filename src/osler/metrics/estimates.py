@@ -23,6 +23,10 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def to_json(self) -> dict[str, float | None]:
+        """`value`, `low` and `high`, each None when there is nothing to measure."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
     def __str__(self) -> str:
         return DASH if self.value is None else f"{percent(self.value)} [{percent(self.low)}, {percent(self.high)}]"
 
@@ -53,6 +57,16 @@ def points(estimate: Estimate) -> str:
         return DASH
     limits = [percent(limit) for limit in (estimate.low, estimate.high)]
     return f"{100 * estimate.value:+.1f} [{', '.join(limits)}]".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float | None) -> str:
+    """A p-value as text, e.g. "0.031" or "< 0.001"; None -> a dash."""
+    return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The arithmetic mean, None for no values."""
+    return sum(values) / len(values) if values else None
 
 
 def proportion(correct: int, total: int) -> Proportion:
@@ -90,8 +104,8 @@ def average(parts: Sequence[Estimate], *, lowest: float = 0.0) -> Estimate:
         above += (high - value) ** 2
     if not parts:
         return NOTHING
-    mean = total / len(parts)
-    return Estimate(value=mean, low=max(lowest, mean - sqrt(below) / len(parts)), high=min(1.0, mean + sqrt(above) / len(parts)))
+    centre = total / len(parts)
+    return Estimate(value=centre, low=max(lowest, centre - sqrt(below) / len(parts)), high=min(1.0, centre + sqrt(above) / len(parts)))
 
 
 def subtract(after: Estimate, before: Estimate, correlation: float) -> Estimate:

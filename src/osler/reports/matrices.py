@@ -204,7 +204,7 @@ def _scores_to_json(part: Scores) -> dict[str, Any]:
     gains = part.gains
     cells: dict[str, dict[str, Any]] = {}
     for (train, test), accuracy in part.accuracy.items():
-        cell: dict[str, Any] = {**_estimate(accuracy), "questions": accuracy.total}
+        cell: dict[str, Any] = {**accuracy.to_json(), "questions": accuracy.total}
         if gains is not None:
             cell["image_gain"] = _gain(gains.cells[train, test])
         cells.setdefault(train, {})[test] = cell
@@ -212,8 +212,8 @@ def _scores_to_json(part: Scores) -> dict[str, Any]:
         "row": part.row,
         "strategy": part.strategy,
         "means": _means(part.means),
-        "train_means": {name: _estimate(value) for name, value in part.train_means.items()},
-        "test_means": {name: _estimate(value) for name, value in part.test_means.items()},
+        "train_means": {name: value.to_json() for name, value in part.train_means.items()},
+        "test_means": {name: value.to_json() for name, value in part.test_means.items()},
         "cells": cells,
     }
     return values if gains is None else {**values, "image_gain_means": _means(gains.means)}
@@ -234,7 +234,7 @@ def _comparison_to_json(part: Comparison) -> dict[str, Any]:
 
 def _difference(cell: CellDifference) -> dict[str, Any]:
     return {
-        **_estimate(cell.change.difference),
+        **cell.change.difference.to_json(),
         "questions": cell.change.num_samples,
         "gained": cell.change.gained,
         "lost": cell.change.lost,
@@ -245,12 +245,8 @@ def _difference(cell: CellDifference) -> dict[str, Any]:
 
 
 def _gain(gain: ImageGain) -> dict[str, Any]:
-    return {**_estimate(gain.gain), "baseline": gain.baseline, "blind": gain.blind, "p": gain.p_value}
+    return {**gain.gain.to_json(), "baseline": gain.baseline, "blind": gain.blind, "p": gain.p_value}
 
 
 def _means(means: MatrixMeans) -> dict[str, Any]:
-    return {"diagonal": _estimate(means.diagonal), "off_diagonal": _estimate(means.off_diagonal), "all": _estimate(means.everything)}
-
-
-def _estimate(value: Estimate) -> dict[str, float | None]:
-    return {"value": value.value, "low": value.low, "high": value.high}
+    return {"diagonal": means.diagonal.to_json(), "off_diagonal": means.off_diagonal.to_json(), "all": means.everything.to_json()}

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 from osler.audits.baselines import BASELINES
-from osler.metrics import DASH, Estimate, MatrixMeans, percent, points
+from osler.metrics import DASH, Estimate, MatrixMeans, p_value, percent, points
 from osler.metrics.matrices import Cell
 from osler.reports.heat import HeatMap, Tile, shade, shade_difference
 from osler.reports.matrices import TRAINED, AxisMatrices, axis_to_json
 from osler.reports.matrix_file import AxisFigures, ChangeFigures, DifferenceFigures, MatrixFigures, MatrixReport, axis_from_json
-from osler.reports.render import p_value
 from osler.reports.tables import group_title
 from osler.reports.whole import Report, render_report
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from osler import __version__
-from osler.metrics import percent, points
+from osler.metrics import p_value, percent, points
 from osler.reports.glossary import GLOSSARY
 from osler.reports.load_runs import environment_rows
 from osler.reports.tables import group_title
@@ -64,10 +64,3 @@ def keep_whole(text: str) -> Markup:
             parts += [escape(text[end : match.start()]), Markup('<span class="nb">{}</span>').format(match[0])]
             end = match.end()
     return Markup("").join([*parts, escape(text[end:])])
-
-
-def p_value(value: float | None) -> str:
-    """A p-value with as many digits as it deserves, e.g. "0.031" or "< 0.001"."""
-    if value is None:
-        return percent(None)
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
