@@ -76,7 +76,7 @@ def test_rows_say_what_the_samples_say(tmp_path: Path, to: str, images: Any) -> 
             assert target[to](row) == sample.target
             picture = open_picture(row["images"][0], tmp_path)
             assert picture.convert("RGB").tobytes() == sample.images[0].load().tobytes()
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 COMPLETIONS = ["<think>Bright.</think><answer>{right}</answer>", "<answer>{wrong}</answer>", "", "I cannot say.", "{right}"]
@@ -219,7 +219,7 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, to: str) -> Non
     )
     with pytest.raises(OslerError, match=r"t/1 holds <image> in its text"):
         export({"test": [first, broken]}, tmp_path / "out", to=to, strategy="think")
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".jsonl", ".parquet", ".part")]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".") or path.suffix in (".jsonl", ".parquet")]
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 SOURCES = {
     ".".join(("osler", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
+    if "templates" not in path.parts  # files that `osler export` writes for other tools
 }
 ENTRY = {"osler", "osler.__main__"}  # the public face; it imports lazily from every layer
 

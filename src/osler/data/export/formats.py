@@ -1,16 +1,16 @@
-"""`osler export`: the questions of a recipe in the files that other trainers and harnesses read.
+"""`osler export`: write the questions of a recipe as the files that other training and evaluation tools read.
 
-========== ================== =====================================================================================================
-format     files              rows
-========== ================== =====================================================================================================
-verl       SPLIT.parquet      data_source, prompt, images, ability, reward_model, extra_info; reward.py grades as Osler does
-ms_swift   SPLIT.jsonl        messages, images, solution; plugin.py holds the reward osler_accuracy
-easyr1     SPLIT.jsonl        problem, answer, images (SPLIT.parquet where images are embedded); easyr1.yaml names them to EasyR1
-lmms_eval  NAME.yaml, utils   a task folder over test.parquet, graded as Osler does
-========== ================== =====================================================================================================
+========== =================== ====================================================================================================
+format     files               contents
+========== =================== ====================================================================================================
+verl       SPLIT.parquet       data_source, prompt, images, ability, reward_model, extra_info; reward.py grades with `osler.grade`
+ms_swift   SPLIT.jsonl         messages, images, solution; plugin.py registers the rewards osler_accuracy and osler_format
+easyr1     SPLIT.jsonl         problem, answer, images (SPLIT.parquet when images are embedded); easyr1.yaml is EasyR1's data section
+lmms_eval  NAME.yaml, utils.py a task over test.parquet, graded with `osler.grade`
+========== =================== ====================================================================================================
 
-Prompts are rendered as Osler renders them, "<image>" standing for a picture, so a policy trained elsewhere is asked in the same words.
-Nothing is held in memory but one batch of rows and one picture.
+Prompts are the ones that Osler trains and evaluates with; "<image>" marks the place of an image.
+Memory holds one batch of rows and one image at a time. The helper files are in templates/FORMAT/.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from osler.data.export.bridges import TEMPLATES
 from osler.errors import ConfigError, DataError
+from osler.files import replacing
 from osler.images.files import ImageFile
 from osler.prompts import Phase, render
 from osler.types import ImageSource, Sample
@@ -40,44 +40,45 @@ Row = dict[str, Any]
 
 PLACEHOLDER: Final = "<image>"
 BATCH_ROWS: Final = 64
-"""Rows of a parquet file in memory at a time, with their pictures when those are embedded."""
+"""Rows of a parquet file in memory at a time, with their images when these are embedded."""
 
 _RESERVED: Final = (PLACEHOLDER, "<video>", "<audio>")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_]*")
 _ORIENTATION_TAG: Final = 0x0112
+_TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One tool's files. `row(sample, content, images, split, index, strategy)` gives one line or row."""
+    """The files of one tool. `row(sample, content, images, split=, index=, strategy=, name=)` returns one row of its data."""
 
     name: str  # "verl"
-    suffix: Mapping[Images, str]  # how images travel -> "parquet"; what is not there is not offered
+    suffix: Mapping[Images, str]  # {"embed": "parquet"}: the supported ways to store images, the default first
     row: Callable[..., Row]
-    extras: Mapping[str, str] = field(default_factory=dict)  # file name -> text of a helper that stands beside the data
+    extras: tuple[str, ...]  # ("reward.py",): helper files, from templates/verl; NAME in a file name stands for the task
     splits: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What was written."""
+    """What `export` wrote."""
 
     out: Path
-    files: Mapping[str, int]  # {"train.parquet": 600}: rows
+    files: Mapping[str, int]  # {"train.parquet": 600}: number of rows
     extras: tuple[str, ...]  # ("reward.py",)
-    num_images: int  # written or embedded, each once
-    num_references: int  # left where they were
+    num_images: int  # distinct images that were copied or embedded
+    num_references: int  # distinct images whose original file is referenced
 
 
 def export(
     samples: Mapping[str, Sequence[Sample]], out: Path, *, to: str, strategy: str, images: Images | None = None, name: str = "osler"
 ) -> Export:
-    """Write the samples of each split for one tool; `name` names the task of lmms_eval and the data source of verl.
+    """Write the samples of each split ({"train": samples}) for the tool `to`, a key of FORMATS; existing files are replaced.
 
-    Training questions get the strategy's training prompt, all others its evaluation prompt. Files of the same names are replaced.
-
-    Raises ConfigError for a format, a way for images or a name that does not exist, and DataError for a row that cannot be written: an
-    image that is not at hand, or text that holds another tool's placeholder.
+    `images` is None for the format's default. `name` is the task name of lmms_eval and part of verl's data_source.
+    The train split gets the strategy's training prompt, any other split its evaluation prompt.
+    Raises ConfigError for an unknown format, image mode or strategy or an invalid name, and DataError for an empty split, an image that
+    cannot be read, a question that contains an image placeholder, or a file that cannot be written.
     """
     if (chosen := FORMATS.get(to)) is None:
         raise ConfigError(f"unknown format {to!r}: use one of {', '.join(FORMATS)}")
@@ -93,17 +94,15 @@ def export(
     for split, members in samples.items():
         rows = _rows(chosen, members, store, split=split, strategy=strategy, name=name)
         path = out / f"{split}.{chosen.suffix[way]}"
-        files[path.name] = _write_parquet(path, rows) if path.suffix == ".parquet" else _write_lines(path, rows)
-    for file, text in chosen.extras.items():
-        filled = text.replace("{name}", name).replace("{strategy}", strategy).replace("{suffix}", chosen.suffix[way])
-        _write(out / file.replace("NAME", name), filled)
-    return Export(
-        out=out,
-        files=files,
-        extras=tuple(file.replace("NAME", name) for file in chosen.extras),
-        num_images=store.num_written,
-        num_references=store.num_references,
-    )
+        with _replacing(path) as draft:
+            (_write_parquet if path.suffix == ".parquet" else _write_lines)(draft, rows)
+        files[path.name] = len(members)
+    extras = {file.replace("NAME", name): (_TEMPLATES / to / file).read_text(encoding="utf-8") for file in chosen.extras}
+    for file, text in extras.items():
+        with _replacing(out / file) as draft:
+            filled = text.replace("{name}", name).replace("{strategy}", strategy).replace("{suffix}", chosen.suffix[way])
+            draft.write_bytes(filled.encode())
+    return Export(out=out, files=files, extras=tuple(extras), num_images=store.num_written, num_references=store.num_references)
 
 
 def _rows(chosen: Format, samples: Iterable[Sample], store: _ImageStore, *, split: str, strategy: str, name: str) -> Iterator[Row]:
@@ -118,7 +117,7 @@ def _rows(chosen: Format, samples: Iterable[Sample], store: _ImageStore, *, spli
 
 
 def _facts(sample: Sample, strategy: str) -> Row:
-    """What a grader and a table of results need, the same in every format; texts only, since columns have one type."""
+    """The columns that grading and result tables need, the same in every format; "" instead of None, because a column has one type."""
     return {
         "id": sample.id,
         "question": sample.question,
@@ -141,19 +140,19 @@ def _verl_row(sample: Sample, content: str, images: list[Any], *, split: str, in
     }
 
 
-def _ms_swift_row(sample: Sample, content: str, images: list[Any], *, split: str, index: int, strategy: str, name: str) -> Row:  # noqa: ARG001
+def _ms_swift_row(sample: Sample, content: str, images: list[Any], *, strategy: str, **_: Any) -> Row:
     facts = _facts(sample, strategy)
     return {"messages": [{"role": "user", "content": content}], "images": images, "solution": facts.pop("target"), **facts}
 
 
-def _easyr1_row(sample: Sample, content: str, images: list[Any], *, split: str, index: int, strategy: str, name: str) -> Row:  # noqa: ARG001
+def _easyr1_row(sample: Sample, content: str, images: list[Any], *, strategy: str, **_: Any) -> Row:
     facts = _facts(sample, strategy)
-    # EasyR1 makes an array of every further column of a batch and cannot join batches whose lists differ in length: a text is safe.
+    # EasyR1 turns every other column of a batch into an array and cannot concatenate lists of different lengths; a JSON string is safe.
     facts["choices"] = json.dumps(facts["choices"], ensure_ascii=False)
     return {"problem": content, "answer": facts.pop("target"), "images": images, **facts}
 
 
-def _lmms_eval_row(sample: Sample, content: str, images: list[Any], *, split: str, index: int, strategy: str, name: str) -> Row:  # noqa: ARG001
+def _lmms_eval_row(sample: Sample, content: str, images: list[Any], *, strategy: str, **_: Any) -> Row:
     return {"prompt": content.removeprefix(PLACEHOLDER * len(images)), "images": images, **_facts(sample, strategy)}
 
 
@@ -165,79 +164,70 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
                 name="verl",
                 suffix={"embed": "parquet", "copy": "parquet", "reference": "parquet"},
                 row=_verl_row,
-                extras={"reward.py": TEMPLATES["verl"]},
+                extras=("reward.py",),
             ),
-            Format(
-                name="ms_swift",
-                suffix={"copy": "jsonl", "reference": "jsonl"},
-                row=_ms_swift_row,
-                extras={"plugin.py": TEMPLATES["ms_swift"]},
-            ),
+            Format(name="ms_swift", suffix={"copy": "jsonl", "reference": "jsonl"}, row=_ms_swift_row, extras=("plugin.py",)),
             Format(
                 name="easyr1",
                 suffix={"copy": "jsonl", "reference": "jsonl", "embed": "parquet"},
                 row=_easyr1_row,
-                extras={"easyr1.yaml": TEMPLATES["easyr1"]},
+                extras=("easyr1.yaml",),
             ),
             Format(
                 name="lmms_eval",
                 suffix={"embed": "parquet"},
                 row=_lmms_eval_row,
-                extras={"NAME.yaml": TEMPLATES["lmms_eval_yaml"], "utils.py": TEMPLATES["lmms_eval_utils"]},
+                extras=("NAME.yaml", "utils.py"),
                 splits=("test",),
             ),
         )
     }
 )
-"""Where questions can go, by name."""
+"""The supported tools, by name."""
 
 
 class _ImageStore:
-    """Puts each picture where the rows can name it, once."""
+    """Copies, embeds or references the images of the rows; a copied image is written once."""
 
     def __init__(self, *, out: Path, way: Images) -> None:
         self._out = out
         self._way = way
-        self._places: dict[ImageSource, str] = {}
+        self._paths: dict[ImageSource, str] = {}
         self._embedded: set[ImageSource] = set()
-        self._num_references = 0
-
-    @property
-    def num_references(self) -> int:
-        """Pictures that stay where they were."""
-        return self._num_references
+        self.num_references = 0
 
     @property
     def num_written(self) -> int:
-        """Distinct pictures that were written or embedded."""
-        return len(self._places) - self._num_references + len(self._embedded)
+        """Distinct images that were copied or embedded."""
+        return len(self._paths) - self.num_references + len(self._embedded)
 
     def place(self, source: ImageSource) -> Any:
-        """A path relative to the output folder, or the encoded picture itself."""
+        """The entry of a row's image column: a path relative to the output folder, or {"bytes": encoded image, "path": None}."""
         if self._way == "embed":
             self._embedded.add(source)
             return {"bytes": encode_image(source)[0], "path": None}
-        if source not in self._places:
-            self._places[source] = self._refer(source) or self._copy(source)
-        return self._places[source]
+        if source not in self._paths:
+            self._paths[source] = self._reference(source) or self._copy(source)
+        return self._paths[source]
 
-    def _refer(self, source: ImageSource) -> str | None:
-        """The path to a file that any tool shows as Osler does; None where there is no such file."""
+    def _reference(self, source: ImageSource) -> str | None:
+        """The relative path of the original file; None if other tools would not decode it as Osler does."""
         if self._way != "reference" or not isinstance(source, ImageFile) or _plain_bytes(source) is None:
             return None
-        self._num_references += 1
+        self.num_references += 1
         full = (source.root / source.path).absolute()
         return Path(os.path.relpath(full, self._out.absolute())).as_posix()
 
     def _copy(self, source: ImageSource) -> str:
         content, suffix = encode_image(source)
         name = f"images/{hashlib.sha256(content).hexdigest()[:24]}.{suffix}"
-        _write(self._out / name, content)
+        with _replacing(self._out / name) as draft:
+            draft.write_bytes(content)
         return name
 
 
 def encode_image(source: ImageSource) -> tuple[bytes, str]:
-    """A picture as a file that any tool shows alike, and its suffix: its own bytes where that is so, else a PNG of what Osler shows."""
+    """The bytes and suffix ("png" or "jpg") of a file that every tool decodes alike: the original file if it is plain, else a new PNG."""
     if isinstance(source, ImageFile) and (plain := _plain_bytes(source)) is not None:
         return plain
     stream = io.BytesIO()
@@ -246,7 +236,7 @@ def encode_image(source: ImageSource) -> tuple[bytes, str]:
 
 
 def _plain_bytes(source: ImageFile) -> tuple[bytes, str] | None:
-    """The bytes of a PNG or JPEG of 8 bits, without transparency or a rotation tag, which tools treat differently; else None."""
+    """Bytes and suffix of an 8-bit PNG or JPEG without transparency or EXIF rotation, which tools treat differently; else None."""
     from PIL import Image
 
     source.check_header()
@@ -260,36 +250,27 @@ def _plain_bytes(source: ImageFile) -> tuple[bytes, str] | None:
     return (content, "png" if content.startswith(b"\x89PNG") else "jpg") if is_plain else None
 
 
-def _write_lines(path: Path, rows: Iterable[Row]) -> int:
-    """JSON Lines; the file appears whole or not at all."""
-    number = 0
-    with _draft(path) as draft, draft.open("w", encoding="utf-8") as stream:
-        for row in rows:
-            stream.write(json.dumps(row) + "\n")
-            number += 1
-    return number
+def _write_lines(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def _write_parquet(path: Path, rows: Iterable[Row]) -> int:
-    """Parquet with the column types that `datasets` reads pictures by, a batch at a time; the file appears whole or not at all."""
+def _write_parquet(path: Path, rows: Iterable[Row]) -> None:
+    """Parquet, a batch at a time, with the column types by which `datasets` recognises images."""
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
     remaining = iter(rows)
-    first = next(remaining)
-    schema = _features(first).arrow_schema
-    with _draft(path) as draft, pyarrow.parquet.ParquetWriter(draft, schema) as writer:
-        batch = [first]
+    batch = [next(remaining)]
+    schema = _features(batch[0]).arrow_schema
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while batch:
             writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
-            number += len(batch)
             batch = list(islice(remaining, BATCH_ROWS))
-    return number
 
 
 def _features(row: Row) -> Any:
-    """The column types of rows like this one. A list without an entry is one of texts."""
+    """The column types of rows like this one; an empty list counts as a list of strings."""
     from datasets import Features, Image, List, Value
 
     def type_of(value: Any) -> Any:
@@ -303,20 +284,10 @@ def _features(row: Row) -> Any:
 
 
 @contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when all went well, and goes when not."""
-    draft = path.with_name(f".{path.name}.part")
+def _replacing(path: Path) -> Iterator[Path]:
+    """`osler.files.replacing`, with DataError for a file that cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        draft.replace(path)
+        with replacing(path) as draft:
+            yield draft
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): give another --out") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    with _draft(path) as draft:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
