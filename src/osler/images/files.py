@@ -1,8 +1,7 @@
-"""An image file as an RGB picture, or one line that says why not.
+"""Read an image file as an RGB picture. Every failure is a DataError with a one-line message.
 
-Nothing here is guessed: the format is read from the first bytes and never from the name, sizes are bounded before a pixel is decoded, and
-what cannot be shown raises DataError. PIL is imported when the first image is opened. To add a format, add a row to `_SIGNATURES` and its
-decoder to `_decoder`.
+The format is read from the first bytes, never from the file name, and the size is checked before a pixel is decoded. PIL is imported when
+the first image is opened. To add a format, add a row to `_SIGNATURES` and its decoder to `_decoder`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile as Decoder
 
 MAX_PIXELS: Final = 64_000_000
-"""The most pixels an image may have, e.g. 8000 x 8000."""
+"""The maximum of width x height, e.g. 8000 x 8000."""
 
 MAX_BYTES: Final = 512 * 1024**2
 """The largest image file that is opened."""
 
 MAX_ASPECT_RATIO: Final = 200
-"""The longest side over the shortest; the processors of the Qwen2-VL family refuse anything beyond."""
+"""The largest ratio of the longer to the shorter side; the processors of the Qwen2-VL family reject larger ones."""
 
 _UNSAFE_PATH: Final = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)|\0")
 
@@ -52,21 +51,20 @@ _SIGNATURES: Final = (
 )
 FORMATS: Final = tuple(dict.fromkeys(name for _, name in _SIGNATURES))
 
-_ORIENTATION_TAG: Final = 0x0112
-_PHOTOMETRIC_TAG: Final = 0x0106
-_WHITE_IS_ZERO: Final = 0
+_WHITE_IS_ZERO: Final = 0  # a value of TIFF's PhotometricInterpretation tag
 
 
-@lru_cache(maxsize=1 << 17)  # an audit asks for the name of every image of a dataset many times
-def _tidy(path: str) -> str:
+@lru_cache(maxsize=1 << 17)  # an audit reads the uri of every image of a dataset many times
+def _normalize(path: str) -> str:
     return PurePosixPath(path).as_posix()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
-    """An image below `root`; an `ImageSource`. Raises DataError at once for a path that is absolute or climbs with '..'.
+    """An image file below the folder `root`; implements `ImageSource`.
 
-    `path` is relative, with forward slashes: "imgs/xmlab1/source.jpg".
+    `path` is relative, with forward slashes: "imgs/xmlab1/source.jpg". The constructor raises DataError for an absolute path or one with
+    '..'; it does not open the file.
     """
 
     root: Path
@@ -79,48 +77,25 @@ class ImageFile:
     @property
     def uri(self) -> str:
         """The relative path, e.g. "imgs/xmlab1/source.jpg"."""
-        return _tidy(self.path)
+        return _normalize(self.path)
 
     def load(self) -> Image:
-        """The picture as RGB, upright. Raises DataError in one line that names the path.
+        """The decoded picture in mode RGB, upright. Raises DataError, one line that names the path.
 
-        The first frame or page of a file that has several; EXIF rotation applied; transparency laid on black, the background of medical
-        images; greyscale of more than 8 bits stretched from its own lowest to its own highest value (no windowing); CMYK converted.
+        Of several frames or pages, the first. The EXIF orientation is applied. Transparent pixels are blended with black, the background
+        of medical images. Grey values of more than 8 bits are scaled so that the image's minimum becomes 0 and its maximum 255 (no
+        windowing). CMYK is converted.
         """
         with self._opened() as decoder:
             try:
-                return _upright(_to_rgb(decoder), _orientation(decoder))
+                decoder.load()
+                _turn_upright(decoder)
+                return _to_rgb(decoder)
             except _decoder_errors() as error:
                 raise self._fault(f"is damaged or cut short ({_reason(error)}): fetch it again") from error
 
     def open(self) -> IO[bytes]:
-        """The bytes of the file, after the same checks of its place and size. Raises DataError in one line that names the path."""
-        return self._open_stream()
-
-    def digest(self) -> str:
-        """The SHA-256 of the file's bytes, in hexadecimal. Raises DataError or OSError."""
-        with self.open() as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-
-    def check_header(self) -> None:
-        """Raise DataError if the file is missing, out of bounds or not an image. Decodes nothing."""
-        with self._opened():
-            pass
-
-    @contextmanager
-    def _opened(self) -> Iterator[Decoder]:
-        """A decoder that has read the header only."""
-        with self._open_stream() as stream:
-            try:
-                decoder = _decoder(stream)
-            except _decoder_errors() as error:
-                raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
-            if decoder is None:
-                raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}): convert it, or remove the row")
-            self._check_size(*decoder.size)
-            yield decoder
-
-    def _open_stream(self) -> IO[bytes]:
+        """The file's bytes as an open stream, after checks of path and file size. Raises DataError, one line that names the path."""
         try:
             root = self.root.resolve(strict=True)
             full = (root / self.path).resolve(strict=True)
@@ -134,8 +109,31 @@ class ImageFile:
             return full.open("rb")
         except FileNotFoundError as error:
             raise self._fault(f"does not exist under {self.root}: check the image root") from error
-        except (OSError, RuntimeError, ValueError) as error:  # also a loop of links, and a name that no file can have
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: an invalid file name
             raise self._fault(f"cannot be opened ({_reason(error)}): check the file and its permissions") from error
+
+    def digest(self) -> str:
+        """The SHA-256 of the file's bytes, in hexadecimal. Raises DataError when it cannot be opened, OSError when reading fails."""
+        with self.open() as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    def check_header(self) -> None:
+        """Raise DataError if the file is missing, not an image, or too large. Decodes no pixel."""
+        with self._opened():
+            pass
+
+    @contextmanager
+    def _opened(self) -> Iterator[Decoder]:
+        """A decoder that has read the header only."""
+        with self.open() as stream:
+            try:
+                decoder = _decoder(stream)
+            except _decoder_errors() as error:
+                raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
+            if decoder is None:
+                raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}): convert it, or remove the row")
+            self._check_size(*decoder.size)
+            yield decoder
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
@@ -148,7 +146,10 @@ class ImageFile:
 
 
 def verify(source: ImageSource, *, decode: bool = False) -> str | None:
-    """What is wrong with an image, in one line, or None. Reads the header of a file only, unless `decode` asks for every pixel."""
+    """The error message of an image that cannot be read, one line; None for a readable image.
+
+    Of a file only the header is read; `decode=True` decodes every pixel. Other sources are checked only with `decode=True`.
+    """
     try:
         if decode:
             source.load()
@@ -160,9 +161,9 @@ def verify(source: ImageSource, *, decode: bool = False) -> str | None:
 
 
 def _decoder(stream: IO[bytes]) -> Decoder | None:
-    """PIL's decoder for the stream, its header read, or None for a format that is not in the table.
+    """PIL's decoder for the stream, header already read; None for a format that is not in `_SIGNATURES`.
 
-    The plugins are called directly: `PIL.Image.open` warns of, or refuses, large images by a limit that is global to the process.
+    The plugins are called directly because `PIL.Image.open` warns about or rejects large images by a limit that is global to the process.
     """
     from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
@@ -194,47 +195,32 @@ def _to_rgb(image: Image) -> Image:
 
 
 def _stretch(image: Image) -> Image:
-    """A picture of more than 8 bits, from its own lowest (black) to its own highest value (white); a constant one is black."""
+    """An image of more than 8 bits, scaled from its minimum (black) to its maximum (white); a constant image is black."""
     import numpy as np
     import PIL.Image
+    from PIL.ExifTags import Base
 
-    values = np.asarray(image, dtype=np.float64 if image.mode == "F" else np.float32)  # the narrower one is exact for 16 bits
+    values = np.asarray(image, dtype=np.float64 if image.mode == "F" else np.float32)  # float32 represents every 16-bit value exactly
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no pixel is a number")
     low, high = float(values[finite].min()), float(values[finite].max())
     scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255 / (high - low) if high > low else 0.0)
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:  # PIL inverts such files only up to 8 bits
+    if getattr(image, "tag_v2", {}).get(Base.PhotometricInterpretation) == _WHITE_IS_ZERO:  # PIL inverts such files only up to 8 bits
         scaled = 255 - scaled
     return PIL.Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
 
 
-def _orientation(decoder: Decoder) -> int:
-    """The EXIF orientation, 1 to 8; 1 where the tag is absent or its block is unreadable, since the pixels are sound then."""
-    try:
-        value = decoder.getexif().get(_ORIENTATION_TAG, 1)
-    except _decoder_errors():
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def _turn_upright(image: Image) -> None:
+    """Apply the EXIF orientation in place. A damaged EXIF block is ignored: the pixels themselves are intact."""
+    from PIL.ImageOps import exif_transpose
 
-
-def _upright(image: Image, orientation: int) -> Image:
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    with suppress(*_decoder_errors()):
+        exif_transpose(image, in_place=True)
 
 
 def _decoder_errors() -> tuple[type[Exception], ...]:
-    """What PIL's decoders raise for damaged files, also where warnings are errors; a hostile file must not end a run."""
+    """The exceptions that PIL's decoders raise for damaged files, warnings included, in case those are turned into errors."""
     from PIL.Image import DecompressionBombError
 
     return (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, NotImplementedError, AttributeError,
@@ -246,6 +232,6 @@ def _reason(error: BaseException) -> str:
 
 
 def _shorten(text: str, *, quote: bool = True, limit: int = 200) -> str:
-    """`text` for one line of an error, cut to `limit` characters; quoted, so that no control character reaches a terminal."""
+    """`text` on one line of at most `limit` characters, control characters escaped; quoted for a path."""
     text = text if len(text) <= limit else text[: limit - 3] + "..."
     return repr(text) if quote else text.encode("unicode_escape").decode("ascii")

@@ -44,7 +44,6 @@ BATCH_ROWS: Final = 64
 
 _RESERVED: Final = (PLACEHOLDER, "<video>", "<audio>")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_]*")
-_ORIENTATION_TAG: Final = 0x0112
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
@@ -237,7 +236,7 @@ def encode_image(source: ImageSource) -> tuple[bytes, str]:
 
 def _plain_bytes(source: ImageFile) -> tuple[bytes, str] | None:
     """Bytes and suffix of an 8-bit PNG or JPEG without transparency or EXIF rotation, which tools treat differently; else None."""
-    from PIL import Image
+    from PIL import ExifTags, Image
 
     source.check_header()
     with source.open() as stream:
@@ -246,7 +245,7 @@ def _plain_bytes(source: ImageFile) -> tuple[bytes, str] | None:
         return None
     with Image.open(io.BytesIO(content)) as picture:
         is_plain = picture.mode in ("L", "RGB") and "transparency" not in picture.info
-        is_plain = is_plain and picture.getexif().get(_ORIENTATION_TAG, 1) == 1
+        is_plain = is_plain and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
     return (content, "png" if content.startswith(b"\x89PNG") else "jpg") if is_plain else None
 
 
