@@ -1,10 +1,9 @@
-"""`osler data check`, `view` and `convert`: look at a dataset before anything is trained on it."""
+"""`osler data check`, `view` and `convert`: inspect a dataset before training, or write it as JSON Lines."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import random
@@ -16,6 +15,7 @@ from typing import Any, Final, Literal
 
 from osler.data.readers import READERS, Refusal, read_with_report
 from osler.errors import ConfigError, DataError
+from osler.files import write_whole
 from osler.images.files import ImageFile, verify
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS, ImageSource, Sample
@@ -32,7 +32,7 @@ MAX_VIEWED: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadImage:
-    """An image that cannot be shown, and the first row that asks for it."""
+    """An image that cannot be read, and the first row that uses it."""
 
     row: str  # "slake/10513"
     uri: str
@@ -41,7 +41,7 @@ class BadImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What a dataset holds and what is wrong with it."""
+    """Counts of a dataset's samples, and the rows and images that cannot be used."""
 
     reader: str
     title: str
@@ -49,21 +49,21 @@ class CheckReport:
     num_samples: int
     num_images: int
     num_subjects: int
-    counts: Mapping[str, Mapping[str, int]]  # modality -> question type -> samples; "unknown" where the data do not say
-    num_choices: Mapping[str, int]  # "4" -> samples; "open-ended"
-    targets: Mapping[str, int]  # "A" -> samples of multiple choice
-    notes: Mapping[str, int]  # traps of the data that were handled -> times
+    counts: Mapping[str, Mapping[str, int]]  # modality -> question type -> samples; "unknown" for unlabelled samples
+    num_choices: Mapping[str, int]  # number of choices or "open-ended" -> samples
+    targets: Mapping[str, int]  # correct letter, "A" -> multiple-choice samples
+    notes: Mapping[str, int]  # known defect of the data that the reader corrects -> times
     refused: tuple[Refusal, ...]
     image_check: ImageCheck
     bad_images: tuple[BadImage, ...] = field(default=())
 
     @property
     def is_clean(self) -> bool:
-        """Whether every row became a sample and every image that was looked at can be shown."""
+        """Whether no row was refused and every checked image can be read."""
         return not self.refused and not self.bad_images
 
     def to_json(self) -> str:
-        """Everything, as one line of JSON."""
+        """All fields and `is_clean`, as one line of JSON."""
         return json.dumps(asdict(self) | {"is_clean": self.is_clean}, ensure_ascii=False)
 
     def render(self) -> str:
@@ -93,9 +93,10 @@ class CheckReport:
 
 
 def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = "header", **options: Any) -> CheckReport:
-    """Read a dataset whole and count it; `look` at each of its images once, as far as the header, whole, or not at all.
+    """Read a whole dataset and count its samples; `look` says how each distinct image is checked: "none", "header" or "decode".
 
-    Raises ConfigError for an unknown reader, option or image check, DataError for annotation files that cannot be read.
+    `options` are the reader's. Raises ConfigError for an unknown reader, option or image check, and DataError for annotation files that
+    cannot be read.
     """
     if look not in IMAGE_CHECKS:
         raise ConfigError(f"unknown image check {look!r}: use one of {', '.join(IMAGE_CHECKS)}")
@@ -178,70 +179,56 @@ def _safe(text: str) -> str:
 
 
 def view(samples: Sequence[Sample], out: Path, *, num: int = 48, seed: int = 0) -> Path:
-    """Write a contact sheet of `num` samples drawn by `seed`, in their order, as one HTML file that needs no other; returns its path.
+    """Write an HTML page of `num` random samples with their images, in dataset order, as one self-contained file; returns its path.
 
-    An image that cannot be shown stands there as the line that says why. Raises ConfigError for a number out of range, DataError when
-    there is nothing to show or the file cannot be written.
+    An image that cannot be read is replaced by its error message. Raises ConfigError for `num` out of range, and DataError when there are
+    no samples or the file cannot be written.
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     if not 1 <= num <= MAX_VIEWED:
         raise ConfigError(f"cannot view {num} samples: choose 1 to {MAX_VIEWED}")
     if not samples:
         raise DataError("there are no samples to view: check the split and the options")
-    picked = sorted(random.Random(seed).sample(range(len(samples)), min(num, len(samples))))
-    cards = "\n".join(_render_card(samples[index]) for index in picked)
-    title = html.escape(f"{samples[0].dataset}: {len(picked)} of {len(samples)} samples")
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>{_STYLE}'
-    _write(out, f"{head}<h1>{title}</h1><main>\n{cards}\n</main></html>\n")
+    picked = [samples[index] for index in sorted(random.Random(seed).sample(range(len(samples)), min(num, len(samples))))]
+    loader = PackageLoader("osler.data")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("view.html.j2").render(
+        title=f"{samples[0].dataset}: {len(picked)} of {len(samples)} samples",
+        cards=[(sample, [_thumbnail(source) for source in sample.images]) for sample in picked],
+        letters=LETTERS,
+    )
+    _write(out, page)
     return out
 
 
-_STYLE: Final = """<style>
-body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; background: #f6f6f4; color: #222 }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
-article { background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: 1rem; overflow-wrap: anywhere }
-img { max-width: 100%; background: #000 } ol { list-style: upper-alpha; padding-left: 1.6rem }
-.target { font-weight: 700; color: #17602f } .fault { color: #a11 } small { color: #666 }
-</style>"""
-
-
-def _render_card(sample: Sample) -> str:
-    pictures = "".join(_render_picture(source) for source in sample.images)
-    context = f"<p><em>{html.escape(sample.context)}</em></p>" if sample.context else ""
-    items = "".join(
-        f"<li{' class=target' if letter == sample.target else ''}>{html.escape(choice)}</li>"
-        for letter, choice in zip(LETTERS, sample.choices, strict=False)
-    )
-    answer = f"<ol>{items}</ol>" if sample.choices else f"<p class=target>{html.escape(sample.target)}</p>"
-    labels = " · ".join(html.escape(str(label)) for label in (sample.id, sample.modality, sample.question_type, sample.subject_id) if label)
-    return f"<article>{pictures}{context}<p>{html.escape(sample.question)}</p>{answer}<small>{labels}</small></article>"
-
-
-def _render_picture(source: ImageSource) -> str:
+def _thumbnail(source: ImageSource) -> dict[str, str]:
+    """The keys "uri" and "jpeg" (base64), or the key "error" for an image that cannot be read."""
     try:
         picture = source.load().copy()
     except DataError as error:
-        return f"<p class=fault>{html.escape(str(error))}</p>"
+        return {"error": str(error)}
     picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=85)
-    return f'<img alt="{html.escape(source.uri)}" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode("ascii")}">'
+    return {"uri": source.uri, "jpeg": base64.b64encode(stream.getvalue()).decode("ascii")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What `convert` wrote; `osler.read("jsonl", path, images=images)` reads it back."""
+    """The files that `convert` wrote; `osler.read("jsonl", path, images=images)` reads them back."""
 
     path: Path
-    images: Path  # the folder that the image paths in it start from
+    images: Path  # the folder that the image paths are relative to
     num_samples: int
-    num_images_written: int  # images that had no file of their own, such as phantom ones
+    num_images_written: int  # images without a file, such as phantom images
 
 
 def convert(samples: Sequence[Sample], out: Path) -> Conversion:
-    """Write samples as JSON Lines in the chat shape of the `jsonl` reader.
+    """Write samples as JSON Lines, in the chat format of the `jsonl` reader.
 
-    Image files stay where they are, and their paths relative to their root; images without a file are written beside `out`, in images/.
-    Raises DataError where image files have several roots, or some have a file and others have none, since one folder has to hold them all.
+    Image files are not copied: their paths stay relative to their root. Images without a file are written as PNG to images/ beside `out`.
+    Raises DataError when the images do not share one root folder, or a file cannot be written.
     """
     sources = {source: None for sample in samples for source in sample.images}
     roots = {source.root if isinstance(source, ImageFile) else out.parent for source in sources}
@@ -282,11 +269,8 @@ def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    """`osler.files.write_whole`, with DataError for a file that cannot be written; lone surrogates are kept."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
-        part.replace(path)
+        write_whole(path, content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): choose another place") from error
