@@ -1,7 +1,7 @@
-"""What an image is, as two numbers: the SHA-256 of its bytes, and a perceptual hash that survives re-encoding and resizing.
+"""Fingerprints of images: the SHA-256 of the bytes, and a perceptual hash that survives re-encoding and resizing.
 
-The first finds the same file under another name, the second the same picture in another file. Neither is guessed: an image that is not at
-hand has no digest, and a picture without structure (one flat colour) has no perceptual hash.
+The digest finds the same file under another name, the perceptual hash the same picture in another file. An image that cannot be opened has
+no digest, and a picture without structure (one flat colour) has no perceptual hash.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ T = TypeVar("T")
 
 HASH_BITS: Final = 64
 MAX_DISTANCE: Final = 16
-"""The largest distance that is searched for; two unrelated pictures differ in 32 bits on average."""
+"""The largest distance that can be searched; two unrelated pictures differ in 32 bits on average."""
 
 DEFAULT_DISTANCE: Final = 4
-"""Bits between the hashes of one picture: half the size, JPEG at quality 30 or another gamma moves a picture by 0 to 4."""
+"""Near-duplicates differ in at most so many bits: half the size, JPEG at quality 30 or another gamma changes 0 to 4."""
 
-_GRID: Final = 32  # pixels a side before the transform
-_MIN_CONTRAST: Final = 1.0  # grey levels: the standard deviation below which a picture shows nothing
-_BATCH: Final = 256  # images in flight
-_MAX_COMPARISONS: Final = 1 << 22  # hashes compared at once: 32 MiB
+_GRID: Final = 32  # pixels per side before the cosine transform
+_MIN_CONTRAST: Final = 1.0  # in grey levels: a lower standard deviation counts as one flat colour
+_BATCH: Final = 256  # images submitted to the threads at a time
+_MAX_COMPARISONS: Final = 1 << 22  # pairs of hashes compared at once: 32 MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What tells one image from another."""
+    """The digest and the perceptual hash of one image."""
 
-    digest: str | None  # SHA-256 in hexadecimal; None where no file is at hand
-    perceptual_hash: int | None  # 0 .. 2**64 - 1; None where nothing could be decoded or seen
+    digest: str | None  # SHA-256 in hexadecimal; None if the image cannot be opened
+    perceptual_hash: int | None  # 64 bits; None if the image cannot be decoded or has no structure
 
 
-NOTHING: Final = Fingerprint(digest=None, perceptual_hash=None)
+NO_FINGERPRINT: Final = Fingerprint(digest=None, perceptual_hash=None)
 
 
 def digest_image(source: ImageSource) -> str | None:
-    """The SHA-256 that a source gives of itself, else of its decoded pixels; None when there is no image."""
+    """The SHA-256 from `source.digest()` where the source has that method, else of its decoded pixels; None if it cannot be opened."""
     try:
         if isinstance(source, HasDigest):
             return source.digest()
@@ -60,9 +60,9 @@ def digest_image(source: ImageSource) -> str | None:
 
 
 def hash_picture(picture: Image) -> int | None:
-    """The signs of the 64 lowest frequencies of a grey 32 x 32 copy against their median (pHash, Zauner 2010, without the constant term).
+    """pHash (Zauner 2010) as an integer of 64 bits: is each of the 64 lowest frequencies of a grey 32 x 32 copy above their median?
 
-    None for a picture without structure, whose signs would be noise.
+    The constant term is left out. None for a picture without structure, because its bits would be noise.
     """
     import numpy as np
     from PIL.Image import Resampling
@@ -78,40 +78,32 @@ def hash_picture(picture: Image) -> int | None:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 
-def hash_image(source: ImageSource) -> int | None:
-    """`hash_picture` of a source; None where it cannot be loaded."""
-    try:
-        return hash_picture(source.load())
-    except DataError:
-        return None
-
-
-def take_fingerprint(source: ImageSource) -> Fingerprint:
-    """Digest and perceptual hash of one image; the latter is not tried where there is no digest."""
-    digest = digest_image(source)
-    return NOTHING if digest is None else Fingerprint(digest=digest, perceptual_hash=hash_image(source))
-
-
 def take_fingerprints(sources: Iterable[ImageSource], *, has_progress: bool = False) -> dict[ImageSource, Fingerprint]:
-    """The fingerprint of every distinct image. Only a few pictures are in memory at a time."""
-    return _map_images(take_fingerprint, sources, has_progress)
+    """The fingerprint of every distinct image. One decoded picture per thread is in memory."""
+    return _map_images(_take_fingerprint, sources, has_progress)
 
 
-def digest_images(sources: Iterable[ImageSource], *, has_progress: bool = False) -> dict[ImageSource, str | None]:
-    """The digest of every distinct image."""
-    return _map_images(digest_image, sources, has_progress)
+def digest_images(sources: Iterable[ImageSource]) -> dict[ImageSource, str | None]:
+    """`digest_image` of every distinct image."""
+    return _map_images(digest_image, sources, has_progress=False)
 
 
-def hamming_distance(one: int, other: int) -> int:
-    """How many of 64 bits differ."""
-    return (one ^ other).bit_count()
+def _take_fingerprint(source: ImageSource) -> Fingerprint:
+    digest = digest_image(source)
+    if digest is None:
+        return NO_FINGERPRINT
+    try:
+        return Fingerprint(digest=digest, perceptual_hash=hash_picture(source.load()))
+    except DataError:
+        return Fingerprint(digest=digest, perceptual_hash=None)
 
 
 def find_near_pairs(hashes: Iterable[int], max_distance: int) -> Iterator[NDArray[np.uint64]]:
-    """Every pair of distinct hash values at most `max_distance` bits apart, once each, as blocks (K, 2).
+    """Every pair of distinct hashes that differ in at most `max_distance` bits, each pair once, in arrays of shape (K, 2).
 
-    Pigeonhole: cut 64 bits into `max_distance + 1` bands, and a near pair agrees in one of them, so only hashes that share a band are
-    compared. 82,000 hashes take seconds; a block holds at most a few million comparisons. Raises ConfigError for a distance out of range.
+    The 64 bits are cut into `max_distance + 1` bands. Two hashes that differ in `max_distance` bits agree in at least one band (pigeonhole
+    principle), so only hashes that share a band are compared; 82,000 hashes take seconds. Raises ConfigError for a distance outside 0 to
+    MAX_DISTANCE.
     """
     import numpy as np
 
@@ -129,7 +121,7 @@ def find_near_pairs(hashes: Iterable[int], max_distance: int) -> Iterator[NDArra
 
 
 def _compare_bucket(bucket: NDArray[np.uint64], earlier: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.uint64]]:
-    """The near pairs of hashes that share a band; a pair that shares an earlier band too was found there."""
+    """The near pairs among hashes that share a band, without those that share an earlier band as well: these were found before."""
     import numpy as np
 
     step = max(1, _MAX_COMPARISONS // len(bucket))
@@ -145,7 +137,7 @@ def _compare_bucket(bucket: NDArray[np.uint64], earlier: NDArray[np.uint64], max
 
 
 def _map_images(measure: Callable[[ImageSource], T], sources: Iterable[ImageSource], has_progress: bool) -> dict[ImageSource, T]:
-    """`measure` of every distinct image, on threads (decoding, scaling and hashing all release Python's lock)."""
+    """`measure` of every distinct image, on threads: decoding, scaling and hashing release Python's global interpreter lock."""
     from tqdm import tqdm
 
     distinct = list(dict.fromkeys(sources))
@@ -160,6 +152,6 @@ def _map_images(measure: Callable[[ImageSource], T], sources: Iterable[ImageSour
 
 @cache
 def _low_frequencies() -> tuple[list[int], list[int]]:
-    """Row and column of the 64 lowest frequencies after the constant one, diagonal by diagonal."""
+    """Rows and columns of the 64 lowest frequencies without the constant term, diagonal by diagonal."""
     ranked = sorted((row + column, row, column) for row in range(_GRID) for column in range(_GRID) if row + column)[:HASH_BITS]
     return [row for _, row, _ in ranked], [column for _, _, column in ranked]
