@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
+"""A share, or one share minus another. pydantic checks the bounds of these types when it reads a file, and refuses NaN."""
 
 LEVEL: Final = 0.95
 Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -19,9 +26,9 @@ DASH: Final = "\N{EN DASH}"
 class Estimate:
     """A number with its 95 % interval, in shares of one; all None when there is nothing to measure. Prints as "78.2 [73.1, 82.5]"."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: Difference | None
+    low: Difference | None
+    high: Difference | None
 
     def to_json(self) -> dict[str, float | None]:
         """`value`, `low` and `high`, each None when there is nothing to measure."""
@@ -42,6 +49,15 @@ class Proportion(Estimate):
     # A dataclass would print its fields over the inherited text otherwise.
     __str__ = Estimate.__str__
 
+
+def _refuse_negative(found: Estimate) -> Estimate:
+    if min(part or 0 for part in (found.value, found.low, found.high)) < 0:
+        raise ValueError("a share cannot be negative")
+    return found
+
+
+ShareEstimate = Annotated[Estimate, AfterValidator(_refuse_negative)]
+"""An Estimate of a share; in a file none of its numbers is negative."""
 
 NOTHING: Final = Estimate(value=None, low=None, high=None)
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from osler.metrics.accuracy import is_correct
 from osler.metrics.clusters import Unit, cluster, clustered_difference, clustered_mean
@@ -26,7 +29,7 @@ class MatrixMeans:
 
     diagonal: Estimate  # tested where it was trained
     off_diagonal: Estimate
-    everything: Estimate  # both papers' "overall"
+    everything: Annotated[Estimate, Field(alias="all")]  # both papers' "overall"; "all" in a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
