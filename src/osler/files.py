@@ -92,6 +92,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def split_lines(content: bytes) -> list[bytes]:
+    """The lines of a JSON Lines file, without a last line that a killed process left half-written.
+
+    A last line without a newline is complete when it is valid JSON: the beginning of a JSON object never is.
+    """
+    *lines, last = content.split(b"\n")
+    try:
+        json.loads(last)
+    except ValueError:
+        return lines
+    return [*lines, last]
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file that grew line by line, [] when there is no file; a half-written last line is dropped.
 
@@ -99,14 +112,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(filter(bytes.strip, split_lines(path.read_bytes())), start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
-            if number == len(lines):
-                break
             raise DataError(f"{path}, entry {number} is not JSON ({error}): delete that line") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, entry {number} is not a JSON object: delete that line")

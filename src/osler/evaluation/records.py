@@ -1,57 +1,72 @@
-"""Records on disk: one JSON object per line, appended as an evaluation goes, readable after the process was killed.
+"""Records files: one JSON object per line, appended during an evaluation and readable after the process was killed.
 
-A line counts once its text is whole. A killed writer leaves at most one half-written last line: `read_records` passes over it and the
-next `append_records` cuts it off, so an evaluation that resumes asks only the questions that `resume_records` did not return.
+A killed process leaves at most one half-written last line. `read_records` skips it and `append_records` removes it, so a resumed evaluation
+repeats only the questions that `resume_records` does not return.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import typing
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, fields
-from functools import lru_cache
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Final
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from osler.errors import DataError
-from osler.types import FinishReason, Outcome, Record
+from osler.files import split_lines
+from osler.types import LETTERS, FinishReason, Outcome, Record
 
-_CLOSED_FIELDS: Final = {"outcome": frozenset(Outcome), "finish_reason": frozenset(FinishReason)}
+_ALLOWED: Final[dict[str, list[str]]] = {"outcome": sorted(Outcome), "finish_reason": sorted(FinishReason)}
 
 
 def record_to_json(record: Record) -> str:
-    """The record as one line of ASCII JSON without the newline, so that no character of a completion can break the line."""
+    """The record as one line of JSON without the newline. It is ASCII, so no character of a completion can end the line."""
     return json.dumps(asdict(record), separators=(",", ":"))
 
 
 def record_from_json(line: str | bytes) -> Record:
-    """The record that a line holds. Raises DataError when it is not JSON, or a field is missing, unknown or of another type."""
+    """The record of one line. Raises DataError when it is not JSON, or when a field is missing, unknown or has the wrong type."""
     try:
-        values = json.loads(line)
+        record = _parse(line)
+    except ValidationError as error:
+        raise DataError(_describe(error)) from None
     except ValueError as error:
         raise DataError(f"not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise DataError("not a JSON object")
-    hints, required = _record_fields()
-    if unknown := sorted(values.keys() - hints.keys()):
-        raise DataError(f"unknown field {unknown[0]!r}: the file was written by another version of Osler")
-    if missing := sorted(required - values.keys()):
-        raise DataError(f"the field {missing[0]!r} is missing: the file was written by another version of Osler")
-    return Record(**{name: _checked(name, hints[name], value) for name, value in values.items()})
+    for name, allowed in _ALLOWED.items():
+        if (value := getattr(record, name)) not in allowed:
+            raise DataError(f"the field {name!r} must be one of {', '.join(allowed)}, not {value!r}")
+    return record
+
+
+def question_of(record: Record) -> str:
+    """The question of a record: its prompt up to the first choice, or the whole prompt where the choices do not follow the question."""
+    for separator in (" ", "") if record.choices else ():
+        question, found, _ = record.prompt.partition(f"A){separator}{record.choices[0]}")
+        if found:
+            return question.strip()
+    return record.prompt.strip()
+
+
+def answer_text_of(record: Record) -> str | None:
+    """The text of the choice that the answer names, or the open answer; None without an answer that can be read."""
+    if record.answer is None or not record.choices:
+        return record.answer
+    index = LETTERS.find(record.answer)
+    return record.choices[index] if 0 <= index < len(record.choices) else None
 
 
 def append_records(path: Path, records: Iterable[Record], *, sync: bool = False) -> None:
-    """Add records to the end of a file, made with its folder when absent, in one write.
+    """Append records to a file in one write; the file and its folder are made when absent.
 
-    With `sync` they are on the disk when the call returns (they survive a power cut), without it in the hands of the
-    operating system (they survive the process).
+    Written records survive the end of the process; with `sync` they are flushed to the disk and also survive a power failure.
     """
     payload = "".join(record_to_json(record) + "\n" for record in records).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _mend_last_line(path)
+    _end_last_line(path)
     with path.open("ab", buffering=0) as file:
         written = 0
         while written < len(payload):  # a raw write may be short, e.g. on a network file system
@@ -63,17 +78,14 @@ def append_records(path: Path, records: Iterable[Record], *, sync: bool = False)
 def read_records(path: Path) -> tuple[Record, ...]:
     """The records of a file, in its order; the file is not changed.
 
-    A half-written last line is passed over. Raises DataError, with the number of the line, for any other line that is not a record.
+    A half-written last line is skipped. Raises DataError, with the number of the line, for any other line that is not a record.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot read the records: {error.strerror}") from None
-    *lines, tail = content.split(b"\n")
-    if tail and _is_whole(tail):
-        lines.append(tail)
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(split_lines(content), start=1):
         if not line.strip():
             continue
         try:
@@ -84,60 +96,56 @@ def read_records(path: Path) -> tuple[Record, ...]:
 
 
 def resume_records(path: Path) -> tuple[Record, ...]:
-    """The records that an interrupted evaluation left, none when there is no file; a half-written last line is cut off the file."""
+    """The records of an interrupted evaluation, () when there is no file; a half-written last line is removed from the file."""
     if not path.exists():
         return ()
-    _mend_last_line(path)
+    _end_last_line(path)
     return read_records(path)
 
 
-def _mend_last_line(path: Path) -> None:
-    """End the file on a newline: cut off a half-written last line, or close a whole one that lacks only its newline."""
+def _end_last_line(path: Path) -> None:
+    """Remove a half-written last line, or add the newline that a complete last line lacks."""
     if not path.exists():
         return
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        file.seek(size - 1)
-        if file.read(1) == b"\n":
+        file.seek(max(0, size - 1))
+        if file.read(1) in {b"", b"\n"}:
             return
         file.seek(0)
-        content = file.read()
-        start = content.rfind(b"\n") + 1
-        if _is_whole(content[start:]):
-            file.seek(size)
+        complete = sum(len(line) + 1 for line in split_lines(file.read()))
+        if complete > size:
             file.write(b"\n")
         else:
-            file.truncate(start)
+            file.truncate(complete)
 
 
-def _is_whole(line: bytes) -> bool:
-    # No proper prefix of a JSON object is itself JSON, so a line that parses was written to its end.
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
+def _parse(line: str | bytes) -> Record:
+    """Raises ValidationError for a wrong field, and ValueError for a line that is not JSON."""
     try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+        return _adapter().validate_json(line, strict=True, extra="forbid")
+    except ValidationError as error:
+        if error.errors()[0]["type"] != "json_invalid":
+            raise
+        # pydantic's JSON parser is several times as fast as json.loads but refuses half of a surrogate pair, which a completion may hold.
+        return _adapter().validate_python(json.loads(line), extra="forbid")
 
 
-@lru_cache(maxsize=1)
-def _record_fields() -> tuple[dict[str, Any], frozenset[str]]:
-    """The type of every field of a Record, and the names of those without a default."""
-    required = frozenset(field.name for field in fields(Record) if field.default is MISSING and field.default_factory is MISSING)
-    return typing.get_type_hints(Record), required
-
-
-def _checked(name: str, hint: Any, value: Any) -> Any:
-    """`value` as the field's type; JSON has lists where a Record has tuples."""
-    kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    items = next((typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is tuple), None)
-    if items is not None and not (value is None and NoneType in kinds):
-        if not isinstance(value, list) or not all(type(item) is items for item in value):
-            raise DataError(f"the field {name!r} must be a list of {'texts' if items is str else 'numbers'}")
-        return tuple(value)
-    if type(value) not in kinds:
-        raise DataError(f"the field {name!r} cannot be {value!r}")
-    if name in _CLOSED_FIELDS and value not in _CLOSED_FIELDS[name]:
-        raise DataError(f"the field {name!r} must be one of {', '.join(sorted(_CLOSED_FIELDS[name]))}, not {value!r}")
-    return value
+def _describe(error: ValidationError) -> str:
+    """The first fault of a line."""
+    fault = error.errors()[0]
+    if not fault["loc"]:
+        return "not a JSON object"
+    name = fault["loc"][0]
+    if fault["type"] == "unexpected_keyword_argument":
+        return f"unknown field {name!r}: the file was written by another version of Osler"
+    if fault["type"] == "missing":
+        return f"the field {name!r} is missing: the file was written by another version of Osler"
+    if fault["type"] == "tuple_type" or len(fault["loc"]) > 1:
+        return f"the field {name!r} must be a list of {'numbers' if name == 'option_probabilities' else 'texts'}"
+    return f"the field {name!r} cannot be {fault['input']!r}"
