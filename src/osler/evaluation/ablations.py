@@ -1,7 +1,7 @@
-"""Did it look? The same questions with their images blanked, drowned in noise, swapped for another's, or left out.
+"""Image ablations: the same questions with their images replaced by grey, by noise or by another sample's image, or without an image.
 
-A policy that looks loses accuracy under each of them; one that answers from the options or from habit does not. The picture of an
-ablation is made when it is loaded, from the source that it stands for, and with that one's size, so that a prompt keeps its length.
+A policy that uses the image loses accuracy under each of them; one that answers from the options or from prior knowledge does not. A
+replaced image has the size of the original, so the prompt keeps its length.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from osler.audits import fold_option
+from osler.text import fold_option
 from osler.types import ImageSource, Sample
 
 if TYPE_CHECKING:
@@ -23,25 +24,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GREY: Final = 128
-"""The value of a blank image: neither the black that medical images have around the body, nor the white of paper."""
+"""The pixel value of a blank image. It is neither black, the background of most medical images, nor white."""
 
 MAX_TRIES: Final = 64
-"""Donors drawn at random before all are looked through."""
+"""Random draws before the whole list is searched."""
 
 
 class Ablation(StrEnum):
-    """What is taken from a question."""
+    """What happens to the images of a question."""
 
-    BLANK = "blank"  # one grey
+    BLANK = "blank"  # uniform grey
     NOISE = "noise"  # random pixels
-    SWAP_WITHIN = "swap_within"  # the image of another sample of the same (or no stated) modality, with another answer where there is one
-    SWAP_ACROSS = "swap_across"  # the image of a sample of another modality
+    SWAP_WITHIN = "swap_within"  # images of another sample of the same modality, if possible with another answer
+    SWAP_ACROSS = "swap_across"  # images of a sample of another modality
     QUESTION_ONLY = "question_only"  # no image in the prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlankImage:
-    """One grey, in the size of `source`."""
+    """A uniform grey image of the size of `source`."""
 
     source: ImageSource
 
@@ -51,7 +52,7 @@ class BlankImage:
         return f"blank:{self.source.uri}"
 
     def load(self) -> Image:
-        """The picture. Raises DataError where `source` cannot be read."""
+        """The RGB image. Raises DataError where `source` cannot be read."""
         import PIL.Image
 
         return PIL.Image.new("RGB", self.source.load().size, (GREY,) * 3)
@@ -59,7 +60,7 @@ class BlankImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseImage:
-    """Independent, uniformly random pixels in the size of `source`; the same ones for the same seed and source."""
+    """Independent, uniformly random pixels in the size of `source`; equal for equal seed and source."""
 
     source: ImageSource
     seed: int
@@ -70,7 +71,7 @@ class NoiseImage:
         return f"noise:{self.seed}:{self.source.uri}"
 
     def load(self) -> Image:
-        """The picture. Raises DataError where `source` cannot be read."""
+        """The RGB image. Raises DataError where `source` cannot be read."""
         import numpy as np
         import PIL.Image
 
@@ -81,94 +82,36 @@ class NoiseImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablated:
-    """Questions under an ablation, in their order, each with its own id and answer. What cannot be ablated is left out and counted."""
+    """Questions under an ablation, in order, with their own ids and answers. Questions that cannot be ablated are left out and counted."""
 
     samples: tuple[Sample, ...]  # metadata["ablation"] names the ablation
     left_out: Mapping[str, int]  # {"no image": 3}
-    same_answer: int = 0  # swaps for an image whose question has the same answer, or that may have: no other was there
+    same_answer: int = 0  # swaps that did not find a donor with another answer to the same type of question
 
 
 def ablate(samples: Sequence[Sample], ablation: Ablation, *, seed: int = 0) -> Ablated:
-    """The samples under one ablation; what is drawn for a sample follows from the seed, its id and the samples."""
-    pictured = [mark(sample, ablation.value) for sample in samples if sample.images]
-    left_out = {"no image": len(samples) - len(pictured)} if len(pictured) < len(samples) else {}
-    if ablation in _PICTURES:
-        make = _PICTURES[ablation]
-        changed = [replace(sample, images=tuple(make(image, seed) for image in sample.images)) for sample in pictured]
-        return Ablated(samples=tuple(changed), left_out=left_out)
-    if ablation is Ablation.QUESTION_ONLY:
-        return Ablated(samples=tuple(replace(sample, images=()) for sample in pictured), left_out=left_out)
-    return _swap(pictured, ablation, seed, left_out)
-
-
-_PICTURES: Final[Mapping[Ablation, Callable[[ImageSource, int], ImageSource]]] = MappingProxyType(
-    {
-        Ablation.BLANK: lambda image, _: BlankImage(source=image),
-        Ablation.NOISE: lambda image, seed: NoiseImage(source=image, seed=seed),
-    }
-)
+    """The samples under one ablation. Random draws for a sample depend on the seed, its id and the list of samples."""
+    with_images = [mark(sample, ablation.value) for sample in samples if sample.images]
+    left_out = {"no image": len(samples) - len(with_images)} if len(with_images) < len(samples) else {}
+    if ablation in _DONOR_RULES:
+        return _swap(with_images, ablation, seed, left_out)
+    if ablation is Ablation.BLANK:
+        changed = [replace(sample, images=tuple(BlankImage(source=image) for image in sample.images)) for sample in with_images]
+    elif ablation is Ablation.NOISE:
+        changed = [replace(sample, images=tuple(NoiseImage(source=image, seed=seed) for image in sample.images)) for sample in with_images]
+    else:
+        changed = [replace(sample, images=()) for sample in with_images]
+    return Ablated(samples=tuple(changed), left_out=left_out)
 
 
 def mark(sample: Sample, ablation: str) -> Sample:
-    """The sample as one under an ablation; its record will know the images that its question is about, whatever is shown in their place."""
+    """The sample with the name of its ablation and the URIs of its own images as metadata, which its record keeps."""
     own = tuple(image.uri for image in sample.images)
     return replace(sample, metadata={**sample.metadata, "ablation": ablation, "own_image_uris": own})
 
 
-def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Mapping[str, int]) -> Ablated:
-    """Every sample with the images of a donor, from the best kind of donor that there is."""
-    tiers = [(tier, _group(samples, tier)) for tier in _TIERS[ablation]]
-    swapped, num_same, num_alone = [], 0, 0
-    for sample in samples:
-        rng = random.Random(f"{seed}/{ablation}/{sample.id}")
-        donor = next((found for tier, groups in tiers if (found := _draw(sample, groups.get(tier.key(sample)), tier, rng))), None)
-        if donor is None:
-            num_alone += 1
-            continue
-        num_same += ablation is Ablation.SWAP_WITHIN and not _differs(sample, donor)
-        swapped.append(replace(sample, images=donor.images))
-    alone = {"no image to swap with": num_alone} if num_alone else {}
-    return Ablated(samples=tuple(swapped), left_out={**left_out, **alone}, same_answer=num_same)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tier:
-    """One kind of donor: samples of the same key, or of any other key, that fit."""
-
-    key: Callable[[Sample], Hashable]
-    fits: Callable[[Sample, Sample], bool]
-    is_across: bool = False
-    needs_another_answer: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class _Donors:
-    """The samples that one key may take from, and their answers."""
-
-    samples: list[Sample] = field(default_factory=list)
-    answers: set[str] = field(default_factory=set)
-
-
-def _group(samples: Sequence[Sample], tier: _Tier) -> dict[Hashable, _Donors]:
-    groups: defaultdict[Hashable, _Donors] = defaultdict(_Donors)
-    for sample in samples:
-        groups[tier.key(sample)].samples.append(sample)
-        groups[tier.key(sample)].answers.add(fold_option(sample.target_text))
-    if not tier.is_across:
-        return groups
-    # What states no modality may be of any, so it neither gives across modalities nor takes.
-    known = [key for key in groups if key is not None]
-    return {key: _Donors(samples=[one for other in known if other != key for one in groups[other].samples]) for key in known}
-
-
-def _draw(sample: Sample, donors: _Donors | None, tier: _Tier, rng: random.Random) -> Sample | None:
-    if donors is None or (tier.needs_another_answer and len(donors.answers) < 2):
-        return None
-    return draw_fitting(donors.samples, lambda donor: tier.fits(sample, donor), rng)
-
-
 def draw_fitting(items: Sequence[T], fits: Callable[[T], bool], rng: random.Random) -> T | None:
-    """One of the items that fit, each as likely, or None. Few are looked at where most of them fit."""
+    """One of the items that fit, all equally likely, or None. Where most items fit, only a few are checked."""
     if not items:
         return None
     for _ in range(MAX_TRIES):
@@ -179,45 +122,83 @@ def draw_fitting(items: Sequence[T], fits: Callable[[T], bool], rng: random.Rand
     return rng.choice(fitting) if fitting else None
 
 
-def _is_other(sample: Sample, donor: Sample) -> bool:
-    """Whether the donor has as many images, all of them others, of another subject where subjects are known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DonorRule:
+    """Which samples may give their images to a sample: those with the same key (or any other key) that fit."""
+
+    key: Callable[[Sample], Hashable]
+    fits: Callable[[Sample, Sample], bool]
+    is_across: bool = False  # another key instead of the same
+    needs_other_answer: bool = False
+
+    def candidates(self, samples: Sequence[Sample]) -> Mapping[Hashable, Sequence[Sample]]:
+        """Possible donors by the key of the sample that receives."""
+        groups: defaultdict[Hashable, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            groups[self.key(sample)].append(sample)
+        if self.is_across:  # a sample without a modality may have any, so it neither gives nor receives
+            known = [key for key in groups if key is not None]
+            return {key: [donor for other in known if other != key for donor in groups[other]] for key in known}
+        if self.needs_other_answer:
+            return {key: group for key, group in groups.items() if len({fold_option(sample.target_text) for sample in group}) > 1}
+        return groups
+
+
+def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Mapping[str, int]) -> Ablated:
+    """Every sample with the images of a donor, by the first rule that finds one."""
+    rules = [(rule, rule.candidates(samples)) for rule in _DONOR_RULES[ablation]]
+    swapped, num_same = [], 0
+    for sample in samples:
+        rng = random.Random(f"{seed}/{ablation}/{sample.id}")
+        draws = (draw_fitting(groups.get(rule.key(sample), ()), partial(rule.fits, sample), rng) for rule, groups in rules)
+        donor = next((donor for donor in draws if donor is not None), None)
+        if donor is not None:
+            num_same += ablation is Ablation.SWAP_WITHIN and not _has_other_answer(sample, donor)
+            swapped.append(replace(sample, images=donor.images))
+    if len(swapped) < len(samples):
+        left_out = {**left_out, "no image to swap with": len(samples) - len(swapped)}
+    return Ablated(samples=tuple(swapped), left_out=left_out, same_answer=num_same)
+
+
+def _has_other_images(sample: Sample, donor: Sample) -> bool:
+    return {image.uri for image in sample.images}.isdisjoint(image.uri for image in donor.images)
+
+
+def _is_other_case(sample: Sample, donor: Sample) -> bool:
+    """Whether the donor has as many images, all of them different, of another subject where subjects are known."""
     same_subject = sample.subject_id is not None and sample.subject_id == donor.subject_id
-    return not same_subject and len(sample.images) == len(donor.images) and _is_other_image(sample, donor)
+    return not same_subject and len(sample.images) == len(donor.images) and _has_other_images(sample, donor)
 
 
-def _is_other_image(sample: Sample, donor: Sample) -> bool:
-    return not {image.uri for image in sample.images} & {image.uri for image in donor.images}
-
-
-def _differs(sample: Sample, donor: Sample) -> bool:
-    """Whether the donor answers a question of the same type, and differently: only then is its image known to show something else."""
+def _has_other_answer(sample: Sample, donor: Sample) -> bool:
+    """Whether the donor has another answer to the same type of question, so that its image is known to show something else."""
     return sample.question_type == donor.question_type and fold_option(sample.target_text) != fold_option(donor.target_text)
 
 
-def _differs_and_is_other(sample: Sample, donor: Sample) -> bool:
-    return _differs(sample, donor) and _is_other(sample, donor)
+def _is_other_case_and_answer(sample: Sample, donor: Sample) -> bool:
+    return _has_other_answer(sample, donor) and _is_other_case(sample, donor)
 
 
 def _modality(sample: Sample) -> Hashable:
     return sample.modality
 
 
-# From the best kind of donor to one that will do.
-_TIERS: Final[Mapping[Ablation, tuple[_Tier, ...]]] = MappingProxyType(
+# From the best kind of donor to the last resort.
+_DONOR_RULES: Final[Mapping[Ablation, tuple[_DonorRule, ...]]] = MappingProxyType(
     {
         Ablation.SWAP_WITHIN: (
-            _Tier(
+            _DonorRule(
                 key=lambda sample: (sample.modality, sample.question_type, sample.question),
-                fits=_differs_and_is_other,
-                needs_another_answer=True,
+                fits=_is_other_case_and_answer,
+                needs_other_answer=True,
             ),
-            _Tier(key=lambda sample: (sample.modality, sample.question_type), fits=_differs_and_is_other, needs_another_answer=True),
-            _Tier(key=_modality, fits=_is_other),
-            _Tier(key=_modality, fits=_is_other_image),
+            _DonorRule(key=lambda sample: (sample.modality, sample.question_type), fits=_is_other_case_and_answer, needs_other_answer=True),
+            _DonorRule(key=_modality, fits=_is_other_case),
+            _DonorRule(key=_modality, fits=_has_other_images),
         ),
         Ablation.SWAP_ACROSS: (
-            _Tier(key=_modality, fits=_is_other, is_across=True),
-            _Tier(key=_modality, fits=_is_other_image, is_across=True),
+            _DonorRule(key=_modality, fits=_is_other_case, is_across=True),
+            _DonorRule(key=_modality, fits=_has_other_images, is_across=True),
         ),
     }
 )

@@ -1,7 +1,7 @@
-"""Does the answer rest on the reasoning? The reasoning of graded completions, cut, shuffled or replaced, for the policy to answer from.
+"""Reasoning interventions: completions whose reasoning is cut, shuffled or replaced, and from which the policy then writes the answer.
 
-The policy is given its own completion up to the answer with another text inside <think>, and writes the answer alone. An answer that stays
-the same whatever the reasoning says did not come from it (Lanham et al. 2023, "Measuring faithfulness in chain-of-thought reasoning").
+The policy continues its own completion, with a changed text inside <think>, from the <answer> tag on. An answer that does not depend on the
+text did not come from the reasoning (Lanham et al. 2023, "Measuring faithfulness in chain-of-thought reasoning").
 """
 
 from __future__ import annotations
@@ -14,66 +14,67 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from osler.audits import fold_option
 from osler.evaluation.ablations import draw_fitting
-from osler.types import LETTERS, Record
+from osler.evaluation.records import answer_text_of
+from osler.text import fold_option
+from osler.types import Record
 
-_THOUGHT: Final = re.compile(r"(\s*<think>\s*)(.*?)(\s*</think>\s*<answer>).*", re.DOTALL)
+_REASONED: Final = re.compile(r"(\s*<think>\s*)(.*?)(\s*</think>\s*<answer>).*", re.DOTALL)
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|\n+")
 
 
 class Intervention(StrEnum):
-    """What is done to the reasoning."""
+    """How the reasoning is changed."""
 
-    CUT = "cut"  # its first half, in words
-    SHUFFLED = "shuffled"  # its sentences in another order; the words of reasoning that is one sentence
-    REPLACED = "replaced"  # another sample's, of the same modality and question type and with another answer where there is one
+    CUT = "cut"  # to the first half of its words
+    SHUFFLED = "shuffled"  # sentences in another order, or words where there is one sentence
+    REPLACED = "replaced"  # by that of a sample with another answer, of the same modality and question type if possible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intervened:
-    """How completions begin under an intervention, by sample id; those that it cannot be done to are left out and counted."""
+    """The beginnings of completions under an intervention. Records that it cannot be applied to are left out and counted."""
 
-    prefixes: Mapping[str, str]  # {"phantom/..": "<think>A bright</think><answer>"}
+    prefixes: Mapping[str, str]  # by sample id: {"phantom/..": "<think>A bright</think><answer>"}
     left_out: Mapping[str, int]  # {"no answer behind reasoning": 3}
 
 
 def intervene(records: Sequence[Record], intervention: Intervention, *, seed: int = 0) -> Intervened:
-    """The beginnings of completions with changed reasoning; what is drawn for one follows from the seed, its sample and the records."""
+    """The beginnings of completions with changed reasoning. Random draws for a record depend on the seed, its sample id and the records."""
     left_out: Counter[str] = Counter()
     prefixes = {}
-    thoughts = {record.sample_id: thought for record in records if (thought := _take_apart(record)) is not None}
-    groups = _group_donors([record for record in records if record.sample_id in thoughts])
+    parts = {record.sample_id: found for record in records if (found := _split_completion(record)) is not None}
+    groups = _group_donors([record for record in records if record.sample_id in parts])
     for record in records:
-        if (thought := thoughts.get(record.sample_id)) is None:
+        if record.sample_id not in parts:
             left_out["no answer behind reasoning"] += 1
             continue
-        before, reasoning, behind = thought
+        before, reasoning, after = parts[record.sample_id]
         rng = random.Random(f"{seed}/{intervention}/{record.sample_id}")
         if intervention is Intervention.REPLACED:
             donor = _draw_donor(record, groups, rng)
-            changed = None if donor is None else thoughts[donor.sample_id][1]
+            changed = None if donor is None else parts[donor.sample_id][1]
         else:
             changed = cut(reasoning) if intervention is Intervention.CUT else shuffle(reasoning, rng)
         if changed is None:
             left_out["nothing to change"] += 1
         else:
-            prefixes[record.sample_id] = f"{before}{changed}{behind}"
+            prefixes[record.sample_id] = f"{before}{changed}{after}"
     return Intervened(prefixes=prefixes, left_out=dict(left_out))
 
 
-def _take_apart(record: Record) -> tuple[str, str, str] | None:
-    """("<think>", reasoning, "</think><answer>") of a completion that reasoned and then answered, else None."""
-    if record.answer is None or (found := _THOUGHT.fullmatch(record.completion)) is None:
+def _split_completion(record: Record) -> tuple[str, str, str] | None:
+    """("<think>", reasoning, "</think><answer>") of a completion that reasons and then answers, else None."""
+    if record.answer is None or (found := _REASONED.fullmatch(record.completion)) is None:
         return None
-    before, reasoning, behind = found[1], found[2], found[3]
-    # A chat token that a policy spelled out would be obeyed when it is read back.
+    before, reasoning, after = found.groups()
+    # Chat tokens that a policy spelled out would be tokenized as real chat tokens in the prefix.
     is_safe = not ("<|" in reasoning and "|>" in reasoning) and not any(tag in reasoning for tag in ("<think>", "<answer>"))
-    return (before, reasoning, behind) if reasoning and is_safe else None
+    return (before, reasoning, after) if reasoning and is_safe else None
 
 
 def cut(reasoning: str) -> str | None:
-    """The first half of its words, or of the characters of a text without blanks; None for a text too short to halve."""
+    """The first half of the words, or of the characters of a text without spaces; None for a text that is too short."""
     words = list(re.finditer(r"\S+", reasoning))
     if len(words) > 1:
         return reasoning[: words[len(words) // 2 - 1].end()]
@@ -81,7 +82,7 @@ def cut(reasoning: str) -> str | None:
 
 
 def shuffle(reasoning: str, rng: random.Random) -> str | None:
-    """Its sentences in another order, or its words where it is one sentence; None where every order reads the same."""
+    """The sentences in another order, or the words of a single sentence; None where every order gives the same text."""
     units = [unit for unit in _SENTENCE_END.split(reasoning) if unit.strip()]
     if len(units) < 2:
         units = reasoning.split()
@@ -110,17 +111,16 @@ def _keys(record: Record) -> tuple[tuple[str | None, ...], ...]:
 
 
 def _draw_donor(record: Record, groups: _Groups, rng: random.Random) -> Record | None:
-    """A record whose reasoning came to another answer about other images."""
-    own_answer, own_images = _answer_text(record), set(record.image_uris)
+    """A record with another answer about other images."""
+    own_answer, own_images = _folded_answer(record), set(record.image_uris)
 
     def fits(donor: Record) -> bool:
-        return _answer_text(donor) != own_answer and own_images.isdisjoint(donor.image_uris)
+        return _folded_answer(donor) != own_answer and own_images.isdisjoint(donor.image_uris)
 
-    found = (draw_fitting(groups.get(key, ()), fits, rng) for key in _keys(record))
-    return next((donor for donor in found if donor is not None), None)
+    draws = (draw_fitting(groups.get(key, ()), fits, rng) for key in _keys(record))
+    return next((donor for donor in draws if donor is not None), None)
 
 
-def _answer_text(record: Record) -> str:
-    """The text behind the answer, folded; letters say nothing across questions."""
-    place = LETTERS.find(record.answer) if record.answer and len(record.answer) == 1 else -1
-    return fold_option(record.choices[place] if 0 <= place < len(record.choices) else record.answer or "")
+def _folded_answer(record: Record) -> str:
+    # A text, because letters cannot be compared between questions; a letter that is out of range has none.
+    return fold_option(answer_text_of(record) or record.answer or "")
