@@ -1,4 +1,4 @@
-"""`osler-tiny`: the shipped folder, its tokenizer, the fast path, and a miniature run of its recipe."""
+"""`osler-tiny`: the packaged folder, its tokenizer, the batched forward pass, and a miniature build."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import torch
 
 from osler.data.phantom import build_samples
 from osler.grading import grade
-from osler.policies.load import PACKAGED_POLICIES
 from osler.policies.processor import load_processor
+from osler.policies.sources import PACKAGED_POLICIES
 from osler.prompts import STRATEGIES, render
 from osler.taxonomy import Modality
 from osler.types import Outcome, Sample
 from tools.build_tiny import recipe
+from tools.build_tiny.__main__ import main
+from tools.build_tiny.auxiliary_head import AuxiliaryHead
+from tools.build_tiny.batched_model import BatchedModel, cut_patches, position_ids
+from tools.build_tiny.batches import option_list_rows
 from tools.build_tiny.card import COUNTS_FILE, measure, read_counts
-from tools.build_tiny.drills import drill_bare
-from tools.build_tiny.encoding import Encoder
-from tools.build_tiny.fast import IGNORED, FastPath, Row, cut_patches, locate
-from tools.build_tiny.pool import build_pool, shuffle_choices
-from tools.build_tiny.scaffold import Scaffold
+from tools.build_tiny.encoding import PromptEncoder
+from tools.build_tiny.image_pool import Question, build_pool, shuffle_choices
+from tools.build_tiny.rows import IGNORE_INDEX, TrainingRow
 from tools.build_tiny.tokenizer import MAX_VOCABULARY, list_phrases
 
 FOLDER = PACKAGED_POLICIES / "osler-tiny"
@@ -45,7 +47,7 @@ def load_model() -> Any:
 
 
 @cache
-def ask(num_questions: int = 5) -> tuple[Sample, ...]:
+def build_questions(num_questions: int = 5) -> tuple[Sample, ...]:
     return tuple(
         sample for modality in Modality for sample in build_samples(modality=modality, split="test", seed=11, num_questions=num_questions)
     )
@@ -124,8 +126,8 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_prompts_are_short_and_encoded_by_line_alike(strategy: str) -> None:
     tokenizer = load_tokenizer()
-    encoder = Encoder(tokenizer)
-    for sample in ask():
+    encoder = PromptEncoder(tokenizer)
+    for sample in build_questions():
         tokens = encoder.prompt(sample, strategy)
         assert len(tokens) <= 110
         text = render(sample, strategy, phase="train").text
@@ -133,58 +135,59 @@ def test_prompts_are_short_and_encoded_by_line_alike(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-def test_rows_know_their_options_and_where_the_letter_is_said(strategy: str) -> None:
-    encoder = Encoder(load_tokenizer())
-    for sample in ask():
-        row = encoder.question_row(sample, strategy, 0)
-        assert [row.tokens[place] for place in row.options] == [encoder.token(choice) for choice in sample.choices]
+def test_rows_hold_the_positions_of_their_options_and_of_the_answer(strategy: str) -> None:
+    encoder = PromptEncoder(load_tokenizer())
+    for sample in build_questions():
+        row = encoder.question_row(sample, strategy)
+        assert [row.tokens[position] for position in row.option_positions] == [encoder.token_id(choice) for choice in sample.choices]
         (query,) = row.queries
-        assert row.labels[query.at] == encoder.token(str(sample.target))
-        assert row.tokens[row.options[query.option]] == query.word
+        assert row.labels[query.position] == encoder.token_id(str(sample.target))
+        assert row.tokens[row.option_positions[query.option]] == query.option_token
 
 
-def test_bare_drills_ask_for_the_letter_of_an_option() -> None:
+def test_option_list_rows_have_the_letter_of_an_option_as_label() -> None:
     pool = build_pool(split="train", seed=1, subjects=1)
-    shop = recipe.open_workshop(load_model(), load_tokenizer(), pool, seed=0, advance=lambda _: None)
-    for row in [row for tagged in (False, True) for row in drill_bare(shop.drills, shop.rng, 8, tagged=tagged)]:
-        assert [query.at for query in row.queries] == [place for place, label in enumerate(row.labels) if label != IGNORED]
+    state = recipe.make_state(load_model(), load_tokenizer(), pool, seed=0, report=lambda _: None)
+    for row in [row for tagged in (False, True) for row in option_list_rows(state.text_tasks, state.rng, 8, tagged=tagged)]:
+        assert [query.position for query in row.queries] == [index for index, label in enumerate(row.labels) if label != IGNORE_INDEX]
         for query in row.queries:
-            place = row.options[query.option]
-            assert row.tokens[place] == query.word
-            assert row.labels[query.at] == row.tokens[place - 2]
+            position = row.option_positions[query.option]
+            assert row.tokens[position] == query.option_token
+            assert row.labels[query.position] == row.tokens[position - 2]
 
 
-def test_scaffold_costs_nothing_without_options() -> None:
-    path = FastPath(load_model(), load_tokenizer())
-    tokens = Encoder(load_tokenizer()).wrap("", has_picture=False)
-    row = Row(tokens=tokens, labels=[*tokens[1:], IGNORED])
-    assert Scaffold(path).loss([row], path.run([row]).states) == 0
+def test_auxiliary_loss_is_zero_without_options() -> None:
+    model = BatchedModel(load_model(), load_tokenizer())
+    tokens = PromptEncoder(load_tokenizer()).chat_prompt("", has_image=False)
+    row = TrainingRow(tokens=tokens, labels=[*tokens[1:], IGNORE_INDEX])
+    assert AuxiliaryHead(model).loss([row], model.forward([row]).hidden_states) == 0
 
 
-def test_fast_path_equals_the_model() -> None:
+def test_batched_model_equals_transformers() -> None:
     from transformers import Qwen2VLProcessor
 
-    samples = ask()[::5]
+    samples = build_questions()[::5]
     processor = load_processor(FOLDER, Qwen2VLProcessor)
     texts = [processor.apply_chat_template(list(render(s, "think").messages), tokenize=False, add_generation_prompt=True) for s in samples]
     inputs = processor(text=texts, images=[s.images[0].load() for s in samples], return_tensors="pt", padding=True)
-    path, encoder = FastPath(load_model(), load_tokenizer()), Encoder(load_tokenizer())
+    batched, encoder = BatchedModel(load_model(), load_tokenizer()), PromptEncoder(load_tokenizer())
     prompts = [encoder.prompt(sample, "think", phase="eval") for sample in samples]
     patches = torch.from_numpy(np.stack([cut_patches(np.asarray(sample.images[0].load())) for sample in samples]))
     with torch.no_grad():
         expected = load_model()(**inputs).logits[:, -1]
         for index, prompt in enumerate(prompts):
             assert prompt == inputs["input_ids"][index][inputs["attention_mask"][index].bool()].tolist()
-            positions = torch.from_numpy(locate(prompt, path.image_token, len(prompt)))[:, None]
-            hidden = path.language(inputs_embeds=path.embed(torch.tensor([prompt]), path.see(patches[[index]])), position_ids=positions)
-            assert (path.head(hidden.last_hidden_state[0, -1]) - expected[index]).abs().max() < 1e-4
+            positions = torch.from_numpy(position_ids(prompt, batched.image_token, len(prompt)))[:, None]
+            embedded = batched.embed(torch.tensor([prompt]), batched.encode_images(patches[[index]]))
+            hidden = batched.language(inputs_embeds=embedded, position_ids=positions)
+            assert (batched.head(hidden.last_hidden_state[0, -1]) - expected[index]).abs().max() < 1e-4
         generated = load_model().generate(**inputs, max_new_tokens=20)[:, inputs["input_ids"].shape[1] :].tolist()
-    for fast, slow in zip(path.generate(prompts, patches, max_new=20), generated, strict=True):
-        assert fast == slow[: len(fast)]
+    for ours, theirs in zip(batched.generate(prompts, patches, max_new_tokens=20), generated, strict=True):
+        assert ours == theirs[: len(ours)]
 
 
 @pytest.mark.parametrize("strategy", ["think", "no_think", "think_after", "zero_shot"])
-def test_shipped_policy_follows_the_format_and_beats_chance(strategy: str) -> None:
+def test_packaged_policy_follows_the_format_and_beats_chance(strategy: str) -> None:
     counts = measure(load_model(), load_tokenizer(), subjects=5, strategies=[strategy])
     total = sum(count.total for count in counts)
     assert total == 200
@@ -197,7 +200,7 @@ def test_generate_follows_the_format() -> None:
     from transformers import Qwen2VLProcessor
 
     processor = load_processor(FOLDER, Qwen2VLProcessor)
-    samples = ask()[::4]
+    samples = build_questions()[::4]
     texts = [processor.apply_chat_template(list(render(s, "think").messages), tokenize=False, add_generation_prompt=True) for s in samples]
     inputs = processor(text=texts, images=[s.images[0].load() for s in samples], return_tensors="pt", padding=True)
     tokens = load_model().generate(**inputs, max_new_tokens=24)[:, inputs["input_ids"].shape[1] :]
@@ -211,8 +214,8 @@ def test_generate_follows_the_format() -> None:
 
 def test_shuffling_keeps_the_right_answer() -> None:
     rng = np.random.default_rng(0)
-    for sample in ask():
-        assert shuffle_choices(sample, rng).target_text == sample.target_text
+    for sample in build_questions():
+        assert shuffle_choices(Question(sample=sample, image=0), rng).sample.target_text == sample.target_text
 
 
 def test_card_holds_what_was_measured() -> None:
@@ -234,3 +237,15 @@ def test_recipe_runs_to_the_end_and_reproduces_its_bytes(tmp_path: Path) -> None
         digests.append(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest())
         assert (tmp_path / name / COUNTS_FILE).exists()
     assert digests[0] == digests[1]
+
+
+def test_command_line_explains_itself_and_reports_user_errors_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--help"])
+    assert "20 minutes on one CPU core" in capsys.readouterr().out
+    file = tmp_path / "file"
+    file.touch()
+    for arguments in ([], ["--out", "x", "--seed", "-1"], ["--out", "x", "--seed", "one"], ["--out", str(file)]):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main(arguments)
+        assert capsys.readouterr().err.count("\n") == 1

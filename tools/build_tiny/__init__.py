@@ -1,1 +1,1 @@
-"""`osler-tiny`: a Qwen2-VL of under two million parameters packaged here, and the recipe that trains it on phantoms from nothing."""
+"""The training of `osler-tiny`, the policy packaged with Osler: a Qwen2-VL of 1.8 million parameters, from random weights, on phantoms."""

@@ -1,26 +1,27 @@
-"""From questions to token sequences, in exactly the words in which training and evaluation ask."""
+"""Questions as token sequences, with the prompts and target completions that training and evaluation use."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from osler.prompts import render, target_completion
 from osler.types import LETTERS, Sample
-from tools.build_tiny.fast import IGNORED, NUM_VISUAL_TOKENS, Query, Row
-from tools.build_tiny.scaffold import MAX_CHOICES, find_options
+from tools.build_tiny.batched_model import NUM_VISUAL_TOKENS
+from tools.build_tiny.rows import IGNORE_INDEX, MAX_CHOICES, Query, TrainingRow
 from tools.build_tiny.tokenizer import SYSTEM_MESSAGE
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
-    """Turns text into tokens, a line at a time and each line once."""
+class PromptEncoder:
+    """Tokenizes text line by line and caches the tokens of each line."""
 
     tokenizer: Any
     _lines: dict[str, list[int]] = field(default_factory=dict)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`. No pre-token spans a line end, so lines can be encoded apart."""
+        """The tokens of `text`. No pre-token crosses a line end, so the lines can be tokenized separately."""
         tokens: list[int] = []
         for line in text.splitlines(keepends=True):
             if line not in self._lines:
@@ -28,38 +29,52 @@ class Encoder:
             tokens += self._lines[line]
         return tokens
 
-    def token(self, text: str) -> int:
-        """The one token that `text` is."""
+    def token_id(self, text: str) -> int:
+        """The id of `text`, which must be a single token."""
         tokens = self.encode(text)
         assert len(tokens) == 1, f"{text!r} is {len(tokens)} tokens"
         return tokens[0]
 
-    def wrap(self, text: str, *, has_picture: bool) -> list[int]:
-        """A chat prompt with `text` as the user's turn, behind one picture or none."""
-        vision = "<|vision_start|>" + "<|image_pad|>" * NUM_VISUAL_TOKENS + "<|vision_end|>" if has_picture else ""
+    def chat_prompt(self, text: str, *, has_image: bool) -> list[int]:
+        """The tokens of a conversation with `text` as the user turn, after one image or none."""
+        vision = "<|vision_start|>" + "<|image_pad|>" * NUM_VISUAL_TOKENS + "<|vision_end|>" if has_image else ""
         head = f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\n{vision}"
         return self.encode(head) + self.encode(text) + self.encode("<|im_end|>\n<|im_start|>assistant\n")
 
-    def prompt(self, sample: Sample, strategy: str, *, phase: Any = "train", has_picture: bool = True) -> list[int]:
-        """The prompt of a sample."""
-        return self.wrap(render(sample, strategy, phase=phase).text, has_picture=has_picture)
+    def prompt(self, sample: Sample, strategy: str, *, phase: Any = "train", has_image: bool = True) -> list[int]:
+        """The tokens of a sample's prompt."""
+        return self.chat_prompt(render(sample, strategy, phase=phase).text, has_image=has_image)
 
-    def options(self, tokens: list[int]) -> tuple[int, ...]:
-        """The positions of the options' words in a prompt."""
+    def option_positions(self, tokens: list[int]) -> tuple[int, ...]:
+        """The positions of the option tokens in a prompt."""
         brackets = {self.encode("A) cyst\n")[1], self.encode("A)cyst\n")[1]}
-        return find_options(tokens, [self.token(letter) for letter in LETTERS[:MAX_CHOICES]], brackets)
+        return find_options(tokens, [self.token_id(letter) for letter in LETTERS[:MAX_CHOICES]], brackets)
 
-    def question_row(self, sample: Sample, strategy: str, picture: int, *, phase: Any = "train") -> Row:
-        """The prompt and the target completion."""
+    def question_row(self, sample: Sample, strategy: str, *, phase: Any = "train") -> TrainingRow:
+        """The prompt with its image tokens, then the target completion; only the completion has labels."""
         prompt = self.prompt(sample, strategy, phase=phase)
         text = target_completion(sample, strategy)
         lead = self.encode(text[: text.index("<answer>") + len("<answer>")]) if "<answer>" in text else []
         completion = [*self.encode(text), self.encode("<|im_end|>")[0]]
-        query = Query(at=len(prompt) + len(lead) - 1, option=LETTERS.index(sample.target), word=self.token(sample.target_text))
-        return Row(
+        query = Query(
+            position=len(prompt) + len(lead) - 1,
+            option=LETTERS.index(sample.target),
+            option_token=self.token_id(sample.target_text),
+        )
+        return TrainingRow(
             tokens=prompt + completion,
-            labels=[IGNORED] * (len(prompt) - 1) + completion + [IGNORED],
-            picture=picture,
-            options=self.options(prompt),
+            labels=[IGNORE_INDEX] * (len(prompt) - 1) + completion + [IGNORE_INDEX],
+            option_positions=self.option_positions(prompt),
             queries=(query,),
         )
+
+
+def find_options(tokens: Sequence[int], letters: Sequence[int], brackets: Collection[int]) -> tuple[int, ...]:
+    r"""The positions of x, y, .. in "A) x\nB) y\n..": two after each letter that a bracket follows, in order."""
+    positions: list[int] = []
+    for position in range(len(tokens) - 2):
+        if len(positions) == len(letters):
+            break
+        if tokens[position] == letters[len(positions)] and tokens[position + 1] in brackets:
+            positions.append(position + 2)
+    return tuple(positions)

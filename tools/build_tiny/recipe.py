@@ -1,10 +1,9 @@
-"""The recipe of `osler-tiny`, from random weights to the shipped folder, on phantoms only.
+"""How `osler-tiny` is trained, from random weights to the packaged folder, on phantoms only.
 
-1. The visual tower alone: through the language model it would learn an order of magnitude more slowly. It then stands still.
-2. The language model, on everything at once: letter drills, prompts without pictures, questions about pictures. A scaffold teaches it one
-   layer at a time how an option becomes its letter.
+1. The vision encoder alone: when it is trained through the language model, it learns an order of magnitude more slowly. Then it is frozen.
+2. The language model, on a mixture of text-only tasks and questions about images, with an auxiliary head.
 
-It stops long before the ceiling, because the packaged policy is there to be trained further.
+Training stops long before convergence, because users train the packaged policy further.
 """
 
 from __future__ import annotations
@@ -21,38 +20,37 @@ from osler.data.phantom import ATLASES, build_samples
 from osler.data.phantom.images import IMAGES_PER_SUBJECT
 from osler.prompts import STRATEGIES, render, target_completion
 from tools.build_tiny.architecture import build_model, save_policy
+from tools.build_tiny.batched_model import BatchedModel
+from tools.build_tiny.batches import TextTasks
 from tools.build_tiny.card import measure, write_card, write_counts
-from tools.build_tiny.drills import DrillSource
-from tools.build_tiny.encoding import Encoder
-from tools.build_tiny.fast import FastPath
-from tools.build_tiny.pool import Pool, build_pool
-from tools.build_tiny.stages import Advance, Lesson, Workshop, look, train_language, train_tower
-from tools.build_tiny.tokenizer import FIRST_WORD, build_tokenizer
+from tools.build_tiny.encoding import PromptEncoder
+from tools.build_tiny.image_pool import ImagePool, build_pool
+from tools.build_tiny.tokenizer import NUM_BASE_TOKENS, build_tokenizer
+from tools.build_tiny.training_stages import LanguageStage, ReportProgress, State, encode_pool, train_language, train_vision
 
 POOL_SEED: Final = 770_000
-"""Added to the recipe's seed: the policy never sees a picture of the seeds that users train and evaluate on."""
+"""Added to the build's seed, so that the policy is not trained on the images of the small seeds that users train and evaluate on."""
 HELD_OUT_SUBJECTS: Final = 40  # of each modality: 1,600 questions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The length of both stages in steps, and of the pool in subjects of each modality."""
+class Lengths:
+    """The steps of both stages, and the subjects of each modality."""
 
     subjects: int = 2000
-    tower: int = 3000
-    language: int = 400
+    vision_steps: int = 3000
+    language_steps: int = 400
 
-    def scale(self, factor: float) -> Plan:
+    def scale(self, factor: float) -> Lengths:
         """Every length times `factor`, at least one step and four subjects."""
-        subjects, tower, language = (max(1, round(length * factor)) for length in (self.subjects, self.tower, self.language))
-        return Plan(subjects=max(4, subjects), tower=tower, language=language)
+        subjects, vision, language = (max(1, round(length * factor)) for length in (self.subjects, self.vision_steps, self.language_steps))
+        return Lengths(subjects=max(4, subjects), vision_steps=vision, language_steps=language)
 
 
-PLAN: Final = Plan()
-_TYPES: Final = (0.06, 0.12, 0.28, 0.28, 0.26)
-_CHATS: Final = {"think": 0.86, "med_r1_think": 0.07, "medvlm_r1": 0.07}
-_ANSWERS: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
-_STRATEGIES: Final = {
+_QUESTION_TYPES: Final = (0.06, 0.12, 0.28, 0.28, 0.26)
+_CHAT_STRATEGIES: Final = {"think": 0.86, "med_r1_think": 0.07, "medvlm_r1": 0.07}
+_STATED_ANSWER_STRATEGIES: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
+_IMAGE_STRATEGIES: Final = {
     "think": 0.28,
     "no_think": 0.28,
     "think_after": 0.18,
@@ -67,7 +65,7 @@ _STRATEGIES: Final = {
 
 @cache
 def list_corpus() -> tuple[str, ...]:
-    """Every kind of prompt and completion that the phantoms give rise to."""
+    """The lines of all prompts and target completions of 400 phantom questions of each modality, sorted, without repetitions."""
     lines = set()
     for modality in ATLASES:
         for sample in build_samples(modality=modality, split="train", seed=POOL_SEED, num_questions=400):
@@ -78,27 +76,27 @@ def list_corpus() -> tuple[str, ...]:
     return tuple(sorted(lines))
 
 
-def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) -> None:
-    """Train `osler-tiny` from nothing and write its folder to `out`, model card and accuracies included.
+def build(out: Path, *, seed: int, time_scale: float = 1.0) -> None:
+    """Train `osler-tiny` from random weights and write its folder to `out`, with model card and accuracies.
 
-    The same seed, `time_scale` and `threads` on one machine yield the same bytes. `time_scale` shortens every stage; 1 is
-    the shipped recipe, about 20 minutes on one core.
+    The same seed and `time_scale` on the same machine yield the same weights, bit for bit. `time_scale` shortens both stages; 1 trains the
+    packaged policy, in about 20 minutes on one core.
     """
     import torch
     from tqdm import tqdm
 
-    torch.set_num_threads(threads)
-    plan = PLAN.scale(time_scale)
-    started, num_pictures = time.monotonic(), len(ATLASES) * IMAGES_PER_SUBJECT * plan.subjects
-    steps = plan.tower + plan.language
-    with tqdm(total=num_pictures + steps, unit="step", desc="osler-tiny") as bar:
+    torch.set_num_threads(1)
+    lengths = Lengths().scale(time_scale)
+    started, num_images = time.monotonic(), len(ATLASES) * IMAGES_PER_SUBJECT * lengths.subjects
+    steps = lengths.vision_steps + lengths.language_steps
+    with tqdm(total=num_images + steps, unit="step", desc="osler-tiny") as bar:
 
-        def advance(status: str) -> None:
+        def report(status: str) -> None:
             bar.set_postfix_str(status, refresh=False)
             bar.update()
 
         tokenizer = build_tokenizer(list_corpus())
-        model = train(build_model(tokenizer, seed=seed), tokenizer, plan, seed=seed, advance=advance)
+        model = train(build_model(tokenizer, seed=seed), tokenizer, lengths, seed=seed, report=report)
     save_policy(model, tokenizer, out)
     minutes = (time.monotonic() - started) / 60
     counts = measure(model, tokenizer, subjects=max(1, round(HELD_OUT_SUBJECTS * min(1.0, time_scale))))
@@ -106,37 +104,43 @@ def build(out: Path, *, seed: int, time_scale: float = 1.0, threads: int = 1) ->
     write_card(out)
 
 
-def train(model: Any, tokenizer: Any, plan: Plan, *, seed: int, advance: Advance) -> Any:
+def train(model: Any, tokenizer: Any, lengths: Lengths, *, seed: int, report: ReportProgress) -> Any:
     """Both stages; returns the trained model."""
-    pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=plan.subjects, advance=lambda: advance("drawing pictures"))
-    shop = open_workshop(model, tokenizer, pool, seed=seed, advance=advance)
-    train_tower(shop, steps=plan.tower, seed=seed)
-    lesson = Lesson(steps=plan.language, types=_TYPES, strategies=_STRATEGIES, chats=_CHATS, answers=_ANSWERS)
-    # A stream of its own: the second stage depends on the first through the weights alone.
-    train_language(replace(shop, rng=np.random.default_rng([seed, 2])), lesson, look(shop))
+    pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=lengths.subjects, on_image=lambda: report("drawing images"))
+    state = make_state(model, tokenizer, pool, seed=seed, report=report)
+    train_vision(state, steps=lengths.vision_steps, seed=seed)
+    stage = LanguageStage(
+        steps=lengths.language_steps,
+        question_types=_QUESTION_TYPES,
+        image_strategies=_IMAGE_STRATEGIES,
+        chat_strategies=_CHAT_STRATEGIES,
+        stated_answer_strategies=_STATED_ANSWER_STRATEGIES,
+    )
+    # A new generator, so that the batches of stage 2 do not depend on the length of stage 1.
+    train_language(replace(state, rng=np.random.default_rng([seed, 2])), stage, encode_pool(state))
     return model.eval()
 
 
-def open_workshop(model: Any, tokenizer: Any, pool: Pool, *, seed: int, advance: Advance) -> Workshop:
-    """What both stages share."""
+def make_state(model: Any, tokenizer: Any, pool: ImagePool, *, seed: int, report: ReportProgress) -> State:
+    """The state that both stages share."""
     import torch
 
-    encoder = Encoder(tokenizer)
-    spoken = {*encoder.wrap("", has_picture=True), *(token for line in list_corpus() for token in encoder.encode(line))}
-    idle = [token for token in range(len(tokenizer)) if token not in spoken]
-    drills = DrillSource(
+    encoder = PromptEncoder(tokenizer)
+    used = {*encoder.chat_prompt("", has_image=True), *(token for line in list_corpus() for token in encoder.encode(line))}
+    unused = [token for token in range(len(tokenizer)) if token not in used]
+    text_tasks = TextTasks(
         pool=pool,
         encoder=encoder,
-        letters=tuple(encoder.token(letter) for letter in "ABCD"),
-        words=np.array([token for token in idle if token >= FIRST_WORD]),
-        random_words=0.3,
+        letters=tuple(encoder.token_id(letter) for letter in "ABCD"),
+        other_words=np.array([token for token in unused if token >= NUM_BASE_TOKENS]),
+        other_words_share=0.3,
     )
-    return Workshop(
-        path=FastPath(model, tokenizer),
+    return State(
+        model=BatchedModel(model, tokenizer),
         pool=pool,
         encoder=encoder,
-        drills=drills,
-        idle=torch.tensor(idle),
+        text_tasks=text_tasks,
+        unused_tokens=torch.tensor(unused),
         rng=np.random.default_rng(seed),
-        advance=advance,
+        report=report,
     )

@@ -1,12 +1,13 @@
-"""The tokenizer of `osler-tiny`: byte-level BPE whose pre-tokenizer keeps whole phrases together.
+"""The tokenizer of `osler-tiny`: byte-level BPE with a pre-tokenizer that keeps whole phrases together.
 
-A tiny policy learns to answer by letter only if every option is one token and prompts are short. So every phrase a phantom can show
-("axial brain", "upper left"), every visual sign ("a dark round area with a thin wall") and every instruction of a prompt is one entry of
-the vocabulary; all other text falls back to words and, below them, to bytes, so that any Unicode string survives a round trip.
+A tiny policy learns to answer by letter only if every option is one token and prompts are short. So each option text of a phantom question
+("axial brain", "upper left"), each visual sign ("a dark round area with a thin wall") and each instruction of a prompt is one entry of the
+vocabulary. All other text falls back to words and then to bytes, so any Unicode string survives encoding and decoding.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -26,11 +27,11 @@ SPECIAL_TOKENS: Final = (
     "<|video_pad|>",
 )
 MAX_VOCABULARY: Final = 2048
-FIRST_WORD: Final = len(SPECIAL_TOKENS) + 256  # the tokens below are special or single bytes
+NUM_BASE_TOKENS: Final = len(SPECIAL_TOKENS) + 256  # the first ids: special tokens and single bytes
 NUM_MERGES: Final = 250  # pairs of bytes joined for text that is neither phrase nor known word
 SYSTEM_MESSAGE: Final = "You are a helpful assistant."
 
-# Yields the text of Qwen2-VL's own template: a default system turn, and content as a string or as a list of parts.
+# Renders the same text as Qwen2-VL's own template: a default system turn, and content as a string or as a list of parts.
 CHAT_TEMPLATE: Final = (
     "{%- macro show(content) -%}"
     "{%- if content is string -%}{{- content -}}"
@@ -45,7 +46,7 @@ CHAT_TEMPLATE: Final = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
 
-# What stands between sign, place and answer in a phantom's rationale.
+# The text between sign, location and answer in the rationale of a phantom question.
 _RATIONALE_CLAUSES: Final = (
     ", the technique is",
     ", the anatomy shown is",
@@ -78,7 +79,7 @@ _COMMON_WORDS: Final = """
 
 
 def list_phrases() -> tuple[str, ...]:
-    """Every option text of every atlas, sorted, e.g. "axial brain"; the same text in two atlases appears once."""
+    """Every option text of every atlas, sorted, without repetitions, e.g. "axial brain"."""
     phrases = set(GRADES)
     for atlas in ATLASES.values():
         phrases.update((*atlas.techniques, *atlas.anatomies, *atlas.diseases, *atlas.others))
@@ -86,13 +87,13 @@ def list_phrases() -> tuple[str, ...]:
 
 
 def list_signs() -> tuple[str, ...]:
-    """Every visual sign as it stands within a sentence and at its start."""
+    """Every visual sign, as written within a sentence and at the start of one."""
     signs = {sign for atlas in ATLASES.values() for sign in atlas.signs.values()}
     return tuple(sorted(signs | {sign[:1].upper() + sign[1:] for sign in signs}))
 
 
 def list_clauses() -> tuple[str, ...]:
-    """The sentences that stand around a question in the prompts of any strategy, and the heads of chat turns."""
+    """The sentences around the question in the prompts of all strategies, and the heads of chat turns."""
     clauses = {SYSTEM_MESSAGE, "system\n", "user\n", "assistant\n", *_RATIONALE_CLAUSES}
     for strategy in STRATEGIES.values():
         for template in (strategy.train_template, strategy.eval_template, strategy.open_template or ""):
@@ -102,9 +103,9 @@ def list_clauses() -> tuple[str, ...]:
 
 
 def split_pattern() -> str:
-    r"""The regular expression whose matches are the pre-tokens.
+    r"""A regular expression; each match is one pre-token.
 
-    A blank before a phrase or an option's letter belongs to the token in front of it, so that "A) cyst, B) .." and "A)cyst, B).." hold
+    A space before a phrase or an option's letter belongs to the token before it, so that "A) cyst, B) .." and "A)cyst, B).." contain
     the same tokens "cyst" and "B".
     """
     units = sorted({*list_phrases(), *list_signs()}, key=lambda unit: (-len(unit), unit))
@@ -139,7 +140,7 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
     names += sorted(pieces - set(names))
     assert len(names) <= MAX_VOCABULARY, f"{len(names)} tokens"
 
-    # With ignore_merges a pre-token that is a word of the vocabulary is that word, whatever merges would make of it.
+    # With ignore_merges a pre-token that is in the vocabulary is one token, without a chain of merges that builds it.
     tokenizer = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, merges, ignore_merges=True))
     tokenizer.pre_tokenizer = chain
     tokenizer.decoder = decoders.ByteLevel()
@@ -157,14 +158,12 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
 
 
 def _read_bpe(trained: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    import json
-
     model = json.loads(trained.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
 
 
 def _vocabulary_lines() -> Iterable[str]:
-    """One line for each unit and word that must be one token wherever it stands."""
+    """Lines that contain each phrase, sign, clause, letter and common word in every form that must be one token."""
     yield from (f"A) {phrase}\n({phrase})" for phrase in list_phrases())
     yield from list_signs()
     yield from list_clauses()

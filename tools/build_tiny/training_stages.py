@@ -1,0 +1,172 @@
+"""The two training stages of `osler-tiny`: the vision encoder, then the language model."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tools.build_tiny.auxiliary_head import AuxiliaryHead
+from tools.build_tiny.batched_model import NUM_VISUAL_TOKENS, BatchedModel
+from tools.build_tiny.batches import StrategyWeights, TextTasks, chat_rows, draw_image_batch, option_list_rows, stated_answer_rows
+from tools.build_tiny.encoding import PromptEncoder
+from tools.build_tiny.image_pool import ImagePool, list_attributes
+from tools.build_tiny.rows import TrainingRow
+
+ATTRIBUTE_WEIGHTS: Final = (1.0, 0.5, 1.0, 1.0, 1.0)  # of the losses of stage 1, in the order of ATTRIBUTES
+BETAS: Final = (0.9, 0.98)  # Adam's
+MAX_GRAD_NORM: Final = 1.0
+COSINE_SCALE: Final = 30.0  # inverse temperature of the cosine similarity between images and words
+STATUS_WINDOW: Final = 20  # steps over which the letter accuracies of the progress bar are averaged
+
+ReportProgress = Callable[[str], None]
+"""Called with a short status after each rendered image and each training step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What both training stages work on."""
+
+    model: BatchedModel
+    pool: ImagePool
+    encoder: PromptEncoder
+    text_tasks: TextTasks
+    unused_tokens: Tensor  # ids of the tokens that occur in no phantom text; their embeddings are not trained
+    rng: np.random.Generator
+    report: ReportProgress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageStage:
+    """The length and the batches of stage 2: rows of each text-only task and images in each step, with their prompt strategies."""
+
+    steps: int
+    option_list_rows: int = 16
+    chat_rows: int = 8
+    stated_answer_rows: int = 12
+    images: int = 16
+    question_types: tuple[float, ...]  # the share of each question type, in the order of QuestionType
+    image_strategies: StrategyWeights
+    chat_strategies: StrategyWeights
+    stated_answer_strategies: StrategyWeights
+    text_learning_rate: float = 1e-3
+    image_learning_rate: float = 7e-4
+
+
+def schedule(step: int, steps: int, *, warmup: int, hold: float = 0.5, floor: float = 0.05) -> float:
+    """The factor of the learning rate: linear warm-up, constant until the share `hold` of all steps, then linear decay to `floor`."""
+    decay = 1.0 if step <= hold * steps else max(floor, (steps - step) / max(1.0, (1 - hold) * steps))
+    return min(1.0, (step + 1) / warmup) * decay
+
+
+def train_vision(state: State, *, steps: int, seed: int, batch_size: int = 32, learning_rate: float = 2e-3) -> None:
+    """Stage 1: train the vision encoder to recognise the attributes of an image.
+
+    Each attribute has two losses: one of a classifier that is discarded afterwards, and one that aligns the visual tokens with the
+    embedding of the attribute's word.
+    """
+    names, labels = _attribute_labels(state.pool)
+    width = state.model.language.config.hidden_size
+    torch.manual_seed(seed)
+    trunk = nn.Sequential(nn.Linear(NUM_VISUAL_TOKENS * width, 2 * width), nn.GELU(), nn.Dropout(0.1))
+    classifiers = nn.ModuleList(nn.Linear(2 * width, len(values)) for values in names)
+    words = [torch.tensor([state.encoder.encode(name)[0] for name in values]) for values in names]
+    optimizer = _adamw([*state.model.visual.parameters(), *trunk.parameters(), *classifiers.parameters()], weight_decay=0.05)
+    for step in range(steps):
+        drawn = torch.from_numpy(state.rng.integers(0, len(state.pool.patches), batch_size))
+        visual = state.model.encode_images(state.pool.patches[drawn])
+        features = trunk(visual.flatten(1))
+        similarity = _word_similarity(visual, state.model.language.embed_tokens.weight.detach())
+        losses = [
+            weight * (F.cross_entropy(classifier(features), label[drawn]) + F.cross_entropy(similarity[:, word], label[drawn]))
+            for weight, classifier, word, label in zip(ATTRIBUTE_WEIGHTS, classifiers, words, labels, strict=True)
+        ]
+        loss = torch.stack(losses).sum()
+        _update(state, optimizer, loss, learning_rate * schedule(step, steps, warmup=50, hold=0.1, floor=0.03))
+        state.report(f"vision encoder, loss {loss.item():.2f}")
+
+
+def _attribute_labels(pool: ImagePool) -> tuple[list[list[str]], list[Tensor]]:
+    """For each attribute its sorted values, and for each image the index of its value."""
+    table = [list_attributes(findings) for findings in pool.findings]
+    names = [sorted({row[column] for row in table}) for column in range(len(table[0]))]
+    return names, [torch.tensor([names[column].index(row[column]) for row in table]) for column in range(len(table[0]))]
+
+
+def _word_similarity(visual: Tensor, embeddings: Tensor) -> Tensor:
+    """Scaled cosine similarity (I, W) between the mean of each image's visual tokens (I, V, D) and each word embedding (W, D)."""
+    width = visual.shape[-1]
+    mean = F.rms_norm(visual, (width,)).mean(1)
+    similarity: Tensor = mean @ F.normalize(embeddings, dim=-1).T * (COSINE_SCALE / width**0.5)
+    return similarity
+
+
+@torch.no_grad()
+def encode_pool(state: State, *, batch_size: int = 64) -> Tensor:
+    """The visual tokens (I, V, D) of all images of the pool."""
+    return torch.cat([state.model.encode_images(patches) for patches in torch.split(state.pool.patches, batch_size)])
+
+
+def train_language(state: State, stage: LanguageStage, visual: Tensor) -> None:
+    """Stage 2: train the language model on the visual tokens (I, V, D) of the frozen vision encoder.
+
+    Every step makes one update on the text-only tasks and one on questions about images, each with its own Adam state, because their
+    gradients conflict in one summed loss.
+    """
+    auxiliary = AuxiliaryHead(state.model)
+    parameters = [*state.model.language.parameters(), *auxiliary.parameters()]
+    text_optimizer, image_optimizer = _adamw(parameters), _adamw(parameters)
+    recent: deque[tuple[float, float]] = deque(maxlen=STATUS_WINDOW)
+
+    def update(optimizer: torch.optim.AdamW, batches: list[list[TrainingRow]], visual_tokens: Tensor | None, learning_rate: float) -> float:
+        outputs = [state.model.forward(rows, visual_tokens) for rows in batches]
+        losses = [output.loss + auxiliary.loss(rows, output.hidden_states) for rows, output in zip(batches, outputs, strict=True)]
+        _update(state, optimizer, torch.stack(losses).sum(), learning_rate)
+        return float(np.mean([output.letter_accuracy or 0.0 for output in outputs]))
+
+    for step in range(stage.steps):
+        factor = schedule(step, stage.steps, warmup=30)
+        text_accuracy = update(text_optimizer, _draw_text_batches(state, stage), None, stage.text_learning_rate * factor)
+        batch = draw_image_batch(state.pool, state.encoder, state.rng, stage.images, stage.image_strategies, stage.question_types)
+        visual_tokens = visual[torch.tensor(batch.images)][batch.image_of_row]
+        recent.append((text_accuracy, update(image_optimizer, [batch.rows], visual_tokens, stage.image_learning_rate * factor)))
+        means = np.mean(recent, 0)
+        state.report(f"language model, letters {means[0]:.2f} without images, {means[1]:.2f} with images")
+
+
+def _draw_text_batches(state: State, stage: LanguageStage) -> list[list[TrainingRow]]:
+    """One batch of each text-only task. They are run separately because their lengths differ, and their losses have equal weights."""
+    tasks, rng = state.text_tasks, state.rng
+    return [
+        option_list_rows(tasks, rng, stage.option_list_rows, tagged=bool(rng.random() < 0.5)),
+        chat_rows(tasks, rng, stage.chat_rows, stage.chat_strategies, options_only=0.2),
+        stated_answer_rows(tasks, rng, stage.stated_answer_rows, stage.stated_answer_strategies),
+    ]
+
+
+def _adamw(parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, betas=BETAS, weight_decay=weight_decay)  # _update sets the learning rate
+
+
+def _update(state: State, optimizer: torch.optim.AdamW, loss: Tensor, learning_rate: float) -> None:
+    """One update. The embeddings of unused tokens have no gradient.
+
+    These tokens are wrong answers to every question. Their gradients would all point in the same direction, and their embeddings would
+    become equal; then they could no longer serve as options of the text-only tasks.
+    """
+    state.model.model.zero_grad()
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradient = state.model.language.embed_tokens.weight.grad
+    if gradient is not None:
+        gradient[state.unused_tokens] = 0.0
+    nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], MAX_GRAD_NORM)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
