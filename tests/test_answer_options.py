@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from small_runs import assert_same_lines, forget_after, read_lines, recipe, solid_sample
 from transformers import TrainerState
 
-from osler.audits import fold_option
 from osler.config import build_config
 from osler.data.answer_options import (
     Distractors,
@@ -25,6 +24,7 @@ from osler.data.select import describe_samples, load_split
 from osler.errors import ConfigError
 from osler.prompts import render
 from osler.taxonomy import Modality, QuestionType
+from osler.text import fold_option
 from osler.training.arguments import build_dataset, grpo_arguments, option_shuffler
 from osler.training.callbacks import OptionShuffler
 from osler.training.grpo import train

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osler.audits import OptionPrior, fold_option
+from osler.audits import OptionPrior
 from osler.audits.baselines import BASELINES, Catalogue, blind_credits, case_style, chance, punctuation_style, summarize_credits
 from osler.data.phantom import build_samples
 from osler.metrics import DASH
@@ -53,11 +53,6 @@ def test_best_and_credit(choices: tuple[str, ...], best: tuple[str, ...], credit
 
 def test_open_ended_has_no_letter() -> None:
     assert OptionPrior.fit(TRAINING).pick(TRAINING[3]) is None
-
-
-@pytest.mark.parametrize(("text", "key"), [("X-ray (frontal).", "xray frontal"), ("  CT  scan", "ct scan"), ("x_ray", "xray")])
-def test_fold_option(text: str, key: str) -> None:
-    assert fold_option(text) == key
 
 
 def test_phantom_gives_nothing_away() -> None:

@@ -1,4 +1,4 @@
-"""Scoring: one table of completions and verdicts."""
+"""Grading: one table of completions and verdicts."""
 
 from __future__ import annotations
 
@@ -339,8 +339,7 @@ def test_what_sft_teaches_is_correct_and_well_formed(strategy: str, choices: tup
 
 
 def test_parse_takes_a_completion_apart() -> None:
-    parsed = parse("<think> one </think><answer>A</answer><think>two</think> <answer>B</answer>")
-    assert parsed.candidates == ("A", "B")
+    parsed = parse("<think> one </think><answer>A</answer><think>two</think> <answer>B</answer>", strategy="zero_shot")
     assert parsed.content == "B"
     assert parsed.source is Source.ANSWER_TAG
     assert parsed.reasoning == "one\ntwo"

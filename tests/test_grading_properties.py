@@ -1,4 +1,4 @@
-"""Scoring: properties that hold for any text, and the cost of hostile text."""
+"""Grading: properties that hold for any text, and the cost of hostile text."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Eight modalities and five question types (Med-R1, section 3), and the one table of raw labels that mean them."""
+"""Eight modalities and five question types (Med-R1, section 3), and the raw labels that datasets use for them."""
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from osler.errors import DataError
+from osler.text import fold_label
 
 
 class Modality(StrEnum):
@@ -24,8 +24,8 @@ class Modality(StrEnum):
 
     @property
     def title(self) -> str:  # type: ignore[override]
-        """The name a person reads, e.g. "X-ray"."""
-        return _MODALITY_TITLES[self]
+        """The name for display, e.g. "X-ray"."""
+        return _TITLES.get(self, self.value.capitalize())
 
 
 class QuestionType(StrEnum):
@@ -39,81 +39,46 @@ class QuestionType(StrEnum):
 
     @property
     def title(self) -> str:  # type: ignore[override]
-        """The name a person reads, e.g. "Disease diagnosis"."""
+        """The name for display, e.g. "Disease diagnosis"."""
         return self.value.replace("_", " ").capitalize()
 
 
-_MODALITY_TITLES: Final = MappingProxyType(
-    {
-        Modality.CT: "CT",
-        Modality.MRI: "MRI",
-        Modality.XRAY: "X-ray",
-        Modality.ULTRASOUND: "Ultrasound",
-        Modality.DERMOSCOPY: "Dermoscopy",
-        Modality.FUNDUS: "Fundus",
-        Modality.OCT: "OCT",
-        Modality.MICROSCOPY: "Microscopy",
-    }
-)
-
 Axis = Literal["modality", "question_type"]
 AXES: Final[tuple[Axis, ...]] = get_args(Axis)
-"""What questions are divided by: a field of a Sample and of a Record."""
+"""The fields of a Sample and of a Record by which questions are divided into domains."""
 
-# Keys are raw labels after `_fold`: lower case, letters and digits only.
-_MODALITY_ALIASES: Final = MappingProxyType(
+Split = Literal["train", "validation", "test"]
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+"""The splits of a dataset. The random streams of phantom images depend on this order."""
+
+_TITLES: Final = MappingProxyType({Modality.CT: "CT", Modality.MRI: "MRI", Modality.XRAY: "X-ray", Modality.OCT: "OCT"})
+
+# Compared by `fold_label`, so "MR (Mag-netic Resonance Imaging)" is covered too.
+_MODALITY_LABELS: Final = MappingProxyType(
     {
-        "ct": Modality.CT,
-        "ctcomputedtomography": Modality.CT,
-        "computedtomography": Modality.CT,
-        "mr": Modality.MRI,
-        "mri": Modality.MRI,
-        "mrmagneticresonanceimaging": Modality.MRI,
-        "magneticresonanceimaging": Modality.MRI,
-        "xray": Modality.XRAY,
-        "cr": Modality.XRAY,
-        "dx": Modality.XRAY,
-        "radiograph": Modality.XRAY,
-        "us": Modality.ULTRASOUND,
-        "ultrasound": Modality.ULTRASOUND,
-        "dermoscopy": Modality.DERMOSCOPY,
-        "der": Modality.DERMOSCOPY,
-        "fundus": Modality.FUNDUS,
-        "fundusphotography": Modality.FUNDUS,
-        "fp": Modality.FUNDUS,
-        "oct": Modality.OCT,
-        "octopticalcoherencetomography": Modality.OCT,
-        "opticalcoherencetomography": Modality.OCT,
-        "microscopy": Modality.MICROSCOPY,
-        "microscopyimages": Modality.MICROSCOPY,
-        "mic": Modality.MICROSCOPY,
+        Modality.CT: ("CT", "computed tomography", "CT (computed tomography)"),
+        Modality.MRI: ("MR", "MRI", "magnetic resonance imaging", "MR (magnetic resonance imaging)"),
+        Modality.XRAY: ("X-ray", "CR", "DX", "radiograph"),
+        Modality.ULTRASOUND: ("ultrasound", "US"),
+        Modality.DERMOSCOPY: ("dermoscopy", "Der"),
+        Modality.FUNDUS: ("fundus", "fundus photography", "FP"),
+        Modality.OCT: ("OCT", "optical coherence tomography", "OCT (optical coherence tomography)"),
+        Modality.MICROSCOPY: ("microscopy", "microscopy images", "Mic"),
     }
 )
-
-_QUESTION_TYPE_ALIASES: Final = MappingProxyType(
-    {
-        "modalityrecognition": QuestionType.MODALITY_RECOGNITION,
-        "anatomyidentification": QuestionType.ANATOMY_IDENTIFICATION,
-        "diseasediagnosis": QuestionType.DISEASE_DIAGNOSIS,
-        "lesiongrading": QuestionType.LESION_GRADING,
-        "otherbiologicalattributes": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    }
-)
-
-
-def _fold(raw: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", raw.lower())
+_MODALITIES: Final = MappingProxyType({fold_label(label): kind for kind, labels in _MODALITY_LABELS.items() for label in labels})
+_QUESTION_TYPES: Final = MappingProxyType({fold_label(kind): kind for kind in QuestionType})
 
 
 def parse_modality(raw: str) -> Modality:
-    """The modality a raw label names, e.g. "MR (Mag-netic Resonance Imaging)" -> MRI. Raises DataError for an unknown label."""
-    if (modality := _MODALITY_ALIASES.get(_fold(raw))) is None:
+    """The modality of a raw label, e.g. "MR (Mag-netic Resonance Imaging)" -> MRI. Raises DataError for an unknown label."""
+    if (modality := _MODALITIES.get(fold_label(raw))) is None:
         raise DataError(f"unknown modality {raw!r}: use one of {', '.join(Modality)}")
     return modality
 
 
 def parse_question_type(raw: str) -> QuestionType:
-    """The question type a raw label names, e.g. "Lesion Grading". Raises DataError for an unknown label."""
-    if (question_type := _QUESTION_TYPE_ALIASES.get(_fold(raw))) is None:
+    """The question type of a raw label, e.g. "Lesion Grading". Raises DataError for an unknown label."""
+    if (question_type := _QUESTION_TYPES.get(fold_label(raw))) is None:
         raise DataError(f"unknown question type {raw!r}: use one of {', '.join(QuestionType)}")
     return question_type

@@ -4,6 +4,6 @@ A policy's accuracy means something only beside these. `blind` holds the baselin
 that read a patient or case from a file name, `quality` the faults of the rows themselves.
 """
 
-from osler.audits.baselines import OptionPrior, fold_option
+from osler.audits.baselines import OptionPrior
 
-__all__ = ["OptionPrior", "fold_option"]
+__all__ = ["OptionPrior"]

@@ -9,13 +9,13 @@ Shapes: N items, K options at most.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from osler.metrics.estimates import Estimate, wilson
+from osler.text import fold_option
 from osler.types import LETTERS, Sample
 
 if TYPE_CHECKING:
@@ -70,11 +70,6 @@ class OptionPrior:
         """One letter of `best`, ties drawn by `seed` and the sample's id; None for an open-ended sample."""
         letters = self.best(sample)
         return random.Random(f"{seed}/{sample.id}").choice(letters) if letters else None
-
-
-def fold_option(text: str) -> str:
-    """An option as the lookup keys it: lower case, letters, digits and single spaces, e.g. "X-ray (frontal)." -> "xray frontal"."""
-    return " ".join(re.sub(r"[^\w\s]|_", "", text.lower()).split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
-from osler.data.readers.text import fold
+from osler.text import fold_words, ignore_case_and_end
 from osler.types import LETTERS, Sample
 
 _SYNONYMS: Final = (
@@ -69,8 +69,8 @@ def name_concept(option: str) -> str:
     """
     match = _ABBREVIATED.fullmatch(option.strip())
     text = match["long"] if match and _abbreviates(match["short"], match["long"]) else option
-    known = _NAMES.get(_ARTICLE.sub("", _american(fold(text))))
-    return known or _american(_level(option))
+    known = _NAMES.get(_ARTICLE.sub("", _american(fold_words(text))))
+    return known or _american(ignore_case_and_end(option))
 
 
 def _abbreviates(short: str, long: str) -> bool:
@@ -154,13 +154,13 @@ def assess(samples: Sequence[Sample], refused: Iterable[str] = ()) -> Quality:
 @cache
 def has_duplicates(choices: tuple[str, ...]) -> bool:
     """Whether two options are the same but for case, spacing and a full stop."""
-    return len({_level(choice) for choice in choices}) < len(choices)
+    return len({ignore_case_and_end(choice) for choice in choices}) < len(choices)
 
 
 @cache
 def has_synonyms(choices: tuple[str, ...]) -> bool:
     """Whether two options of different text mean the same by the table."""
-    return len({name_concept(choice) for choice in choices}) < len({_level(choice) for choice in choices})
+    return len({name_concept(choice) for choice in choices}) < len({ignore_case_and_end(choice) for choice in choices})
 
 
 def is_target_repeated(sample: Sample) -> bool:
@@ -168,11 +168,6 @@ def is_target_repeated(sample: Sample) -> bool:
     right = LETTERS.index(sample.target)
     concept = name_concept(sample.choices[right])
     return any(name_concept(choice) == concept for column, choice in enumerate(sample.choices) if column != right)
-
-
-def _level(text: str) -> str:
-    """Text without what carries no meaning; signs stay, since "T1+" is not "T1-"."""
-    return " ".join(text.casefold().split()).rstrip(".,;")
 
 
 def _find_contradictions(samples: Iterable[Sample]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from osler.audits import fold_option
 from osler.metrics import Proportion, Unit, accuracy, is_correct, mean
 from osler.metrics.clusters import clustered_proportion
+from osler.text import fold_option
 from osler.types import LETTERS, Record, Sample
 
 if TYPE_CHECKING:

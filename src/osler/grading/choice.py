@@ -1,19 +1,21 @@
-"""Which options a text commits to. A small grammar over words, read left to right; nothing is searched for inside running prose.
+"""Which option a text gives as its answer. A small grammar over words, read left to right; options inside running prose do not count.
 
 item      an option's text, a letter, or both: "MRI" | "(B)" | "Option B" | "B) MRI" | "MRI (B)"
 sequence  items with separators and negations: "A or B" | "A, not B" | "not A but B"
-line      a line that is a sequence; the first line may run on: "B. The ring is bright."
-claim     a sequence behind a cue: "the answer is B" | "answer: B" | "\\boxed{B}" | "答案是B" | "I choose B"
-judgement an item and what is said of it: "B is correct" | "A is wrong"
+line      a line that is a sequence; prose may follow on the first line: "B. The ring is bright."
+claim     a sequence after a cue: "the answer is B" | "answer: B" | "\\boxed{B}" | "答案是B" | "I choose B"
+judgement an item that is called right or wrong: "B is correct" | "A is wrong"
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
-from osler.grading.words import ARTICLES, INNER_DOT, MAX_LENGTH, OptionIndex, Words, letter_index, split_words
+from osler.grading.option_index import OptionIndex, letter_index
+from osler.text import ARTICLES, INNER_DOT, MAX_LENGTH, Words, split_words
 
 MAX_ITEMS: Final = 32
 MAX_LINKS: Final = 8
@@ -22,6 +24,7 @@ _OPENERS: Final = frozenset("([{")
 _CLOSERS: Final = frozenset(")]}")
 _DELIMITERS: Final = frozenset({")", "]", "}", ".", ":", "-", "=", INNER_DOT})
 _SENTENCE_ENDS: Final = frozenset(".!?;\n")
+_CLAUSE_ENDS: Final = _SENTENCE_ENDS | {","}
 _LABELS: Final = frozenset({"option", "choice", "letter", "lettre", "buchstabe", "letra", "lettera", "opción", "opzione", "вариант"})
 _BOTH: Final = frozenset({"either", "both"})
 _SEPARATORS: Final = _BOTH | frozenset(
@@ -59,35 +62,35 @@ _STARTERS: Final = frozenset({"so", "therefore", "thus", "hence", "finally", "ok
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One mention of an option that the grammar accepts."""
+    """One accepted mention of an option."""
 
     options: frozenset[int]  # one option, or several that share a text; {25} for Z even where there are four choices
-    end: int  # position behind it
-    kind: str  # "letter", "text", "letter_and_text", or "disagreement" where letter and text name different options
+    end: int  # position after it
+    kind: str  # "letter", "text", "letter_and_text"; "disagreement" where letter and text name different options
 
 
 @dataclass(slots=True, kw_only=True)
 class Sequence:
-    """Items that stand together, and which of them are denied."""
+    """Adjacent items, those affirmed and those negated."""
 
     claimed: list[Item] = field(default_factory=list)
-    denied: list[Item] = field(default_factory=list)
+    negated: list[Item] = field(default_factory=list)
     end: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a text commits to."""
+    """The option that a text gives as its answer, or why it gives none."""
 
-    option: int | None  # None unless `kind` names how exactly one option was read
+    option: int | None  # None for all kinds but the first three
     kind: str  # "letter", "text", "letter_and_text"; "several", "disagreement", "duplicate_text"; "negated", "not_an_option", "empty"
 
 
 def read_choice(text: str, options: OptionIndex) -> Reading:
-    """The one option that a text commits to, or why there is none."""
+    """Read the option that a text gives as its answer. `option` may lie beyond the choices: "E" with four choices gives 4."""
     text = text.strip()
     letter = letter_index(text.lower())
-    if letter is not None and letter < options.num_choices:  # the answer that was asked for, hence a short way
+    if letter is not None and letter < options.num_choices:  # the usual answer needs no grammar
         return Reading(option=letter, kind="letter")
     words = split_words(_unwrap_json(text))
     if not words.folded:
@@ -99,7 +102,7 @@ def read_choice(text: str, options: OptionIndex) -> Reading:
 
 
 def _unwrap_json(text: str) -> str:
-    """The value of "answer" where the text is one JSON object, which may stand in a code fence; else the text."""
+    """The value of "answer" where the text is one JSON object, with or without a code fence; else the text."""
     body = text.removeprefix("```json").strip("` \n")
     if body[:1] != "{" or len(body) > MAX_LENGTH:
         return text
@@ -112,15 +115,16 @@ def _unwrap_json(text: str) -> str:
 
 
 def _settle(claims: list[Sequence], lines: list[Sequence]) -> Reading:
-    """One option from everything that was read: claims beat a list of lines, and whatever remains must agree."""
-    denied = {option for sequence in (*claims, *lines) for item in sequence.denied for option in item.options}
-    said = [[item for sequence in sequences for item in sequence.claimed] for sequences in (claims, lines)]
-    left = [[item for item in items if not item.options <= denied] for items in said]
-    is_list = len(frozenset[int]().union(*(item.options for item in left[1]))) > 1
-    items = left[0] if left[0] and is_list else left[0] + left[1]
+    """One option from all sequences: lines that list several options give way to a claim, and the other items must agree."""
+    negated = {option for sequence in (*claims, *lines) for item in sequence.negated for option in item.options}
+    claimed, listed = (
+        [item for sequence in sequences for item in sequence.claimed if not item.options <= negated] for sequences in (claims, lines)
+    )
+    is_list = len({option for item in listed for option in item.options}) > 1
+    items = claimed if claimed and is_list else claimed + listed
     if not items:
-        return Reading(option=None, kind="negated" if denied else "not_an_option")
-    if any(item.kind == "disagreement" for item in left[0] + left[1]):
+        return Reading(option=None, kind="negated" if negated else "not_an_option")
+    if any(item.kind == "disagreement" for item in claimed + listed):
         return Reading(option=None, kind="disagreement")
     common = frozenset.intersection(*(item.options for item in items))
     if len(common) == 1:
@@ -130,13 +134,13 @@ def _settle(claims: list[Sequence], lines: list[Sequence]) -> Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """The grammar's rules as methods; each takes a position and looks a bounded number of words ahead."""
+    """The rules of the grammar as methods. Each takes a position and reads a bounded number of words from there."""
 
     words: Words
     options: OptionIndex
 
     def read_lines(self) -> list[Sequence]:
-        """Sequences that fill a line; on the first line prose may follow."""
+        """Sequences that fill a line, or begin the first line."""
         folded = self.words.folded
         begins = [0, *(i + 1 for i, word in enumerate(folded) if word == "\n")]
         sequences = []
@@ -151,7 +155,7 @@ class _Reader:
                 end += 1
             if begin == 0 and self._at(end) not in {"", "\n"}:
                 if "?" in folded[sequence.end : end]:
-                    continue  # "A? No, .." asks
+                    continue  # "A? No, .." is a question
                 self._add_listed_letters(sequence)
             elif self._at(end) not in {"", "\n"}:
                 continue
@@ -159,7 +163,7 @@ class _Reader:
         return sequences
 
     def _add_listed_letters(self, sequence: Sequence) -> None:
-        """An option list on one line, "A) CT scan B) MRI scan", claims every letter in it."""
+        """Add every letter of an option list on one line: "A) CT scan B) MRI scan"."""
         folded, raw = self.words.folded, self.words.raw
         position = sequence.end
         while self._at(position) not in {"", "\n"}:
@@ -169,24 +173,24 @@ class _Reader:
             position += 1
 
     def read_claims(self) -> list[Sequence]:
-        """Sequences behind a cue, and judgements."""
+        """Sequences after a cue, and judgements."""
         sequences = []
         for position in range(len(self.words.folded)):
-            if (begin := self._behind_cue(position)) is not None and (sequence := self._read_sequence(begin)):
+            if (begin := self._after_cue(position)) is not None and (sequence := self._read_sequence(begin)):
                 if self._at(sequence.end) == "?":
                     continue
                 before = self._clause_before(position)
                 if before & {"if", "whether", "unless"}:
                     continue
                 if before & _NOT:
-                    sequence.claimed, sequence.denied = [], sequence.claimed + sequence.denied
+                    sequence.claimed, sequence.negated = [], sequence.claimed + sequence.negated
                 sequences.append(sequence)
             if self._starts_clause(position) and (judgement := self._read_judgement(position)):
                 sequences.append(judgement)
         return sequences
 
-    def _behind_cue(self, position: int) -> int | None:
-        """The position behind a cue and its links, or None: "[the answer] to this question is [B]"."""
+    def _after_cue(self, position: int) -> int | None:
+        """The position after a cue and its link words: that of "B" in "answer to this question is B"; None without a cue."""
         word, following = self._at(position), self._at(position + 1)
         if (word, following) in _CUE_PAIRS:
             if following in {"is", "s"} and not self._starts_clause(position):
@@ -204,50 +208,45 @@ class _Reader:
         return begin
 
     def _read_judgement(self, position: int) -> Sequence | None:
-        """An option that is called right is claimed, one that is called wrong is denied; anything else said of it is prose."""
+        """An option that is called right or wrong; None for any other statement about it."""
         item = self._read_item(position, may_be_subject=True)
         if item is None or self._at(item.end) not in _COPULAS:
             return None
-        said = []
-        for word in self.words.folded[item.end : item.end + 7]:
-            if word in _SENTENCE_ENDS or word == ",":
-                break
-            said.append(word)
-        if not _WRONG.isdisjoint(said):
-            return Sequence(denied=[item], end=item.end)
-        return None if _RIGHT.isdisjoint(said) else Sequence(claimed=[item], end=item.end)
+        predicate = self.words.folded[item.end : item.end + 7]
+        clause = set(takewhile(lambda word: word not in _CLAUSE_ENDS, predicate))
+        if clause & _WRONG:
+            return Sequence(negated=[item], end=item.end)
+        return Sequence(claimed=[item], end=item.end) if clause & _RIGHT else None
 
     def _read_sequence(self, position: int) -> Sequence | None:
         sequence = Sequence(end=position)
-        is_denied = False
+        is_negated = False
         for _ in range(MAX_ITEMS):
             while self._at(position) in _BOTH:
                 position += 1
             while negation := self._negation_length(position):
-                is_denied = True
+                is_negated = True
                 position += negation
             if self._at(position) in _BUT:
-                is_denied = False
+                is_negated = False
                 position += 1
                 continue
             if (item := self._read_item(position)) is None:
                 break
-            (sequence.denied if is_denied else sequence.claimed).append(item)
+            (sequence.negated if is_negated else sequence.claimed).append(item)
             sequence.end = position = item.end
-            while self._at(position) in _SEPARATORS or (self._at(position) == "." and self._is_denial(position + 1)):
+            while self._at(position) in _SEPARATORS or (self._at(position) == "." and self._negation_length(position + 1)):
                 position += 1
-            if position == item.end and not (self._is_denial(position) or self._at(position) in _BUT or self._is_listed(position)):
+            if position == item.end and not (self._negation_length(position) or self._at(position) in _BUT or self._is_listed(position)):
                 break
-        return sequence if sequence.claimed or sequence.denied else None
-
-    def _is_denial(self, position: int) -> bool:
-        return self._negation_length(position) > 0
+        return sequence if sequence.claimed or sequence.negated else None
 
     def _is_listed(self, position: int) -> bool:
-        """Whether a list goes on without a comma: "A) CT [B) MRI]"."""
+        """Whether the next letter of a list without commas stands here: the "B" of "A) CT B) MRI"."""
         return letter_index(self._at(position)) is not None and self._at(position + 1) in {")", "]"}
 
     def _negation_length(self, position: int) -> int:
+        """How many words a negation at this position has, 0 without one."""
         if (self._at(position), self._at(position + 1)) in _NOT_PAIRS:
             return 2
         return int(self._at(position) in _NOT)
@@ -263,7 +262,7 @@ class _Reader:
         return self._read_letter(begin, may_be_subject=may_be_subject)
 
     def _read_text(self, position: int, *, may_be_subject: bool) -> Item | None:
-        """A whole option text, perhaps with its letter behind it: "MRI", "MRI (B)"."""
+        """A whole option text, with or without its letter after it: "MRI", "MRI (B)"."""
         if (found := self._match_text(position)) is None:
             return None
         options, end = found
@@ -279,34 +278,38 @@ class _Reader:
         return None
 
     def _match_text(self, position: int) -> tuple[frozenset[int], int] | None:
-        """An option text here or behind an article; a capital A is never taken for an article."""
+        """An option text at this position or after an article. A capital A is a letter, not an article."""
         found = self.options.match(self.words.folded, position)
         if found is None and self._at(position) in ARTICLES and self.words.raw[position] != "A":
             found = self.options.match(self.words.folded, position + 1)
         return found
 
+    def _starts_new_part(self, position: int) -> bool:
+        """Whether the text ends here, or a reason, a "but" or a negation begins."""
+        word = self._at(position)
+        return not word or word in _BECAUSE or word in _BUT or self._negation_length(position) > 0
+
     def _ends_text(self, position: int) -> bool:
-        """Whether an option text that ends here is whole, and not the beginning of something longer."""
+        """Whether an option text ends here, and is not the beginning of a longer phrase."""
         word = self._at(position)
         if self.words.is_joined[position - 1]:
             return False
-        if not word or word in _SENTENCE_ENDS or word in _BECAUSE or word in _BUT or self._is_denial(position) or self._is_listed(position):
+        if self._starts_new_part(position) or word in _SENTENCE_ENDS or self._is_listed(position):
             return True
         return word in _SEPARATORS and self._goes_on(position)
 
     def _goes_on(self, position: int) -> bool:
-        """Whether another item, a negation, a reason or the end follows these separators."""
+        """Whether an item, a negation, a reason or the end of the text follows the separators at this position."""
         while self._at(position) in _SEPARATORS:
             position += 1
-        word = self._at(position)
-        if not word or word in _BECAUSE or word in _BUT or self._is_denial(position) or self._match_text(position):
+        if self._starts_new_part(position) or self._match_text(position):
             return True
-        return letter_index(word) is not None and self.words.raw[position].isupper() and not self.words.is_joined[position]
+        return letter_index(self._at(position)) is not None and self.words.raw[position].isupper() and not self.words.is_joined[position]
 
     def _read_letter(self, position: int, *, may_be_subject: bool) -> Item | None:
-        """A letter that stands apart, perhaps with its option text: "B", "(B)", "B) MRI", "B because ..".
+        """A letter of its own, with or without its option text: "B", "(B)", "B) MRI", "B because ..".
 
-        An article ("a cyst"), a pronoun ("I see"), a genus ("C. difficile") and half a word ("B-cell") are not letters.
+        An article ("a cyst"), a pronoun ("I see"), a genus ("C. difficile") and a part of a word ("B-cell") are no option letters.
         """
         letter = letter_index(self._at(position))
         if letter is None or (position > 0 and self.words.is_joined[position - 1]):
@@ -333,11 +336,12 @@ class _Reader:
         if is_delimited or (may_be_subject and self._at(end) in _COPULAS and self.words.raw[position].isupper()):
             return item
         word = self._at(end)
-        follows = word in _BECAUSE or word in _PREPOSITIONS or word in _BUT or self._is_denial(end) or word >= "\u3040"
-        return item if follows or (word in _SEPARATORS and self._goes_on(end)) else None
+        if self._starts_new_part(end) or word in _PREPOSITIONS or word >= "\u3040":
+            return item
+        return item if word in _SEPARATORS and self._goes_on(end) else None
 
     def _is_genus(self, position: int) -> bool:
-        """Whether a species' name follows an abbreviated genus, as in "C. difficile"."""
+        """Whether the word looks like a species after an abbreviated genus, as in "C. difficile"."""
         word = self._at(position)
         return word.isalpha() and len(word) > 2 and self.words.raw[position].islower() and word not in _PLAIN
 
@@ -345,14 +349,10 @@ class _Reader:
         return position == 0 or self._at(position - 1) in _SENTENCE_ENDS or self._at(position - 1) in _STARTERS
 
     def _clause_before(self, position: int) -> set[str]:
-        """Up to four words before a cue, within its clause: "I do not think [the answer]"."""
-        before = set()
-        for word in reversed(self.words.folded[max(0, position - 4) : position]):
-            if word in _SENTENCE_ENDS or word == "," or word in _BUT:
-                break
-            before.add(word)
-        return before
+        """Up to four words before a cue, within its clause: those of "I do not think" in "I do not think the answer is B"."""
+        before = reversed(self.words.folded[max(0, position - 4) : position])
+        return set(takewhile(lambda word: word not in _CLAUSE_ENDS and word not in _BUT, before))
 
     def _at(self, position: int) -> str:
-        """The folded word at a position, "" beyond the end."""
+        """The folded word at a position, "" after the end."""
         return self.words.folded[position] if position < len(self.words.folded) else ""

@@ -1,15 +1,16 @@
 """From a completion to a verdict: the only grader.
 
-What decides, in this order (the verdict's `rule` names it, e.g. "answer_tag.letter"):
+The rules, in this order; `Verdict.rule` names the one that applied, e.g. "answer_tag.letter":
 
-- A lone letter is that letter, even where an option's text is a letter too: the prompt asks for letters.
-- An option's whole text is that option, and beats a letter inside it ("Hepatitis C"). Two options with the same text need the letter.
-- A letter with text directly behind it must not name two options ("B) CT" where B is MRI): disagreement, AMBIGUOUS.
-- Two different options that remain after denials ("A, not B" leaves A) are AMBIGUOUS. A denied option is never the answer.
-- A letter beyond the choices is an answer, and wrong: INCORRECT.
-- Anything else is NO_ANSWER: no text, no option, an option inside prose, reasoning that was cut off, an answer inside <think> only.
-- A last <answer> that is never closed counts when it holds a letter (a sampler that stops at "</answer>" leaves it so). A text there
-  may go on ("CT" of "CT angiography") and is NO_ANSWER.
+- A letter alone is that option, even where an option's text is a letter too: the prompt asks for letters.
+- The whole text of an option is that option; a letter inside the text does not count ("Hepatitis C"). Two options with the same text
+  need the letter.
+- A letter and the text of another option ("B) CT" where B is MRI) disagree: AMBIGUOUS.
+- Two different options are AMBIGUOUS, negated options aside ("A, not B" leaves A). A negated option is never the answer.
+- A letter beyond the choices is a wrong answer: INCORRECT.
+- Anything else is NO_ANSWER: no text, no option, an option inside prose, reasoning that was cut off, an answer only inside <think>.
+- A last <answer> that is never closed counts if it contains a letter, because a sampler may stop at "</answer>". Option text there may be
+  cut off ("CT" of "CT angiography") and is NO_ANSWER.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from typing import Final
 from osler.errors import DataError
 from osler.grading.choice import read_choice
 from osler.grading.open_answer import is_same_text, read_open_answer
+from osler.grading.option_index import index_options
 from osler.grading.parse import Parsed, Source, parse
-from osler.grading.words import index_options
 from osler.types import LETTERS, Outcome, Verdict
 
 _AMBIGUOUS_KINDS: Final = frozenset({"several", "disagreement", "duplicate_text"})
 
 
 def grade(text: str, *, choices: Sequence[str], target: str, strategy: str) -> Verdict:
-    """Grade one completion against the target: a letter, or the reference text where there are no choices.
+    """The verdict on one completion. `target` is a letter, or the reference text where `choices` is empty.
 
-    Raises ConfigError for an unknown strategy and DataError for a target that is not one of the choices' letters; no text raises.
+    Raises ConfigError for an unknown strategy and DataError for a target that is not the letter of a choice. No completion raises.
     """
     parsed = parse(text, strategy=strategy)
     if not choices:

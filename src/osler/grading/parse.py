@@ -1,4 +1,4 @@
-"""From a completion to the one piece of it that may hold the answer. Linear in the length of the text."""
+"""From a completion to the part of it that may hold the answer, in time linear in its length."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Final
 
 from osler.prompts import Format, find_strategy
+from osler.text import drop_invisible
 
 
 class Source(StrEnum):
-    """Where the answer was looked for; the first half of a verdict's rule."""
+    """The part of a completion that is read for the answer; the first half of a verdict's rule."""
 
     ANSWER_TAG = "answer_tag"  # the last complete <answer> outside <think>
-    OPEN_ANSWER_TAG = "open_answer_tag"  # a last <answer> that was never closed
+    OPEN_ANSWER_TAG = "open_answer_tag"  # a last <answer> that is never closed
     STATEMENT = "statement"  # the text outside <think>, where there is no <answer>
     UNCLOSED_THINK = "unclosed_think"  # the completion was cut off while reasoning
     THINK_ONLY = "think_only"  # nothing outside <think>
@@ -24,32 +25,16 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """A completion taken apart."""
+    """The parts of a completion."""
 
     source: Source
     content: str | None  # what may hold the answer: "B) MRI"; None for the last three sources
-    candidates: tuple[str, ...]  # every complete <answer> outside <think>, in order
     reasoning: str | None  # the text inside <think>; blocks joined by a newline
-    is_well_formed: bool  # the strategy's strict format
+    is_well_formed: bool  # whether the completion has the strict format of its strategy
 
 
 _TAG: Final = re.compile(r"<\s{0,4}(/?)\s{0,4}(think|answer)\s{0,4}>", re.IGNORECASE)
 _SPECIAL_TOKEN: Final = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|start_of_turn|end_of_turn)>")
-
-_INVISIBLE: Final = (
-    *(0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFEFF, 0xFFA0, 0xE0001),
-    *range(0x180B, 0x180F),
-    *range(0x200B, 0x2010),
-    *range(0x202A, 0x202F),
-    *range(0x2060, 0x2070),
-    *range(0xFE00, 0xFE10),
-    *range(0xFFF9, 0xFFFC),
-    *range(0xE0020, 0xE0080),
-)
-# Full-width brackets are mapped here rather than by NFKC, which is not linear on long runs of combining marks.
-VISIBLE: Final = MappingProxyType({**dict.fromkeys(_INVISIBLE), ord("＜"): "<", ord("＞"): ">", ord("／"): "/"})
-"""A table for `str.translate` that drops characters without width."""
-
 _TAG_ORDER: Final = MappingProxyType(
     {
         Format.THINK_ANSWER: ["<think>", "</think>", "<answer>", "</answer>"],
@@ -59,42 +44,42 @@ _TAG_ORDER: Final = MappingProxyType(
 )
 
 
-def parse(text: str, *, strategy: str | None = None) -> Parsed:
-    """Find the piece of a completion that may hold the answer.
+def parse(text: str, *, strategy: str) -> Parsed:
+    """Find the part of a completion that may hold the answer. Raises ConfigError for an unknown strategy.
 
-    The last complete <answer> outside <think> wins. Where there is none, an <answer> that was opened and not closed is kept apart (see
-    `grade`), and else the statement outside <think> counts: what follows the last </think>, or for an answer-first strategy what comes
-    before <think>. A </think> without a <think> closes reasoning that began with the completion, as it does when the prompt itself
-    ends in <think>. Reasoning that was never closed was cut off: nothing in it or after it is an answer.
+    Where the answer is looked for, in this order:
 
-    Without a strategy any non-empty answer or statement is well-formed. Raises ConfigError for an unknown strategy.
+    1. The last complete <answer> outside <think>.
+    2. An <answer> that is opened and not closed (`grade` accepts less from it).
+    3. The text outside <think>: after the last </think>, or before <think> where the strategy asks for the answer first.
+
+    A </think> without a <think> closes reasoning that began in the prompt. Reasoning that is never closed was cut off: nothing in it or
+    after it is an answer.
     """
-    shape = find_strategy(strategy).format if strategy is not None else Format.FREE
-    clean = _SPECIAL_TOKEN.sub("\n", text if text.isascii() else text.translate(VISIBLE))
-    pieces, thoughts, is_cut_off = _split_thinking(clean, is_answer_first=shape is Format.ANSWER_THINK)
-    candidates, open_answer = _find_answers("\n".join(pieces))
-    content, source = _choose(candidates, open_answer, pieces, is_cut_off=is_cut_off, is_answer_first=shape is Format.ANSWER_THINK)
+    shape = find_strategy(strategy).format
+    is_answer_first = shape is Format.ANSWER_THINK
+    clean = _SPECIAL_TOKEN.sub("\n", drop_invisible(text))
+    pieces, thoughts, is_cut_off = _split_thinking(clean, is_answer_first=is_answer_first)
+    content, source = _find_content(pieces, is_cut_off=is_cut_off, is_answer_first=is_answer_first)
     if content is None and not thoughts:
         source = Source.EMPTY
     return Parsed(
         source=source,
         content=content,
-        candidates=tuple(candidates),
         reasoning="\n".join(thought.strip() for thought in thoughts) or None,
         is_well_formed=bool(content and content.strip()) and not is_cut_off if shape is Format.FREE else _is_well_formed(text, shape),
     )
 
 
-def _choose(
-    candidates: list[str], open_answer: str | None, pieces: list[str], *, is_cut_off: bool, is_answer_first: bool
-) -> tuple[str | None, Source]:
-    """The content and its source; the content is None where there is nothing to read."""
-    if candidates:
-        return candidates[-1], Source.ANSWER_TAG
+def _find_content(pieces: list[str], *, is_cut_off: bool, is_answer_first: bool) -> tuple[str | None, Source]:
+    """The content and its source, from the pieces outside <think>; the content is None where no piece has text."""
+    answer, open_answer = _find_answers("\n".join(pieces))
+    if answer is not None:
+        return answer, Source.ANSWER_TAG
     if open_answer is not None and open_answer.strip():
         return open_answer, Source.OPEN_ANSWER_TAG
     statements = [_TAG.sub("\n", piece) for piece in ([pieces[0], pieces[-1]] if is_answer_first else pieces[-1:])]
-    if is_cut_off:  # then the last piece is the text before the reasoning: an answer only where the answer comes first
+    if is_cut_off:  # the last piece is the text before the reasoning, an answer only where the answer comes first
         statements = statements[:1] if is_answer_first else []
     for statement in statements:
         if statement.strip():
@@ -106,33 +91,36 @@ def _split_thinking(text: str, *, is_answer_first: bool) -> tuple[list[str], lis
     """(pieces outside <think>, at least one; texts inside it; whether the last <think> is never closed)."""
     pieces: list[str] = []
     thoughts: list[str] = []
-    position, opened, answer_end, has_seen_think = 0, -1, 0, False
+    position, think_begin, answer_end, has_seen_think = 0, -1, 0, False
     for tag in _TAG.finditer(text):
+        is_closing = bool(tag[1])
         if tag[2].lower() == "answer":
-            answer_end = tag.end() if tag[1] else answer_end
+            answer_end = tag.end() if is_closing else answer_end
             continue
-        if not tag[1]:
-            if opened < 0:
+        if not is_closing:
+            if think_begin < 0:
                 pieces.append(text[position : tag.start()])
-                opened = tag.end()
-        elif opened >= 0:
-            thoughts.append(text[opened : tag.start()])
-            position, opened = tag.end(), -1
-        else:
-            begin = position if has_seen_think else (answer_end if is_answer_first else 0)
-            pieces.append(text[position : tag.start()] if has_seen_think else text[:begin])
-            if not has_seen_think:
-                thoughts.append(text[begin : tag.start()])
+                think_begin = tag.end()
+        elif think_begin >= 0:
+            thoughts.append(text[think_begin : tag.start()])
+            position, think_begin = tag.end(), -1
+        elif has_seen_think:  # a </think> too many
+            pieces.append(text[position : tag.start()])
+            position = tag.end()
+        else:  # the <think> of this </think> stood in the prompt
+            begin = answer_end if is_answer_first else 0
+            pieces.append(text[:begin])
+            thoughts.append(text[begin : tag.start()])
             position = tag.end()
         has_seen_think = True
-    if opened >= 0:
-        return pieces, [*thoughts, text[opened:]], True
+    if think_begin >= 0:
+        return pieces, [*thoughts, text[think_begin:]], True
     return [*pieces, text[position:]], thoughts, False
 
 
-def _find_answers(text: str) -> tuple[list[str], str | None]:
-    """(contents of complete <answer> blocks, the text behind a last <answer> that is never closed)."""
-    answers: list[str] = []
+def _find_answers(text: str) -> tuple[str | None, str | None]:
+    """(the content of the last complete <answer>, the text after a last <answer> that is never closed); None where there is none."""
+    answer: str | None = None
     begin: int | None = None
     for tag in _TAG.finditer(text):
         if tag[2].lower() == "think":
@@ -140,9 +128,9 @@ def _find_answers(text: str) -> tuple[list[str], str | None]:
         if not tag[1]:
             begin = tag.end()
         elif begin is not None:
-            answers.append(text[begin : tag.start()])
+            answer = text[begin : tag.start()]
             begin = None
-    return answers, None if begin is None else text[begin:]
+    return answer, None if begin is None else text[begin:]
 
 
 def _is_well_formed(text: str, shape: Format) -> bool:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from osler.data.readers.text import fold
 from osler.taxonomy import Modality, QuestionType
+from osler.text import fold_words
 from osler.types import LETTERS
 
 MAX_ANSWER_SET: Final = 12
@@ -103,7 +103,7 @@ class Answered:
 
 def parse_content_type(raw: str) -> QuestionType | None:
     """The question type of a content type such as "Organ" or "PRES, ABN"; None for an unknown one, or for several that disagree."""
-    named = {_QUESTION_TYPES.get(fold(part)) for part in raw.split(",")}
+    named = {_QUESTION_TYPES.get(fold_words(part)) for part in raw.split(",")}
     return named.pop() if len(named) == 1 else None
 
 
@@ -140,7 +140,7 @@ class AnswerPool:
         """Up to three distractors: of the same content type and modality, or of any modality where that gives none, as for modalities."""
         key = (row.language, row.content_type, row.answer_type)
         everywhere = self._drawable[key]
-        num_answers = len({fold(text) for text in everywhere})
+        num_answers = len({fold_words(text) for text in everywhere})
         if num_answers > MAX_ANSWER_SET or everywhere.total() < MIN_ROWS_PER_ANSWER * num_answers:
             return ()
         for pool in (self._by_modality[*key, row.modality], everywhere):
@@ -171,7 +171,7 @@ def _is_apart(answer: str, other: str) -> bool:
 
 
 def _concept(text: str) -> tuple[str, ...]:
-    return tuple(" ".join(_SAME.get(word, word) for word in fold(text).split()).split()) or (text,)
+    return tuple(" ".join(_SAME.get(word, word) for word in fold_words(text).split()).split()) or (text,)
 
 
 def named_alternatives(question: str, answer: str, known: Iterable[str] = ()) -> tuple[str, ...]:
@@ -190,13 +190,15 @@ def _named(question: str, answer: str, known: Iterable[str], pattern: re.Pattern
     run = _known_run(text, answer, pattern)
     if not run:
         return _single_words(text, answer)
-    spelling = {fold(_trim(known_text)): _trim(known_text) for known_text in sorted(known)} | {fold(_trim(answer)): _trim(answer)}
-    return tuple(spelling.get(fold(found), _present(found)) for found in run)
+    spelling = {fold_words(_trim(known_text)): _trim(known_text) for known_text in sorted(known)} | {
+        fold_words(_trim(answer)): _trim(answer)
+    }
+    return tuple(spelling.get(fold_words(found), _present(found)) for found in run)
 
 
 def _known_pattern(known: Iterable[str]) -> re.Pattern[str]:
     """Finds any of the known answers, the longest first; as whole words, except in scripts that write none."""
-    folded = {fold(_trim(text)) for text in (*known, *_ALWAYS_KNOWN)} - {""}
+    folded = {fold_words(_trim(text)) for text in (*known, *_ALWAYS_KNOWN)} - {""}
     longest_first = sorted(folded, key=lambda text: (-len(text), text))
     parts = (r"[\s_-]+".join(map(re.escape, text.split())) for text in longest_first)
     return re.compile("|".join(rf"\b{part}\b" if part.isascii() else part for part in parts), re.IGNORECASE)
@@ -214,16 +216,16 @@ def _known_run(text: str, answer: str, pattern: re.Pattern[str]) -> tuple[str, .
         else:
             runs.append([match[0]])
         end, is_complete = match.end(), is_or and len(runs[-1]) > 1
-    wanted = fold(_trim(answer))
-    found = [run for run in runs if len(run) > 1 and wanted in map(fold, run) and len(set(map(fold, run))) == len(run)]
+    wanted = fold_words(_trim(answer))
+    found = [run for run in runs if len(run) > 1 and wanted in map(fold_words, run) and len(set(map(fold_words, run))) == len(run)]
     return tuple(found[0]) if len(found) == 1 else ()
 
 
 def _single_words(text: str, answer: str) -> tuple[str, ...]:
     for match in _WORD_OR_WORD.finditer(text):
         words = [*re.split(r",\s*", match[1]), match[2]]
-        if len({fold(word) for word in words}) == len(words) and fold(answer) in map(fold, words):
-            return tuple(answer if fold(word) == fold(answer) else _present(word) for word in words)
+        if len({fold_words(word) for word in words}) == len(words) and fold_words(answer) in map(fold_words, words):
+            return tuple(answer if fold_words(word) == fold_words(answer) else _present(word) for word in words)
     return ()
 
 
@@ -236,7 +238,7 @@ def _yes_no_pair(answer: str) -> tuple[str, str] | None:
 
 def _arrange(texts: Sequence[str], answer: str, rule: Literal["yes_no", "named", "drawn"], rng: random.Random) -> Closed:
     choices = rng.sample(list(texts), len(texts))
-    index = next(index for index, choice in enumerate(choices) if fold(choice) == fold(answer))
+    index = next(index for index, choice in enumerate(choices) if fold_words(choice) == fold_words(answer))
     return Closed(choices=tuple(choices), target=LETTERS[index], rule=rule)
 
 

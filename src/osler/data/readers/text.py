@@ -13,12 +13,12 @@ from typing import Any, Final, Literal
 
 from osler.data.readers.base import format_number
 from osler.errors import DataError
+from osler.text import fold_words, ignore_case_and_end
 from osler.types import LETTERS
 
 _TELLTALE: Final = re.compile("[ÃÂâ\u0080-\u009f\ufffd]")  # what UTF-8 looks like when it was read as Latin-1 or Windows-1252
 _LOST: Final = re.compile("[\u0080-\u009f\ufffd]")  # has no place in text, whatever the language
 
-_NO_WORD: Final = re.compile(r"[\W_]+")
 _ANSWER_TAG: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LETTER: Final = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _LINE_OPTION: Final = re.compile(r"^[ \t]*(?:\(([A-Z])\)|([A-Z])[).:])[ \t]*(?=\S)", re.MULTILINE)
@@ -54,11 +54,6 @@ def repair_mojibake(text: str, notes: Counter[str]) -> str:
     return text
 
 
-def fold(text: str) -> str:
-    """Lower-case letters and digits only, in any script, single spaces: what two options are compared by."""
-    return _NO_WORD.sub(" ", text.lower()).strip()
-
-
 def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
     """The options of a row as texts. Numbers become text, equal options are kept, both are counted.
 
@@ -69,7 +64,7 @@ def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
     if not 2 <= len(raw) <= len(LETTERS):
         raise DataError(f"{len(raw)} options: a question has 2 to {len(LETTERS)}")
     choices = tuple(_option_text(letter, value, notes) for letter, value in zip(LETTERS, raw, strict=False))
-    if len({fold(choice) or choice for choice in choices}) < len(choices):
+    if len({fold_words(choice) or choice for choice in choices}) < len(choices):
         notes["two options are equal but for case or punctuation"] += 1
     if any("_" in choice for choice in choices):
         notes["label with an underscore among the options, such as 'x_ray'"] += 1
@@ -169,7 +164,7 @@ def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind:
         raise DataError(f"the right answer {answer!r} is the letter of one option and the text of another")
     index = by_letter if by_letter is not None else by_text
     assert index is not None
-    if sum(_level(choice) == _level(choices[index]) for choice in choices) > 1:
+    if sum(ignore_case_and_end(choice) == ignore_case_and_end(choices[index]) for choice in choices) > 1:
         raise DataError(f"the right answer {choices[index][:80]!r} is given by several options")
     return LETTERS[index]
 
@@ -183,13 +178,8 @@ def _letter_index(answer: str, choices: Sequence[str]) -> int | None:
 def _text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int | None:
     if answer in choices:
         return choices.index(answer)
-    near = [index for index, choice in enumerate(choices) if _level(choice) == _level(answer)]
+    near = [index for index, choice in enumerate(choices) if ignore_case_and_end(choice) == ignore_case_and_end(answer)]
     if not near:
         return None
     notes["right answer equals its option but for case, spacing or a full stop"] += 1
     return near[0]
-
-
-def _level(text: str) -> str:
-    """Text without the differences that carry no meaning; signs stay, since "T1+" is not "T1-"."""
-    return " ".join(text.casefold().split()).rstrip(".,;")

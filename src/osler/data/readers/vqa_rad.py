@@ -16,10 +16,11 @@ from typing import Any, Final
 from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, get_text
 from osler.data.readers.make_choices import OUTCOMES, Answered, AnswerPool, parse_content_type
 from osler.data.readers.read_files import load_rows
-from osler.data.readers.text import fold, repair_mojibake
+from osler.data.readers.text import repair_mojibake
 from osler.errors import DataError
 from osler.images.files import ImageFile
 from osler.taxonomy import Modality
+from osler.text import fold_words
 from osler.types import Sample
 
 SPLITS: Final = ("train", "test")
@@ -118,7 +119,7 @@ def find_modalities(rows: Iterable[tuple[str, str, str]], notes: Counter[str]) -
 
 def name_modality(question: str, answer: str) -> Modality | None:
     """The modality that a modality question and its answer state for the image: ("Is this a CT?", "yes") -> CT; None if they state none."""
-    asked, said = fold(question), fold(answer)
+    asked, said = fold_words(question), fold_words(answer)
     if _NEGATED.search(asked) or said == "no":
         return None
     if said == "yes":

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.audits.baselines import fold_option
 from osler.data.splits.cases import read_case
 from osler.errors import ConfigError, DataError
 from osler.images.fingerprints import Fingerprint, find_near_pairs
 from osler.taxonomy import Modality
+from osler.text import fold_option
 from osler.types import ImageSource, Sample
 
 if TYPE_CHECKING:
