@@ -1,6 +1,6 @@
-"""Shapes and textures on a square float32 canvas. Coordinates run from -1 (left, top) to 1 (right, bottom), whatever the size.
+"""Shapes and textures on a square float32 canvas. Coordinates run from -1 (left, top) to 1 (right, bottom) at every canvas size.
 
-A field is (size, size) float32; a mask is a field in 0..1 with soft edges about one pixel wide; a picture is (size, size, 3).
+A field is a grey image, (size, size) float32. A mask is a field in 0..1 with edges about one pixel wide. A picture is (size, size, 3).
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difficulty:
-    """How hard a picture is to read; 1 is the default of each.
+    """How hard a picture is to read: factors for the lesion's contrast with its background, the acquisition noise and the lesion's radius.
 
-    `contrast` scales how far a lesion differs from its background, `noise` the acquisition noise, `lesion_size` the radius.
     Raises ConfigError for a value that cannot be drawn.
     """
 
@@ -41,7 +40,7 @@ STANDARD_DIFFICULTY: Final = Difficulty()
 
 @lru_cache(maxsize=8)
 def grid(size: int) -> tuple[Field, Field]:
-    """The x and the y coordinate of every pixel's centre."""
+    """The x and the y coordinates of the pixel centres, two read-only fields."""
     axis = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
     x.setflags(write=False)
@@ -50,7 +49,7 @@ def grid(size: int) -> tuple[Field, Field]:
 
 
 def ellipse(size: int, cx: float, cy: float, rx: float, ry: float, angle: float = 0.0, *, edge: float = 1.0) -> Field:
-    """The mask of an ellipse turned by `angle` radians; `edge` is the width of its border in pixels of a 112-pixel canvas."""
+    """The mask of an ellipse rotated by `angle` radians; `edge` is the width of its soft border in pixels of a 112-pixel canvas."""
     x, y = grid(size)
     dx, dy = x - np.float32(cx), y - np.float32(cy)
     if angle:
@@ -63,13 +62,13 @@ def ellipse(size: int, cx: float, cy: float, rx: float, ry: float, angle: float 
 
 
 def band(distance: Field, half_width: float, *, edge: float = 1.0) -> Field:
-    """The mask of the points whose signed distance to a curve is under `half_width`."""
+    """The mask of the pixels at most `half_width` from a curve, given each pixel's distance to it."""
     mask: Field = np.clip((np.float32(half_width) - np.abs(distance)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
     return mask
 
 
 def blend(picture: Field, mask: Field, value: ArrayLike) -> Field:
-    """`picture` with `value` painted through `mask`; works for grey fields and, with a mask of two axes, for colour pictures."""
+    """`picture` with `value` (a number, a colour, a field or a picture) where `mask` is 1; takes a grey field or a colour picture."""
     if picture.ndim == 3 and mask.ndim == 2:
         mask = mask[..., None]
     return (picture + mask * (np.asarray(value, np.float32) - picture)).astype(np.float32)
@@ -77,17 +76,17 @@ def blend(picture: Field, mask: Field, value: ArrayLike) -> Field:
 
 @lru_cache(maxsize=64)
 def _mirror(length: int, before: int, after: int) -> NDArray[np.intp]:
-    """The indices that extend an axis by its own reflection."""
+    """The indices that pad an axis of `length` with its mirror image."""
     index = np.arange(-before, length + after) % (2 * length)
     return np.minimum(index, 2 * length - 1 - index)
 
 
 def blur(field: Field, radius: float) -> Field:
-    """A Gaussian-like blur (three box passes) of `radius` pixels of a 112-pixel canvas, with reflecting borders."""
+    """Approximate Gaussian blur by three box filters; `radius` is in pixels of a 112-pixel canvas, borders are mirrored."""
     half = max(1, round(radius * field.shape[0] / 112))
     width = 2 * half + 1
     for axis in (0, 1):
-        # Three passes eat 3 * width pixels: reflecting once beforehand gives the same as reflecting before each.
+        # Three passes shorten the axis by 3 * width pixels: padding once gives the same result as padding before each pass.
         field = np.take(field, _mirror(field.shape[axis], 3 * (half + 1), 3 * half), axis=axis)
         for _ in range(3):
             total = np.cumsum(field, axis=axis, dtype=np.float32)
@@ -97,57 +96,46 @@ def blur(field: Field, radius: float) -> Field:
 
 
 def texture(rng: np.random.Generator, size: int, radius: float) -> Field:
-    """Smooth noise of mean 0 and standard deviation 1 whose grain is `radius` pixels of a 112-pixel canvas."""
+    """Smooth noise with mean 0 and standard deviation 1, blurred by `radius` pixels of a 112-pixel canvas."""
     field = blur(rng.standard_normal((size, size), dtype=np.float32), radius)
     standard: Field = (field - field.mean()) / (field.std() + np.float32(1e-6))
     return standard
 
 
 def grey(field: Field) -> Field:
-    """A grey field as a picture of three equal channels."""
+    """A grey field as a picture with three equal channels."""
     return np.repeat(field[..., None], 3, axis=2)
 
 
-def blob(size: int, cx: float, cy: float, radius: float, rng: np.random.Generator, *, roughness: float = 0.15, edge: float = 1.0) -> Field:
-    """The mask of a disc whose border wanders by about `roughness` of its radius."""
+def blob(size: int, cx: float, cy: float, radius: float, rng: np.random.Generator, *, roughness: float) -> Field:
+    """The mask of a disc with an irregular border, which deviates by about `roughness` times the radius."""
     x, y = grid(size)
     dx, dy = x - np.float32(cx), y - np.float32(cy)
     angle = np.arctan2(dy, dx)
     phases = rng.uniform(0, 2 * np.pi, 3).astype(np.float32)
-    wander = sum(np.sin(np.float32(k) * angle + phase) for k, phase in zip((2, 3, 5), phases, strict=True))
-    border = np.float32(radius) * (1 + np.float32(roughness / 1.7) * wander)
-    mask: Field = np.clip((border - np.hypot(dx, dy)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
+    waves = sum(np.sin(np.float32(k) * angle + phase) for k, phase in zip((2, 3, 5), phases, strict=True))
+    border = np.float32(radius) * (1 + np.float32(roughness / 1.7) * waves)
+    mask: Field = np.clip((border - np.hypot(dx, dy)) * np.float32(56) + np.float32(0.5), 0, 1)
     return mask
-
-
-def mean_inside(field: Field, mask: Field) -> float:
-    """The mean of a grey field under a mask."""
-    return float((field * mask).sum() / (mask.sum() + np.float32(1e-6)))
-
-
-def level(field: Field, cx: float, cy: float, radius: float, *, low: float = 0.33, high: float = 0.67, strength: float = 0.8) -> Field:
-    """A grey field whose surroundings of a lesion are pulled towards a mid grey, so that darker and brighter both stay visible there."""
-    halo = ellipse(field.shape[0], cx, cy, 1.25 * radius + 0.03, 1.25 * radius + 0.03, edge=24 * radius + 3)
-    return blend(field, np.float32(strength) * halo, float(np.clip(mean_inside(field, halo), low, high)))
 
 
 @dataclass(slots=True, kw_only=True)
 class Sketch:
-    """A grey field in the making. Shapes are given in the patient's coordinates, which lie a little differently in every picture.
+    """A grey field to paint on. Shapes are given in the patient's coordinates, which are shifted and scaled a little in every picture.
 
-    Every shape is painted into `field` in place, and only within its bounding box, so that small shapes are cheap.
+    Each shape changes `field` in place and computes only its bounding box, so small shapes are cheap.
     """
 
     field: Field
     dx: float = 0.0
     dy: float = 0.0
     scale: float = 1.0
-    stretch: float = 1.0  # of the heights alone
+    stretch: float = 1.0  # additional factor of the y axis
 
     @classmethod
-    def start(cls, size: int, rng: np.random.Generator, background: float, *, jitter: float = 0.025, stretch: float = 1.0) -> Sketch:
-        """An empty sketch, shifted by up to `jitter` and scaled by up to 3 %."""
-        dx, dy = rng.uniform(-jitter, jitter, 2)
+    def start(cls, size: int, rng: np.random.Generator, background: float, *, stretch: float = 1.0) -> Sketch:
+        """An empty sketch, randomly shifted by up to 0.025 and scaled by up to 3 %."""
+        dx, dy = rng.uniform(-0.025, 0.025, 2)
         scale = float(rng.uniform(0.97, 1.03))
         return cls(field=np.full((size, size), background, np.float32), dx=float(dx), dy=float(dy), scale=scale, stretch=stretch)
 
@@ -160,23 +148,8 @@ class Sketch:
         high = [min(size, max(0, int((centre + extent + 1) / 2 * size) + 3)) for centre, extent in ((cy, ey), (cx, ex))]
         return slice(low[0], high[0]), slice(low[1], high[1])
 
-    def _paint(self, window: tuple[slice, slice], mask: Field, value: float, inside: Field | None) -> None:
-        part = self.field[window]
-        part += (mask if inside is None else mask * inside[window]) * (np.float32(value) - part)
-
-    def oval(
-        self,
-        cx: float,
-        cy: float,
-        rx: float,
-        ry: float,
-        value: float,
-        angle: float = 0.0,
-        *,
-        edge: float = 1.0,
-        inside: Field | None = None,
-    ) -> None:
-        """An ellipse turned clockwise by `angle` radians, only where `inside` (a mask) lets it through."""
+    def oval(self, cx: float, cy: float, rx: float, ry: float, value: float, angle: float = 0.0, *, edge: float = 1.0) -> None:
+        """Paint an ellipse, rotated clockwise by `angle` radians."""
         cx, cy = self._place(cx, cy)
         rx, ry = rx * self.scale, ry * self.scale * self.stretch
         cos, sin = float(np.cos(angle)), float(np.sin(angle))
@@ -186,22 +159,17 @@ class Sketch:
         dx, dy = x[window] - np.float32(cx), y[window] - np.float32(cy)
         u, v = dx * np.float32(cos / rx) + dy * np.float32(sin / rx), dy * np.float32(cos / ry) - dx * np.float32(sin / ry)
         mask = np.clip((1 - np.sqrt(u * u + v * v)) * np.float32(min(rx, ry) / soft) + np.float32(0.5), 0, 1)
-        self._paint(window, mask, value, inside)
+        part = self.field[window]
+        part += mask * (np.float32(value) - part)
 
-    def mask(self, cx: float, cy: float, rx: float, ry: float, angle: float = 0.0, *, edge: float = 1.0) -> Field:
-        """The mask of an ellipse in the same coordinates, for `inside`."""
-        return ellipse(self.field.shape[0], *self._place(cx, cy), rx * self.scale, ry * self.scale * self.stretch, angle, edge=edge)
+    def mask(self, cx: float, cy: float, rx: float, ry: float, *, edge: float = 1.0) -> Field:
+        """The mask of an ellipse in the patient's coordinates."""
+        return ellipse(self.field.shape[0], *self._place(cx, cy), rx * self.scale, ry * self.scale * self.stretch, edge=edge)
 
     def stroke(
-        self,
-        points: Sequence[tuple[float, float]],
-        half_width: float,
-        value: float,
-        *,
-        edge: float = 1.0,
-        inside: Field | None = None,
+        self, points: Sequence[tuple[float, float]], half_width: float, value: float, *, edge: float = 1.0, inside: Field | None = None
     ) -> None:
-        """A line through `points` with round ends."""
+        """Paint a line through `points` with round ends, within the mask `inside` if given."""
         placed = [self._place(*point) for point in points]
         width = half_width * self.scale
         x, y = grid(self.field.shape[0])
@@ -212,4 +180,5 @@ class Sketch:
             ux, uy = bx - ax, by - ay
             along = np.clip((dx * np.float32(ux) + dy * np.float32(uy)) / np.float32(ux * ux + uy * uy + 1e-9), 0, 1)
             distance = np.hypot(dx - along * np.float32(ux), dy - along * np.float32(uy))
-            self._paint(window, band(distance, width, edge=edge), value, inside)
+            mask, part = band(distance, width, edge=edge), self.field[window]
+            part += (mask if inside is None else mask * inside[window]) * (np.float32(value) - part)

@@ -1,34 +1,31 @@
-"""Axial CT sections: a map of Hounsfield units, seen through a window."""
+"""Axial CT sections: a map of Hounsfield units, displayed with a window."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import LOCATIONS, NORMAL, Atlas, Findings, lesion_centre, lesion_radius
-from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, blob, ellipse, grey, level, mean_inside, texture
+from osler.data.phantom.atlas import NORMAL, Atlas, Findings
+from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, ellipse, grey, texture
+from osler.data.phantom.lesions import Lesion, lesion_centre, lesion_radius
 from osler.taxonomy import Modality
 
-# Hounsfield units. The organs that take up contrast medium stand in _PLAIN and _ENHANCED.
+# Hounsfield units; _PLAIN and _ENHANCED hold the organs that contrast medium changes.
 _AIR, _LUNG, _FAT, _FLUID, _BONE, _MARROW = -1000.0, -850.0, -105.0, 8.0, 700.0, 230.0
-_PLAIN: Final = MappingProxyType({"muscle": 52.0, "liver": 62.0, "spleen": 52.0, "kidney": 36.0, "vessel": 42.0, "gut": 38.0, "urine": 8.0})
-_ENHANCED: Final = MappingProxyType(
-    {"muscle": 66.0, "liver": 112.0, "spleen": 128.0, "kidney": 205.0, "vessel": 290.0, "gut": 85.0, "urine": 260.0}
-)
-_WINDOWS: Final = MappingProxyType(  # centre and width
-    {
-        "non-contrast CT": (40.0, 400.0),
-        "contrast-enhanced CT": (60.0, 440.0),
-        "lung window CT": (-550.0, 1500.0),
-        "bone window CT": (450.0, 1900.0),
-    }
-)
+_PLAIN: Final = {"muscle": 52.0, "liver": 62.0, "spleen": 52.0, "kidney": 36.0, "vessel": 42.0, "gut": 38.0, "urine": 8.0}
+_ENHANCED: Final = {"muscle": 66.0, "liver": 112.0, "spleen": 128.0, "kidney": 205.0, "vessel": 290.0, "gut": 85.0, "urine": 260.0}
+_WINDOWS: Final = {  # centre and width
+    "non-contrast CT": (40.0, 400.0),
+    "contrast-enhanced CT": (60.0, 440.0),
+    "lung window CT": (-550.0, 1500.0),
+    "bone window CT": (450.0, 1900.0),
+}
 
 
 def _start_body(size: int, rng: np.random.Generator, rx: float, ry: float, wall: float, muscle: float) -> Sketch:
-    """Skin, subcutaneous fat, the muscle wall and the fat inside it, on a couch."""
+    """Skin, subcutaneous fat, the muscle wall and the fat inside it, on the table."""
     sketch = Sketch.start(size, rng, _AIR, stretch=1.17)
     rx, ry = rx * rng.uniform(0.97, 1.03), ry * rng.uniform(0.97, 1.03)
     sketch.stroke([(x, 0.82 - 0.1 * x * x) for x in np.linspace(-0.8, 0.8, 9)], 0.012, -350.0)
@@ -52,7 +49,7 @@ def _add_spine(sketch: Sketch, y: float, muscle: float) -> None:
 
 
 def _add_ribs(sketch: Sketch, rng: np.random.Generator, rx: float, ry: float, num_ribs: int) -> None:
-    """Oblique cuts through the ribs, along the wall."""
+    """Oblique sections of the ribs, along the body wall."""
     phase = rng.uniform(-0.1, 0.1)
     for side in (-1, 1):
         for turn in np.linspace(-1.0, 1.05, num_ribs) + phase:
@@ -62,11 +59,11 @@ def _add_ribs(sketch: Sketch, rng: np.random.Generator, rx: float, ry: float, nu
             sketch.oval(x, y, 0.06, 0.011, _MARROW, angle)
 
 
-def _draw_chest(size: int, rng: np.random.Generator, units: MappingProxyType[str, float]) -> Sketch:
+def _draw_chest(size: int, rng: np.random.Generator, units: Mapping[str, float]) -> Sketch:
     sketch = _start_body(size, rng, 0.93, 0.7, 0.07, units["muscle"])
     for side in (-1, 1):
         sketch.oval(side * 0.42, -0.01, 0.335, 0.5, _LUNG, side * -0.12)
-        for turn in np.linspace(-1.35, 1.35, 6) + rng.uniform(-0.2, 0.2, 6):  # vessels leave the hilum and thin towards the wall
+        for turn in np.linspace(-1.35, 1.35, 6) + rng.uniform(-0.2, 0.2, 6):  # vessels leave the hilum and get thinner
             x, y = side * 0.22, 0.02
             for width in (0.022, 0.015, 0.009):
                 reach = rng.uniform(0.08, 0.13)
@@ -89,7 +86,7 @@ def _draw_chest(size: int, rng: np.random.Generator, units: MappingProxyType[str
     return sketch
 
 
-def _draw_upper_abdomen(size: int, rng: np.random.Generator, units: MappingProxyType[str, float]) -> Sketch:
+def _draw_upper_abdomen(size: int, rng: np.random.Generator, units: Mapping[str, float]) -> Sketch:
     sketch = _start_body(size, rng, 0.93, 0.74, 0.08, units["muscle"])
     sketch.oval(-0.36, -0.01, 0.4, 0.53, units["liver"], 0.1)
     sketch.oval(0.02, -0.3, 0.36, 0.22, units["liver"], -0.25)
@@ -108,9 +105,9 @@ def _draw_upper_abdomen(size: int, rng: np.random.Generator, units: MappingProxy
     return sketch
 
 
-def _draw_kidneys(size: int, rng: np.random.Generator, units: MappingProxyType[str, float]) -> Sketch:
+def _draw_kidneys(size: int, rng: np.random.Generator, units: Mapping[str, float]) -> Sketch:
     sketch = _start_body(size, rng, 0.93, 0.7, 0.11, units["muscle"])
-    for _ in range(13):  # loops of bowel, full of fluid; gas would look like a cyst, so it stays in the midline
+    for _ in range(13):  # loops of bowel filled with fluid; gas would look like a cyst, so it is only in the midline
         x, y = rng.uniform(-0.55, 0.58), rng.uniform(-0.42, -0.02)
         rx, ry, angle = rng.uniform(0.07, 0.15), rng.uniform(0.06, 0.1), rng.uniform(-0.7, 0.7)
         sketch.oval(x, y, rx, ry, units["gut"], angle)
@@ -131,14 +128,14 @@ def _draw_kidneys(size: int, rng: np.random.Generator, units: MappingProxyType[s
     return sketch
 
 
-def _draw_pelvis(size: int, rng: np.random.Generator, units: MappingProxyType[str, float]) -> Sketch:
+def _draw_pelvis(size: int, rng: np.random.Generator, units: Mapping[str, float]) -> Sketch:
     sketch = _start_body(size, rng, 0.95, 0.66, 0.09, units["muscle"])
     sketch.oval(0, -0.06, 0.42, 0.4, _FAT)
     for side in (-1, 1):
         sketch.oval(side * 0.5, 0.42, 0.34, 0.19, units["muscle"], side * -0.35)
         sketch.oval(side * 0.36, 0.02, 0.14, 0.28, units["muscle"], side * 0.15)
         sketch.oval(side * 0.45, -0.36, 0.2, 0.12, units["muscle"], side * 0.4)
-        sketch.oval(side * 0.55, 0.0, 0.19, 0.18, _BONE)  # the head of the femur in its socket
+        sketch.oval(side * 0.55, 0.0, 0.19, 0.18, _BONE)  # the femoral head in its socket
         sketch.oval(side * 0.55, 0.0, 0.155, 0.145, _MARROW + 90)
         socket = [(0.55, -0.24), (0.36, -0.14), (0.32, 0.04), (0.4, 0.2), (0.5, 0.26)]
         sketch.stroke([(side * x, y) for x, y in socket], 0.042, _BONE)
@@ -155,29 +152,23 @@ def _draw_pelvis(size: int, rng: np.random.Generator, units: MappingProxyType[st
     return sketch
 
 
-_SECTIONS: Final = MappingProxyType(
-    {"chest": _draw_chest, "upper abdomen": _draw_upper_abdomen, "kidney level": _draw_kidneys, "pelvis": _draw_pelvis}
-)
+_SECTIONS: Final = {"chest": _draw_chest, "upper abdomen": _draw_upper_abdomen, "kidney level": _draw_kidneys, "pelvis": _draw_pelvis}
 
 
 def _add_lesion(picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> Field:
-    """The lesion, set against its own surroundings after windowing: painted in Hounsfield units it would vanish in a wrong window."""
-    size, radius = picture.shape[0], lesion_radius(findings, rng, difficulty)
-    cx, cy = lesion_centre(findings.other, rng, dx=0.35, dy=0.32, jitter=0.05)
-    section = picture
-    picture = level(picture, cx, cy, radius)
-    ground = mean_inside(picture, ellipse(size, cx, cy, 1.3 * radius, 1.3 * radius))
-    step = 0.33 * difficulty.contrast
+    """Paint the lesion relative to its surroundings after windowing: in Hounsfield units some windows would not show it."""
+    radius = lesion_radius(findings, rng, difficulty)
+    cx, cy = lesion_centre(findings.other, rng, dx=0.35, dy=0.32)
+    lesion = Lesion(picture=picture, cx=cx, cy=cy, radius=radius, step=0.33 * difficulty.contrast)
+    lesion.level_ground()
     match findings.disease:
         case "cyst":
-            picture = blend(picture, ellipse(size, cx, cy, radius, radius * rng.uniform(0.92, 1.08)), ground - step)
+            lesion.paint(ellipse(picture.shape[0], cx, cy, radius, radius * rng.uniform(0.92, 1.08)), lesion.ground - lesion.step)
         case "haemorrhage":
-            picture = blend(picture, blob(size, cx, cy, radius, rng, roughness=0.12), ground + step)
+            lesion.blob(radius, 1, rng, roughness=0.12)
         case "abscess":
-            wall = max(0.3 * radius, 0.03)
-            picture = blend(picture, blob(size, cx, cy, radius + 0.01, rng, roughness=0.1), ground + step)
-            picture = blend(picture, ellipse(size, cx, cy, radius - wall, radius - wall), ground - step)
-    return blend(section, ellipse(size, 0, 0.02, 0.85, 0.72, edge=4), picture)
+            lesion.ring(rng)
+    return blend(picture, ellipse(picture.shape[0], 0, 0.02, 0.85, 0.72, edge=4), lesion.picture)
 
 
 def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
@@ -193,26 +184,23 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
 
 ATLAS: Final = Atlas(
     modality=Modality.CT,
-    techniques=tuple(_WINDOWS),
-    anatomies=tuple(_SECTIONS),
-    diseases=("cyst", "haemorrhage", "abscess", NORMAL),
-    other_kind="location",
-    others=LOCATIONS,
-    signs=MappingProxyType(
-        {
-            "non-contrast CT": "grey vessels among soft tissue",
-            "contrast-enhanced CT": "brightly filled vessels",
-            "lung window CT": "fat nearly as bright as muscle",
-            "bone window CT": "dark soft tissue beside bright bone",
-            "chest": "two dark lungs around the heart",
-            "upper abdomen": "a large liver opposite the stomach",
-            "kidney level": "a kidney on each side",
-            "pelvis": "two femoral heads beside the bladder",
-            "cyst": "a round dark area without a wall",
-            "haemorrhage": "an evenly bright area",
-            "abscess": "a bright ring with a dark centre",
-            NORMAL: "no focal lesion in any part",
-        }
-    ),
+    technique_signs={
+        "non-contrast CT": "grey vessels among soft tissue",
+        "contrast-enhanced CT": "brightly filled vessels",
+        "lung window CT": "fat nearly as bright as muscle",
+        "bone window CT": "dark soft tissue beside bright bone",
+    },
+    anatomy_signs={
+        "chest": "two dark lungs around the heart",
+        "upper abdomen": "a large liver opposite the stomach",
+        "kidney level": "a kidney on each side",
+        "pelvis": "two femoral heads beside the bladder",
+    },
+    disease_signs={
+        "cyst": "a round dark area without a wall",
+        "haemorrhage": "an evenly bright area",
+        "abscess": "a bright ring with a dark centre",
+        NORMAL: "no focal lesion in any part",
+    },
     draw=_draw,
 )

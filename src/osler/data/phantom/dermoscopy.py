@@ -1,23 +1,21 @@
-"""Dermoscopy: skin of four sites, four lesions that differ in outline and inner pattern, four colours, four ways of lighting."""
+"""Dermoscopy: skin of four sites, four lesions that differ in outline and pattern, four colours, four kinds of illumination."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import Atlas, Findings, lesion_radius
+from osler.data.phantom.atlas import Atlas, Findings
 from osler.data.phantom.canvas import Difficulty, Field, blend, ellipse, grid, texture
+from osler.data.phantom.lesions import lesion_radius
 from osler.data.phantom.stamps import Points, discs, grain, illumination, outline, scatter_in_disc
 from osler.taxonomy import Modality
 
-_COLOURS: Final = MappingProxyType(
-    {"brown": (0.46, 0.26, 0.11), "black": (0.08, 0.07, 0.08), "red": (0.76, 0.10, 0.13), "blue": (0.20, 0.31, 0.60)}
-)
+_COLOURS: Final = {"brown": (0.46, 0.26, 0.11), "black": (0.08, 0.07, 0.08), "red": (0.76, 0.10, 0.13), "blue": (0.20, 0.31, 0.60)}
 _PALE_SKIN: Final = np.array((0.95, 0.79, 0.70), np.float32)
 _TANNED_SKIN: Final = np.array((0.82, 0.61, 0.49), np.float32)
-_ZOOM: Final = 1.75  # a dermatoscope is set on the lesion: it fills more of the frame than an organ's lesion does
+_ZOOM: Final = 1.75  # a dermatoscope is placed on the lesion, so the lesion fills more of the picture than in other modalities
 
 
 def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
@@ -36,7 +34,7 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
 
 
 def _paint_follicles(picture: Field, skin: Field, rng: np.random.Generator) -> Field:
-    """Pale openings with a dark rim on a jittered lattice, as on facial skin."""
+    """Pale follicle openings with a dark rim on a jittered grid, as on facial skin."""
     size = picture.shape[0]
     axis = np.arange(-1.1, 1.2, 0.27) + rng.uniform(-0.1, 0.1)
     x, y = (a + rng.uniform(-0.05, 0.05, a.shape) for a in np.meshgrid(axis, axis))
@@ -45,7 +43,7 @@ def _paint_follicles(picture: Field, skin: Field, rng: np.random.Generator) -> F
 
 
 def _ridges(rng: np.random.Generator, size: int) -> Field:
-    """The brightness of parallel skin ridges, slightly bent."""
+    """Brightness factors of parallel, slightly bent skin ridges."""
     x, y = grid(size)
     turn, bend = rng.uniform(-0.7, 0.7), rng.uniform(-0.15, 0.15)
     across = x * np.float32(np.sin(turn)) + y * np.float32(np.cos(turn)) + np.float32(bend) * (x * x - y * y)
@@ -54,7 +52,7 @@ def _ridges(rng: np.random.Generator, size: int) -> Field:
 
 
 def _hairs(rng: np.random.Generator, size: int) -> Field:
-    """Long dark hairs that cross the frame in one rough direction."""
+    """The mask of long hairs that cross the picture in about the same direction."""
     t = np.linspace(-1.4, 1.4, 2 * size)
     main = rng.uniform(0, np.pi)
     xs, ys = [], []
@@ -74,26 +72,25 @@ def _paint_lesion(picture: Field, findings: Findings, skin: Field, rng: np.rando
     colour = skin + (np.array(_COLOURS[findings.other], np.float32) - skin) * np.float32(difficulty.contrast)
     match findings.disease:
         case "naevus":
-            return _paint_naevus(picture, colour, rng, (cx, cy, radius))
+            return _paint_naevus(picture, colour, rng, cx, cy, radius)
         case "melanoma":
-            return _paint_melanoma(picture, colour, rng, (cx, cy, radius))
+            return _paint_melanoma(picture, colour, rng, cx, cy, radius)
         case "keratosis":
             mask = ellipse(size, cx, cy, radius * 1.04, radius * 0.92, rng.uniform(0, np.pi), edge=0.8)
             plugs = scatter_in_disc(rng, max(4, round(150 * radius * radius)), cx, cy, radius * 0.78)
             horn = discs(size, plugs[:, 0], plugs[:, 1], rng.uniform(0.026, 0.036, len(plugs)))
             return blend(blend(picture, mask, colour), horn * np.float32(min(difficulty.contrast, 1)), (1.0, 0.97, 0.86))
         case _:
-            turn = rng.uniform(0, np.pi) + np.arange(6) * (np.pi / 3)
+            turn = np.append(rng.uniform(0, np.pi) + np.arange(6) * (np.pi / 3), 0.0)
             reach = np.append(np.full(6, 0.68 * radius), 0.0)
-            turn = np.append(turn, 0.0)
             lobes = discs(size, cx + reach * np.cos(turn), cy + reach * np.sin(turn), rng.uniform(0.27, 0.31, 7) * radius)
             halo = ellipse(size, cx, cy, radius, radius, edge=3) * 0.18
             return blend(blend(picture, halo, colour), lobes, colour)
 
 
-def _paint_naevus(picture: Field, colour: Field, rng: np.random.Generator, place: tuple[float, float, float]) -> Field:
+def _paint_naevus(picture: Field, colour: Field, rng: np.random.Generator, cx: float, cy: float, radius: float) -> Field:
     """An even, round patch with a fine regular network."""
-    size, (cx, cy, radius) = picture.shape[0], place
+    size = picture.shape[0]
     x, y = grid(size)
     turn = rng.uniform(0, np.pi)
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
@@ -103,9 +100,9 @@ def _paint_naevus(picture: Field, colour: Field, rng: np.random.Generator, place
     return blend(picture, mask * (np.float32(0.86) - np.float32(0.14) * holes), colour)
 
 
-def _paint_melanoma(picture: Field, colour: Field, rng: np.random.Generator, place: tuple[float, float, float]) -> Field:
-    """A ragged, lopsided patch of uneven shades."""
-    size, (cx, cy, radius) = picture.shape[0], place
+def _paint_melanoma(picture: Field, colour: Field, rng: np.random.Generator, cx: float, cy: float, radius: float) -> Field:
+    """An asymmetric patch with an irregular border and uneven shades."""
+    size = picture.shape[0]
     waves = np.array([0.20, 0.14, 0.05, 0.13, 0.04, 0.08, 0.0, 0.07]) * rng.uniform(0.8, 1.2, 8)
     mask = outline(size, cx, cy, radius, waves, rng.uniform(0, 2 * np.pi, 8), edge=0.8)
     blotch = np.clip(texture(rng, size, max(2.0, 14 * radius)), -1.2, 1.2)
@@ -113,13 +110,13 @@ def _paint_melanoma(picture: Field, colour: Field, rng: np.random.Generator, pla
 
 
 def _around(rng: np.random.Generator, num: int) -> Points:
-    """The x and the y of points around the middle of the frame, as (2, num): reflections must not hide a small lesion."""
+    """The x and y of points around the centre of the picture, (2, num); reflections must not hide a small lesion in the centre."""
     turn = (np.arange(num) + rng.uniform(0, 1) + rng.uniform(-0.3, 0.3, num)) * (2 * np.pi / num)
     return np.stack([np.cos(turn), np.sin(turn)]) * rng.uniform(0.55, 1.1, num)
 
 
 def _light(picture: Field, technique: str, rng: np.random.Generator) -> Field:
-    """What the technique adds: nothing, gel bubbles, glare, or a dark tube with a ring of lamps."""
+    """Add the effects of the technique: gel bubbles, glare, a dark tube with a ring of lamps, or nothing."""
     size = picture.shape[0]
     match technique:
         case "immersion dermoscopy":
@@ -145,27 +142,26 @@ def _light(picture: Field, technique: str, rng: np.random.Generator) -> Field:
 
 ATLAS: Final = Atlas(
     modality=Modality.DERMOSCOPY,
-    techniques=("polarised dermoscopy", "immersion dermoscopy", "dry-contact dermoscopy", "ring-light dermoscopy"),
-    anatomies=("trunk", "scalp", "palm", "face"),
-    diseases=("naevus", "melanoma", "keratosis", "haemangioma"),
+    technique_signs={
+        "polarised dermoscopy": "even light without glare",
+        "immersion dermoscopy": "round bubbles in the gel",
+        "dry-contact dermoscopy": "streaks of white glare",
+        "ring-light dermoscopy": "a dark tube with a lamp ring",
+    },
+    anatomy_signs={
+        "trunk": "plain smooth skin",
+        "scalp": "long dark hairs",
+        "palm": "parallel skin ridges",
+        "face": "rows of pale follicle openings",
+    },
+    disease_signs={
+        "naevus": "an even round patch with a network",
+        "melanoma": "a ragged patch of uneven shades",
+        "keratosis": "a sharp patch with white dots",
+        "haemangioma": "a cluster of separate round lobules",
+    },
+    draw=_draw,
     other_kind="colour",
     others=tuple(_COLOURS),
-    signs=MappingProxyType(
-        {
-            "polarised dermoscopy": "even light without glare",
-            "immersion dermoscopy": "round bubbles in the gel",
-            "dry-contact dermoscopy": "streaks of white glare",
-            "ring-light dermoscopy": "a dark tube with a lamp ring",
-            "trunk": "plain smooth skin",
-            "scalp": "long dark hairs",
-            "palm": "parallel skin ridges",
-            "face": "rows of pale follicle openings",
-            "naevus": "an even round patch with a network",
-            "melanoma": "a ragged patch of uneven shades",
-            "keratosis": "a sharp patch with white dots",
-            "haemangioma": "a cluster of separate round lobules",
-        }
-    ),
-    draw=_draw,
     diseases_without_other=frozenset(),
 )

@@ -1,32 +1,43 @@
-"""Light microscopy: blood and three tissues in four stains or contrasts, at four densities, with parasites, inflammation or malignancy.
+"""Light microscopy: blood and three tissues in four techniques, at four densities, with parasites, inflammation or malignancy.
 
-Cytoplasm, nuclei and abnormal cells are drawn as three fields; the technique turns them into colours.
+Cytoplasm, nuclei and abnormal cells are drawn as three fields; the technique gives them their colours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import NORMAL, Atlas, Findings, lesion_radius
+from osler.data.phantom.atlas import NORMAL, Atlas, Findings
 from osler.data.phantom.canvas import Difficulty, Field, band, blend, blur, grey, grid, texture
+from osler.data.phantom.lesions import lesion_radius
 from osler.data.phantom.stamps import discs, grain, illumination, scatter, scatter_in_disc
 from osler.taxonomy import Modality
 
-DENSITIES: Final = ("sparse", "few", "many", "crowded")
-_NUM_CELLS: Final = MappingProxyType(
-    {
-        "blood smear": (5, 12, 26, 52),
-        "glandular tissue": (2, 4, 8, 14),
-        "squamous epithelium": (3, 6, 12, 22),
-        "muscle": (2, 4, 7, 11),
-    }
-)
-"""How many cells (glands, fibres) each density puts into the frame."""
-_EXTENT: Final = 1.7  # the patch of abnormal cells, in lesion radii
+_DENSITIES: Final = ("sparse", "few", "many", "crowded")
+_NUM_CELLS: Final = {  # cells (glands, fibres) in the picture at each density
+    "blood smear": (5, 12, 26, 52),
+    "glandular tissue": (2, 4, 8, 14),
+    "squamous epithelium": (3, 6, 12, 22),
+    "muscle": (2, 4, 7, 11),
+}
+_EXTENT: Final = 1.7  # radius of the patch of abnormal cells, in lesion radii
+_STAINS: Final = {  # background colour, then opacity and colour of mottling, cytoplasm, nuclei and abnormal cells
+    "haematoxylin and eosin stain": (
+        (0.97, 0.93, 0.95),
+        ((0.5, (0.95, 0.82, 0.88)), (0.85, (0.90, 0.46, 0.62)), (0.85, (0.42, 0.25, 0.60)), (1.0, (0.22, 0.08, 0.38))),
+    ),
+    "Giemsa stain": (
+        (0.93, 0.94, 0.88),
+        ((0.6, (0.84, 0.89, 0.86)), (0.8, (0.50, 0.64, 0.78)), (0.85, (0.24, 0.30, 0.66)), (1.0, (0.10, 0.08, 0.42))),
+    ),
+    "fluorescence microscopy": (
+        (0.0, 0.01, 0.03),
+        ((0.6, (0.0, 0.06, 0.05)), (0.6, (0.05, 0.75, 0.22)), (0.9, (0.15, 0.35, 1.0)), (1.0, (1.0, 0.45, 0.95))),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +47,7 @@ class _Tissue:
 
 
 def _blood(rng: np.random.Generator, size: int, num: int) -> _Tissue:
-    """Red cells: discs with a pale centre and no nucleus."""
+    """Red blood cells: discs with a pale centre and no nucleus."""
     points = scatter(rng, num, extent=1.0)
     x, y, radius = points[:, 0], points[:, 1], rng.uniform(0.105, 0.12, num)
     pale = discs(size, x, y, radius * 0.42, edge=4)
@@ -90,12 +101,12 @@ def _fibres(rng: np.random.Generator, size: int, num: int) -> _Tissue:
     return _Tissue(cytoplasm=cytoplasm, nuclei=nuclei)
 
 
-_TISSUES: Final = MappingProxyType({"blood smear": _blood, "glandular tissue": _glands, "squamous epithelium": _squames, "muscle": _fibres})
+_TISSUES: Final = {"blood smear": _blood, "glandular tissue": _glands, "squamous epithelium": _squames, "muscle": _fibres}
 
 
 def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
     assert findings.other is not None
-    num = _NUM_CELLS[findings.anatomy][DENSITIES.index(findings.other)]
+    num = _NUM_CELLS[findings.anatomy][_DENSITIES.index(findings.other)]
     tissue = _TISSUES[findings.anatomy](rng, size, num)
     abnormal = _abnormal(findings, rng, size, difficulty)
     picture = _stain(tissue, abnormal, findings.technique, rng)
@@ -129,60 +140,43 @@ def _abnormal(findings: Findings, rng: np.random.Generator, size: int, difficult
 
 
 def _stain(tissue: _Tissue, abnormal: Field, technique: str, rng: np.random.Generator) -> Field:
-    """The three fields as the technique shows them."""
+    """The picture of the three fields in the colours of the technique, or in phase contrast."""
     size = abnormal.shape[0]
-    ground = 0.5 + 0.5 * np.clip(texture(rng, size, 4), -1, 1)
-    match technique:
-        case "haematoxylin and eosin stain":
-            picture = _layers((0.97, 0.93, 0.95), ground, (0.95, 0.82, 0.88), 0.5)
-            picture = blend(picture, tissue.cytoplasm * 0.85, (0.90, 0.46, 0.62))
-            picture = blend(picture, tissue.nuclei * 0.85, (0.42, 0.25, 0.60))
-            return blend(picture, abnormal, (0.22, 0.08, 0.38))
-        case "Giemsa stain":
-            picture = _layers((0.93, 0.94, 0.88), ground, (0.84, 0.89, 0.86), 0.6)
-            picture = blend(picture, tissue.cytoplasm * 0.8, (0.50, 0.64, 0.78))
-            picture = blend(picture, tissue.nuclei * 0.85, (0.24, 0.30, 0.66))
-            return blend(picture, abnormal, (0.10, 0.08, 0.42))
-        case "fluorescence microscopy":
-            picture = _layers((0.0, 0.01, 0.03), ground, (0.0, 0.06, 0.05), 0.6)
-            picture = blend(picture, tissue.cytoplasm * 0.6, (0.05, 0.75, 0.22))
-            picture = blend(picture, tissue.nuclei * 0.9, (0.15, 0.35, 1.0))
-            return blend(picture, abnormal, (1.0, 0.45, 0.95))
-        case _:
-            dense = np.clip(0.55 * tissue.cytoplasm + 0.45 * tissue.nuclei + abnormal, 0, 1.3)
-            halo = blur(dense, 2) - dense
-            light = 0.56 + 0.55 * halo - 0.16 * dense - 0.22 * abnormal + 0.03 * ground
-            return grey(np.clip(light, 0, 1))
-
-
-def _layers(colour: tuple[float, float, float], ground: Field, other: tuple[float, float, float], strength: float) -> Field:
-    picture = np.ones((*ground.shape, 3), np.float32) * np.array(colour, np.float32)
-    return blend(picture, ground * np.float32(strength), np.array(other, np.float32))
+    mottling = 0.5 + 0.5 * np.clip(texture(rng, size, 4), -1, 1)
+    if technique not in _STAINS:
+        dense = np.clip(0.55 * tissue.cytoplasm + 0.45 * tissue.nuclei + abnormal, 0, 1.3)
+        halo = blur(dense, 2) - dense
+        light = 0.56 + 0.55 * halo - 0.16 * dense - 0.22 * abnormal + 0.03 * mottling
+        return grey(np.clip(light, 0, 1))
+    background, layers = _STAINS[technique]
+    picture = np.ones((size, size, 3), np.float32) * np.array(background, np.float32)
+    for field, (opacity, colour) in zip((mottling, tissue.cytoplasm, tissue.nuclei, abnormal), layers, strict=True):
+        picture = blend(picture, field * opacity, colour)
+    return picture
 
 
 ATLAS: Final = Atlas(
     modality=Modality.MICROSCOPY,
-    techniques=("haematoxylin and eosin stain", "Giemsa stain", "fluorescence microscopy", "phase contrast microscopy"),
-    anatomies=tuple(_TISSUES),
-    diseases=("parasitic infection", "inflammation", "malignancy", NORMAL),
-    other_kind="density",
-    others=DENSITIES,
-    signs=MappingProxyType(
-        {
-            "haematoxylin and eosin stain": "pink tissue on a pale ground",
-            "Giemsa stain": "blue-grey cells on a pale ground",
-            "fluorescence microscopy": "green cells glowing on black",
-            "phase contrast microscopy": "grey cells with bright halos",
-            "blood smear": "separate discs with pale centres",
-            "glandular tissue": "rings of cells around empty lumens",
-            "squamous epithelium": "large flat cells with straight sides",
-            "muscle": "parallel striped fibres",
-            "parasitic infection": "a patch of thin crescents",
-            "inflammation": "a patch of small round cells",
-            "malignancy": "large misshapen nuclei in a patch",
-            NORMAL: "no patch of abnormal cells",
-        }
-    ),
+    technique_signs={
+        "haematoxylin and eosin stain": "pink tissue on a pale ground",
+        "Giemsa stain": "blue-grey cells on a pale ground",
+        "fluorescence microscopy": "green cells glowing on black",
+        "phase contrast microscopy": "grey cells with bright halos",
+    },
+    anatomy_signs={
+        "blood smear": "separate discs with pale centres",
+        "glandular tissue": "rings of cells around empty lumens",
+        "squamous epithelium": "large flat cells with straight sides",
+        "muscle": "parallel striped fibres",
+    },
+    disease_signs={
+        "parasitic infection": "a patch of thin crescents",
+        "inflammation": "a patch of small round cells",
+        "malignancy": "large misshapen nuclei in a patch",
+        NORMAL: "no patch of abnormal cells",
+    },
     draw=_draw,
+    other_kind="density",
+    others=_DENSITIES,
     diseases_without_other=frozenset(),
 )

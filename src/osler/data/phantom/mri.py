@@ -1,40 +1,35 @@
-"""MR sections of the brain and the spine: a map of tissues, given the brightness that each sequence gives them."""
+"""MRI sections of the brain and the spine: a map of tissues, each with its signal in the sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import LOCATIONS, NORMAL, Atlas, Findings, lesion_centre, lesion_radius
-from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, blob, ellipse, grey, grid, level, mean_inside, texture
+from osler.data.phantom.atlas import NORMAL, Atlas, Findings
+from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, grey, grid, texture
+from osler.data.phantom.lesions import Lesion, lesion_centre, lesion_radius
 from osler.taxonomy import Modality
 
-# Relative signal of each tissue. Air and cortical bone are dark everywhere. The enhanced sequence suppresses fat.
+# Relative signal of each tissue. Cortical bone and air are dark in every sequence. The contrast-enhanced sequence suppresses fat.
 _TISSUES: Final = ("fat", "fluid", "grey", "white", "muscle", "marrow", "disc", "cord", "vessel", "dura", "cortex", "air")
-_SIGNALS: Final = MappingProxyType(
-    {
-        technique: MappingProxyType(dict(zip(_TISSUES, (*signals, 0.05, 0.02), strict=True)))
-        for technique, signals in {
-            "T1-weighted MRI": (0.92, 0.12, 0.44, 0.64, 0.38, 0.66, 0.36, 0.56, 0.10, 0.30),
-            "T2-weighted MRI": (0.70, 0.98, 0.58, 0.38, 0.22, 0.46, 0.66, 0.34, 0.08, 0.15),
-            "FLAIR MRI": (0.50, 0.05, 0.70, 0.50, 0.30, 0.34, 0.20, 0.74, 0.06, 0.18),
-            "contrast-enhanced T1-weighted MRI": (0.24, 0.12, 0.42, 0.56, 0.44, 0.34, 0.20, 0.50, 1.00, 0.95),
-        }.items()
-    }
-)
+_SIGNALS: Final = {
+    technique: dict(zip(_TISSUES, (*signals, 0.05, 0.02), strict=True))
+    for technique, signals in {
+        "T1-weighted MRI": (0.92, 0.12, 0.44, 0.64, 0.38, 0.66, 0.36, 0.56, 0.10, 0.30),
+        "T2-weighted MRI": (0.70, 0.98, 0.58, 0.38, 0.22, 0.46, 0.66, 0.34, 0.08, 0.15),
+        "FLAIR MRI": (0.50, 0.05, 0.70, 0.50, 0.30, 0.34, 0.20, 0.74, 0.06, 0.18),
+        "contrast-enhanced T1-weighted MRI": (0.24, 0.12, 0.42, 0.56, 0.44, 0.34, 0.20, 0.50, 1.00, 0.95),
+    }.items()
+}
 
 
 def _draw_axial_brain(size: int, rng: np.random.Generator, signal: Mapping[str, float]) -> Sketch:
     sketch = Sketch.start(size, rng, signal["air"])
     rx, ry = 0.76 * rng.uniform(0.97, 1.03), 0.92 * rng.uniform(0.97, 1.02)
-    sketch.oval(0, 0, rx, ry, signal["muscle"])
-    sketch.oval(0, 0, rx - 0.02, ry - 0.02, signal["fat"])
-    sketch.oval(0, 0, rx - 0.07, ry - 0.07, signal["cortex"])
-    sketch.oval(0, 0, rx - 0.11, ry - 0.11, signal["dura"])
-    sketch.oval(0, 0, rx - 0.125, ry - 0.125, signal["fluid"])
+    for depth, tissue in ((0, "muscle"), (0.02, "fat"), (0.07, "cortex"), (0.11, "dura"), (0.125, "fluid")):
+        sketch.oval(0, 0, rx - depth, ry - depth, signal[tissue])
     _add_gyri(sketch, rng, signal, sketch.mask(0, 0, rx - 0.145, ry - 0.145, edge=3), rx - 0.145, ry - 0.145)
     brain = sketch.mask(0, 0, rx - 0.13, ry - 0.13)
     for y in (-0.66, 0.66):
@@ -56,7 +51,7 @@ def _draw_axial_brain(size: int, rng: np.random.Generator, signal: Mapping[str, 
 
 
 def _add_gyri(sketch: Sketch, rng: np.random.Generator, signal: Mapping[str, float], inside: Field, rx: float, ry: float) -> None:
-    """White matter under a folded ribbon of cortex, with fluid in the deepest folds."""
+    """White matter under folded cortex, with fluid in the sulci."""
     size = sketch.field.shape[0]
     x, y = grid(size)
     depth = 1 - np.hypot((x - np.float32(sketch.dx)) / np.float32(rx), (y - np.float32(sketch.dy)) / np.float32(ry))
@@ -68,7 +63,7 @@ def _add_gyri(sketch: Sketch, rng: np.random.Generator, signal: Mapping[str, flo
 
 
 def _draw_sagittal_brain(size: int, rng: np.random.Generator, signal: Mapping[str, float]) -> Sketch:
-    """The midline; the face looks to the left."""
+    """The midline, with the face on the left."""
     sketch = Sketch.start(size, rng, signal["air"])
     sketch.oval(-0.3, 0.55, 0.4, 0.5, signal["fat"], 0.2)  # face and neck
     sketch.oval(-0.22, 0.6, 0.36, 0.5, signal["muscle"], 0.2)
@@ -90,7 +85,7 @@ def _draw_sagittal_brain(size: int, rng: np.random.Generator, signal: Mapping[st
     sketch.stroke(arc, 0.04, signal["white"])
     sketch.oval(0.02, 0.1, 0.16, 0.09, signal["grey"], 0.15)
     sketch.oval(0.34, 0.36, 0.29, 0.2, signal["fluid"], 0.25)
-    sketch.oval(0.36, 0.37, 0.26, 0.17, signal["grey"], 0.25)  # cerebellum with its leaves
+    sketch.oval(0.36, 0.37, 0.26, 0.17, signal["grey"], 0.25)  # cerebellum with its folia
     for turn in np.linspace(-1.2, 1.2, 7):
         sketch.stroke([(0.2, 0.33), (0.2 + 0.37 * np.cos(turn), 0.36 + 0.17 * np.sin(turn))], 0.013, signal["white"])
     sketch.stroke([(0.0, 0.12), (0.04, 0.36), (0.14, 0.62), (0.2, 1.1)], 0.13, signal["fluid"])
@@ -102,7 +97,7 @@ def _draw_sagittal_brain(size: int, rng: np.random.Generator, signal: Mapping[st
 
 
 def _draw_sagittal_spine(size: int, rng: np.random.Generator, signal: Mapping[str, float]) -> Sketch:
-    """Lumbar vertebrae and discs, the sac with its cord, the spinous processes and the back; the belly lies to the left."""
+    """Lumbar vertebrae and discs, the dural sac with the cord, the spinous processes and the back; anterior is left."""
     sketch = Sketch.start(size, rng, signal["fat"] * 0.8)
     bow, phase = rng.uniform(0.05, 0.09), rng.uniform(-0.12, 0.12)
 
@@ -113,9 +108,8 @@ def _draw_sagittal_spine(size: int, rng: np.random.Generator, signal: Mapping[st
     sketch.stroke([(-0.95, -1.2), (-0.85, 1.2)], 0.28, signal["muscle"])
     sketch.stroke([(shift(y) - 0.4, y) for y in heights], 0.045, signal["vessel"])
     sketch.stroke([(0.62, -1.2), (0.68, 1.2)], 0.22, signal["muscle"])
-    sketch.stroke([(shift(y) + 0.4, y) for y in heights], 0.13, signal["cortex"])
-    sketch.stroke([(shift(y) + 0.4, y) for y in heights], 0.115, signal["dura"])
-    sketch.stroke([(shift(y) + 0.4, y) for y in heights], 0.1, signal["fluid"])
+    for half_width, tissue in ((0.13, "cortex"), (0.115, "dura"), (0.1, "fluid")):
+        sketch.stroke([(shift(y) + 0.4, y) for y in heights], half_width, signal[tissue])
     sketch.stroke([(shift(y) + 0.4, y) for y in heights if y < 0.45], 0.045, signal["cord"])
     for roots in (0.37, 0.43):
         sketch.stroke([(shift(y) + roots, y) for y in heights if y > 0.15], 0.012, signal["cord"])
@@ -135,7 +129,7 @@ def _draw_sagittal_spine(size: int, rng: np.random.Generator, signal: Mapping[st
 
 
 def _draw_axial_spine(size: int, rng: np.random.Generator, signal: Mapping[str, float]) -> Sketch:
-    """A lumbar disc between the psoas muscles, the sac with its roots, the arch and the back muscles."""
+    """A lumbar disc between the psoas muscles, the dural sac with nerve roots, the arch and the back muscles."""
     sketch = Sketch.start(size, rng, signal["air"])
     sketch.oval(0, -0.25, 1.2, 1.18, signal["fat"])
     sketch.oval(0, -0.62, 0.95, 0.42, signal["muscle"] * 0.8 + 0.05)
@@ -165,33 +159,28 @@ def _draw_axial_spine(size: int, rng: np.random.Generator, signal: Mapping[str, 
     return sketch
 
 
-_SECTIONS: Final = MappingProxyType(
-    {
-        "axial brain": _draw_axial_brain,
-        "sagittal brain": _draw_sagittal_brain,
-        "sagittal spine": _draw_sagittal_spine,
-        "axial spine": _draw_axial_spine,
-    }
-)
+_SECTIONS: Final = {
+    "axial brain": _draw_axial_brain,
+    "sagittal brain": _draw_sagittal_brain,
+    "sagittal spine": _draw_sagittal_spine,
+    "axial spine": _draw_axial_spine,
+}
 
 
 def _add_lesion(picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> Field:
-    """Lesions whose look hardly depends on the sequence: methaemoglobin is bright and calcium dark on all four."""
-    size, radius = picture.shape[0], lesion_radius(findings, rng, difficulty)
-    cx, cy = lesion_centre(findings.other, rng, dx=0.34, dy=0.3, jitter=0.05)
-    picture = level(picture, cx, cy, radius)
-    ground = mean_inside(picture, ellipse(size, cx, cy, 1.3 * radius, 1.3 * radius))
-    step = 0.33 * difficulty.contrast
+    """Paint a lesion that looks nearly the same in every sequence: methaemoglobin is bright and calcium dark in all four."""
+    radius = lesion_radius(findings, rng, difficulty)
+    cx, cy = lesion_centre(findings.other, rng, dx=0.34, dy=0.3)
+    lesion = Lesion(picture=picture, cx=cx, cy=cy, radius=radius, step=0.33 * difficulty.contrast)
+    lesion.level_ground()
     match findings.disease:
         case "tumour":
-            wall = max(0.3 * radius, 0.03)
-            picture = blend(picture, blob(size, cx, cy, radius + 0.01, rng, roughness=0.1), ground + step)
-            picture = blend(picture, ellipse(size, cx, cy, radius - wall, radius - wall), ground - step)
+            lesion.ring(rng)
         case "haematoma":
-            picture = blend(picture, blob(size, cx, cy, radius, rng, roughness=0.1), ground + step)
+            lesion.blob(radius, 1, rng, roughness=0.1)
         case "calcification":
-            picture = blend(picture, blob(size, cx, cy, radius, rng, roughness=0.14), ground - step)
-    return picture
+            lesion.blob(radius, -1, rng, roughness=0.14)
+    return lesion.picture
 
 
 def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
@@ -200,34 +189,31 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
     if findings.disease != NORMAL:
         picture = _add_lesion(picture, findings, rng, difficulty)
     x, y = grid(size)
-    slope, turn = 0.08, rng.uniform(0, 2 * np.pi)  # the receive coil hears one side better
+    slope, turn = 0.08, rng.uniform(0, 2 * np.pi)  # the receive coil is more sensitive on one side
     picture = picture * (1 + np.float32(slope * np.cos(turn)) * x + np.float32(slope * np.sin(turn)) * y)
     real, imaginary = rng.standard_normal((2, size, size), dtype=np.float32) * np.float32(0.025 * difficulty.noise)
-    return grey(np.hypot(picture + real, imaginary))  # Rician: the magnitude of a complex signal
+    return grey(np.hypot(picture + real, imaginary))  # Rician noise: the magnitude of a complex signal
 
 
 ATLAS: Final = Atlas(
     modality=Modality.MRI,
-    techniques=tuple(_SIGNALS),
-    anatomies=tuple(_SECTIONS),
-    diseases=("tumour", "haematoma", "calcification", NORMAL),
-    other_kind="location",
-    others=LOCATIONS,
-    signs=MappingProxyType(
-        {
-            "T1-weighted MRI": "dark fluid and bright fat",
-            "T2-weighted MRI": "bright fluid and dark white matter",
-            "FLAIR MRI": "dark fluid and bright grey matter",
-            "contrast-enhanced T1-weighted MRI": "bright vessels, dark fluid and dark fat",
-            "axial brain": "two symmetric hemispheres around the ventricles",
-            "sagittal brain": "the brain stem and cerebellum in profile",
-            "sagittal spine": "a column of vertebrae and discs",
-            "axial spine": "one disc between the back muscles",
-            "tumour": "a bright ring with a dark core",
-            "haematoma": "an evenly bright area",
-            "calcification": "a dark area with an uneven border",
-            NORMAL: "no focal lesion in any part",
-        }
-    ),
+    technique_signs={
+        "T1-weighted MRI": "dark fluid and bright fat",
+        "T2-weighted MRI": "bright fluid and dark white matter",
+        "FLAIR MRI": "dark fluid and bright grey matter",
+        "contrast-enhanced T1-weighted MRI": "bright vessels, dark fluid and dark fat",
+    },
+    anatomy_signs={
+        "axial brain": "two symmetric hemispheres around the ventricles",
+        "sagittal brain": "the brain stem and cerebellum in profile",
+        "sagittal spine": "a column of vertebrae and discs",
+        "axial spine": "one disc between the back muscles",
+    },
+    disease_signs={
+        "tumour": "a bright ring with a dark core",
+        "haematoma": "an evenly bright area",
+        "calcification": "a dark area with an uneven border",
+        NORMAL: "no focal lesion in any part",
+    },
     draw=_draw,
 )

@@ -1,48 +1,44 @@
-"""Retinal and corneal OCT: a layered band in cross-section. Its shape names the site; fluid, deposits or a membrane lie to one side."""
+"""OCT of the retina and the cornea: a band of layers in cross-section. Each site has its own shape of the band."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import NORMAL, Atlas, Findings, lesion_radius
+from osler.data.phantom.atlas import NORMAL, Atlas, Findings
 from osler.data.phantom.canvas import Difficulty, Field, band, blend, ellipse, grey, grid, texture
+from osler.data.phantom.lesions import lesion_radius
 from osler.data.phantom.stamps import discs, grain
 from osler.taxonomy import Modality
 
-_SIDES: Final = MappingProxyType({"far left": -0.66, "left of centre": -0.22, "right of centre": 0.22, "far right": 0.66})
+_SIDES: Final = {"far left": -0.66, "left of centre": -0.22, "right of centre": 0.22, "far right": 0.66}
 
-# Relative depth (0 the front surface, 1 the base) and echo of the layers: nerve fibres, nuclear layers, photoreceptors, pigment epithelium.
+# Reflectivity of the layers at each relative depth (0 is the surface, 1 the base of the band). The retina's layers, in order: nerve fibres,
+# nuclear layers, photoreceptors, pigment epithelium.
 _RETINA_DEPTH: Final = (-0.02, 0.0, 0.12, 0.17, 0.32, 0.37, 0.48, 0.53, 0.76, 0.79, 0.83, 0.86, 0.90, 0.93, 1.02, 1.05)
 _RETINA_ECHO: Final = (0.0, 0.85, 0.75, 0.42, 0.50, 0.22, 0.28, 0.52, 0.20, 0.62, 0.62, 0.25, 0.30, 0.98, 0.98, 0.42)
 _CORNEA_DEPTH: Final = (-0.02, 0.0, 0.07, 0.12, 0.19, 0.24, 0.90, 0.93, 1.0, 1.03)
 _CORNEA_ECHO: Final = (0.0, 0.95, 0.95, 0.30, 0.80, 0.45, 0.38, 0.90, 0.90, 0.0)
 
 
-def _rainbow() -> Field:
-    """256 colours from black over blue, green and yellow to white."""
-    stops = (0.0, 0.15, 0.35, 0.55, 0.75, 1.0)
-    red, green, blue = (0.0, 0.05, 0.0, 0.55, 1.0, 1.0), (0.0, 0.0, 0.55, 0.9, 0.65, 0.95), (0.08, 0.55, 0.75, 0.1, 0.0, 0.85)
-    level = np.linspace(0, 1, 256)
-    return np.stack([np.interp(level, stops, channel) for channel in (red, green, blue)], axis=1).astype(np.float32)
-
-
-_RAINBOW: Final = _rainbow()
+# Colour map of the false-colour display, (256, 3): black, blue, green, yellow, orange, white.
+_STOPS: Final = (0.0, 0.15, 0.35, 0.55, 0.75, 1.0)
+_CHANNELS: Final = ((0.0, 0.05, 0.0, 0.55, 1.0, 1.0), (0.0, 0.0, 0.55, 0.9, 0.65, 0.95), (0.08, 0.55, 0.75, 0.1, 0.0, 0.85))
+_RAINBOW: Final = np.stack([np.interp(np.linspace(0, 1, 256), _STOPS, channel) for channel in _CHANNELS], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Site:
-    """The band's front surface and base, one height per column (size,), positive downwards."""
+    """The y coordinates of the band's surface and base in every column, (size,)."""
 
     top: Field
     base: Field
 
 
 def _site(anatomy: str, x: Field, rng: np.random.Generator) -> _Site:
-    """The outline of one site, slightly shifted and tilted; `x` holds the columns' coordinates."""
+    """The shape of one site, slightly shifted and tilted; `x` holds the x coordinates of the columns."""
     middle, height, tilt = rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), rng.uniform(-0.07, 0.07)
     u = x - np.float32(middle)
     line = np.float32(height) + np.float32(tilt) * u
@@ -81,17 +77,24 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
     if not is_cornea:
         echo *= np.where(depth > 1, np.exp(-np.maximum(y - base, 0) * 2.6), 1).astype(np.float32)
         echo = echo * (1 + 0.35 * texture(rng, size, 3) * (depth > 1))
-    echo = _paint_lesion(echo, findings, rng, difficulty, (centre, radius), top, base)
+    echo = _paint_lesion(echo, findings, rng, difficulty, centre, radius, top, base)
     speckle = 1 + np.float32(0.20 * difficulty.noise) * texture(rng, size, 0.6)
     echo = np.clip(echo * speckle + 0.035, 0, 1)
     return grain(rng, _show(echo, findings.technique, rng, depth), 0.025 * difficulty.noise)
 
 
 def _paint_lesion(
-    echo: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty, place: tuple[float, float], top: Field, base: Field
+    echo: Field,
+    findings: Findings,
+    rng: np.random.Generator,
+    difficulty: Difficulty,
+    centre: float,
+    radius: float,
+    top: Field,
+    base: Field,
 ) -> Field:
-    """Fluid is a black bleb inside the band, deposits bright mounds on its base, a membrane a bright wavy line before its surface."""
-    size, (centre, radius) = echo.shape[0], place
+    """Fluid is a black bleb inside the band, deposits are bright mounds on its base, a membrane is a bright wavy line above its surface."""
+    size = echo.shape[0]
     x, y = grid(size)
     columns = x[0]
     at_top, at_base = (float(np.interp(centre, columns, edge)) for edge in (top, base))
@@ -118,7 +121,7 @@ def _paint_lesion(
 
 
 def _show(echo: Field, technique: str, rng: np.random.Generator, depth: Field) -> Field:
-    """The echo in one of four displays."""
+    """The picture of the reflectivity `echo` in the technique's display."""
     match technique:
         case "inverted B-scan":
             return grey(1 - echo)
@@ -138,26 +141,25 @@ def _show(echo: Field, technique: str, rng: np.random.Generator, depth: Field) -
 
 ATLAS: Final = Atlas(
     modality=Modality.OCT,
-    techniques=("plain B-scan", "inverted B-scan", "false-colour B-scan", "flow-overlay B-scan"),
-    anatomies=("fovea", "optic disc", "peripheral retina", "cornea"),
-    diseases=("fluid", "deposits", "membrane", NORMAL),
+    technique_signs={
+        "plain B-scan": "white layers on black",
+        "inverted B-scan": "black layers on white",
+        "false-colour B-scan": "layers in blue, green and yellow",
+        "flow-overlay B-scan": "red flow spots on grey layers",
+    },
+    anatomy_signs={
+        "fovea": "a narrow dip in the surface",
+        "optic disc": "a deep broad cup in the middle",
+        "peripheral retina": "a thin flat band",
+        "cornea": "a dome with nothing beneath",
+    },
+    disease_signs={
+        "fluid": "a black bleb inside the band",
+        "deposits": "bright mounds on the base",
+        "membrane": "a bright line above the surface",
+        NORMAL: "smooth unbroken layers",
+    },
+    draw=_draw,
     other_kind="side",
     others=tuple(_SIDES),
-    signs=MappingProxyType(
-        {
-            "plain B-scan": "white layers on black",
-            "inverted B-scan": "black layers on white",
-            "false-colour B-scan": "layers in blue, green and yellow",
-            "flow-overlay B-scan": "red flow spots on grey layers",
-            "fovea": "a narrow dip in the surface",
-            "optic disc": "a deep broad cup in the middle",
-            "peripheral retina": "a thin flat band",
-            "cornea": "a dome with nothing beneath",
-            "fluid": "a black bleb inside the band",
-            "deposits": "bright mounds on the base",
-            "membrane": "a bright line above the surface",
-            NORMAL: "smooth unbroken layers",
-        }
-    ),
-    draw=_draw,
 )

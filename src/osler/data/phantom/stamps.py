@@ -1,4 +1,4 @@
-"""Many small shapes at once: dots, strokes and irregular outlines, for pictures made of cells, vessels and hairs."""
+"""Many discs at once, random points, irregular outlines and image-wide effects, for pictures of cells, vessels and hairs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Points = NDArray[np.float64]
 
 
 def discs(size: int, x: ArrayLike, y: ArrayLike, radius: ArrayLike, *, edge: float = 1.0) -> Field:
-    """The mask of all discs with centres (x, y) and the given radii, in canvas units; discs off the canvas are left out.
+    """The mask of all discs with centres (x, y) and the given radii, in canvas units; discs outside the canvas are left out.
 
-    One vectorised pass over small windows, so a thousand strokes' points cost less than ten full-canvas ellipses.
-    Discs of very different radii are faster in separate calls, because every window has the size of the largest.
+    One vectorised pass over small windows: a thousand discs cost less than ten full-canvas ellipses. Discs of very different radii are
+    faster in separate calls, because every window has the size of the largest disc.
     """
     scale = size / 2
     xs, ys, radii = (values.ravel() for values in np.broadcast_arrays(*(np.asarray(values, np.float32) for values in (x, y, radius))))
@@ -36,11 +36,11 @@ def discs(size: int, x: ArrayLike, y: ArrayLike, radius: ArrayLike, *, edge: flo
 
 
 def outline(size: int, cx: float, cy: float, radius: float, waves: Points, phases: Points, *, edge: float = 1.0) -> Field:
-    """The mask of a closed curve around (cx, cy) whose radius swings by `waves[k]` (a fraction) k + 2 times around it."""
+    """The mask of a closed curve around (cx, cy). Wave k changes the radius by the fraction `waves[k]`, with k + 2 periods per turn."""
     x, y = grid(size)
     dx, dy = x - np.float32(cx), y - np.float32(cy)
     distance = np.hypot(dx, dy)
-    # One period in 256 steps: a table is five times faster than a sine per pixel and wave.
+    # A table of 256 angles is five times faster than a sine per pixel and wave.
     angle = np.linspace(-np.pi, np.pi, 256, dtype=np.float32)
     order = np.arange(2, 2 + len(waves), dtype=np.float32)
     swing = (np.asarray(waves, np.float32)[:, None] * np.sin(order[:, None] * angle + np.asarray(phases, np.float32)[:, None])).sum(axis=0)
@@ -50,10 +50,10 @@ def outline(size: int, cx: float, cy: float, radius: float, waves: Points, phase
     return mask
 
 
-def scatter(rng: np.random.Generator, num: int, *, extent: float = 1.0, candidates: int = 8) -> Points:
-    """`num` points of the square -extent..extent that keep apart, as (num, 2): each is the farthest of a few random candidates."""
+def scatter(rng: np.random.Generator, num: int, *, extent: float) -> Points:
+    """`num` well-separated points in the square -extent..extent, (num, 2): each is the farthest of eight random candidates."""
     points = np.empty((num, 2))
-    tries = rng.uniform(-extent, extent, (num, candidates, 2))
+    tries = rng.uniform(-extent, extent, (num, 8, 2))
     points[0] = tries[0, 0]
     for i in range(1, num):
         gaps = np.abs(tries[i][:, None, :] - points[None, :i, :]).max(axis=2).min(axis=1)
@@ -62,7 +62,7 @@ def scatter(rng: np.random.Generator, num: int, *, extent: float = 1.0, candidat
 
 
 def scatter_in_disc(rng: np.random.Generator, num: int, cx: float, cy: float, radius: float) -> Points:
-    """`num` points spread evenly over a disc, as (num, 2): a sunflower's pattern with a random turn and some jitter."""
+    """`num` points spread evenly over a disc, (num, 2): a sunflower pattern with a random rotation and jitter."""
     k = np.arange(num) + 0.5
     distance = radius * np.sqrt(k / num)
     angle = k * 2.399963 + rng.uniform(0, 2 * np.pi)
@@ -72,7 +72,7 @@ def scatter_in_disc(rng: np.random.Generator, num: int, cx: float, cy: float, ra
 
 
 def illumination(rng: np.random.Generator, size: int, strength: float) -> Field:
-    """A linear gradient of mean 1 in a random direction, `strength` from the middle to the border."""
+    """A field of factors: a linear gradient in a random direction, 1 in the centre and at most 1 + `strength` at the border."""
     x, y = grid(size)
     turn = rng.uniform(0, 2 * np.pi)
     amount = strength * rng.uniform(0.3, 1)
@@ -80,6 +80,6 @@ def illumination(rng: np.random.Generator, size: int, strength: float) -> Field:
 
 
 def grain(rng: np.random.Generator, picture: Field, sigma: float) -> Field:
-    """The picture with independent noise on every value, clipped to 0..1."""
+    """The picture with independent Gaussian noise on every value, clipped to 0..1."""
     noisy = picture + rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(sigma)
     return np.clip(noisy, 0, 1, out=noisy)

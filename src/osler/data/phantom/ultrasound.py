@@ -1,32 +1,22 @@
-"""Ultrasound: a map of echoes behind a curved or a straight probe, with speckle, shadow and enhancement, and colour overlays."""
+"""Ultrasound: a map of echoes under a curved or linear probe, with speckle, shadow, enhancement and colour overlays."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import LOCATIONS, NORMAL, Atlas, Findings, lesion_centre, lesion_radius
-from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, blob, blur, ellipse, grey, grid, level, mean_inside, texture
+from osler.data.phantom.atlas import NORMAL, Atlas, Findings
+from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, blur, ellipse, grey, grid, texture
+from osler.data.phantom.lesions import Lesion, lesion_centre, lesion_radius
 from osler.taxonomy import Modality
 
-_APEX: Final = -1.75  # the centre of the curved probe's circle, above the picture
-_LIMITS: Final = (0.85, 2.72)  # the radii between which it sees
-_SPREAD: Final = 0.49  # half its angle, radians
+_APEX: Final = -1.75  # y of the centre of the curved probe's circle, above the picture
+_DEPTHS: Final = (0.85, 2.72)  # inner and outer radius of its sector
+_HALF_ANGLE: Final = 0.49  # of its sector, radians
 _TOWARDS, _AWAY, _POWER, _GREEN, _GOLD = (
     np.array(colour, np.float32) for colour in ((0.95, 0.15, 0.08), (0.1, 0.25, 1.0), (1.0, 0.55, 0.08), (0.2, 0.9, 0.3), (1.0, 0.8, 0.2))
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where a lesion lies, in canvas units."""
-
-    cx: float
-    cy: float
-    radius: float
 
 
 def _draw_kidney(size: int, rng: np.random.Generator) -> Sketch:
@@ -53,7 +43,7 @@ def _draw_liver(size: int, rng: np.random.Generator) -> Sketch:
         sketch.stroke([(x, y), tip], 0.05, 0.8, edge=2)
         sketch.stroke([(x, y), tip], 0.027, 0.12, edge=2)
     hub = (0.05 + rng.uniform(-0.05, 0.05), 0.68)
-    for x, y in ((-0.6, 0.05), (0.0, 0.05), (0.65, 0.1)):  # hepatic veins do not, and meet below the diaphragm
+    for x, y in ((-0.6, 0.05), (0.0, 0.05), (0.65, 0.1)):  # hepatic veins have no bright walls and meet below the diaphragm
         middle = (0.55 * x + 0.45 * hub[0] + rng.uniform(-0.06, 0.06), 0.42)
         sketch.stroke([(x, y), (0.85 * x, 0.26), middle], 0.022, 0.2, edge=2)
         sketch.stroke([middle, hub], 0.036, 0.14, edge=2)
@@ -68,7 +58,7 @@ def _draw_gallbladder(size: int, rng: np.random.Generator) -> Sketch:
     sketch.oval(0, -1.0, 1.2, 0.36, 0.6, edge=6)
     tilt = rng.uniform(-0.25, 0.25)
     lean = -np.sin(tilt)
-    sketch.oval(lean * 0.4, 0.62, 0.2, 0.5, 0.75, tilt, edge=14)  # sound comes through fluid unweakened
+    sketch.oval(lean * 0.4, 0.62, 0.2, 0.5, 0.75, tilt, edge=14)  # enhancement: fluid does not attenuate sound
     for grown, value in ((0.035, 0.82), (0.0, 0.04)):  # the wall, then the lumen: body and neck
         sketch.oval(lean * 0.05, 0.12, 0.17 + grown, 0.34 + grown, value, tilt, edge=2)
         sketch.stroke([(lean * -0.15, -0.1), (lean * -0.5, -0.42)], 0.075 + grown, value, edge=2)
@@ -77,7 +67,7 @@ def _draw_gallbladder(size: int, rng: np.random.Generator) -> Sketch:
 
 
 def _draw_thyroid(size: int, rng: np.random.Generator) -> Sketch:
-    """A straight probe across the neck: two lobes on the windpipe, a carotid artery on each side, strap muscles above."""
+    """A linear probe across the neck: two lobes beside the trachea, a carotid artery on each side, strap muscles above."""
     sketch = Sketch.start(size, rng, 0.34)
     sketch.oval(0, -0.95, 1.6, 0.13, 0.72, edge=3)
     sketch.stroke([(-1, -0.74), (1, -0.74)], 0.08, 0.3, edge=3)
@@ -95,25 +85,23 @@ def _draw_thyroid(size: int, rng: np.random.Generator) -> Sketch:
     return sketch
 
 
-_ORGANS: Final = MappingProxyType(
-    {"kidney": _draw_kidney, "liver": _draw_liver, "gallbladder": _draw_gallbladder, "thyroid": _draw_thyroid}
-)
+_ORGANS: Final = {"kidney": _draw_kidney, "liver": _draw_liver, "gallbladder": _draw_gallbladder, "thyroid": _draw_thyroid}
 
 
-def _sees(anatomy: str, size: int) -> Field:
-    """The mask of what the probe sees."""
+def _field_of_view(anatomy: str, size: int) -> Field:
+    """The mask of the probe's field of view: a square for the linear probe, else a sector."""
     x, y = grid(size)
     if anatomy == "thyroid":
         frame: Field = np.clip((0.96 - np.maximum(np.abs(x), np.abs(y))) * 56, 0, 1)
         return frame
     reach, turn = np.hypot(x, y - np.float32(_APEX)), np.arctan2(x, y - np.float32(_APEX))
-    within = np.minimum((reach - _LIMITS[0]) * 56, (_LIMITS[1] - reach) * 56)
-    sector: Field = np.clip(np.minimum(within, (_SPREAD - np.abs(turn)) * reach * 56), 0, 1)
+    within = np.minimum((reach - _DEPTHS[0]) * 56, (_DEPTHS[1] - reach) * 56)
+    sector: Field = np.clip(np.minimum(within, (_HALF_ANGLE - np.abs(turn)) * reach * 56), 0, 1)
     return sector
 
 
 def _behind(size: int, cx: float, cy: float, half_width: float, anatomy: str, depth: float) -> Field:
-    """The mask of the strip behind a point, along the beam and fading over `depth`."""
+    """The mask of the strip behind a point, along the beam, which fades over `depth`."""
     x, y = grid(size)
     lean = 0.0 if anatomy == "thyroid" else cx / (cy - _APEX)
     spread = 0.0 if anatomy == "thyroid" else half_width / (cy - _APEX)
@@ -125,28 +113,27 @@ def _behind(size: int, cx: float, cy: float, half_width: float, anatomy: str, de
     return strip
 
 
-def _add_lesion(echo: Field, findings: Findings, place: _Place, rng: np.random.Generator, difficulty: Difficulty) -> Field:
-    size, cx, cy, radius = echo.shape[0], place.cx, place.cy, place.radius
-    echo = level(echo, cx, cy, radius, low=0.4, high=0.52, strength=0.9)
-    ground = mean_inside(echo, ellipse(size, cx, cy, 1.3 * radius, 1.3 * radius))
-    step = 0.42 * difficulty.contrast
+def _paint_lesion(lesion: Lesion, findings: Findings, rng: np.random.Generator) -> None:
+    size, cx, cy, radius = lesion.picture.shape[0], lesion.cx, lesion.cy, lesion.radius
+    lesion.level_ground(low=0.4, high=0.52, strength=0.9)
+    dark = max(lesion.ground - lesion.step, 0)
     match findings.disease:
         case "cyst":
-            echo = blend(echo, 0.8 * _behind(size, cx, cy, 0.8 * radius, findings.anatomy, 2.2 * radius), min(ground + 0.7 * step, 1))
-            echo = blend(echo, ellipse(size, cx, cy, radius + 0.03, radius + 0.03), ground + 0.5 * step)
-            echo = blend(echo, ellipse(size, cx, cy, radius, radius), max(ground - step, 0))
+            enhancement = 0.8 * _behind(size, cx, cy, 0.8 * radius, findings.anatomy, 2.2 * radius)
+            lesion.paint(enhancement, min(lesion.ground + 0.7 * lesion.step, 1))
+            lesion.disc(radius + 0.03, 0.5)
+            lesion.paint(ellipse(size, cx, cy, radius, radius), dark)
         case "solid mass":
-            echo = blend(echo, blob(size, cx, cy, radius + 0.03, rng, roughness=0.1), ground - 0.5 * step)
-            echo = blend(echo, blob(size, cx, cy, radius, rng, roughness=0.1), ground + step)
+            lesion.blob(radius + 0.03, -0.5, rng, roughness=0.1)
+            lesion.blob(radius, 1, rng, roughness=0.1)
         case "stone":
-            echo = blend(echo, _behind(size, cx, cy, radius, findings.anatomy, 9.0), max(ground - step, 0))
+            lesion.paint(_behind(size, cx, cy, radius, findings.anatomy, 9.0), dark)  # acoustic shadow
             below = ellipse(size, cx, cy + 0.45 * radius + 0.03, 1.05 * radius, 0.75 * radius)
-            echo = blend(echo, ellipse(size, cx, cy, radius, 0.7 * radius) * (1 - below), 1.0)
-    return echo
+            lesion.paint(ellipse(size, cx, cy, radius, 0.7 * radius) * (1 - below), 1.0)
 
 
 def _speckle(rng: np.random.Generator, size: int, amount: float) -> Field:
-    """Fully developed speckle, log-compressed: grains wider than deep, mean about 1."""
+    """Fully developed, log-compressed speckle with a mean of about 1; its grains are wider than deep."""
     field = rng.standard_normal((2, size, size), dtype=np.float32)
     for shift in (1, 2):
         field = field + np.roll(field, shift, axis=2)
@@ -158,7 +145,7 @@ def _speckle(rng: np.random.Generator, size: int, amount: float) -> Field:
 
 
 def _flow(rng: np.random.Generator, size: int, num_vessels: int) -> Field:
-    """Short curved vessels inside the colour box; 1 towards the probe, -1 away from it."""
+    """Short curved vessels: 1 for flow towards the probe, -1 for flow away from it."""
     sketch = Sketch(field=np.zeros((size, size), np.float32))
     for k in range(num_vessels):
         x, y, turn = rng.uniform(-0.4, 0.4), rng.uniform(-0.35, 0.45), rng.uniform(0, 2 * np.pi)
@@ -169,8 +156,8 @@ def _flow(rng: np.random.Generator, size: int, num_vessels: int) -> Field:
     return sketch.field
 
 
-def _overlay(echo: Field, technique: str, place: _Place | None, rng: np.random.Generator) -> Field:
-    """The colour picture of a technique, over the grey one. No vessel crosses a lesion, for it would hide a small one."""
+def _overlay(echo: Field, technique: str, lesion: Lesion | None, rng: np.random.Generator) -> Field:
+    """The picture with the technique's colours. No vessel crosses a lesion, because it would hide a small one."""
     size = echo.shape[0]
     picture = grey(echo)
     if technique == "B-mode ultrasound":
@@ -183,9 +170,9 @@ def _overlay(echo: Field, technique: str, place: _Place | None, rng: np.random.G
         hue = np.stack([np.clip(1.5 - np.abs(4 * stiffness - peak), 0, 1) for peak in (3.0, 2.0, 1.0)], axis=2)
         return blend(picture, 0.62 * box, hue * (0.15 + 1.1 * echo[..., None]))
     flow = _flow(rng, size, 10) * box * np.clip(8 * blur(echo, 1) - 0.8, 0, 1)  # no flow in shadows and bile
-    if place is not None:
-        clear = 1.3 * place.radius + 0.04
-        flow = flow * (1 - ellipse(size, place.cx, place.cy, clear, clear, edge=2))
+    if lesion is not None:
+        clear = 1.3 * lesion.radius + 0.04
+        flow = flow * (1 - ellipse(size, lesion.cx, lesion.cy, clear, clear, edge=2))
     shade = (0.65 + 0.35 * np.abs(texture(rng, size, 1)))[..., None]
     if technique == "colour Doppler":
         colour, rim = np.where(flow[..., None] > 0, _TOWARDS, _AWAY), _GREEN
@@ -197,37 +184,36 @@ def _overlay(echo: Field, technique: str, place: _Place | None, rng: np.random.G
 def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
     echo = _ORGANS[findings.anatomy](size, rng).field
     echo = echo * (1 + np.float32(0.08) * texture(rng, size, 4))
-    place = None
+    lesion = None
     if findings.disease != NORMAL:
-        cx, cy = lesion_centre(findings.other, rng, dx=0.34, dy=0.3, jitter=0.05)
-        place = _Place(cx=cx, cy=cy, radius=lesion_radius(findings, rng, difficulty))
-        echo = _add_lesion(echo, findings, place, rng, difficulty)
-    echo = np.clip(echo * _speckle(rng, size, difficulty.noise), 0, 1) * _sees(findings.anatomy, size)
-    return _overlay(echo, findings.technique, place, rng)
+        cx, cy = lesion_centre(findings.other, rng, dx=0.34, dy=0.3)
+        radius = lesion_radius(findings, rng, difficulty)
+        lesion = Lesion(picture=echo, cx=cx, cy=cy, radius=radius, step=0.42 * difficulty.contrast)
+        _paint_lesion(lesion, findings, rng)
+        echo = lesion.picture
+    echo = np.clip(echo * _speckle(rng, size, difficulty.noise), 0, 1) * _field_of_view(findings.anatomy, size)
+    return _overlay(echo, findings.technique, lesion, rng)
 
 
 ATLAS: Final = Atlas(
     modality=Modality.ULTRASOUND,
-    techniques=("B-mode ultrasound", "colour Doppler", "power Doppler", "elastography"),
-    anatomies=tuple(_ORGANS),
-    diseases=("cyst", "solid mass", "stone", NORMAL),
-    other_kind="location",
-    others=LOCATIONS,
-    signs=MappingProxyType(
-        {
-            "B-mode ultrasound": "grey echoes without any colour",
-            "colour Doppler": "red and blue flow in a box",
-            "power Doppler": "orange flow in a box",
-            "elastography": "a rainbow map of stiffness",
-            "kidney": "a bean with a bright centre",
-            "liver": "dark veins below a bright diaphragm",
-            "gallbladder": "a black pear with a bright wall",
-            "thyroid": "two bright lobes beside the windpipe",
-            "cyst": "a black disc with brightness behind it",
-            "solid mass": "a bright solid area",
-            "stone": "a bright arc casting a shadow",
-            NORMAL: "no focal lesion in any part",
-        }
-    ),
+    technique_signs={
+        "B-mode ultrasound": "grey echoes without any colour",
+        "colour Doppler": "red and blue flow in a box",
+        "power Doppler": "orange flow in a box",
+        "elastography": "a rainbow map of stiffness",
+    },
+    anatomy_signs={
+        "kidney": "a bean with a bright centre",
+        "liver": "dark veins below a bright diaphragm",
+        "gallbladder": "a black pear with a bright wall",
+        "thyroid": "two bright lobes beside the windpipe",
+    },
+    disease_signs={
+        "cyst": "a black disc with brightness behind it",
+        "solid mass": "a bright solid area",
+        "stone": "a bright arc casting a shadow",
+        NORMAL: "no focal lesion in any part",
+    },
     draw=_draw,
 )

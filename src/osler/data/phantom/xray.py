@@ -1,45 +1,29 @@
-"""Radiographs: soft tissue and bone drawn apart and added up, so that dual-energy pictures can show one without the other."""
+"""Radiographs: soft tissue and bone are drawn separately and added, so that dual-energy images can show one without the other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import LOCATIONS, NORMAL, Atlas, Findings, lesion_centre, lesion_radius
-from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, blob, ellipse, grey, grid, level, mean_inside, texture
+from osler.data.phantom.atlas import NORMAL, Atlas, Findings
+from osler.data.phantom.canvas import Difficulty, Field, Sketch, grey, grid, texture
+from osler.data.phantom.lesions import Lesion, lesion_centre, lesion_radius
 from osler.taxonomy import Modality
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layers:
-    """What the beam lost in soft tissue and in bone; 1 is white."""
-
-    soft: Sketch
-    bone: Sketch
-
-
-def _start(size: int, rng: np.random.Generator) -> _Layers:
-    soft = Sketch.start(size, rng, 0.03)
-    bone = Sketch(field=np.zeros((size, size), np.float32), dx=soft.dx, dy=soft.dy, scale=soft.scale)
-    return _Layers(soft=soft, bone=bone)
-
-
 def _add_long_bone(bone: Sketch, start: tuple[float, float], end: tuple[float, float], half_width: float, value: float = 0.52) -> None:
-    """A tube with a dense cortex and flared ends."""
+    """A tube with a dense cortex and wider ends."""
     for x, y in (start, end):
         bone.oval(x, y, 1.3 * half_width, 1.15 * half_width, value)
     bone.stroke([start, end], half_width, value)
     bone.stroke([start, end], 0.5 * half_width, 0.7 * value)
 
 
-def _add_ribs(layers: _Layers, rng: np.random.Generator, cage: Field) -> None:
-    """Posterior ribs, and fainter anterior ones that cross them; both repeat evenly down the cage."""
+def _add_ribs(bone: Sketch, rng: np.random.Generator, cage: Field) -> None:
+    """Evenly spaced posterior ribs, crossed by fainter anterior ribs, within the mask `cage`."""
     x, y = grid(cage.shape[0])
-    aside, phase = np.abs(x - np.float32(layers.bone.dx)), rng.uniform(0, 1)
+    aside, phase = np.abs(x - np.float32(bone.dx)), rng.uniform(0, 1)
     for curve, spacing, half_width, value in (
         (0.95 * np.maximum(aside - 0.2, 0) ** 2 - 0.12 * aside, 0.185, 0.036, 0.2),
         (-0.42 * aside + 0.25 * aside**2, 0.21, 0.034, 0.1),
@@ -47,18 +31,16 @@ def _add_ribs(layers: _Layers, rng: np.random.Generator, cage: Field) -> None:
         offset = np.abs(((y - curve) / np.float32(spacing) + np.float32(phase)) % 1 - 0.5) * np.float32(spacing)
         rib = np.clip((half_width - offset) * 50 + 0.5, 0, 1)
         edge = 0.75 + 0.25 * np.clip(offset / np.float32(half_width), 0, 1) ** 2
-        layers.bone.field = layers.bone.field + np.float32(value) * rib * edge * cage
+        bone.field = bone.field + np.float32(value) * rib * edge * cage
 
 
-def _draw_chest(size: int, rng: np.random.Generator) -> _Layers:
-    layers = _start(size, rng)
-    soft, bone = layers.soft, layers.bone
+def _draw_chest(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
     soft.oval(0, 0.35, 0.97, 1.1, 0.5, edge=3)
     soft.stroke([(0, -1.1), (0, -0.7)], 0.25, 0.45, edge=3)
     soft.oval(0, 0.5, 0.84, 1.0, 0.56, edge=10)
     for side in (-1, 1):
         soft.oval(side * 0.41, 0.0, 0.34, 0.71, 0.16, side * -0.06, edge=3)
-    soft.oval(-0.42, 0.78, 0.46, 0.3, 0.62, edge=2)  # the domes of the diaphragm
+    soft.oval(-0.42, 0.78, 0.46, 0.3, 0.62, edge=2)  # the diaphragm
     soft.oval(0.44, 0.84, 0.46, 0.3, 0.6, edge=2)
     soft.stroke([(0, -0.9), (0, 0.7)], 0.12, 0.55, edge=3)
     soft.oval(0.16, 0.32, 0.33, 0.25, 0.66, 0.5, edge=3)
@@ -76,14 +58,11 @@ def _draw_chest(size: int, rng: np.random.Generator) -> _Layers:
         bone.oval(side * 0.93, -0.7, 0.13, 0.12, 0.4)
     for y in np.arange(-0.95, 0.9, 0.17) + rng.uniform(-0.05, 0.05):
         bone.oval(0, y, 0.095, 0.075, 0.17)
-    _add_ribs(layers, rng, soft.mask(0, 0.1, 0.79, 0.93, edge=2))
-    return layers
+    _add_ribs(bone, rng, soft.mask(0, 0.1, 0.79, 0.93, edge=2))
 
 
-def _draw_hand(size: int, rng: np.random.Generator) -> _Layers:
-    """A left hand from the back, or its mirror image, fingers together."""
-    layers = _start(size, rng)
-    soft, bone = layers.soft, layers.bone
+def _draw_hand(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
+    """A hand, left or right, with the fingers together."""
     side = 1.0 if rng.random() < 0.5 else -1.0
     tips = ((-0.42, -0.62), (-0.15, -0.86), (0.13, -0.8), (0.42, -0.52))
     wrist = (0.0, 0.66)
@@ -109,12 +88,9 @@ def _draw_hand(size: int, rng: np.random.Generator) -> _Layers:
         bone.oval(side * x, y, 0.045, 0.035, 0.4)
     _add_long_bone(bone, (-side * 0.13, wrist[1] + 0.17), (-side * 0.12, 1.3), 0.11)
     _add_long_bone(bone, (side * 0.16, wrist[1] + 0.19), (side * 0.14, 1.3), 0.07)
-    return layers
 
 
-def _draw_knee(size: int, rng: np.random.Generator) -> _Layers:
-    layers = _start(size, rng)
-    soft, bone = layers.soft, layers.bone
+def _draw_knee(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
     side = 1.0 if rng.random() < 0.5 else -1.0
     soft.stroke([(0, -1.2), (0, -0.1)], 0.74, 0.26, edge=4)
     soft.stroke([(0, -0.1), (0, 1.2)], 0.68, 0.26, edge=4)
@@ -138,12 +114,9 @@ def _draw_knee(size: int, rng: np.random.Generator) -> _Layers:
     bone.oval(0, -0.34, 0.19, 0.2, 0.58, edge=2)
     bone.oval(0, -0.34, 0.165, 0.175, 0.53, edge=2)
     _add_long_bone(bone, (side * 0.44, 0.36), (side * 0.4, 1.3), 0.085)
-    return layers
 
 
-def _draw_pelvis(size: int, rng: np.random.Generator) -> _Layers:
-    layers = _start(size, rng)
-    soft, bone = layers.soft, layers.bone
+def _draw_pelvis(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
     soft.oval(0, 0, 1.02, 1.25, 0.24, edge=6)
     soft.oval(0, -0.2, 0.85, 0.95, 0.32, edge=16)
     for _ in range(6):
@@ -154,8 +127,8 @@ def _draw_pelvis(size: int, rng: np.random.Generator) -> _Layers:
         bone.oval(0, y, 0.13, 0.06, 0.3)
     for y, width in ((-0.52, 0.24), (-0.38, 0.2), (-0.25, 0.15), (-0.13, 0.1), (-0.03, 0.06)):
         bone.oval(0, y, width, 0.085, 0.36, edge=2)
-        bone.oval(-0.5 * width, y, 0.035, 0.025, 0.2)
-        bone.oval(0.5 * width, y, 0.035, 0.025, 0.2)
+        for side in (-0.5, 0.5):
+            bone.oval(side * width, y, 0.035, 0.025, 0.2)
     for side in (-1, 1):
         bone.oval(side * 0.53, -0.4, 0.24, 0.4, 0.46, side * 0.45)
         bone.oval(side * 0.53, -0.41, 0.205, 0.36, 0.24, side * 0.45, edge=3)
@@ -167,15 +140,13 @@ def _draw_pelvis(size: int, rng: np.random.Generator) -> _Layers:
         _add_long_bone(bone, (side * 0.79, 0.5), (side * 0.7, 1.3), 0.12, 0.5)
         bone.oval(side * 0.51, 0.15, 0.2, 0.2, 0.56)
         bone.oval(side * 0.52, 0.16, 0.165, 0.165, 0.46)
-    return layers
 
 
-_VIEWS: Final = MappingProxyType({"chest": _draw_chest, "hand": _draw_hand, "knee": _draw_knee, "pelvis": _draw_pelvis})
-_TECHNIQUES: Final = ("standard radiograph", "inverted radiograph", "dual-energy bone image", "dual-energy soft tissue image")
+_VIEWS: Final = {"chest": _draw_chest, "hand": _draw_hand, "knee": _draw_knee, "pelvis": _draw_pelvis}
 
 
-def _scatter(rng: np.random.Generator, cx: float, cy: float, radius: float) -> Sequence[tuple[float, float]]:
-    """Points that fill a disc, six of them near its border so that the cluster shows its extent."""
+def _scatter(rng: np.random.Generator, cx: float, cy: float, radius: float) -> list[tuple[float, float]]:
+    """Points in a disc, six of them near its border so that the extent of the cluster is visible."""
     rim = np.linspace(0, 2 * np.pi, 6, endpoint=False) + rng.uniform(0, 2 * np.pi)
     num_inner = 1 + round(55 * radius * (radius + 0.1))
     turns = np.concatenate([rim, rng.uniform(0, 2 * np.pi, num_inner)])
@@ -184,36 +155,35 @@ def _scatter(rng: np.random.Generator, cx: float, cy: float, radius: float) -> S
 
 
 def _add_lesion(picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> Field:
-    """A ring, a cluster or a disc: shapes that can be told apart in negative as well."""
-    size, radius = picture.shape[0], lesion_radius(findings, rng, difficulty)
-    cx, cy = lesion_centre(findings.other, rng, dx=0.36, dy=0.3, jitter=0.05)
-    picture = level(picture, cx, cy, radius, high=0.6)
-    ground = mean_inside(picture, ellipse(size, cx, cy, 1.3 * radius, 1.3 * radius))
-    step = 0.36 * difficulty.contrast
+    """Paint a ring, a cluster or a disc: shapes that are distinct in an inverted image as well."""
+    radius = lesion_radius(findings, rng, difficulty)
+    cx, cy = lesion_centre(findings.other, rng, dx=0.36, dy=0.3)
+    lesion = Lesion(picture=picture, cx=cx, cy=cy, radius=radius, step=0.36 * difficulty.contrast)
+    lesion.level_ground(high=0.6)
     match findings.disease:
         case "cyst":
-            wall = max(0.15 * radius, 0.025)
-            picture = blend(picture, ellipse(size, cx, cy, radius + 0.01, radius + 0.01), ground + step)
-            picture = blend(picture, ellipse(size, cx, cy, radius - wall, radius - wall), ground - 0.6 * step)
+            lesion.disc(radius + 0.01, 1)
+            lesion.disc(radius - max(0.15 * radius, 0.025), -0.6)
         case "calcification":
-            specks = Sketch(field=picture.copy())
+            specks = Sketch(field=lesion.picture)
             for x, y in _scatter(rng, cx, cy, radius):
-                specks.oval(x, y, 0.024, 0.024, ground + 1.2 * step)
-            picture = specks.field
+                specks.oval(x, y, 0.024, 0.024, lesion.ground + 1.2 * lesion.step)
         case "mass":
-            picture = blend(picture, blob(size, cx, cy, radius, rng, roughness=0.08), ground + step)
-    return picture
+            lesion.blob(radius, 1, rng, roughness=0.08)
+    return lesion.picture
 
 
 def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: Difficulty) -> Field:
-    layers = _VIEWS[findings.anatomy](size, rng)
+    soft = Sketch.start(size, rng, 0.03)
+    bone = Sketch(field=np.zeros((size, size), np.float32), dx=soft.dx, dy=soft.dy, scale=soft.scale)
+    _VIEWS[findings.anatomy](soft, bone, rng)
     match findings.technique:
         case "dual-energy bone image":
-            picture = 0.08 + 1.25 * layers.bone.field + 0.08 * layers.soft.field
+            picture = 0.08 + 1.25 * bone.field + 0.08 * soft.field
         case "dual-energy soft tissue image":  # the subtraction is never perfect
-            picture = 1.2 * layers.soft.field + 0.12 * layers.bone.field
+            picture = 1.2 * soft.field + 0.12 * bone.field
         case _:
-            picture = layers.soft.field + layers.bone.field
+            picture = soft.field + bone.field
     picture = picture * (1 + np.float32(0.03 * difficulty.noise) * texture(rng, size, 1))
     if findings.disease != NORMAL:
         picture = _add_lesion(picture, findings, rng, difficulty)
@@ -224,26 +194,23 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
 
 ATLAS: Final = Atlas(
     modality=Modality.XRAY,
-    techniques=_TECHNIQUES,
-    anatomies=tuple(_VIEWS),
-    diseases=("cyst", "calcification", "mass", NORMAL),
-    other_kind="location",
-    others=LOCATIONS,
-    signs=MappingProxyType(
-        {
-            "standard radiograph": "white bone on grey soft tissue",
-            "inverted radiograph": "black bone on a white background",
-            "dual-energy bone image": "bone without soft tissue",
-            "dual-energy soft tissue image": "bone faded out of the picture",
-            "chest": "two dark lungs beside the heart",
-            "hand": "five fingers above a palm",
-            "knee": "two bone ends at one joint",
-            "pelvis": "two hips around a ring",
-            "cyst": "a thin ring around an even area",
-            "calcification": "a cluster of fine dense specks",
-            "mass": "a solid disc with a smooth border",
-            NORMAL: "no focal lesion in any part",
-        }
-    ),
+    technique_signs={
+        "standard radiograph": "white bone on grey soft tissue",
+        "inverted radiograph": "black bone on a white background",
+        "dual-energy bone image": "bone without soft tissue",
+        "dual-energy soft tissue image": "bone faded out of the picture",
+    },
+    anatomy_signs={
+        "chest": "two dark lungs beside the heart",
+        "hand": "five fingers above a palm",
+        "knee": "two bone ends at one joint",
+        "pelvis": "two hips around a ring",
+    },
+    disease_signs={
+        "cyst": "a thin ring around an even area",
+        "calcification": "a cluster of fine dense specks",
+        "mass": "a solid disc with a smooth border",
+        NORMAL: "no focal lesion in any part",
+    },
     draw=_draw,
 )
