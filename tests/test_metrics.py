@@ -74,7 +74,6 @@ def test_no_records_have_no_accuracy() -> None:
     assert (found.value, found.low, found.high, found.total, str(found)) == (None, None, None, 0, "–")
     summary = metrics.summarize([])
     assert {summary.chance, summary.no_answer, summary.ambiguous, summary.well_formed, summary.truncated, summary.mean_tokens} == {None}
-    assert metrics.macro_average([]).value is None
     assert metrics.average([]).value is None
 
 
@@ -125,14 +124,18 @@ def test_table_has_the_order_of_the_taxonomy() -> None:
     assert all(cell.accuracy.total == 1 for cell in cells.values())
 
 
-def test_macro_average_of_one_group_is_its_wilson_interval() -> None:
-    found, expected = metrics.macro_average(marks(8, 10)), metrics.proportion(8, 10)
+def average_by_modality(records: list[Record]) -> metrics.Estimate:
+    return metrics.average([metrics.accuracy(members) for members in metrics.group(records, ("modality",)).values()])
+
+
+def test_average_of_one_group_is_its_wilson_interval() -> None:
+    found, expected = average_by_modality(marks(8, 10)), metrics.proportion(8, 10)
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
 
 
-def test_macro_average_weighs_groups_alike() -> None:
+def test_average_weighs_groups_alike() -> None:
     records = marks(286, 300) + marks(21, 30, "ct") + marks(2070, 3000, "xray")
-    found = metrics.macro_average(records)
+    found = average_by_modality(records)
     assert found.value == pytest.approx((286 / 300 + 0.7 + 0.69) / 3)
     # A parametric bootstrap, each modality drawn on its own.
     rng = np.random.default_rng(0)
@@ -140,14 +143,13 @@ def test_macro_average_weighs_groups_alike() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.01)
 
 
-def test_macro_average_over_named_groups_needs_all_of_them() -> None:
-    records = marks(8, 10) + marks(6, 10, "ct")
-    assert metrics.macro_average(records, names=("mri", "ct")).value == pytest.approx(0.7)
-    assert metrics.macro_average(records, names=("mri",)).value == pytest.approx(0.8)
-    assert metrics.macro_average(records, names=("mri", "ct", "xray")).value is None
+def test_average_needs_a_value_of_every_group() -> None:
+    parts = [metrics.proportion(8, 10), metrics.proportion(6, 10)]
+    assert metrics.average(parts).value == pytest.approx(0.7)
+    assert metrics.average([*parts, metrics.proportion(0, 0)]).value is None
 
 
-def test_macro_average_covers_the_truth() -> None:
+def test_average_covers_the_truth() -> None:
     """Of 500 experiments with known accuracies, about 95 % of the intervals hold the true average."""
     rng = np.random.default_rng(1)
     truth = {"mri": (0.95, 40), "ct": (0.7, 40), "xray": (0.6, 40)}

@@ -12,14 +12,14 @@ from statsmodels.stats.proportion import proportion_confint
 
 from osler import metrics
 from osler.errors import DataError
-from osler.metrics import Rated
+from osler.metrics import RatedAnswer
 from osler.metrics.calibration import BinKind
 from osler.metrics.coverage import at_threshold
 from osler.types import Record
 
 
-def rated(*pairs: tuple[float | None, float]) -> list[Rated]:
-    return [Rated(confidence=confidence, is_correct=bool(right)) for confidence, right in pairs]
+def rated(*pairs: tuple[float | None, float]) -> list[RatedAnswer]:
+    return [RatedAnswer(confidence=confidence, is_correct=bool(right)) for confidence, right in pairs]
 
 
 RECORDS: list[tuple[str, Record, float | None, float | None]] = [
@@ -34,10 +34,10 @@ RECORDS: list[tuple[str, Record, float | None, float | None]] = [
 
 @pytest.mark.parametrize(("name", "record", "probability", "share"), RECORDS, ids=[row[0] for row in RECORDS])
 def test_confidence_of_a_record(name: str, record: Record, probability: float | None, share: float | None) -> None:
-    assert metrics.rate([record], "option_probabilities")[0].confidence == probability
-    assert metrics.rate([record], "vote_share")[0].confidence == share
+    assert metrics.rate_answers([record], "option_probabilities")[0].confidence == probability
+    assert metrics.rate_answers([record], "vote_share")[0].confidence == share
     known = [source for source, value in (("option_probabilities", probability), ("vote_share", share)) if value is not None]
-    assert metrics.sources_of([record, answer(1)]) == tuple(known)
+    assert metrics.confidence_sources([record, answer(1)]) == tuple(known)
 
 
 def test_a_diagram_by_hand() -> None:
@@ -54,7 +54,7 @@ def test_a_diagram_by_hand() -> None:
     assert found.brier == pytest.approx((0 + 0.81 + 0.09 + 0.1225 + 0.49 + 0) / 6)
 
 
-def simulated(size: int, seed: int = 0) -> list[Rated]:
+def simulated(size: int, seed: int = 0) -> list[RatedAnswer]:
     rng = np.random.default_rng(seed)
     shares = rng.beta(4, 2, size)
     return rated(*zip(shares.tolist(), (rng.random(size) < shares**1.5).tolist(), strict=True))
@@ -98,7 +98,7 @@ def test_equal_confidences_stay_together() -> None:
 @pytest.mark.parametrize(
     ("items", "error"), [([], None), (rated((None, 1)), None), (rated((0.8, 1)), 0.2), (rated((1.0, 1), (1.0, 1)), 0.0)]
 )
-def test_calibration_at_the_edges(items: list[Rated], error: float | None, bins: BinKind) -> None:
+def test_calibration_at_the_edges(items: list[RatedAnswer], error: float | None, bins: BinKind) -> None:
     found = metrics.calibrate(items, bins=bins)
     assert found.expected_error == (pytest.approx(error) if error is not None else None)
     assert found.brier == (pytest.approx(error**2) if error is not None else None)
@@ -143,7 +143,7 @@ def test_a_coverage_curve_by_hand() -> None:
     [ITEMS, rated((0.5, 1), (0.5, 0), (0.5, 0)), rated((0.9, 0), (0.1, 1)), rated((1.0, 1)), simulated(7)],
     ids=["ties", "all tied", "reversed", "one", "seven"],
 )
-def test_the_area_is_a_mean_over_all_orders(items: list[Rated]) -> None:
+def test_the_area_is_a_mean_over_all_orders(items: list[RatedAnswer]) -> None:
     known = [item for item in items if item.confidence is not None]
     areas = []
     for order in itertools.permutations(known):
@@ -161,23 +161,22 @@ def test_random_confidence_has_the_error_rate_as_its_area() -> None:
 @pytest.mark.parametrize(
     ("items", "target", "expected"),
     [
-        (ITEMS, 0.75, 0.5),
-        (ITEMS, 0.9, 0.9),
-        (ITEMS, 0.6, 0.2),  # the widest coverage, though a narrower one misses
+        (ITEMS, 0.3, 0.5),
+        (ITEMS, 0.22, 0.2),  # the largest coverage, though a smaller one misses the target
+        (ITEMS, 0.9, None),
         (rated((0.9, 0)), 0.5, None),
         ([], 0.5, None),
         (rated((None, 1)), 0.5, None),
     ],
 )
-def test_the_threshold_of_the_widest_coverage(items: list[Rated], target: float, expected: float | None) -> None:
-    assert metrics.choose_threshold(items, target, bound="value") == expected
-    reached = [p.threshold for p in metrics.coverage_curve(items) if p.accuracy.value is not None and p.accuracy.value >= target]
+def test_the_threshold_of_the_widest_coverage(items: list[RatedAnswer], target: float, expected: float | None) -> None:
+    assert metrics.choose_threshold(items, target) == expected
+    reached = [p.threshold for p in metrics.coverage_curve(items) if p.accuracy.low is not None and p.accuracy.low >= target]
     assert expected == (min(reached) if reached else None)
 
 
 def test_the_lower_limit_guards_against_luck() -> None:
     few = rated((0.9, 1), (0.9, 1), (0.5, 0))
-    assert metrics.choose_threshold(few, 0.9, bound="value") == 0.9
     assert metrics.choose_threshold(few, 0.9) is None
     many = rated(*[(0.9, 1)] * 40, *[(0.5, 0)] * 40)
     assert metrics.choose_threshold(many, 0.9) == 0.9

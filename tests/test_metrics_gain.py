@@ -45,11 +45,6 @@ def test_image_gain(
         assert -1 <= found.gain.low < gain < found.gain.high <= 1
 
 
-def test_no_baseline_at_all_is_a_dash() -> None:
-    found = metrics.image_gain(answers(RIGHT), {}, with_guessing=False)
-    assert (found.gain.value, found.baseline) == (None, None)
-
-
 @pytest.mark.parametrize("credit", [-0.1, 1.5, float("nan")])
 def test_a_credit_is_a_share(credit: float) -> None:
     with pytest.raises(DataError, match="the baseline 'prior' gives 'toy/0' a credit"):
@@ -76,7 +71,7 @@ def test_the_interval_of_a_gain_covers_the_truth() -> None:
         credit = rng.choice([0.0, 0.5, 1.0], size=180, p=[0.5, 0.2, 0.3])
         records = answers((rng.random(180) < leans).astype(int).tolist(), np.repeat(np.arange(60), 3).tolist())
         blind = {record.sample_id: float(value) for record, value in zip(records, credit, strict=True)}
-        gain = metrics.image_gain(records, {"prior": blind}, "image", with_guessing=False).gain
+        gain = metrics.image_gain(records, {"prior": blind}, "image").gain
         assert gain.low is not None
         assert gain.high is not None
         hits += gain.low <= 0.75 - 0.4 <= gain.high
@@ -86,7 +81,7 @@ def test_the_interval_of_a_gain_covers_the_truth() -> None:
 def test_binary_credits_are_a_paired_difference() -> None:
     rng = np.random.default_rng(1)
     before, after = (answers(rng.binomial(1, share, 200).tolist()) for share in (0.4, 0.6))
-    gain = metrics.image_gain(after, {"blind": metrics.record_credits(before)}, with_guessing=False)
+    gain = metrics.image_gain(after, {"blind": metrics.record_credits(before)})
     change = metrics.paired_difference(before, after)
     assert gain.gain.value == pytest.approx(change.difference.value)
     assert (gain.gain.low, gain.gain.high) == pytest.approx((change.difference.low, change.difference.high), abs=0.005)

@@ -1,26 +1,25 @@
-"""Numbers over many records: accuracy with its interval, paired comparisons, image gain, matrices, calibration and abstention.
+"""Metrics over many records: accuracy, paired comparisons, image gain, matrices, calibration and selective answering.
 
-Every interval is a 95 % one. A share has Wilson's (1927), widened where several questions are about one image or subject; averages and
-differences are put together from such limits (Newcombe 1998; Zou, Huang and Zhang 2009), so that none collapses to a point at 0 or 100 %.
-An empty cell has no value: None, which prints as a dash, never 0.0.
+All values are shares of one; `percent` and `points` print them in per cent and percentage points. All intervals are 95 % intervals. That
+of a share is Wilson's (1927), made wider if several questions share an image or a subject; those of averages and differences are computed
+from the limits of the shares (Newcombe 1998; Zou, Huang and Zhang 2009), so that none is a single point at 0 or 100 %. A metric of no
+records is None, which prints as a dash, never 0.0.
 """
 
 from osler.metrics.accuracy import (
     GroupKey,
     Summary,
     accuracy,
-    bootstrap_accuracy,
     chance,
     group,
     is_correct,
-    macro_average,
     summarize,
     table,
     taxonomy_order,
 )
 from osler.metrics.calibration import Bin, Calibration, calibrate, expected_calibration_error, multiclass_brier
 from osler.metrics.clusters import Unit, cluster
-from osler.metrics.confidence import ConfidenceSource, Rated, rate, sources_of
+from osler.metrics.confidence import ConfidenceSource, RatedAnswer, confidence_sources, rate_answers
 from osler.metrics.coverage import Abstention, CoveragePoint, abstain, choose_threshold, coverage_curve, risk_coverage_area, split_clusters
 from osler.metrics.estimates import DASH, Estimate, Proportion, average, mean, p_value, percent, points, proportion
 from osler.metrics.gain import BLIND_POLICIES, GUESSING, ImageGain, guess_credits, image_gain, record_credits
@@ -33,8 +32,9 @@ from osler.metrics.matrices import (
     matrix_gains,
     matrix_means,
 )
-from osler.metrics.paired import PairedDifference, bootstrap_difference, holm, paired_difference
-from osler.metrics.power import minimum_detectable_difference, paired_power, required_samples
+from osler.metrics.paired import PairedDifference, holm, paired_difference
+from osler.metrics.power import minimum_detectable_difference, paired_power
+from osler.metrics.rotations import Circular, rotation_id, summarize_rotations
 
 __all__ = [
     "BLIND_POLICIES",
@@ -44,6 +44,7 @@ __all__ = [
     "Bin",
     "Calibration",
     "CellDifference",
+    "Circular",
     "ConfidenceSource",
     "CoveragePoint",
     "Estimate",
@@ -54,18 +55,17 @@ __all__ = [
     "MatrixMeans",
     "PairedDifference",
     "Proportion",
-    "Rated",
+    "RatedAnswer",
     "Summary",
     "Unit",
     "abstain",
     "accuracy",
     "average",
-    "bootstrap_accuracy",
-    "bootstrap_difference",
     "calibrate",
     "chance",
     "choose_threshold",
     "cluster",
+    "confidence_sources",
     "coverage_curve",
     "expected_calibration_error",
     "group",
@@ -73,7 +73,6 @@ __all__ = [
     "holm",
     "image_gain",
     "is_correct",
-    "macro_average",
     "matrix_difference",
     "matrix_gains",
     "matrix_means",
@@ -86,13 +85,13 @@ __all__ = [
     "percent",
     "points",
     "proportion",
-    "rate",
+    "rate_answers",
     "record_credits",
-    "required_samples",
     "risk_coverage_area",
-    "sources_of",
+    "rotation_id",
     "split_clusters",
     "summarize",
+    "summarize_rotations",
     "table",
     "taxonomy_order",
 ]

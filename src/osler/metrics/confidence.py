@@ -1,4 +1,4 @@
-"""How sure a policy was of an answer, from what its record kept: the probabilities of the options, or the share of votes."""
+"""The confidence of a policy in its answer, from a record: the probability of the option that it chose, or the share of votes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _SOURCES: Final[tuple[ConfidenceSource, ...]] = ("option_probabilities", "vote_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rated:
-    """An answer as calibration sees it."""
+class RatedAnswer:
+    """The confidence of one answer and whether it is correct."""
 
-    confidence: float | None  # in [0, 1]; None where there is no answer, or nothing says how sure it is
+    confidence: float | None  # in [0, 1]; None if there is no answer, or the record holds no confidence
     is_correct: bool
 
 
-def rate(records: Iterable[Record], source: ConfidenceSource) -> list[Rated]:
-    """Every record with the probability of the option that it answered, or with its share of votes.
-
-    Raises DataError for a confidence outside [0, 1].
-    """
-    return [Rated(confidence=_confidence(record, source), is_correct=is_correct(record)) for record in records]
+def rate_answers(records: Iterable[Record], source: ConfidenceSource) -> list[RatedAnswer]:
+    """One entry per record: the confidence is the probability of the chosen option, or the share of votes for the answer."""
+    return [RatedAnswer(confidence=_confidence(record, source), is_correct=is_correct(record)) for record in records]
 
 
-def sources_of(records: Sequence[Record]) -> tuple[ConfidenceSource, ...]:
-    """The sources that at least one answer of these records has."""
+def confidence_sources(records: Sequence[Record]) -> tuple[ConfidenceSource, ...]:
+    """The sources that give a confidence for at least one of these records."""
     return tuple(source for source in _SOURCES if any(_confidence(record, source) is not None for record in records))
 
 
-def known(rated: Iterable[Rated]) -> tuple[list[float], list[bool]]:
-    """The confidences that there are, and whether each answer was right. Raises DataError for one outside [0, 1]."""
-    pairs = [(item.confidence, item.is_correct) for item in rated if item.confidence is not None]
+def with_confidence(rated: Iterable[RatedAnswer]) -> tuple[list[float], list[bool]]:
+    """The confidences, and whether each answer is correct, of the answers that have a confidence.
+
+    Raises DataError for a confidence outside [0, 1].
+    """
+    pairs = [(answer.confidence, answer.is_correct) for answer in rated if answer.confidence is not None]
     for confidence, _ in pairs:
         if not 0 <= confidence <= 1:
-            raise DataError(f"a confidence of {confidence} is none: give a share from 0 to 1")
+            raise DataError(f"a confidence of {confidence}: confidence must be between 0 and 1")
     return [confidence for confidence, _ in pairs], [right for _, right in pairs]
 
 
@@ -52,5 +52,5 @@ def _confidence(record: Record, source: ConfidenceSource) -> float | None:
         return record.vote_share
     if record.option_probabilities is None or len(record.answer) != 1:
         return None
-    place = LETTERS.find(record.answer)
-    return record.option_probabilities[place] if 0 <= place < len(record.option_probabilities) else None
+    position = LETTERS.find(record.answer)
+    return record.option_probabilities[position] if 0 <= position < len(record.option_probabilities) else None

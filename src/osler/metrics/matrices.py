@@ -1,35 +1,36 @@
-"""Train x test matrices: means with intervals, gains, and the difference of two matrices with the cells that differ marked.
+"""Train x test matrices: mean accuracy and image gain with intervals, and the difference of two matrices with significant cells marked.
 
-Cells of one column ask the same questions of several policies, so they are not independent; every interval here goes by clusters, in
-which all answers to one question, and to the other questions about its image or subject, count as one draw.
+The cells of one column hold answers of several policies to the same questions, so they are not independent. All intervals are therefore
+clustered over the whole matrix: all answers to a question, and to other questions about its image or subject, are one cluster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated
 
 from pydantic import Field
 
 from osler.metrics.accuracy import is_correct
-from osler.metrics.clusters import Unit, cluster, clustered_difference, clustered_mean
-from osler.metrics.estimates import NOTHING, Estimate
-from osler.metrics.gain import ImageGain, choose_baseline, image_gain
-from osler.metrics.paired import PairedDifference, Pairs, holm, pair, paired_difference
+from osler.metrics.clusters import ClusteredMean, Unit, cluster, clustered_difference, clustered_mean
+from osler.metrics.estimates import NO_ESTIMATE, Estimate
+from osler.metrics.gain import ImageGain, choose_baseline, gain_over
+from osler.metrics.paired import PairedDifference, Pairs, compare_pairs, holm, pair
 from osler.types import Record
 
 Cell = tuple[str, str]
-"""Where a policy was trained and where it was tested: ("mri", "ct")."""
+"""Train domain and test domain: ("mri", "ct")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixMeans:
-    """Plain means of cells, each cell weighing the same; no value where a cell has none, or there is no such cell."""
+    """Means over cells with equal weights, in shares of one; no value if a cell is empty, or there is no such cell."""
 
-    diagonal: Estimate  # tested where it was trained
+    diagonal: Estimate  # tested on the domain of training
     off_diagonal: Estimate
-    everything: Annotated[Estimate, Field(alias="all")]  # both papers' "overall"; "all" in a file
+    everything: Annotated[Estimate, Field(alias="all")]  # "all" in files; called "overall" in both papers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +38,13 @@ class CellDifference:
     """One cell of the difference of two matrices."""
 
     change: PairedDifference
-    adjusted_p: float | None  # Holm's, over the cells of the matrix
+    adjusted_p: float | None  # by Holm, over all cells of the matrix
     is_significant: bool | None  # None for an empty cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixDifference:
-    """One matrix minus another."""
+    """One matrix minus another, per cell and on average."""
 
     cells: Mapping[Cell, CellDifference]
     means: MatrixMeans
@@ -51,48 +52,45 @@ class MatrixDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixGains:
-    """The image gain of every cell, each over the blind baseline that is best there, and the means of these gains."""
+    """The image gain of each cell over the best blind baseline of that cell, and the mean gains."""
 
     cells: Mapping[Cell, ImageGain]
     means: MatrixMeans
 
 
 def matrix_means(cells: Mapping[Cell, Sequence[Record]], unit: Unit = "subject") -> MatrixMeans:
-    """The mean accuracy of the diagonal, of the rest and of all cells."""
+    """The mean accuracy of the diagonal, of the other cells, and of all cells, with intervals by `unit`."""
     return _means(cells, lambda chosen: _mean_accuracy([cells[cell] for cell in chosen], unit))
 
 
 def matrix_difference(
     before: Mapping[Cell, Sequence[Record]], after: Mapping[Cell, Sequence[Record]], unit: Unit = "subject", *, alpha: float = 0.05
 ) -> MatrixDifference:
-    """`after` minus `before`, cell by cell on shared samples, e.g. No-Think minus Think; a cell of one matrix only is empty.
+    """`after` minus `before`, paired by sample within each cell, e.g. No-Think minus Think; cells of only one matrix are empty.
 
-    A cell is significant when its p-value, adjusted by Holm over all cells that have one, is below `alpha`. Raises DataError when a cell
+    A cell is significant if its p-value, adjusted by Holm over all cells that have one, is below `alpha`. Raises DataError if a cell
     holds a sample twice.
     """
-    names = list(dict.fromkeys([*before, *after]))
-    pairs = {cell: pair(before.get(cell, ()), after.get(cell, ())) for cell in names}
-    changes = {cell: paired_difference(before.get(cell, ()), after.get(cell, ()), unit) for cell in names}
-    adjusted = holm([changes[cell].p_value for cell in names])
+    pairs = {cell: pair(before.get(cell, ()), after.get(cell, ())) for cell in dict.fromkeys([*before, *after])}
+    changes = {cell: compare_pairs(members, unit) for cell, members in pairs.items()}
+    adjusted = holm([change.p_value for change in changes.values()])
     cells = {
-        cell: CellDifference(change=changes[cell], adjusted_p=p_value, is_significant=None if p_value is None else p_value < alpha)
-        for cell, p_value in zip(names, adjusted, strict=True)
+        cell: CellDifference(change=change, adjusted_p=p_value, is_significant=None if p_value is None else p_value < alpha)
+        for (cell, change), p_value in zip(changes.items(), adjusted, strict=True)
     }
-    return MatrixDifference(cells=cells, means=_means(pairs, lambda chosen: _mean_difference([pairs[cell] for cell in chosen], unit)))
+    return MatrixDifference(cells=cells, means=_mean_differences(pairs, unit))
 
 
 def matrix_gains(
-    cells: Mapping[Cell, Sequence[Record]],
-    blind: Mapping[Cell, Mapping[str, Mapping[str, float]]],
-    unit: Unit = "subject",
-    *,
-    with_guessing: bool = True,
+    cells: Mapping[Cell, Sequence[Record]], blind: Mapping[Cell, Mapping[str, Mapping[str, float]]], unit: Unit = "subject"
 ) -> MatrixGains:
-    """The image gain of every cell; `blind` holds the baselines of a cell, fitted where its policy was trained (see `image_gain`)."""
-    gains = {cell: image_gain(records, blind.get(cell, {}), unit, with_guessing=with_guessing) for cell, records in cells.items()}
-    chosen = {cell: choose_baseline(records, blind.get(cell, {}), with_guessing=with_guessing) for cell, records in cells.items()}
-    pairs = {cell: found[1] if found else Pairs(records=(), before=(), after=()) for cell, found in chosen.items()}
-    return MatrixGains(cells=gains, means=_means(pairs, lambda names: _mean_difference([pairs[cell] for cell in names], unit)))
+    """The image gain of each cell; `blind` maps each cell to the baselines fitted on its train domain (see `image_gain`).
+
+    Raises DataError for a credit outside [0, 1], or a cell that holds a sample twice.
+    """
+    chosen = {cell: choose_baseline(records, blind.get(cell, {})) for cell, records in cells.items()}
+    gains = {cell: gain_over(baseline, pairs, unit) for cell, (baseline, pairs) in chosen.items()}
+    return MatrixGains(cells=gains, means=_mean_differences({cell: pairs for cell, (_, pairs) in chosen.items()}, unit))
 
 
 def _means(cells: Iterable[Cell], mean: Callable[[Sequence[Cell]], Estimate]) -> MatrixMeans:
@@ -104,26 +102,28 @@ def _means(cells: Iterable[Cell], mean: Callable[[Sequence[Cell]], Estimate]) ->
     )
 
 
+def _mean_differences(pairs: Mapping[Cell, Pairs], unit: Unit) -> MatrixMeans:
+    return _means(pairs, lambda chosen: _mean_difference([pairs[cell] for cell in chosen], unit))
+
+
 def _mean_accuracy(cells: Sequence[Sequence[Record]], unit: Unit) -> Estimate:
-    if not cells or not all(cells):
-        return NOTHING
-    found = clustered_mean(
-        [float(is_correct(record)) for records in cells for record in records],
-        cluster([record for records in cells for record in records], unit),
-        _strata(cells),
-    )
-    return NOTHING if found is None else found.estimate()
+    mean = _mean_of_cells([[float(is_correct(record)) for record in records] for records in cells], _clusters(cells, unit))
+    return NO_ESTIMATE if mean is None else mean.estimate()
 
 
 def _mean_difference(cells: Sequence[Pairs], unit: Unit) -> Estimate:
-    records = [part.records for part in cells]
-    if not cells or not all(records):
-        return NOTHING
-    clusters, strata = cluster([record for members in records for record in members], unit), _strata(records)
-    after = clustered_mean([value for part in cells for value in part.after], clusters, strata)
-    before = clustered_mean([value for part in cells for value in part.before], clusters, strata)
-    return NOTHING if after is None or before is None else clustered_difference(after, before)
+    clusters = _clusters([pairs.records for pairs in cells], unit)
+    after, before = (_mean_of_cells(side, clusters) for side in ([pairs.after for pairs in cells], [pairs.before for pairs in cells]))
+    return clustered_difference(after, before)
 
 
-def _strata(cells: Sequence[Sequence[object]]) -> list[int]:
-    return [number for number, members in enumerate(cells) for _ in members]
+def _clusters(cells: Iterable[Iterable[Record]], unit: Unit) -> tuple[int, ...]:
+    return cluster(chain.from_iterable(cells), unit)
+
+
+def _mean_of_cells(cells: Sequence[Sequence[float]], clusters: Sequence[int]) -> ClusteredMean | None:
+    """The mean of the cells' means; None if there are no cells, or one of them is empty."""
+    if not all(cells):
+        return None
+    strata = [number for number, values in enumerate(cells) for _ in values]
+    return clustered_mean([value for values in cells for value in values], clusters, strata)

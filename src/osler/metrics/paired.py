@@ -1,4 +1,4 @@
-"""Two runs on the same questions: the difference, its interval, its p-value, and p-values when there are many."""
+"""Two evaluations on the same questions: the difference of their accuracies, its interval and p-value, and Holm's correction."""
 
 from __future__ import annotations
 
@@ -7,61 +7,56 @@ from dataclasses import dataclass
 
 from osler.errors import DataError
 from osler.metrics.accuracy import is_correct
-from osler.metrics.clusters import (
-    NUM_RESAMPLES,
-    Unit,
-    bootstrap_mean,
-    cluster,
-    clustered_difference,
-    clustered_mean,
-    design_effect,
-    flip_test,
-)
-from osler.metrics.estimates import NOTHING, Estimate
+from osler.metrics.clusters import Unit, cluster, clustered_difference, clustered_mean, design_effect, flip_test
+from osler.metrics.estimates import Estimate
 from osler.types import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
-    """Accuracy after minus accuracy before on the samples that both answered, and a two-sided p-value.
+    """Accuracy after minus accuracy before, on the samples that both sides answered; None where there are no such samples."""
 
-    It is McNemar's exact one or, where clusters hold several samples, that of sign flips of whole clusters.
-    """
-
-    difference: Estimate
+    difference: Estimate  # in shares of one
     num_samples: int
     gained: int  # wrong before, right after
     lost: int  # right before, wrong after
-    p_value: float | None
-    num_clusters: int = 0  # images or subjects; as many as samples where each is taken to be independent
-
-    design_effect: float | None = None  # how many times the variance of as many independent samples; None where nothing changed
+    p_value: float | None  # two-sided: McNemar's exact test, or sign flips of clusters where a cluster holds several samples
+    num_clusters: int = 0  # independent images or subjects; equals `num_samples` if every sample is independent
+    design_effect: float | None = None  # see `clusters.design_effect`; None if no sample changed
 
     @property
     def discordance(self) -> float | None:
-        """The share of samples on which the two sides differ in being right."""
+        """The share of samples that are right on exactly one side."""
         return (self.gained + self.lost) / self.num_samples if self.num_samples else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Two sides of a comparison on shared samples: records to cluster by, and credits in [0, 1]."""
+    """The two sides of a comparison on shared samples: one record per sample, used for clustering, and the credits of both sides."""
 
     records: tuple[Record, ...]
-    before: tuple[float, ...]
+    before: tuple[float, ...]  # in [0, 1]
     after: tuple[float, ...]
 
+    @property
+    def changes(self) -> list[float]:
+        """The credit after minus the credit before of every sample, in [-1, 1]."""
+        return [after - before for before, after in zip(self.before, self.after, strict=True)]
+
     def cluster_sums(self, clusters: Sequence[int]) -> list[float]:
-        """The summed difference of every cluster."""
+        """The sum of `changes` over each cluster."""
         sums = [0.0] * (max(clusters, default=-1) + 1)
-        for number, first, second in zip(clusters, self.before, self.after, strict=True):
-            sums[number] += second - first
-        # Thirds of a credit do not add up to nothing exactly.
+        for number, change in zip(clusters, self.changes, strict=True):
+            sums[number] += change
+        # Credits of 1/3 do not cancel exactly.
         return [0.0 if abs(value) < 1e-9 else value for value in sums]
 
 
 def pair(before: Iterable[Record], after: Iterable[Record]) -> Pairs:
-    """The samples that both sides answered, in the order of their ids. Raises DataError when a side holds a sample twice."""
+    """The samples that both sides answered, sorted by id; the credit of a correct record is 1, else 0.
+
+    Raises DataError if a side holds a sample twice.
+    """
     first, second = by_sample(before), by_sample(after)
     shared = sorted(first.keys() & second.keys())
     return Pairs(
@@ -72,7 +67,7 @@ def pair(before: Iterable[Record], after: Iterable[Record]) -> Pairs:
 
 
 def by_sample(records: Iterable[Record]) -> dict[str, Record]:
-    """Records by their sample's id. Raises DataError for a second record of a sample."""
+    """The records by sample id. Raises DataError for a second record of a sample."""
     found: dict[str, Record] = {}
     for record in records:
         if record.sample_id in found:
@@ -82,48 +77,35 @@ def by_sample(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def paired_difference(before: Iterable[Record], after: Iterable[Record], unit: Unit = "sample") -> PairedDifference:
-    """How accuracy changed on the samples that both sides answered.
+    """Accuracy `after` minus accuracy `before` on the samples that both sides answered, with an interval and a p-value by `unit`.
 
-    With independent samples the interval is Newcombe's score interval (see `clustered_difference`), and the p-value McNemar's. Where
-    samples share an image or a subject, and `unit` says that this counts, the limits of both sides and their correlation come from the
-    clusters, and the p-value from flipping whole clusters between the sides. Raises DataError when a side holds a sample twice.
+    With one sample per cluster the interval is Newcombe's score interval (see `clustered_difference`) and the p-value McNemar's. Else
+    the limits of both sides and their correlation are cluster-robust, and the p-value is that of `flip_test`. Raises DataError if a side
+    holds a sample twice.
     """
-    pairs = pair(before, after)
-    changes = [second - first for first, second in zip(pairs.before, pairs.after, strict=True)]
+    return compare_pairs(pair(before, after), unit)
+
+
+def compare_pairs(pairs: Pairs, unit: Unit) -> PairedDifference:
+    """`paired_difference` of pairs with credits of 0 and 1."""
+    changes = pairs.changes
     gained, lost = changes.count(1.0), changes.count(-1.0)
     clusters = cluster(pairs.records, unit)
     num_clusters = max(clusters, default=-1) + 1
-    first, second = clustered_mean(pairs.before, clusters), clustered_mean(pairs.after, clusters)
-    if first is None or second is None:
-        difference, p_value = NOTHING, None
-    else:
-        difference = clustered_difference(second, first)
-        p_value = _mcnemar(gained, lost) if num_clusters == len(changes) else flip_test(pairs.cluster_sums(clusters))
+    p_value = _mcnemar(gained, lost) if num_clusters == len(changes) else flip_test(pairs.cluster_sums(clusters))
     return PairedDifference(
-        difference=difference,
+        difference=clustered_difference(clustered_mean(pairs.after, clusters), clustered_mean(pairs.before, clusters)),
         num_samples=len(changes),
         gained=gained,
         lost=lost,
-        p_value=p_value,
+        p_value=p_value if changes else None,
         num_clusters=num_clusters,
         design_effect=design_effect(changes, clusters),
     )
 
 
-def bootstrap_difference(
-    before: Iterable[Record], after: Iterable[Record], unit: Unit = "subject", *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> Estimate:
-    """Accuracy after minus before with the percentile interval of a bootstrap that draws whole clusters of shared samples.
-
-    No limits for fewer than two clusters. Raises DataError when a side holds a sample twice.
-    """
-    pairs = pair(before, after)
-    changes = [second - first for first, second in zip(pairs.before, pairs.after, strict=True)]
-    return bootstrap_mean(changes, cluster(pairs.records, unit), num_resamples=num_resamples, seed=seed)
-
-
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
-    """P-values adjusted so that the chance of any false finding stays below the level (Holm 1979); None stays, and counts as no test."""
+    """Holm's (1979) adjusted p-values, which bound the probability of any false positive; None stays None and is not counted as a test."""
     known = [value for value in p_values if value is not None]
     if not known:
         return tuple(p_values)
@@ -134,7 +116,7 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
 
 
 def _mcnemar(gained: int, lost: int) -> float:
-    """McNemar's test, exact and two-sided: a binomial test of the pairs that changed. Nothing changed: 1."""
+    """McNemar's exact two-sided test: a binomial test on the samples that changed; 1 if none changed."""
     if gained + lost == 0:
         return 1.0
     from scipy.stats import binomtest  # takes half a second to import

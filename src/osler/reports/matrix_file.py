@@ -11,7 +11,7 @@ from typing import Any, Final
 from osler.errors import DataError
 from osler.files import read_text
 from osler.metrics import Estimate, MatrixMeans
-from osler.metrics.estimates import NOTHING
+from osler.metrics.estimates import NO_ESTIMATE
 from osler.metrics.matrices import Cell
 from osler.reports.matrices import ROW_TITLES, Row, comparison_title, scores_title
 
@@ -168,7 +168,7 @@ def _line_means(
     for name in domains:
         line = [part.accuracy.value for cell, part in cells.items() if cell[side] == name]
         known = [value for value in line if value is not None]
-        found[name] = NOTHING if len(known) < len(line) else Estimate(value=sum(known) / len(known), low=None, high=None)
+        found[name] = NO_ESTIMATE if len(known) < len(line) else Estimate(value=sum(known) / len(known), low=None, high=None)
     return found
 
 
