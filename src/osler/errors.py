@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each carries one line that names the remedy; the command line prints it and exits with 2.
+"""User errors. Each has a one-line message that says how to fix it; the command line prints the message and exits with status 2.
 
 The tree::
 
@@ -6,17 +6,17 @@ The tree::
     ├── ConfigError     a recipe or an override is wrong
     ├── DataError       an annotation file, a row or an image is wrong
     ├── PolicyError     a model folder, checkpoint or processor is wrong
-    ├── EngineError     generation cannot run as asked
+    ├── EngineError     generation cannot run with these settings
     └── MissingExtra    an optional package is not installed
 
-Anything else that escapes is a bug of Osler's and keeps its traceback.
+Any other exception is a bug in Osler and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class OslerError(Exception):
-    """The user can mend this; `str(error)` is one line that says how."""
+    """User error. `str(error)` is one line that says how to fix it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -35,11 +35,16 @@ class PolicyError(OslerError):
 
 
 class EngineError(OslerError):
-    """Generation cannot run as asked."""
+    """Generation cannot run with these settings."""
 
 
 class MissingExtra(OslerError):  # noqa: N818 - named for what is missing
-    """An optional package is not installed."""
+    """An optional package is not installed; `extra` is the extra of Osler that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'osler[{extra}]'")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, at most 200 characters; the name of its class when it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

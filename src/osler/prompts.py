@@ -1,7 +1,7 @@
-"""The one prompt renderer: STRATEGIES says how a question is asked, `render` asks it, `target_completion` writes the answer SFT teaches.
+"""The one prompt renderer: STRATEGIES holds the wordings, `render` makes prompts, `target_completion` makes the targets of SFT.
 
-Training, evaluation and serving all render here, so a policy is never asked in words that it was not trained on. Osler's own strategies use
-one wording for both phases. The papers' strategies keep their published strings to the character, and those differ between phases.
+Training and evaluation both render here, so a policy is always evaluated with the wording of its training. Osler's own strategies use one
+wording for both phases. The strategies of the papers keep the published strings to the character; those differ between phases.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from osler.errors import ConfigError, DataError
 from osler.types import LETTERS, Prompt, Sample
 
 Phase = Literal["train", "eval"]
+Layout = Callable[[str, tuple[str, ...]], str]
+"""(question, choices) -> question block."""
 
 
 class Format(StrEnum):
-    """What a well-formed completion holds, and in which order. `scoring` owns the patterns."""
+    """The parts of a well-formed completion in their order. `grading.parse` checks them."""
 
     THINK_ANSWER = "think_answer"  # <think>..</think><answer>B</answer>
     ANSWER = "answer"  # <answer>B</answer>
@@ -28,44 +30,42 @@ class Format(StrEnum):
 
     @property
     def has_think(self) -> bool:
-        """Whether a completion carries reasoning, so that an SFT target needs a rationale."""
+        """Whether a completion has reasoning, so that an SFT target needs a rationale."""
         return self in (Format.THINK_ANSWER, Format.ANSWER_THINK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """How a question is asked and what shape of completion is expected. "{Question}" in a template stands for the question block."""
+    """The wording of a prompt and the format of its completion. "{Question}" in a template is replaced by the question block."""
 
     name: str  # "think"
-    description: str
     train_template: str
     eval_template: str
-    open_template: str | None  # for samples without choices; None where the source never asked such a question
-    layout: Callable[[str, tuple[str, ...]], str]  # (question, choices) -> question block
+    open_template: str | None  # for samples without choices; None where the source has no such prompt
+    layout: Layout
     format: Format
-    separator: str = ""  # between the blocks of an SFT target
-    shows_context: bool = True  # whether the patient's context has a place in the prompt
+    separator: str = ""  # between the parts of an SFT target
+    shows_context: bool = True  # whether the prompt has a place for the patient context
 
 
 _PLACEHOLDER: Final = "{Question}"
 
 
 def layout_lines(question: str, choices: tuple[str, ...]) -> str:
-    r"""Each option on its own line (ours and MedVLM-R1's): "Which organ?\nA) Liver\nB) Spleen"."""
+    r"""Each option on its own line (Osler and MedVLM-R1): "Which organ?\nA) Liver\nB) Spleen"."""
     return "\n".join([question, *(f"{letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))])
 
 
 def layout_inline(question: str, choices: tuple[str, ...]) -> str:
-    """Options behind the question (Med-R1's): "Which organ? A)Liver, B)Spleen"."""
+    """All options on the line of the question (Med-R1): "Which organ? A)Liver, B)Spleen"."""
     return f"{question} " + ", ".join(f"{letter}){choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def _ours(name: str, description: str, instruction: str, shape: Format) -> Strategy:
-    """One of Osler's strategies; `instruction` holds "{answer}" where the kind of answer is named."""
+def _osler_strategy(name: str, shape: Format, instruction: str) -> Strategy:
+    """One of Osler's strategies. In `instruction`, "{answer}" is replaced by "the letter" or "a short answer"."""
     closed, open_ended = (f"{_PLACEHOLDER}\n{instruction.replace('{answer}', answer)}" for answer in ("the letter", "a short answer"))
     return Strategy(
         name=name,
-        description=description,
         train_template=closed,
         eval_template=closed,
         open_template=open_ended,
@@ -74,13 +74,10 @@ def _ours(name: str, description: str, instruction: str, shape: Format) -> Strat
     )
 
 
-def _papers(
-    name: str, description: str, train: str, evaluation: str, layout: Callable[[str, tuple[str, ...]], str], shape: Format
-) -> Strategy:
-    """A strategy whose two templates are protocol constants."""
+def _paper_strategy(name: str, shape: Format, layout: Layout, train: str, evaluation: str) -> Strategy:
+    """A strategy of a paper, with its published templates."""
     return Strategy(
         name=name,
-        description=description,
         train_template=train,
         eval_template=evaluation,
         open_template=None,
@@ -91,7 +88,7 @@ def _papers(
     )
 
 
-# MedVLM-R1 (arXiv 2502.19634). The blanks at line ends and the indentation are part of the protocol.
+# MedVLM-R1 (arXiv 2502.19634). The spaces at line ends and the indentation are part of the protocol.
 _MEDVLM_R1_TRAIN: Final = (
     "\n        {Question} \n        Your task: \n"
     "        1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. \n"
@@ -123,49 +120,19 @@ _MED_R1_NO_THINK_TRAIN: Final = (
 _MED_R1_NO_THINK_EVAL: Final = "{Question} Provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags."
 _MED_R1_ZERO_SHOT: Final = "{Question} Provide the correct single-letter choice (A, B, C, D,...)."
 
-STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
-    {
-        strategy.name: strategy
-        for strategy in (
-            _ours(
-                "think",
-                "reason first, then answer",
-                "Think inside <think> </think>, then give {answer} inside <answer> </answer>.",
-                Format.THINK_ANSWER,
-            ),
-            _ours("no_think", "answer only", "Give only {answer} inside <answer> </answer>.", Format.ANSWER),
-            _ours(
-                "think_after",
-                "answer first, then explain",
-                "Give {answer} inside <answer> </answer>, then explain inside <think> </think>.",
-                Format.ANSWER_THINK,
-            ),
-            _ours("zero_shot", "answer without tags, for an untrained policy", "Give only {answer}.", Format.FREE),
-            _papers("medvlm_r1", "MedVLM-R1's prompts", _MEDVLM_R1_TRAIN, _MEDVLM_R1_EVAL, layout_lines, Format.THINK_ANSWER),
-            _papers(
-                "medvlm_r1_zero_shot",
-                "MedVLM-R1's prompt for its untrained baseline",
-                _MEDVLM_R1_ZERO_SHOT,
-                _MEDVLM_R1_ZERO_SHOT,
-                layout_lines,
-                Format.FREE,
-            ),
-            _papers("med_r1_think", "Med-R1's Think prompts", _MED_R1_THINK_TRAIN, _MED_R1_THINK_EVAL, layout_inline, Format.THINK_ANSWER),
-            _papers(
-                "med_r1_no_think", "Med-R1's No-Think prompts", _MED_R1_NO_THINK_TRAIN, _MED_R1_NO_THINK_EVAL, layout_inline, Format.ANSWER
-            ),
-            _papers(
-                "med_r1_zero_shot",
-                "Med-R1's prompt for its untrained baseline",
-                _MED_R1_ZERO_SHOT,
-                _MED_R1_ZERO_SHOT,
-                layout_inline,
-                Format.FREE,
-            ),
-        )
-    }
+_BUILT_IN: Final = (
+    _osler_strategy("think", Format.THINK_ANSWER, "Think inside <think> </think>, then give {answer} inside <answer> </answer>."),
+    _osler_strategy("no_think", Format.ANSWER, "Give only {answer} inside <answer> </answer>."),
+    _osler_strategy("think_after", Format.ANSWER_THINK, "Give {answer} inside <answer> </answer>, then explain inside <think> </think>."),
+    _osler_strategy("zero_shot", Format.FREE, "Give only {answer}."),  # for an untrained policy, like the other two zero-shot prompts
+    _paper_strategy("medvlm_r1", Format.THINK_ANSWER, layout_lines, _MEDVLM_R1_TRAIN, _MEDVLM_R1_EVAL),
+    _paper_strategy("medvlm_r1_zero_shot", Format.FREE, layout_lines, _MEDVLM_R1_ZERO_SHOT, _MEDVLM_R1_ZERO_SHOT),
+    _paper_strategy("med_r1_think", Format.THINK_ANSWER, layout_inline, _MED_R1_THINK_TRAIN, _MED_R1_THINK_EVAL),
+    _paper_strategy("med_r1_no_think", Format.ANSWER, layout_inline, _MED_R1_NO_THINK_TRAIN, _MED_R1_NO_THINK_EVAL),
+    _paper_strategy("med_r1_zero_shot", Format.FREE, layout_inline, _MED_R1_ZERO_SHOT, _MED_R1_ZERO_SHOT),
 )
-"""Every way to ask, by name."""
+STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType({strategy.name: strategy for strategy in _BUILT_IN})
+"""Every strategy, by name."""
 
 
 def find_strategy(name: str) -> Strategy:
@@ -178,10 +145,9 @@ def find_strategy(name: str) -> Strategy:
 def render(sample: Sample, strategy: str, *, phase: Phase = "eval") -> Prompt:
     """The sample as one user turn: an image part for each image, then one text part.
 
-    The patient's context comes before the question in Osler's strategies; the papers' prompts have no place for it and leave it out.
-
-    Raises ConfigError for an unknown strategy, and DataError for an open-ended sample where the strategy knows only letters, for more
-    than 26 choices, and for text that holds a chat token such as "<|im_end|>", which a processor would obey instead of read.
+    Osler's strategies put the patient context before the question; the prompts of the papers have no place for it and omit it.
+    Raises ConfigError for an unknown strategy, and DataError for an open-ended sample where the strategy asks for a letter, for more
+    than 26 choices, and for text with a chat token such as "<|im_end|>", which a processor would interpret as a control token.
     """
     text = _render_text(sample, find_strategy(strategy), phase)
     content: list[dict[str, Any]] = [*({"type": "image"} for _ in sample.images), {"type": "text", "text": text}]
@@ -201,15 +167,15 @@ def _render_text(sample: Sample, strategy: Strategy, phase: Phase) -> str:
     if strategy.shows_context and sample.context:
         block = f"Patient: {sample.context}\n{block}"
     if "<|" in block and "|>" in block:
-        raise DataError(f"{sample.id} holds a chat token (<|..|>) in its text: remove it, a processor would obey it")
+        raise DataError(f"{sample.id} contains a chat token (<|..|>): remove it, because a processor interprets it as a control token")
     return template.replace(_PLACEHOLDER, block)
 
 
 def target_completion(sample: Sample, strategy: str) -> str:
-    """What SFT teaches, well-formed for the strategy: "<think>A bright ring.</think><answer>B</answer>".
+    """The SFT target of a sample, well-formed for the strategy: "<think>A bright ring.</think><answer>B</answer>".
 
-    Raises ConfigError for an unknown strategy, and DataError where reasoning is needed and the sample has no rationale, or where
-    the text holds the tags themselves.
+    Raises ConfigError for an unknown strategy, and DataError for a strategy with reasoning where the sample has no rationale, and for
+    tags in the target or rationale.
     """
     known = find_strategy(strategy)
     if known.format is Format.FREE:
@@ -218,12 +184,12 @@ def target_completion(sample: Sample, strategy: str) -> str:
     if not known.format.has_think:
         return answer
     if not (sample.rationale and sample.rationale.strip()):
-        raise DataError(f"{sample.id} has no rationale and {strategy} teaches reasoning: use no_think, or add rationales to the data")
+        raise DataError(f"{sample.id} has no rationale and {strategy} trains reasoning: use no_think, or add rationales to the data")
     think = f"<think>{_without_tags(sample.id, sample.rationale.strip())}</think>"
     return known.separator.join((think, answer) if known.format is Format.THINK_ANSWER else (answer, think))
 
 
 def _without_tags(sample_id: str, text: str) -> str:
     if any(tag in text for tag in ("<think>", "</think>", "<answer>", "</answer>")):
-        raise DataError(f"{sample_id} holds <think> or <answer> tags in its target or rationale: remove them")
+        raise DataError(f"{sample_id} contains <think> or <answer> tags in its target or rationale: remove them")
     return text

@@ -1,7 +1,7 @@
-"""The five types that travel through Osler, in the order in which a question meets them.
+"""The five main types in pipeline order: Sample, Prompt, Completion, Verdict, Record.
 
-A reader makes a Sample, `prompts.render` a Prompt, an engine a Completion, `scoring.grade` a Verdict, `evaluate` a Record.
-A verdict is a fact about one completion, a reward a number made from it for training, a metric a number over many records.
+A reader makes a Sample, `prompts.render` a Prompt, an engine a Completion, `grading.grade` a Verdict, `evaluate` a Record.
+A verdict is a fact about one completion, a reward is a number made from it for training, a metric is a number over many records.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ LETTERS: Final = string.ascii_uppercase
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Where an image comes from. `load` opens it only when it is needed; the source itself is small and picklable."""
+    """An image that `load` reads when it is needed. The source itself is small and picklable."""
 
     @property
     def uri(self) -> str:
         """A stable name without machine paths, e.g. "imgs/xmlab1/source.jpg" or "phantom:mri/test/17?seed=0"."""
 
     def load(self) -> Image:
-        """The RGB picture. Raises DataError in one line when there is none."""
+        """The image in mode RGB. Raises DataError where it cannot be read."""
 
 
 @runtime_checkable
 class HasDigest(Protocol):
-    """An image source that identifies its content without decoding it."""
+    """An image source that knows a hash of its content without decoding it."""
 
     def digest(self) -> str:
-        """The SHA-256, in hexadecimal, of what decides every pixel: bytes of a file, name of a phantom. Raises DataError or OSError."""
+        """Hexadecimal SHA-256 of what determines the pixels: the bytes of a file or the name of a phantom. Raises DataError or OSError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,9 @@ class Sample:
     id: str  # "slake/10513": dataset and row
     dataset: str  # "slake"
     images: tuple[ImageSource, ...]
-    question: str  # "Which organ is enlarged?", without options
+    question: str  # "Which organ is enlarged?", without choices
     choices: tuple[str, ...]  # ("Liver", "Spleen"), without letters; empty means open-ended
-    target: str  # the letter "B" where there are choices, else the reference text
+    target: str  # the letter "B"; the reference text of an open-ended sample
     modality: Modality | None
     question_type: QuestionType | None
     subject_id: str | None = None  # patient or case
@@ -66,16 +66,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A sample as a model sees it: chat-template input, images first."""
+    """A sample as input of a chat template, images first."""
 
     sample: Sample
     strategy: str  # "think"
     messages: tuple[dict[str, Any], ...]  # ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ..}]},)
-    prefix: str = ""  # how the completion has to begin: "<think>A bright ring.</think><answer>"
+    prefix: str = ""  # forced beginning of the completion: "<think>A bright ring.</think><answer>"
 
     @property
     def text(self) -> str:
-        """The text of the user's turn."""
+        """The text of the user turn."""
         content = self.messages[-1]["content"]
         return "".join(part["text"] for part in content if part["type"] == "text")
 
@@ -89,17 +89,17 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a policy wrote."""
+    """The text that a policy generated for one prompt."""
 
     text: str  # "<answer>B</answer>", special tokens removed; begins with the prompt's prefix
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprobs: tuple[float, ...] | None = None  # natural logarithm, one per token
-    option_probabilities: tuple[float, ...] | None = None  # of each letter where the answer's was written, sum 1; None where none was
+    option_probabilities: tuple[float, ...] | None = None  # one per letter at the token of the answer, sum 1; None without an answer
 
 
 class Outcome(StrEnum):
-    """What grading found."""
+    """The result of grading."""
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
@@ -112,15 +112,15 @@ class Verdict:
     """A fact about one completion."""
 
     outcome: Outcome
-    answer: str | None  # the letter that was read, or the text of an open answer; None for NO_ANSWER and AMBIGUOUS
+    answer: str | None  # the parsed letter, or the text of an open answer; None for NO_ANSWER and AMBIGUOUS
     reasoning: str | None  # the text inside <think>
-    is_well_formed: bool  # the strategy's strict format
+    is_well_formed: bool  # whether the completion has the strict format of its strategy
     rule: str  # the rule that decided, e.g. "answer_tag.letter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One graded completion as one flat JSON line."""
+    """One graded completion: one line of a records file."""
 
     sample_id: str
     dataset: str
@@ -141,8 +141,8 @@ class Record:
     is_well_formed: bool
     outcome: str
     rule: str
-    ablation: str | None = None  # what was taken from the question, e.g. "blank"; None for the question itself
-    own_image_uris: tuple[str, ...] | None = None  # under an ablation the question's own images, `image_uris` being those shown
-    rotation: int | None = None  # by how many places the options were rotated; None where nobody rotates them
-    option_probabilities: tuple[float, ...] | None = None  # the completion's, one for each choice
-    vote_share: float | None = None  # of the completions that gave this answer; None where one was asked for
+    ablation: str | None = None  # how the question was changed, e.g. "blank"; None for the unchanged question
+    own_image_uris: tuple[str, ...] | None = None  # with an ablation: the sample's own images, where `image_uris` are the shown ones
+    rotation: int | None = None  # by how many places the choices were rotated; None without rotations
+    option_probabilities: tuple[float, ...] | None = None  # those of the completion, one per choice
+    vote_share: float | None = None  # share of the completions with this answer; None where only one was generated

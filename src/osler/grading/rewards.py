@@ -1,10 +1,11 @@
-"""From verdicts to numbers for training. Osler's own rewards use the one grader; the papers' are kept bug for bug beside them.
+"""Numbers for training. Osler's own rewards use the one grader; the rewards of the papers are reproduced bug for bug.
 
 Every reward is a module-level function, so that it can be pickled, with the signature that TRL calls:
-`reward(prompts, completions, **columns) -> list[float]`. Dataset columns arrive as lists with one entry per completion; `choices`,
-`target` and `strategy` are used. A completion is a string or a chat, `[{"role": "assistant", "content": "<answer>B</answer>"}]`.
-No reward is ever None, which TRL would leave out of the sum: no answer is worth 0.0.
+`reward(prompts, completions, **columns) -> list[float]`. Dataset columns are lists with one entry per completion; `choices`, `target`
+and `strategy` are used. A completion is a string or a chat, `[{"role": "assistant", "content": "<answer>B</answer>"}]`.
+A reward is never None, because TRL leaves None out of the sum: no answer gives 0.0.
 """
+# ruff: noqa: ARG001 - TRL passes `prompts` by name
 
 from __future__ import annotations
 
@@ -19,21 +20,28 @@ from osler.grading.parse import parse
 from osler.prompts import Format, find_strategy
 from osler.types import Outcome
 
+Column = Sequence[str]
+"""A column of the dataset: one entry for each completion."""
 Turns = str | Sequence[Mapping[str, Any]]
-"""A completion as TRL hands it over: plain text, or a list of chat turns."""
+"""A completion as TRL passes it: plain text, or a list of chat turns."""
+
+_MEDVLM_R1_ANSWER: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_MED_R1_ANSWER: Final = re.compile(r"<answer>(.*?)</answer>")
+_THINK_FORMAT: Final = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+_NO_THINK_FORMAT: Final = re.compile(r"\s*<answer>.*?</answer>", re.DOTALL)
 
 
 class RewardFunction(Protocol):
-    """What TRL calls; it logs the reward under `__name__`."""
+    """A function that TRL calls as in the module docstring and logs under its `__name__`."""
 
     __name__: str
 
     def __call__(self, *args: Any, **columns: Any) -> list[float]:
-        """One number for each completion; the arguments are those of the module's docstring."""
+        """One number for each completion."""
 
 
 def completion_text(completion: Turns) -> str:
-    """The text a policy wrote: the completion itself, or the text of its chat turns."""
+    """The generated text: the completion itself, or the joined text of its chat turns."""
     if isinstance(completion, str):
         return completion
     return "".join(_turn_text(turn["content"]) for turn in completion)
@@ -44,13 +52,7 @@ def _turn_text(content: str | Sequence[Mapping[str, Any]]) -> str:
 
 
 def accuracy(
-    prompts: Sequence[Any],  # noqa: ARG001  TRL passes it by name
-    completions: Sequence[Turns],
-    *,
-    choices: Sequence[Sequence[str]],
-    target: Sequence[str],
-    strategy: Sequence[str],
-    **_columns: Any,
+    prompts: object, completions: Sequence[Turns], *, choices: Sequence[Sequence[str]], target: Column, strategy: Column, **_columns: Any
 ) -> list[float]:
     """1.0 where the verdict is CORRECT, else 0.0."""
     rows = zip(completions, choices, target, strategy, strict=True)
@@ -58,31 +60,17 @@ def accuracy(
     return [float(verdict.outcome is Outcome.CORRECT) for verdict in verdicts]
 
 
-def format(  # noqa: A001  the papers' word for it
-    prompts: Sequence[Any],  # noqa: ARG001
-    completions: Sequence[Turns],
-    *,
-    strategy: Sequence[str],
-    **_columns: Any,
-) -> list[float]:
-    """1.0 where the completion has the strategy's strict format, else 0.0."""
+def format(prompts: object, completions: Sequence[Turns], *, strategy: Column, **_columns: Any) -> list[float]:  # noqa: A001 - the papers' name
+    """1.0 where the completion has the strict format of its strategy, else 0.0."""
     return [float(parse(completion_text(text), strategy=name).is_well_formed) for text, name in zip(completions, strategy, strict=True)]
 
 
-_MEDVLM_R1_ANSWER: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_MED_R1_ANSWER: Final = re.compile(r"<answer>(.*?)</answer>")
-_THINK_FORMAT: Final = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
-_NO_THINK_FORMAT: Final = re.compile(r"\s*<answer>.*?</answer>", re.DOTALL)
+def medvlm_r1_accuracy(prompts: object, completions: Sequence[Turns], *, target: Column, **_columns: Any) -> list[float]:
+    """MedVLM-R1's accuracy, bug for bug.
 
-
-def medvlm_r1_accuracy(
-    prompts: Sequence[Any],  # noqa: ARG001
-    completions: Sequence[Turns],
-    *,
-    target: Sequence[str],
-    **_columns: Any,
-) -> list[float]:
-    """MedVLM-R1's accuracy, bug for bug: 1.0 for a lone gold letter, 0.5 with other text that holds none of A to J, else 0.0."""
+    The first answer block, or nothing, must contain the target letter once and no other letter from A to J: 1.0 if it is the letter only,
+    0.5 with other text, else 0.0.
+    """
     return [_medvlm_r1_accuracy(completion_text(text), gold) for text, gold in zip(completions, target, strict=True)]
 
 
@@ -94,23 +82,13 @@ def _medvlm_r1_accuracy(text: str, target: str) -> float:
     return 0.5 if re.sub(target, "", answer, count=1, flags=re.IGNORECASE).strip() else 1.0
 
 
-def medvlm_r1_format(
-    prompts: Sequence[Any],  # noqa: ARG001
-    completions: Sequence[Turns],
-    **_columns: Any,
-) -> list[float]:
-    """MedVLM-R1's format: a full match of think, then answer; either may be empty, and hold further tags."""
+def medvlm_r1_format(prompts: object, completions: Sequence[Turns], **_columns: Any) -> list[float]:
+    """MedVLM-R1's format: 1.0 for a full match of think, then answer. Both may be empty and may contain further tags."""
     return [float(_THINK_FORMAT.fullmatch(completion_text(text)) is not None) for text in completions]
 
 
-def med_r1_accuracy(
-    prompts: Sequence[Any],  # noqa: ARG001
-    completions: Sequence[Turns],
-    *,
-    target: Sequence[str],
-    **_columns: Any,
-) -> list[float]:
-    """Med-R1's accuracy, bug for bug: the first one-line answer block, or the whole completion, must be exactly the gold letter."""
+def med_r1_accuracy(prompts: object, completions: Sequence[Turns], *, target: Column, **_columns: Any) -> list[float]:
+    """Med-R1's accuracy, bug for bug: 1.0 if the first one-line answer block, else the whole completion, is exactly the target letter."""
     return [float(_med_r1_answer(completion_text(text)) == gold) for text, gold in zip(completions, target, strict=True)]
 
 
@@ -119,14 +97,8 @@ def _med_r1_answer(text: str) -> str:
     return (block[1] if block else text).strip()
 
 
-def med_r1_format(
-    prompts: Sequence[Any],  # noqa: ARG001
-    completions: Sequence[Turns],
-    *,
-    strategy: Sequence[str],
-    **_columns: Any,
-) -> list[float]:
-    """Med-R1's format: as MedVLM-R1's, or for answer-only strategies a full match of the answer block."""
+def med_r1_format(prompts: object, completions: Sequence[Turns], *, strategy: Column, **_columns: Any) -> list[float]:
+    """Med-R1's format: that of MedVLM-R1, or a full match of the answer block for strategies without reasoning."""
     patterns = (_NO_THINK_FORMAT if find_strategy(name).format is Format.ANSWER else _THINK_FORMAT for name in strategy)
     return [float(pattern.fullmatch(completion_text(text)) is not None) for pattern, text in zip(patterns, completions, strict=True)]
 
@@ -138,7 +110,7 @@ REWARDS: Final[Mapping[str, RewardFunction]] = MappingProxyType(
 
 
 def resolve_rewards(names: Sequence[str]) -> list[RewardFunction]:
-    """The reward functions of these names, in order. Raises ConfigError for none, and for an unknown name."""
+    """The reward functions of these names, in order. Raises ConfigError without names and for an unknown name."""
     if not names:
         raise ConfigError(f"no reward is named: use some of {', '.join(REWARDS)}")
     for name in names:
