@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from osler.config import Config, load_config, packaged_recipes, parse_overrides
+from osler.config import Config, load_config, parse_overrides
 from osler.errors import ConfigError
+from osler.files import packaged_recipes
 from osler.taxonomy import Modality, QuestionType, parse_modality, parse_question_type
 
 

@@ -1,7 +1,7 @@
-"""Recipes: TOML plus dotted overrides -> one frozen, typed Config. An unknown key is an error that names the nearest known one.
+"""Recipes: a TOML file plus overrides such as `--policy.path=X` -> one frozen, typed Config. An unknown key is an error.
 
-Sections `[grpo]` and `[sft]` are TRL's GRPOConfig and SFTConfig, key for key; `train` and `sft` check them against TRL itself, because
-this module must stay free of torch. What decides sampling stands in `[sampling]` only, so that no default of a checkpoint can leak in.
+Sections `[grpo]` and `[sft]` hold the keys of TRL's GRPOConfig and SFTConfig. `osler train` and `osler sft` check them, because this module
+does not import torch. The sampling parameters are set in `[sampling]` only, so that no default of a checkpoint is used.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from osler.errors import ConfigError
+from osler.files import packaged_recipes
 from osler.taxonomy import Modality, QuestionType
 
 MAX_RECIPE_BYTES: Final = 1 << 20
 ROLLOUT_KEYS: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
-"""Keys of TRL's GRPOConfig that `[sampling]` owns."""
+"""Keys of TRL's GRPOConfig that are set in `[sampling]` instead of `[grpo]`."""
 
 
 class Section(BaseModel):
-    """A recipe's section: frozen, and closed to unknown keys."""
+    """A section of a recipe: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, validate_default=True)
 
 
 class ReaderSection(Section):
-    """A section whose further keys are the reader's own options: `axis = "modality"` is short for `options.axis = "modality"`.
+    """A section that passes its other keys to the reader: `axis = "modality"` is short for `options.axis = "modality"`.
 
-    The reader itself refuses an option that it does not know.
+    The reader raises ConfigError for an option that it does not have.
     """
 
     @model_validator(mode="before")
@@ -41,52 +42,52 @@ class ReaderSection(Section):
         if not isinstance(values, dict):
             return values
         own = {key: value for key, value in values.items() if key in cls.model_fields}
-        further = {key: value for key, value in values.items() if key not in cls.model_fields}
-        return {**own, "options": {**own.get("options", {}), **further}} if further else own
+        options = {key: value for key, value in values.items() if key not in cls.model_fields}
+        return {**own, "options": {**own.get("options", {}), **options}} if options else own
 
 
 class SelectionConfig(ReaderSection):
-    """Which questions of a reader to use. Empty lists mean all; limits take a seeded random sample."""
+    """`[data.train]`: which questions of the reader to use. An empty list means all; a limit draws a random sample by `[data] seed`."""
 
     split: str = "train"
     modalities: tuple[Modality, ...] = ()
     question_types: tuple[QuestionType, ...] = ()
-    has_choices: bool | None = None  # true keeps multiple choice, false keeps open-ended questions
+    has_choices: bool | None = None  # true: only multiple-choice questions; false: only open-ended ones
     limit: int | None = Field(default=None, ge=1)
     limit_per_modality: int | None = Field(default=None, ge=1)
     limit_per_question_type: int | None = Field(default=None, ge=1)
-    options: dict[str, Any] = Field(default_factory=dict)  # reader options of this split only, on top of [data.options]
+    options: dict[str, Any] = Field(default_factory=dict)  # reader options for this split; they override [data.options]
 
 
 class TestSelectionConfig(SelectionConfig):
-    """The same for `[data.test]`, whose split is the test split unless named."""
+    """`[data.test]`: the same keys; `split` is "test" by default."""
 
     split: str = "test"
 
 
 class DataConfig(ReaderSection):
-    """`[data]`: a reader, where its files lie, and what to train and test on."""
+    """`[data]`: the reader, the location of its files, and the questions for training and testing."""
 
     reader: str = "phantom"
-    root: str | None = None
-    manifest: str | None = None  # a file of `osler split`: it decides what [data.train] and [data.test] may hold
+    root: str | None = None  # folder or file of the dataset
+    manifest: str | None = None  # a file written by `osler split`; [data.train] and [data.test] select from its splits
     seed: int = Field(default=0, ge=0)
-    distractors: Literal["original", "redrawn"] = "original"  # redrawn: right answers of other questions of the same modality and type
-    shuffle_options: bool = False  # in a new order in every epoch of training, in one other order at evaluation
+    distractors: Literal["original", "redrawn"] = "original"  # redrawn: correct answers to other questions of the same modality and type
+    shuffle_options: bool = False  # training: a new order in every epoch; evaluation: one fixed random order
     options: dict[str, Any] = Field(default_factory=dict)
     train: SelectionConfig = SelectionConfig()
     test: TestSelectionConfig = TestSelectionConfig()
 
 
 class PromptConfig(Section):
-    """`[prompt]`: the strategy that trains, and the one that evaluation uses (the same unless named)."""
+    """`[prompt]`: the prompting strategy."""
 
     strategy: str = "think"
-    eval_strategy: str | None = None
+    eval_strategy: str | None = None  # for evaluation, if different
 
 
 class LoraSection(Section):
-    """`[policy.lora]`: peft's LoraConfig, its most used keys."""
+    """`[policy.lora]`: the most used keys of peft's LoraConfig. Without this section all weights are trained."""
 
     r: int = Field(default=16, ge=1)
     alpha: float = 32.0
@@ -95,69 +96,69 @@ class LoraSection(Section):
 
 
 class PolicyConfig(Section):
-    """`[policy]`: which model, and how it is loaded."""
+    """`[policy]`: the model and how it is loaded."""
 
-    path: str = "osler-tiny"  # a packaged name, a local folder or a hub id
+    path: str = "osler-tiny"  # a packaged model, a local folder or an id on the Hugging Face hub
     dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
+    device: str = "auto"  # a GPU if there is one
     attn_implementation: str = "sdpa"
-    min_pixels: int | None = Field(default=None, ge=1)
-    max_pixels: int | None = Field(default=None, ge=1)
+    min_pixels: int | None = Field(default=None, ge=1)  # smaller images are enlarged; default: the processor's
+    max_pixels: int | None = Field(default=None, ge=1)  # larger images are reduced; default: the processor's
     freeze_vision: bool = False
     lora: LoraSection | None = None
 
 
 class RewardsConfig(Section):
-    """`[rewards]`: names of `scoring.REWARDS` and their weights (1 each unless given)."""
+    """`[rewards]`: names from `grading.REWARDS` and their weights, 1 each by default. The rewards are summed."""
 
     names: tuple[str, ...] = ("accuracy", "format")
     weights: tuple[float, ...] | None = None
 
 
 class SamplingConfig(Section):
-    """`[sampling]`: how rollouts are drawn. Every parameter is always set, whatever the checkpoint's own defaults say."""
+    """`[sampling]`: the sampling parameters of rollouts. They always replace the defaults of the checkpoint."""
 
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
+    top_k: int = Field(default=0, ge=0)  # 0: all tokens
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float = Field(default=1.0, gt=0)
-    max_completion_length: int = Field(default=256, ge=1)
+    max_completion_length: int = Field(default=256, ge=1)  # tokens
 
 
 class TrainerConfig(Section):
-    """`[trainer]`: what Osler adds around TRL's trainers."""
+    """`[trainer]`: what Osler adds to TRL's trainers."""
 
-    max_prompt_length: int = Field(default=1024, ge=1)  # tokens, image tokens included; a longer prompt is refused before step 1
-    share_prefix: bool = True  # GRPO computes a prompt once for its whole group; false leaves everything to TRL
-    groups_per_forward: int = Field(default=0, ge=0)  # groups a pass may hold, in the update of one process too; 0: no bound
-    static_decoding: bool = False  # GRPO's decoding in steps of one shape, which CUDA records and plays
-    vision_cache: str | None = None  # folder that keeps what a frozen vision tower makes of each image, across epochs and runs
-    vision_cache_gb: float = Field(default=4.0, gt=0)  # its bound; the longest unused files go first
-    dynamic_sampling: int = Field(default=0, ge=0)  # rounds in which groups that all earned the same are replaced by other questions
-    print_completions_every: int = Field(default=0, ge=0)  # steps; 0 never prints
-    report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; plain JSONL metrics are always written
+    max_prompt_length: int = Field(default=1024, ge=1)  # tokens, including image tokens; a longer prompt is an error before step 1
+    share_prefix: bool = True  # GRPO encodes a prompt once for its whole group; false: TRL's own trainer
+    groups_per_forward: int = Field(default=0, ge=0)  # maximum number of groups in one forward pass, to save memory; 0: no limit
+    static_decoding: bool = False  # GRPO decodes with a KV cache of fixed size, so that a CUDA graph can replay each step
+    vision_cache: str | None = None  # folder that caches the image features of a frozen vision encoder, across epochs and runs
+    vision_cache_gb: float = Field(default=4.0, gt=0)  # size limit; the least recently used files are deleted first
+    dynamic_sampling: int = Field(default=0, ge=0)  # rounds that replace groups of equal rewards by other questions; 0: off
+    print_completions_every: int = Field(default=0, ge=0)  # in steps; 0: never
+    report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; metrics.jsonl is always written
 
 
 class EvalConfig(Section):
-    """`[eval]`: how the test questions are answered, greedily unless there are votes."""
+    """`[eval]`: how the test questions are answered: by greedy decoding, or by votes."""
 
-    engine: Literal["hf", "scripted", "option_prior"] = "hf"  # the last is the blind baseline: no image, no question, no model
+    engine: Literal["hf", "scripted", "option_prior"] = "hf"  # option_prior: the blind baseline, which uses only the option texts
     batch_size: int = Field(default=32, ge=1)
     max_completion_length: int = Field(default=256, ge=1)
-    script: str | None = None  # a JSONL of completions for the scripted engine
-    option_probabilities: bool = False  # keep how likely each letter was where the answer's was written (hf only)
-    num_votes: int = Field(default=1, ge=1)  # above 1: so many completions drawn as [sampling] says, and their most frequent answer
+    script: str | None = None  # JSONL file of completions for the scripted engine
+    option_probabilities: bool = False  # record the probability of each option letter at the answer (hf only)
+    num_votes: int = Field(default=1, ge=1)  # above 1: sample this many completions by [sampling] and take the most frequent answer
 
 
 class MatrixConfig(Section):
-    """`[matrix]`: what `osler matrix` asks unless told otherwise on the command line."""
+    """`[matrix]`: defaults of `osler matrix`, which command-line options override."""
 
-    strategies: tuple[str, ...] = ()  # [prompt] strategy when empty
+    strategies: tuple[str, ...] = ()  # empty: the [prompt] strategy
 
 
 class Config(Section):
-    """A whole recipe, every value resolved."""
+    """A complete recipe with all defaults filled in."""
 
     name: str = "run"
     seed: int = Field(default=0, ge=0)
@@ -169,19 +170,19 @@ class Config(Section):
     trainer: TrainerConfig = TrainerConfig()
     grpo: dict[str, Any] = Field(default_factory=dict)
     sft: dict[str, Any] = Field(default_factory=dict)
-    sft_target: Literal["strategy", "med_r1_sft"] = "strategy"
+    sft_target: Literal["strategy", "med_r1_sft"] = "strategy"  # the text SFT trains on: in the strategy's format, or as Med-R1's baseline
     eval: EvalConfig = EvalConfig()
     matrix: MatrixConfig = MatrixConfig()
 
     def to_json(self) -> str:
-        """The resolved recipe, as a run's `config.json` keeps it."""
+        """The recipe as the indented JSON of a run's `config.json`."""
         return json.dumps(self.model_dump(mode="json"), indent=2)
 
 
 def load_config(recipe: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe (a path, or the name of a packaged one), apply overrides and check every key.
+    """Read a recipe (a path, a packaged name, or None for all defaults), apply overrides such as "--seed=3" and check every key.
 
-    Raises ConfigError in one line for a missing file, broken TOML, an unknown key or a wrong value.
+    Raises ConfigError, one line, for a missing file, invalid TOML, an unknown key or an invalid value.
     """
     values = read_toml(find_recipe(recipe)) if recipe is not None else {}
     for dotted, value in parse_overrides(overrides):
@@ -190,21 +191,15 @@ def load_config(recipe: str | Path | None, overrides: Sequence[str] = ()) -> Con
 
 
 def build_config(values: Mapping[str, Any]) -> Config:
-    """Check a nested mapping against Config. Raises ConfigError for the first wrong key."""
+    """The Config of a nested mapping, e.g. {"data": {"seed": 1}}. Raises ConfigError for the first unknown key or invalid value."""
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 
 
-def packaged_recipes() -> Path:
-    """The folder of the recipes that come with Osler, in an installed package or in a checkout."""
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
-
-
 def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe given as a path or as a packaged name such as "demo". Raises ConfigError."""
+    """The file of a recipe, given as a path or as a packaged name such as "demo". Raises ConfigError if there is none."""
     path = Path(recipe)
     if path.is_file():
         return path
@@ -216,9 +211,9 @@ def find_recipe(recipe: str | Path) -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file of at most MAX_RECIPE_BYTES. Raises ConfigError."""
+    """The content of a TOML file. Raises ConfigError if it is larger than MAX_RECIPE_BYTES or not TOML."""
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is no recipe")
+        raise ConfigError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: this is no recipe")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -226,7 +221,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
-    """`["--policy.path", "x", "--seed=3"]` -> `[("policy.path", "x"), ("seed", 3)]`. A value is TOML where it parses as TOML, else text."""
+    """`["--policy.path", "x", "--seed=3"]` -> `[("policy.path", "x"), ("seed", 3)]`. A value that is not TOML is text.
+
+    Raises ConfigError for an argument without "--", or without a value.
+    """
     pairs: list[tuple[str, Any]] = []
     pending: str | None = None
     for argument in arguments:
@@ -246,7 +244,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set `values["a"]["b"] = value` for the key "a.b". Raises ConfigError where a part is no section."""
+    """Set `values["a"]["b"] = value` for the key "a.b". Raises ConfigError if a part is empty, or a value instead of a section."""
     *sections, key = dotted.split(".")
     if not all((*sections, key)):
         raise ConfigError(f"--{dotted} is no key: overrides look like --section.key=value")
@@ -259,7 +257,7 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint such as "; did you mean 'policy'?", or nothing."""
+    """A hint such as "; did you mean 'policy'?"; empty if no known word is similar."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -272,14 +270,15 @@ def _parse_value(raw: str) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
+    """The first error in one line; for an unknown key with the keys of its section."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     if first["type"] != "extra_forbidden":
         return f"{'.'.join(path)}: {first['msg']} (got {first['input']!r})"
-    model: type[BaseModel] | None = Config
-    for part in path[:-1]:
-        annotation = model.model_fields[part].annotation if model is not None else None
-        candidates = getattr(annotation, "__args__", (annotation,))
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-    known = sorted(model.model_fields) if model is not None else []
+    section: type[BaseModel] = Config
+    for name in path[:-1]:
+        annotation = section.model_fields[name].annotation
+        kinds = (annotation, *get_args(annotation))  # `LoraSection | None` is a union
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    known = sorted(section.model_fields)
     return f"unknown key {'.'.join(path)}{nearest(path[-1], known)} (known here: {', '.join(known)})"

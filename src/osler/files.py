@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, and reading within bounds.
+"""Atomic writes of files and folders, and checked reads.
 
-A process can be killed at any moment. So every file and folder that Osler writes is made under another name beside its place and then
-renamed. A JSON Lines file that grows line by line may end in half a line, which readers drop.
+Osler writes each file and folder under a temporary name in the same folder and then renames it, so that a killed process leaves no
+incomplete file. A JSON Lines file that is appended to may end in an incomplete line, which readers drop.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from osler.errors import DataError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or a folder at; it is renamed to `path` when the block ends, and removed when the block raises.
+    """A temporary path for a file or a folder, renamed to `path` at the end of the `with` block, or deleted if the block raises.
 
-    The parent folder is made when absent. A file replaces an existing file; a folder replaces only an empty folder.
-    Raises OSError when the parent folder cannot be made or the rename fails.
+    The parent folder is created. A file replaces an existing file; a folder replaces only an empty folder. Raises OSError if the parent
+    folder cannot be created or the rename fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -39,13 +39,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, that appears whole or not at all; its folder is made when absent. Raises OSError."""
+    """Write a file atomically, text as UTF-8; its folder is created. Raises OSError."""
     with replacing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def create_whole(path: Path, content: str) -> None:
-    """The same for a file that must not exist yet, also when two processes write it at once: the second raises FileExistsError."""
+    """Write a new text file atomically. Raises FileExistsError if it exists, also if another process writes it at the same time."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         draft.write_text(content, encoding="utf-8")
@@ -55,19 +55,19 @@ def create_whole(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; the file appears whole or not at all."""
+    """Write `value` as indented JSON, atomically. Raises OSError."""
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value a line; the file appears whole or not at all."""
+    """Write one JSON value per line, atomically. Raises OSError."""
     write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_text(path: Path, max_bytes: int, remedy: str) -> str:
-    """The text of a file that Osler wrote, at most `max_bytes` long; empty when its bytes are not UTF-8.
+    """The text of a file of at most `max_bytes`; "" if it is not UTF-8, so that the caller's format check rejects it.
 
-    Raises DataError, whose line ends with `remedy`, for a file that is too large, absent or unreadable.
+    Raises DataError, with a message that ends with `remedy`, for a file that is too large, absent or unreadable.
     """
     try:
         if path.stat().st_size > max_bytes:
@@ -80,22 +80,22 @@ def read_text(path: Path, max_bytes: int, remedy: str) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file that Osler wrote, {} when there is no file. Raises DataError, in one line, for anything else."""
+    """The JSON object in a file, {} if there is no file. Raises DataError, one line, for a file that holds no JSON object."""
     if not path.exists():
         return {}
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}): restore it, or delete it to go on without it") from None
+        raise DataError(f"{path} cannot be read as JSON ({error}): restore it, or delete it to continue without it") from None
     if not isinstance(value, dict):
-        raise DataError(f"{path} is not a JSON object: restore it, or delete it to go on without it")
+        raise DataError(f"{path} is not a JSON object: restore it, or delete it to continue without it")
     return value
 
 
 def split_lines(content: bytes) -> list[bytes]:
-    """The lines of a JSON Lines file, without a last line that a killed process left half-written.
+    """The lines of a JSON Lines file, without an incomplete last line of a killed process.
 
-    A last line without a newline is complete when it is valid JSON: the beginning of a JSON object never is.
+    A last line without a newline is complete if it is valid JSON, which the beginning of a JSON object never is.
     """
     *lines, last = content.split(b"\n")
     try:
@@ -106,9 +106,9 @@ def split_lines(content: bytes) -> list[bytes]:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file that grew line by line, [] when there is no file; a half-written last line is dropped.
+    """The JSON objects of a JSON Lines file, [] if there is no file; an incomplete last line is dropped (see `split_lines`).
 
-    Raises DataError, with the number of the line, for any other line that is not a JSON object.
+    Raises DataError, with the number of the entry, for any other line that is not a JSON object.
     """
     if not path.exists():
         return []
@@ -128,3 +128,9 @@ def digest_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def packaged_recipes() -> Path:
+    """The folder of the recipes that are part of Osler, in an installed package or in a checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"

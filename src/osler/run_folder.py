@@ -1,12 +1,15 @@
-"""A run: one folder that says what was asked, on what it ran, and what came out.
+"""The folder of a run: its recipe, its environment and its results.
 
 ::
 
-    config.json        the resolved recipe
-    environment.json   versions, platform, command, start
-    manifest.json      how many questions of which modality and type
-    metrics.jsonl      one line per training step
-    checkpoints/ policy/ records/ report.html
+    config.json        the recipe, with all defaults filled in
+    environment.json   versions, platform, command line, start time
+    manifest.json      number of questions per modality and question type
+    metrics.jsonl      training metrics, one line per logged step
+    checkpoints/       TRL's checkpoints
+    policy/            the trained policy
+    records/           evaluations, one JSONL file per label
+    report.html
 """
 
 from __future__ import annotations
@@ -33,39 +36,39 @@ IMMATERIAL: Final = frozenset(
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
     | {f"trainer.{key}" for key in ("groups_per_forward", "static_decoding", "vision_cache", "vision_cache_gb")}
 )
-"""Dotted keys that may change when a run goes on: no number depends on them."""
+"""Keys that may change when a run resumes, because they change no result."""
 
 IMMATERIAL_SECTIONS: Final = ("eval.", "matrix.")
-"""Records keep their own terms, and every run of a matrix has its one strategy in `[prompt]`."""
+"""Sections that may change too: an evaluation checks its own settings, and each run of a matrix has its strategy in `[prompt]`."""
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
     | {"log.txt", "tensorboard", "reference"}
 )
-"""What a run's folder may hold before it is one; anything else is somebody else's folder."""
+"""What an existing folder may contain to become a run; a folder with any other file or folder is rejected."""
 
 PACKAGES: Final = ("torch", "transformers", "trl", "peft", "numpy", "pillow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The paths of one run. Only `config` and `environment` exist from the start."""
+    """The paths of one run (see the module). Only `config` and `environment` exist from the start."""
 
     root: Path  # runs/demo
 
     @property
     def config(self) -> Path:
-        """The resolved recipe."""
+        """The recipe; a folder with this file is a run."""
         return self.root / "config.json"
 
     @property
     def environment(self) -> Path:
-        """What it ran on."""
+        """See `describe_environment`."""
         return self.root / "environment.json"
 
     @property
     def manifest(self) -> Path:
-        """How many questions of which modality and type, per split."""
+        """The number of questions per split, modality and question type."""
         return self.root / "manifest.json"
 
     @property
@@ -75,12 +78,12 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """The trainer's folder."""
+        """The output folder of TRL's trainer."""
         return self.root / "checkpoints"
 
     @property
     def policy(self) -> Path:
-        """The trained policy, an ordinary model folder."""
+        """The trained policy, a model folder of Transformers."""
         return self.root / "policy"
 
     @property
@@ -95,12 +98,12 @@ class Run:
 
 
 def open_run(root: str | Path, config: Config, *, resume: bool = True, command: Sequence[str] | None = None) -> Run:
-    """The run at `root`: the existing one when its config says the same, else a new one; it exists from the moment its config.json does.
+    """Open the run at `root` if it has the same config, else create it.
 
-    Without `resume` an existing run is set aside as "<root>.1", "<root>.2" ..; nothing is deleted. `command` is the command line to keep,
-    by default that of this process.
+    Without `resume` an existing run is renamed to "<root>.1", "<root>.2" .. and a new one is created. `command` is recorded in
+    environment.json, by default the command line of this process.
 
-    Raises ConfigError when the existing run was started with another config, and OslerError when the folder holds something else.
+    Raises ConfigError if the existing run has another config, and OslerError if the folder holds other files or cannot be created.
     """
     run = Run(root=Path(root))
     if run.root.exists():
@@ -114,7 +117,10 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True, command: 
 
 
 def describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]:
-    """What a number depends on besides the config: versions, platform, seed, command. No user, host or home folder."""
+    """What results depend on besides the config, as JSON values; without user name, host name and home folder.
+
+    The keys: started, command, seed, python, packages (name -> version), platform, cpu_count and commit.
+    """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _without_home(command),
@@ -128,7 +134,10 @@ def describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]
 
 
 def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first dotted key whose value differs and matters, with both values (None where absent), or None when the configs agree."""
+    """(key, value before, value after) of the first key, e.g. "grpo.beta", that differs and may not change; None if there is none.
+
+    The value of an absent key is None. Keys that may change are IMMATERIAL and IMMATERIAL_SECTIONS.
+    """
     old, new = dict(_flatten(before)), dict(_flatten(after))
     for key in [*new, *(key for key in old if key not in new)]:
         if key not in IMMATERIAL and not key.startswith(IMMATERIAL_SECTIONS) and old.get(key) != new.get(key):
@@ -146,7 +155,7 @@ def _require_run_folder(run: Run) -> None:
 def _require_same_config(run: Run, config: Config) -> None:
     try:
         before = json.loads(run.config.read_text(encoding="utf-8"))
-        # A key that a later version of Osler added has its default in an older run.
+        # An older run lacks the keys that later versions of Osler added: they get their defaults.
         known = json.loads(build_config({**before}).to_json())
         found = first_difference(known, json.loads(config.to_json()))
     except (ValueError, TypeError, AttributeError, ConfigError):
@@ -157,7 +166,7 @@ def _require_same_config(run: Run, config: Config) -> None:
 
 
 def set_aside(root: Path) -> None:
-    """Rename a folder to "<root>.1", "<root>.2" .., whichever is free."""
+    """Rename a folder to the first of "<root>.1", "<root>.2" .. that does not exist."""
     number = 1
     while (target := root.with_name(f"{root.name}.{number}")).exists():
         number += 1
@@ -165,13 +174,13 @@ def set_aside(root: Path) -> None:
 
 
 def _create(run: Run, config: Config, command: Sequence[str]) -> Run:
-    """Write the environment, then the config: with that file the run exists."""
+    """Write environment.json, then config.json, which makes the folder a run."""
     try:
         run.root.mkdir(parents=True, exist_ok=True)
         write_json(run.environment, describe_environment(seed=config.seed, command=command))
         create_whole(run.config, config.to_json() + "\n")
     except FileExistsError:
-        _require_same_config(run, config)  # another process was faster
+        _require_same_config(run, config)  # another process has created the run in the meantime
     except OSError as error:
         raise OslerError(f"cannot make a run at {run.root}: {error.strerror}; give another --out") from None
     return run
@@ -199,7 +208,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that Osler runs from, with "-dirty" where files were changed; None for an installed package."""
+    """The commit of the checkout that Osler runs from, with "-dirty" if files are modified; None for an installed package."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None
