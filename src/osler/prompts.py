@@ -1,4 +1,4 @@
-"""The one prompt renderer: STRATEGIES holds the wordings, `render` makes prompts, `target_completion` makes the targets of SFT.
+"""The one prompt renderer: STRATEGIES has the wordings, `render` makes prompts, `target_completion` makes the targets of SFT.
 
 Training and evaluation both render here, so a policy is always evaluated with the wording of its training. Osler's own strategies use one
 wording for both phases. The strategies of the papers keep the published strings to the character; those differ between phases.

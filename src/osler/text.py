@@ -45,8 +45,9 @@ _INVISIBLE: Final = re.compile(
 )
 # NFKC does this too, but it is not linear on long runs of combining marks.
 _FULL_WIDTH: Final = str.maketrans("＜＞／", "<>/")
-_YES: Final = frozenset({"y", "yeah", "yep", "true", "是", "是的"})
-_NO: Final = frozenset({"n", "nope", "false", "否", "不是"})
+_YES_NO: Final = dict.fromkeys(("y", "yeah", "yep", "true", "是", "是的"), "yes") | dict.fromkeys(
+    ("n", "nope", "false", "否", "不是"), "no"
+)
 
 
 def ignore_case_and_end(text: str) -> str:
@@ -95,8 +96,8 @@ def fold_answer(text: str) -> tuple[str, ...]:
     words = [word for word in fold_phrase(text) if word != "the"]
     while len(words) > 1 and words[0] in ARTICLES:
         words.pop(0)
-    whole = "".join(words)
-    return ("yes",) if whole in _YES else ("no",) if whole in _NO else tuple(words)
+    yes_or_no = _YES_NO.get("".join(words))
+    return (yes_or_no,) if yes_or_no else tuple(words)
 
 
 def drop_invisible(text: str) -> str:
@@ -119,7 +120,7 @@ def split_words(text: str) -> Words:
     `folded` ignores case, NFKC variants, markdown, LaTeX commands, quotation marks and spaces. Hyphens divide words.
     """
     if len(text) > MAX_LENGTH:
-        text = f"^ {text[-MAX_LENGTH:]}"  # the mark prevents that the place of the cut is read as the beginning of a line
+        text = f"^ {text[-MAX_LENGTH:]}"  # so that the cut is not read as the beginning of a line
     if not text.isascii():
         text = unicodedata.normalize("NFKC", drop_invisible(text)).translate(_ASCII_MARKS)
     if "\\" in text:

@@ -1,4 +1,4 @@
-"""The one reader of answers: parse -> grade -> reward, for training, evaluation and serving alike."""
+"""From a completion to a verdict and a reward: the one parser and grader of training and evaluation."""
 
 from osler.grading.grade import grade
 from osler.grading.parse import Parsed, Source, parse

@@ -70,7 +70,7 @@ class Item:
 
 
 @dataclass(slots=True, kw_only=True)
-class Sequence:
+class ItemSequence:
     """Adjacent items, those affirmed and those negated."""
 
     claimed: list[Item] = field(default_factory=list)
@@ -114,8 +114,8 @@ def _unwrap_json(text: str) -> str:
     return values[0] if len(values) == 1 else text
 
 
-def _settle(claims: list[Sequence], lines: list[Sequence]) -> Reading:
-    """One option from all sequences: lines that list several options give way to a claim, and the other items must agree."""
+def _settle(claims: list[ItemSequence], lines: list[ItemSequence]) -> Reading:
+    """One option from all sequences. If lines list several options, only claims count; the items that count must agree."""
     negated = {option for sequence in (*claims, *lines) for item in sequence.negated for option in item.options}
     claimed, listed = (
         [item for sequence in sequences for item in sequence.claimed if not item.options <= negated] for sequences in (claims, lines)
@@ -139,7 +139,7 @@ class _Reader:
     words: Words
     options: OptionIndex
 
-    def read_lines(self) -> list[Sequence]:
+    def read_lines(self) -> list[ItemSequence]:
         """Sequences that fill a line, or begin the first line."""
         folded = self.words.folded
         begins = [0, *(i + 1 for i, word in enumerate(folded) if word == "\n")]
@@ -162,7 +162,7 @@ class _Reader:
             sequences.append(sequence)
         return sequences
 
-    def _add_listed_letters(self, sequence: Sequence) -> None:
+    def _add_listed_letters(self, sequence: ItemSequence) -> None:
         """Add every letter of an option list on one line: "A) CT scan B) MRI scan"."""
         folded, raw = self.words.folded, self.words.raw
         position = sequence.end
@@ -172,7 +172,7 @@ class _Reader:
                 sequence.claimed.append(Item(options=frozenset({letter}), end=position + 2, kind="letter"))
             position += 1
 
-    def read_claims(self) -> list[Sequence]:
+    def read_claims(self) -> list[ItemSequence]:
         """Sequences after a cue, and judgements."""
         sequences = []
         for position in range(len(self.words.folded)):
@@ -207,7 +207,7 @@ class _Reader:
             begin += 1
         return begin
 
-    def _read_judgement(self, position: int) -> Sequence | None:
+    def _read_judgement(self, position: int) -> ItemSequence | None:
         """An option that is called right or wrong; None for any other statement about it."""
         item = self._read_item(position, may_be_subject=True)
         if item is None or self._at(item.end) not in _COPULAS:
@@ -215,11 +215,11 @@ class _Reader:
         predicate = self.words.folded[item.end : item.end + 7]
         clause = set(takewhile(lambda word: word not in _CLAUSE_ENDS, predicate))
         if clause & _WRONG:
-            return Sequence(negated=[item], end=item.end)
-        return Sequence(claimed=[item], end=item.end) if clause & _RIGHT else None
+            return ItemSequence(negated=[item], end=item.end)
+        return ItemSequence(claimed=[item], end=item.end) if clause & _RIGHT else None
 
-    def _read_sequence(self, position: int) -> Sequence | None:
-        sequence = Sequence(end=position)
+    def _read_sequence(self, position: int) -> ItemSequence | None:
+        sequence = ItemSequence(end=position)
         is_negated = False
         for _ in range(MAX_ITEMS):
             while self._at(position) in _BOTH:

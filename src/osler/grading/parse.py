@@ -1,4 +1,4 @@
-"""From a completion to the part of it that may hold the answer, in time linear in its length."""
+"""From a completion to the part of it that may contain the answer, in time linear in its length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Parsed:
     """The parts of a completion."""
 
     source: Source
-    content: str | None  # what may hold the answer: "B) MRI"; None for the last three sources
+    content: str | None  # what may contain the answer: "B) MRI"; None for the last three sources
     reasoning: str | None  # the text inside <think>; blocks joined by a newline
     is_well_formed: bool  # whether the completion has the strict format of its strategy
 
@@ -45,7 +45,7 @@ _TAG_ORDER: Final = MappingProxyType(
 
 
 def parse(text: str, *, strategy: str) -> Parsed:
-    """Find the part of a completion that may hold the answer. Raises ConfigError for an unknown strategy.
+    """Find the part of a completion that may contain the answer. Raises ConfigError for an unknown strategy.
 
     Where the answer is looked for, in this order:
 
