@@ -13,11 +13,12 @@ from tiny_checkpoint import make_model, make_processor
 from trl.trainer.utils import add_fused_lm_head
 
 from osler.policies.load import load_policy
+from osler.policies.quiet import quiet_training
 from osler.prompts import render
-from osler.training.arguments import grpo_arguments, quiet_upstream
+from osler.training.arguments import grpo_arguments
 from osler.training.grpo import build_trainer
 from osler.training.shared_prefix.groups import Groups, collect
-from osler.training.shared_prefix.packed_row import Prompts
+from osler.training.shared_prefix.packed_row import PromptBatch
 
 G = 3
 ONE = [solid_sample((40, 112))]
@@ -46,7 +47,7 @@ def sharpen(model: Any) -> None:
                 weight.normal_(0, 0.3)
 
 
-def read_prompts(model_type: str, samples: list[Any]) -> Prompts:
+def read_prompts(model_type: str, samples: list[Any]) -> PromptBatch:
     return read_groups(model_type, samples).prompts(range(len(samples)))
 
 
@@ -65,7 +66,7 @@ def make_completions(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids_NC, (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
 
 
-def score_plainly(model: Any, prompts: Prompts, num_images: list[int], ids_NC: torch.Tensor, mask_NC: torch.Tensor) -> Any:
+def score_plainly(model: Any, prompts: PromptBatch, num_images: list[int], ids_NC: torch.Tensor, mask_NC: torch.Tensor) -> Any:
     """Every completion behind its whole prompt, as TRL scores it."""
     rows = torch.arange(len(num_images)).repeat_interleave(len(ids_NC) // len(num_images))
     grids = torch.split(prompts.image_grid_thw, num_images)
@@ -135,7 +136,7 @@ def run(
     policy = load_policy(config.policy)
     policy.model.generation_config.eos_token_id += list(range(0, 256, 11))  # so that completions end at different times
     torch.manual_seed(0)
-    with quiet_upstream():
+    with quiet_training():
         trainer = build_trainer(config, policy, prompts, [watch], grpo_arguments(config, Path("run")))
         if prepare is not None:
             prepare(trainer)

@@ -11,8 +11,9 @@ from tiny_checkpoint import save_tiny
 
 from osler.errors import ConfigError, PolicyError
 from osler.policies.load import load_policy
+from osler.policies.quiet import quiet_training
 from osler.prompts import render
-from osler.training.arguments import grpo_arguments, quiet_upstream
+from osler.training.arguments import grpo_arguments
 from osler.training.grpo import build_trainer, check_sharing
 from osler.training.shared_prefix.dynamic_sampling import find_equal, replace_groups
 
@@ -139,7 +140,7 @@ def build(folder: Path, prepare: Any, **sections: Any) -> Any:
     config = recipe(folder, **sections)
     policy = load_policy(config.policy)
     prepare(policy.model)
-    with quiet_upstream():
+    with quiet_training():
         prompts = [render(sample, "no_think", phase="train") for sample in SAMPLES]
         return build_trainer(config, policy, prompts, [pay], grpo_arguments(config, Path("run")))
 

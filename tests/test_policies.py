@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoint import CHAT_TEMPLATE, make_model, save_hub_layout, save_tiny
+from tiny_checkpoint import CHAT_TEMPLATE, apply_lora, make_model, save_hub_layout, save_tiny
 
 from osler.config import LoraSection, PolicyConfig
 from osler.errors import PolicyError
-from osler.policies.load import FAMILIES, PACKAGED_POLICIES, apply_lora, find_policy, fingerprint, load_policy, lora_config
+from osler.policies.families import FAMILIES
+from osler.policies.load import load_policy
+from osler.policies.lora import lora_config
+from osler.policies.sources import PACKAGED_POLICIES, find_policy, fingerprint
 
 PROMPT = torch.tensor([[65, 66, 67, 68]])
 

@@ -10,8 +10,9 @@ from small_runs import SOLID_SAMPLES, assert_same_lines, forget_after, read_line
 from osler.config import Config
 from osler.errors import ConfigError, DataError
 from osler.policies.load import load_policy
+from osler.policies.quiet import quiet_training
 from osler.prompts import render
-from osler.training.arguments import grpo_arguments, quiet_upstream
+from osler.training.arguments import grpo_arguments
 from osler.training.sft import build_trainer, matched_sft_arguments, sft_arguments, sft_target, train_sft
 
 IGNORED = -100
@@ -27,7 +28,7 @@ def make_batch(config: Config) -> tuple[Any, dict[str, torch.Tensor]]:
     """The trainer of six one-colour questions, and all of them as one batch."""
     prompts = [render(sample, config.prompt.strategy, phase="train") for sample in SOLID_SAMPLES]
     targets = [sft_target(sample, config) for sample in SOLID_SAMPLES]
-    with quiet_upstream():
+    with quiet_training():
         arguments = sft_arguments(config, Path("run"), len(prompts))
         trainer = build_trainer(config, load_policy(config.policy), prompts, targets, arguments)
     return trainer, trainer.data_collator(trainer.train_dataset.__getitems__(list(range(len(prompts)))))
@@ -116,12 +117,12 @@ def test_a_budget_without_a_step_is_refused(tiny_folder: Path, tmp_path: Path) -
 
 def test_the_budget_is_what_trl_makes_of_it(tiny_folder: Path, tmp_path: Path) -> None:
     """GRPO's own trainer takes the number of steps that SFT is given."""
-    from osler.training.grpo import train
+    from osler.training.grpo import train_grpo
 
     grpo = {"max_steps": -1, "num_train_epochs": 2, "num_iterations": 2, "save_strategy": "no"}
     config = recipe(tiny_folder, grpo=grpo, data={"reader": "phantom", "train": {"limit": 5, "modalities": ["mri"]}})
     steps = matched_sft_arguments(config, 5)["max_steps"]
-    assert read_lines(train(config, tmp_path / "grpo"))[-1]["step"] == steps
+    assert read_lines(train_grpo(config, tmp_path / "grpo"))[-1]["step"] == steps
 
 
 OVERRIDES = [

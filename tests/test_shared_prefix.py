@@ -29,10 +29,10 @@ from small_runs import solid_sample
 from tiny_checkpoint import make_model, save_tiny
 from torch._dynamo.utils import counters as dynamo_counters
 
-from osler.policies.load import FAMILIES
-from osler.training.shared_prefix import decoder, rollout
+from osler.policies.families import FAMILIES
+from osler.training.shared_prefix import cpu_kernels, decoder, rollout
 from osler.training.shared_prefix.attention import install
-from osler.training.shared_prefix.packed_row import Prompts, find_obstacle, pack, read_prefixes, score, score_behind
+from osler.training.shared_prefix.packed_row import PromptBatch, find_obstacle, pack, prefill, score_after_cache, score_packed
 from osler.training.shared_prefix.rollout import Decoding, Rollout, roll_out
 from osler.training.trainer import OslerGRPOTrainer
 
@@ -57,7 +57,7 @@ def test_log_probabilities_and_gradients_are_the_same(model_type: str, samples: 
     model, prompts, completions = make_sharp(model_type), read_prompts(model_type, samples), make_completions(lengths)
     plain = with_gradient(model, score_plainly(model, prompts, [len(sample.images) for sample in samples], *completions))
     install(model)
-    shared = with_gradient(model, score(model, prompts, *completions, model))
+    shared = with_gradient(model, score_packed(model, prompts, *completions, model))
     assert_same_scores(shared, plain)
 
 
@@ -77,8 +77,8 @@ def test_an_update_goes_on_from_what_was_read(model_type: str, samples: list[Any
     counts = [len(sample.images) for sample in samples]
     plain = with_gradient(model, score_plainly(model, groups.prompts(range(len(samples))), counts, *completions))
     install(model)
-    read = [read_prefixes(model, groups.prompts(chunk)) for chunk in groups.chunks(together)]
-    assert_same_scores(with_gradient(model, score_behind(model, read, *completions, model)), plain)
+    read = [prefill(model, groups.prompts(chunk)) for chunk in groups.chunks(together)]
+    assert_same_scores(with_gradient(model, score_after_cache(model, read, *completions, model)), plain)
 
 
 def shift_branches(inputs: dict[str, Any]) -> None:
@@ -116,10 +116,10 @@ def test_a_wrong_row_is_seen(mutate: Callable[[dict[str, Any]], None]) -> None:
 def test_another_attention_refuses_a_packed_row() -> None:
     model, prompts, completions = make_sharp("qwen2_vl"), read_prompts("qwen2_vl", ONE), make_completions([4, 4, 4])
     with pytest.raises(RuntimeError, match="must match the size"):
-        score(model, prompts, *completions, model)
+        score_packed(model, prompts, *completions, model)
 
 
-def generate(model: Any, prompts: Prompts, decoding: Decoding) -> list[list[int]]:
+def generate(model: Any, prompts: PromptBatch, decoding: Decoding) -> list[list[int]]:
     """Transformers' own completions, cut at their stop token."""
     rows = torch.arange(len(prompts.ids_BP)).repeat_interleave(G)
     grid = prompts.image_grid_thw
@@ -143,13 +143,13 @@ def generate(model: Any, prompts: Prompts, decoding: Decoding) -> list[list[int]
     return rollout._cut(tokens[:, prompts.ids_BP.shape[1] :].tolist(), decoding.stop_ids)
 
 
-def assert_scores_of(model: Any, prompts: Prompts, rollout: Rollout, decoding: Decoding) -> None:
+def assert_scores_of(model: Any, prompts: PromptBatch, rollout: Rollout, decoding: Decoding) -> None:
     """What a rollout knows of its tokens is what scoring them says; `make_sharp` scores at a temperature of 0.8."""
     if decoding.temperature != 0.8:
         return
     rows = [torch.tensor(tokens) for tokens in rollout.completion_ids]
     ids_NC, mask_NC = (torch.nn.utils.rnn.pad_sequence(own, batch_first=True) for own in (rows, [torch.ones_like(row) for row in rows]))
-    logps_NC, entropies_NC = score(model, prompts, ids_NC, mask_NC, model)
+    logps_NC, entropies_NC = score_packed(model, prompts, ids_NC, mask_NC, model)
     assert rollout.logps_NT is not None
     assert rollout.entropies_NT is not None
     torch.testing.assert_close(rollout.logps_NT * mask_NC, logps_NC.detach(), rtol=1e-5, atol=1e-5)
@@ -183,7 +183,7 @@ def test_a_rollout_is_what_generate_writes(model_type: str, draw: dict[str, Any]
     shorter = replace(decoding, max_new_tokens=min(12, decoding.max_new_tokens))
     apart = roll_out(model, [groups.prompts([0]), groups.prompts([1])], G, shorter, keeps_graph=True)
     assert apart.completion_ids == [tokens[:12] for tokens in expected]
-    assert [chunk.last_BE.requires_grad for chunk in (*found.chunks, *apart.chunks)] == [False, True, True]
+    assert [cache.last_BE.requires_grad for cache in (*found.caches, *apart.caches)] == [False, True, True]
     assert_scores_of(model, prompts, found, decoding)
     assert not decoding.do_sample or len({len(row) for row in expected}) > 2
 
@@ -200,7 +200,7 @@ def test_a_static_step_is_one_graph(model_type: str) -> None:
     dynamo_counters["stats"].clear()
     tokens_TA = torch.randint(0, 250, (5, len(UNLIKE) * G), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        read = read_prefixes(model, replace(prompts, pixel_values=prompts.pixel_values.to(torch.bfloat16)))
+        read = prefill(model, replace(prompts, pixel_values=prompts.pixel_values.to(torch.bfloat16)))
         dynamic, static = (decoder.Decoder(model, [read], G, len(tokens_TA), static=is_static) for is_static in (False, True))
         step = torch.compile(static.step, fullgraph=True, backend="eager")
         for place, tokens_A in enumerate(tokens_TA):
@@ -363,8 +363,8 @@ def test_no_pass_holds_more_groups_than_allowed(sharp_folder: Path, limit: int, 
 
 def test_a_wrong_log_probability_ends_sharing(sharp_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     def spoil(trainer: Any) -> None:
-        right = trainer._score_alive
-        trainer._score_alive = lambda *args: tuple(values + 0.01 for values in right(*args))
+        right = trainer._score_update
+        trainer._score_update = lambda *args: tuple(values + 0.01 for values in right(*args))
 
     plain = run(sharp_folder, pay, {}, {}, share=False)
     with caplog.at_level(logging.WARNING, logger="osler"):
@@ -373,6 +373,39 @@ def test_a_wrong_log_probability_ends_sharing(sharp_folder: Path, caplog: pytest
     assert ["SHARED PREFIXES ARE OFF" in record.message for record in caplog.records] == [True]
     assert spoilt[1] == plain[1]
     assert spoilt[2][1]["loss"] == pytest.approx(plain[2][1]["loss"], abs=1e-6)
+
+
+LIVES: list[tuple[dict[str, Any], list[bool]]] = [
+    ({}, [False, False]),
+    ({"num_iterations": 2}, [True, False]),
+    ({"gradient_accumulation_steps": 2}, [True, False, True, False]),
+]
+
+
+@pytest.mark.parametrize(("grpo", "lives"), LIVES, ids=["default", "iterations", "accumulation"])
+def test_the_state_of_a_step_ends_with_its_last_update(sharp_folder: Path, grpo: dict[str, Any], lives: list[bool]) -> None:
+    is_alive: list[bool] = []
+
+    def watch(trainer: Any) -> None:
+        compute = trainer._compute_loss
+
+        def note(*args: Any) -> Any:
+            loss = compute(*args)
+            assert trainer.generation is None or trainer.generation.rows is None
+            is_alive.append(trainer.generation is not None)
+            return loss
+
+        trainer._compute_loss = note
+
+    trainer, *_ = run(sharp_folder, pay, grpo, {}, share=True, prepare=watch)
+    assert is_alive == lives
+    assert trainer.generation is None
+
+
+def test_kernels_are_asked_for_by_name() -> None:
+    """Without them the decoder runs the model's own modules, which the rows of few tokens do anyway."""
+    assert cpu_kernels.has_operators() == torch.backends.mkldnn.is_available()
+    assert not cpu_kernels.has_operators(("_no_such_operator",))
 
 
 def attend_eagerly(model: Any) -> None:

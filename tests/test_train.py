@@ -12,25 +12,21 @@ from typing import Any
 import pytest
 import torch
 from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_after, read_lines, recipe, solid_sample
+from tiny_checkpoint import apply_lora
 
+from osler.cli.common import describe_recipe
 from osler.cli.main import main
 from osler.config import Config, LoraSection, build_config
 from osler.errors import ConfigError, DataError, MissingExtra, OslerError
 from osler.files import read_json_lines
-from osler.policies.load import apply_lora, load_policy
+from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.run_folder import Run
-from osler.training.arguments import (
-    ImageCache,
-    build_dataset,
-    check_prompt_lengths,
-    check_reporters,
-    describe,
-    grpo_arguments,
-    last_checkpoint,
-)
+from osler.training.arguments import check_reporters, grpo_arguments
 from osler.training.callbacks import MetricsWriter
-from osler.training.grpo import train
+from osler.training.checkpoints import last_checkpoint
+from osler.training.dataset import ImageCache, build_dataset, check_prompt_lengths
+from osler.training.grpo import train_grpo
 from osler.training.sft import sft_arguments
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -99,7 +95,7 @@ def test_mistakes_are_refused_before_anything_is_written(
     tiny_folder: Path, tmp_path: Path, sections: dict[str, Any], error: type[OslerError], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        train(recipe(tiny_folder, **sections), tmp_path / "run")
+        train_grpo(recipe(tiny_folder, **sections), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -163,7 +159,7 @@ def long_recipe(policy: Path) -> Config:
 @pytest.fixture(scope="module")
 def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing interrupted."""
-    return train(long_recipe(tiny_folder), tmp_path_factory.mktemp("runs") / "finished")
+    return train_grpo(long_recipe(tiny_folder), tmp_path_factory.mktemp("runs") / "finished")
 
 
 def test_a_run_writes_what_it_should(finished: Run) -> None:
@@ -201,8 +197,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_
     config = tmp_path / "config.json"
     config.write_text(long_recipe(tiny_folder).to_json())
     code = (
-        "import json, sys; from pathlib import Path; from osler.config import build_config; from osler.training.grpo import train;"
-        "train(build_config(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))"
+        "import json, sys; from pathlib import Path; from osler.config import build_config; from osler.training.grpo import train_grpo;"
+        "train_grpo(build_config(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(config), str(out)], stderr=subprocess.DEVNULL)
     try:
@@ -216,7 +212,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_
         process.wait()
     assert not (out / "policy").exists()
     assert last_checkpoint(out / "checkpoints") is not None
-    run = train(long_recipe(tiny_folder), out)
+    run = train_grpo(long_recipe(tiny_folder), out)
     assert_same_lines(read_lines(run), read_lines(finished))
     times = [json.loads(line)["time_s"] for line in run.metrics.read_text().splitlines()]
     assert times == sorted(times)
@@ -231,23 +227,23 @@ def test_every_kind_of_policy_goes_on(tiny_folder: Path, tmp_path: Path, policy:
     config = recipe(
         tiny_folder, policy=policy, grpo={"max_steps": 5, "save_steps": 1, "save_total_limit": 5, "learning_rate": 1e-2, **grpo}
     )
-    whole = train(config, tmp_path / "whole")
+    whole = train_grpo(config, tmp_path / "whole")
     expected = read_lines(whole)
     forget_after(whole, 3)
-    assert_same_lines(read_lines(train(config, whole.root)), expected)
+    assert_same_lines(read_lines(train_grpo(config, whole.root)), expected)
 
 
 def test_a_finished_run_is_left_alone(tiny_folder: Path, finished: Run) -> None:
     before = finished.metrics.stat().st_mtime_ns
-    assert train(long_recipe(tiny_folder), finished.root) == finished
+    assert train_grpo(long_recipe(tiny_folder), finished.root) == finished
     assert finished.metrics.stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match=r"seed = 0, this recipe 1"):
-        train(recipe(tiny_folder, grpo=LONG, seed=1), finished.root)
+        train_grpo(recipe(tiny_folder, grpo=LONG, seed=1), finished.root)
 
 
 def test_the_same_seed_gives_the_same_metrics(tiny_folder: Path, tmp_path: Path) -> None:
-    first, second = (train(recipe(tiny_folder, grpo={"save_strategy": "no"}), tmp_path / name) for name in ("a", "b"))
-    other = train(recipe(tiny_folder, grpo={"save_strategy": "no"}, seed=1), tmp_path / "c")
+    first, second = (train_grpo(recipe(tiny_folder, grpo={"save_strategy": "no"}), tmp_path / name) for name in ("a", "b"))
+    other = train_grpo(recipe(tiny_folder, grpo={"save_strategy": "no"}, seed=1), tmp_path / "c")
     assert read_lines(first) == read_lines(second)
     assert read_lines(first) != read_lines(other)
 
@@ -255,7 +251,7 @@ def test_the_same_seed_gives_the_same_metrics(tiny_folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(("policy", "name"), [({}, "full"), ({"lora": {"r": 4}, "freeze_vision": True}, "lora")], ids=["full", "lora"])
 def test_the_reference_is_the_starting_policy(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], name: str) -> None:
     """The KL is 0 before the first update and not after it; the run's policy is an ordinary folder either way."""
-    run = train(recipe(tiny_folder, policy=policy, grpo={"beta": 0.04, "learning_rate": 1e-2, "save_strategy": "no"}), tmp_path / name)
+    run = train_grpo(recipe(tiny_folder, policy=policy, grpo={"beta": 0.04, "learning_rate": 1e-2, "save_strategy": "no"}), tmp_path / name)
     first, second = read_lines(run)
     assert first["kl"] == pytest.approx(0, abs=1e-6)
     assert second["kl"] > 1e-6
@@ -273,7 +269,7 @@ def test_the_reference_of_an_adapter_is_the_adapter(tiny_folder: Path, tmp_path:
             if "lora_B" in name:
                 weight.normal_(0, 0.5)
     model.save_pretrained(adapter)
-    run = train(recipe(adapter, grpo={"beta": 0.04, "max_steps": 1, "save_strategy": "no"}), tmp_path / "run")
+    run = train_grpo(recipe(adapter, grpo={"beta": 0.04, "max_steps": 1, "save_strategy": "no"}), tmp_path / "run")
     assert read_lines(run)[0]["kl"] == pytest.approx(0, abs=1e-6)
 
 
@@ -317,7 +313,7 @@ def test_metrics_go_on_without_repeating_a_step(tmp_path: Path) -> None:
 def test_tensorboard_writes_into_the_run(tiny_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
     config = recipe(tiny_folder, trainer={"report_to": ["tensorboard"]}, grpo={"save_strategy": "no", "max_steps": 1})
-    run = train(config, tmp_path / "run")
+    run = train_grpo(config, tmp_path / "run")
     assert list((run.root / "tensorboard").glob("events.*"))
 
 
@@ -329,8 +325,8 @@ def test_an_absent_reporter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_dry_run_loads_no_model() -> None:
     code = (
-        "import sys; from osler.config import build_config; from osler.training.arguments import describe;"
-        "print(describe(build_config({'data': {'train': {'limit': 8}, 'test': {'limit': 8}}, 'prompt': {'strategy': 'no_think'}})));"
+        "import sys; from osler.config import build_config; from osler.cli.common import describe_recipe;"
+        "print(describe_recipe(build_config({'data': {'train': {'limit': 8}, 'test': {'limit': 8}}, 'prompt': {'strategy': 'no_think'}})));"
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -340,4 +336,4 @@ def test_a_dry_run_loads_no_model() -> None:
 
 
 def test_a_description_names_the_answer(tiny_folder: Path) -> None:
-    assert "target " in describe(recipe(tiny_folder))
+    assert "target " in describe_recipe(recipe(tiny_folder))

@@ -16,8 +16,9 @@ from trl import GRPOTrainer
 
 from osler.config import Config
 from osler.policies.load import load_policy
+from osler.policies.quiet import quiet_training
 from osler.prompts import render
-from osler.training.arguments import grpo_arguments, quiet_upstream
+from osler.training.arguments import grpo_arguments
 from osler.training.grpo import build_trainer
 from osler.training.trainer import EpochSampler, OslerGRPOTrainer, format_completion
 
@@ -79,7 +80,7 @@ def make_trainer(config: Config, reward: Callable[..., list[float]] = spread, sa
 
 
 def run_steps(trainer: OslerGRPOTrainer) -> dict[str, Any]:
-    with quiet_upstream():
+    with quiet_training():
         trainer.train()
     return next(line for line in trainer.state.log_history if "loss" in line)
 
@@ -109,7 +110,7 @@ def test_images_stay_with_their_rows(tiny_folder: Path) -> None:
     On TRL's own path, where every row can be told apart; `test_shared_prefix` shows that the shared one does the same.
     """
     grpo = {"gradient_accumulation_steps": 3, "max_steps": 1, "beta": 0.1, "save_strategy": "no"}
-    with quiet_upstream():
+    with quiet_training():
         trainer = make_trainer(recipe(tiny_folder, grpo=grpo, trainer={"share_prefix": False}))
     processor = trainer.processing_class
     alone: dict[str, torch.Tensor] = {}
@@ -169,7 +170,7 @@ def greedy_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 )
 def test_a_checkpoint_never_decides_sampling(greedy_folder: Path, sampling: dict[str, Any], expected: dict[str, Any]) -> None:
     """What `generate` ends up with, after Transformers fills what is None from the model's own generation config."""
-    with quiet_upstream():
+    with quiet_training():
         trainer = make_trainer(recipe(greedy_folder, sampling={"max_completion_length": 6, **sampling}))
     effective, _ = trainer.model._prepare_generation_config(trainer.generation_config)
     assert effective.do_sample
@@ -186,7 +187,7 @@ def test_completions_of_a_group_differ(greedy_folder: Path) -> None:
         groups.extend({*texts[start : start + 2]} for start in range(0, len(texts), 2))
         return spread(completions)
 
-    with quiet_upstream():
+    with quiet_training():
         trainer = make_trainer(recipe(greedy_folder, grpo={"max_steps": 1, "save_strategy": "no"}), watch)
     run_steps(trainer)
     assert [len(group) for group in groups] == [2, 2]
@@ -219,7 +220,7 @@ STEPS = [
 def test_a_step_changes_what_is_trained(
     tiny_folder: Path, policy: dict[str, Any], grpo: dict[str, Any], may_change: Callable[[str], bool]
 ) -> None:
-    with quiet_upstream():
+    with quiet_training():
         trainer = make_trainer(recipe(tiny_folder, policy=policy, grpo={"max_steps": 1, "save_strategy": "no", **grpo}))
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     logged = run_steps(trainer)
@@ -237,7 +238,7 @@ def test_a_step_changes_what_is_trained(
 def test_checkpointing_changes_no_gradient(tiny_folder: Path) -> None:
     logged = []
     for checkpointing in (False, True):
-        with quiet_upstream():
+        with quiet_training():
             grpo = {"max_steps": 1, "save_strategy": "no", "gradient_checkpointing": checkpointing}
             logged.append(run_steps(make_trainer(recipe(tiny_folder, grpo=grpo))))
     assert logged[0]["grad_norm"] == pytest.approx(logged[1]["grad_norm"], rel=1e-5)
@@ -261,7 +262,7 @@ def test_the_order_of_questions_follows_from_seed_and_epoch() -> None:
 
 def test_completions_are_printed_every_n_steps(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grpo = {"max_steps": 3, "save_strategy": "no"}
-    with quiet_upstream():
+    with quiet_training():
         trainer = make_trainer(recipe(tiny_folder, grpo=grpo, trainer={"print_completions_every": 2}))
     trainer.remove_callback(PrinterCallback)
     run_steps(trainer)

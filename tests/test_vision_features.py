@@ -11,9 +11,9 @@ from shared_prefix_cases import UNLIKE, make_sharp, pay, read_groups, run
 from tiny_checkpoint import make_processor, save_tiny
 
 from osler.errors import ConfigError
-from osler.policies.load import FAMILIES
+from osler.policies.families import FAMILIES
 from osler.policies.vision_features import FeatureStore, FrozenVision, ImageFeatures, fingerprint_processor, has_same_tower, is_frozen
-from osler.training.shared_prefix.packed_row import read_prefixes
+from osler.training.shared_prefix.packed_row import prefill
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +34,13 @@ def test_features_take_the_place_of_images(model_type: str, tmp_path: Path) -> N
     model, groups = make_sharp(model_type), read_groups(model_type, UNLIKE)
     model.model.visual.requires_grad_(False)
     assert is_frozen(model)
-    expected = read_prefixes(model, groups.prompts([1, 0]))
+    expected = prefill(model, groups.prompts([1, 0]))
     seen = count_images(model)
     for number_seen in ([2], []):
         seen.clear()
-        groups.see(FrozenVision(model, FeatureStore(tmp_path / "kept", 1 << 30)))
+        groups.encode_images(FrozenVision(model, FeatureStore(tmp_path / "kept", 1 << 30)))
         assert seen == number_seen
-        found = read_prefixes(model, groups.prompts([1, 0]))
+        found = prefill(model, groups.prompts([1, 0]))
         assert seen == number_seen
         torch.testing.assert_close(found.last_BE, expected.last_BE, rtol=1e-5, atol=1e-5)
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
@@ -49,16 +49,16 @@ def test_features_take_the_place_of_images(model_type: str, tmp_path: Path) -> N
 def test_another_tower_has_features_of_its_own(tmp_path: Path) -> None:
     model, groups = make_sharp("qwen2_vl"), read_groups("qwen2_vl", UNLIKE)
     store = FeatureStore(tmp_path, 1 << 30)
-    groups.see(FrozenVision(model, store))
+    groups.encode_images(FrozenVision(model, store))
     other = make_sharp("qwen2_vl")
     assert has_same_tower(model, other)
     with torch.no_grad():
         next(other.model.visual.parameters()).add_(1)
     assert not has_same_tower(model, other)
     seen = count_images(other)
-    groups.see(FrozenVision(other, store))
-    groups.see(FrozenVision(other, store, "bf16"))
-    groups.see(FrozenVision(other, store))
+    groups.encode_images(FrozenVision(other, store))
+    groups.encode_images(FrozenVision(other, store, "bf16"))
+    groups.encode_images(FrozenVision(other, store))
     assert seen == [2, 2]
 
 
@@ -69,13 +69,13 @@ def test_features_are_kept_under_pixels_and_processor(tmp_path: Path) -> None:
     settings = fingerprint_processor(processor)
     assert settings == fingerprint_processor(make_processor("qwen2_vl"))
     seen = count_images(model)
-    groups.see(FrozenVision(model, store, settings))
+    groups.encode_images(FrozenVision(model, store, settings))
     changed = groups.members[0].pictures[0].copy()
     changed.putpixel((3, 4), (1, 2, 3))
     groups.members[0] = replace(groups.members[0], pictures=(changed,))
-    groups.see(FrozenVision(model, store, settings))
+    groups.encode_images(FrozenVision(model, store, settings))
     processor.image_processor.image_mean = [0.5, 0.5, 0.5]
-    groups.see(FrozenVision(model, store, fingerprint_processor(processor)))
+    groups.encode_images(FrozenVision(model, store, fingerprint_processor(processor)))
     assert seen == [2, 1, 2]
 
 

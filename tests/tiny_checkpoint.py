@@ -36,7 +36,7 @@ def make_processor(model_type: str = "qwen2_vl", tokenizer: Any = None) -> Any:
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from osler.policies.load import FAMILIES
+    from osler.policies.families import FAMILIES
     from osler.policies.processor import image_only_processor
 
     image_processor = Qwen2VLImageProcessorPil(patch_size=16 if model_type == "qwen3_vl" else 14, min_pixels=56 * 56, max_pixels=112 * 112)
@@ -99,10 +99,10 @@ def make_model(model_type: str = "qwen2_vl", tokenizer: Any = None, seed: int = 
 
 def save_tiny(folder: Path, model_type: str = "qwen2_vl", *, seed: int = 0, hidden: int = HIDDEN, layers: int = LAYERS) -> Path:
     """A folder as `save_pretrained` writes it."""
-    from osler.policies.load import quiet_libraries
+    from osler.policies.quiet import quiet_loading
 
     tokenizer = make_tokenizer()
-    with quiet_libraries():
+    with quiet_loading():
         make_model(model_type, tokenizer, seed, hidden, layers).save_pretrained(folder)
     make_processor(model_type, tokenizer).save_pretrained(folder)
     return folder
@@ -203,3 +203,14 @@ def save_hub_layout(folder: Path) -> Path:
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values, indent=2))
     return folder
+
+
+def apply_lora(policy: Any, section: Any) -> Any:
+    """The policy's model with a new LoRA adapter, as TRL adds it from `lora_config`."""
+    from peft import get_peft_model
+
+    from osler.policies.lora import lora_config
+    from osler.policies.quiet import quiet_loading
+
+    with quiet_loading():
+        return get_peft_model(policy.model, lora_config(section, policy.family))

@@ -1,7 +1,7 @@
-"""What a frozen vision tower made of images: computed once for all passes of a step and, on request, once for a whole training.
+"""Image features of a frozen vision tower: computed once for all forward passes of a step and, on request, once for a whole training.
 
-The tower of a family gives for each image the features that take the place of its tokens and, in Qwen3-VL, more that are added in later
-layers. While its weights do not change they follow from the image alone.
+A vision tower gives one feature vector for each image token and, in Qwen3-VL, further ones that are added in later layers ("deepstack").
+While the tower's weights do not change, the features depend on the image only.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,38 +19,39 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from osler.errors import ConfigError
+from osler.files import write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFeatures:
-    """What the tower made of one image."""
+    """The features of one image."""
 
-    pooled_TE: Tensor  # one row for each token that stands for the image
-    deepstack_TE: tuple[Tensor, ...] = ()  # one for each layer that Qwen3-VL adds to
+    pooled_TE: Tensor  # [image tokens, E]
+    deepstack_TE: tuple[Tensor, ...] = ()  # one [image tokens, E] for each deepstack layer of Qwen3-VL
 
     @property
     def num_bytes(self) -> int:
-        """How much memory they take."""
+        """Their size in memory."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.pooled_TE, *self.deepstack_TE))
 
 
 def is_frozen(model: Any) -> bool:
-    """Whether no weight of the vision tower is trained."""
+    """Whether no weight of the vision tower is trainable."""
     return not any(weight.requires_grad for weight in model.model.visual.parameters())
 
 
 def has_same_tower(model: Any, other: Any) -> bool:
-    """Whether two models see images alike: every weight of their towers is equal."""
+    """Whether all weights of two vision towers are equal."""
     pairs = zip(model.model.visual.parameters(), other.model.visual.parameters(), strict=True)
     return all(ours.dtype == theirs.dtype and torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 def fingerprint_tower(model: Any) -> str:
-    """A hash of the tower's weights and settings."""
+    """The SHA-256 of the tower's weights and config, in hexadecimal."""
     digest = hashlib.sha256(model.config.vision_config.to_json_string().encode())
     for name, weight in model.model.visual.named_parameters():
         digest.update(f"{name} {weight.dtype} ".encode())
@@ -59,7 +60,7 @@ def fingerprint_tower(model: Any) -> str:
 
 
 def fingerprint_processor(processor: Any) -> str:
-    """What the patches of an image follow from besides its pixels: settings and class of the image processor, and the release it is of."""
+    """A text that identifies the image processor: the version of Transformers, the class, its settings."""
     import transformers
 
     image_processor = processor.image_processor
@@ -67,7 +68,7 @@ def fingerprint_processor(processor: Any) -> str:
 
 
 def split_features(output: Any) -> list[ImageFeatures]:
-    """The features of each image, from what the model's `get_image_features` gives."""
+    """The features of each image, from the output of the model's `get_image_features`."""
     sizes = [len(pooled_TE) for pooled_TE in output.pooler_output]
     layers = [
         torch.split(layer, sizes) if isinstance(layer, Tensor) else layer for layer in getattr(output, "deepstack_features", None) or ()
@@ -79,7 +80,7 @@ def split_features(output: Any) -> list[ImageFeatures]:
 
 
 def join_features(images: Sequence[ImageFeatures]) -> Any:
-    """Features of images in order, as the model's `get_image_features` gives them."""
+    """Features of images in order, in the form of the output of `get_image_features`."""
     output = SimpleNamespace(pooler_output=tuple(image.pooled_TE for image in images))
     if layers := [tuple(own) for own in zip(*(image.deepstack_TE for image in images), strict=True)]:
         output.deepstack_features = layers if _takes_pieces() else [torch.cat(own) for own in layers]
@@ -88,16 +89,16 @@ def join_features(images: Sequence[ImageFeatures]) -> Any:
 
 @cache
 def _takes_pieces() -> bool:
-    """Whether Transformers puts the features for later layers together itself, as it does from 5.18 on."""
+    """Whether Transformers concatenates deepstack features itself, as it does from version 5.18."""
     from transformers import Qwen3VLModel
 
     return "mm_encoder_outputs" in inspect.signature(Qwen3VLModel.forward).parameters
 
 
 class FeatureStore:
-    """A folder of features, one safetensors file for each image, the longest unused ones removed beyond `max_bytes`.
+    """A folder of features, one safetensors file for each image; the least recently used are removed beyond `max_bytes`.
 
-    Several trainings may use one folder at once: a file appears whole or not at all, and one that has vanished is made again.
+    Several trainings may use one folder at once: files appear whole or not at all, and a missing file is computed again.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -110,7 +111,7 @@ class FeatureStore:
         self.num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
     def read(self, key: str, device: torch.device) -> ImageFeatures | None:
-        """The features kept under `key`, or None; a file that cannot be read counts as absent."""
+        """The features stored under `key`, or None if the file is absent or unreadable."""
         path = self.folder / f"{key}.safetensors"
         try:
             tensors = load_file(path, device=str(device))
@@ -122,22 +123,19 @@ class FeatureStore:
         return ImageFeatures(pooled_TE=tensors.pop("pooled"), deepstack_TE=tuple(tensors[name] for name in sorted(tensors)))
 
     def write(self, key: str, features: ImageFeatures) -> None:
-        """Keep features, and forget others where the folder grows too large."""
+        """Store features, and remove others when the folder grows too large."""
         tensors = {"pooled": features.pooled_TE, **{f"layer_{layer:03d}": tensor for layer, tensor in enumerate(features.deepstack_TE)}}
         path = self.folder / f"{key}.safetensors"
-        draft = path.with_suffix(f".{id(self):x}.draft")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft)
-        size = draft.stat().st_size
-        if size > self.max_bytes:
-            draft.unlink()
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        if len(content) > self.max_bytes:
             return
-        draft.replace(path)
-        self.num_bytes += size
+        write_whole(path, content)
+        self.num_bytes += len(content)
         if self.num_bytes > self.max_bytes:
-            self._forget()
+            self._evict()
 
-    def _forget(self) -> None:
-        """Remove the longest unused files until the folder fits; what others have removed meanwhile counts too."""
+    def _evict(self) -> None:
+        """Remove the least recently used files until the folder fits; other processes may remove files at the same time."""
         found = []
         for file in self.folder.glob("*.safetensors"):
             with contextlib.suppress(OSError):
@@ -152,45 +150,60 @@ class FeatureStore:
 
 
 class FrozenVision:
-    """The features of images under a tower that is not trained, kept in `store` under the pixels that they come from.
+    """Computes image features with a frozen tower and keeps them in `store`, keyed by pixels, tower and `settings`.
 
-    `seen_by` says what else they follow from besides the tower, e.g. `fingerprint_processor` and the precision of the computation.
+    `settings` identifies everything else that the features depend on, e.g. `fingerprint_processor` and the precision.
     """
 
-    def __init__(self, model: Any, store: FeatureStore | None = None, seen_by: str = "") -> None:
+    def __init__(self, model: Any, store: FeatureStore | None = None, settings: str = "") -> None:
         self.model, self.store = model, store
-        self.eye = f"{fingerprint_tower(model)} {seen_by}" if store is not None else ""
+        self.fingerprint = f"{fingerprint_tower(model)} {settings}" if store is not None else ""
 
     @torch.no_grad()
     def encode(self, images: Sequence[tuple[Tensor, Tensor]], pictures: Sequence[Image]) -> list[ImageFeatures]:
-        """The features of images, each given as patches [p, values] and grid [3], and as it was before the processor.
+        """The features of `images`, each as patches [p, values] and grid [3]; `pictures` are the same images before the processor.
 
-        The tower sees what the store does not hold, at once.
+        Images that are not in the store go through the tower in one batch.
         """
         keys = [self._key(picture) if self.store is not None else "" for picture in pictures]
-        found: dict[int, ImageFeatures] = {}
+        encoded: dict[int, ImageFeatures] = {}
         for place, (key, (patches, _)) in enumerate(zip(keys, images, strict=True)):
             features = self.store.read(key, patches.device) if self.store is not None else None
             if features is not None:
-                found[place] = features
-        missing = [place for place in range(len(images)) if place not in found]
+                encoded[place] = features
+        missing = [place for place in range(len(images)) if place not in encoded]
         if missing:
-            shown, grids = zip(*(images[place] for place in missing), strict=True)
-            output = self.model.model.get_image_features(torch.cat(shown), torch.stack(grids), return_dict=True)
+            patches_of, grids = zip(*(images[place] for place in missing), strict=True)
+            output = self.model.model.get_image_features(torch.cat(patches_of), torch.stack(grids), return_dict=True)
             for place, own in zip(missing, split_features(output), strict=True):
-                found[place] = own
+                encoded[place] = own
                 if self.store is not None:
                     self.store.write(keys[place], own)
-        return [found[place] for place in range(len(images))]
+        return [encoded[place] for place in range(len(images))]
 
     def _key(self, picture: Image) -> str:
-        """What features follow from: the pixels, the processor and the tower."""
+        """The SHA-256 of the pixels, the tower and the settings."""
         pixels = picture.convert("RGB")
-        digest = hashlib.sha256(f"{self.eye} {pixels.size} ".encode())
+        digest = hashlib.sha256(f"{self.fingerprint} {pixels.size} ".encode())
         digest.update(pixels.tobytes())
         return digest.hexdigest()
 
 
 def to_bytes(tensor: Tensor) -> bytes:
-    """A tensor's values as they lie in memory, whatever their type."""
+    """The bytes of a tensor of any dtype."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+@contextlib.contextmanager
+def replace_image_features(model: Any, give: Callable[..., Any]) -> Iterator[None]:
+    """Inside the context, `model` uses what `give(pixel_values, image_grid_thw, ...)` returns instead of calling its vision tower.
+
+    Works with every supported version of Transformers; passing precomputed features to the model does not.
+    """
+    inner = model.model
+    # `wraps`, because Transformers inspects the parameters of the method.
+    inner.get_image_features = wraps(inner.get_image_features)(give)
+    try:
+        yield
+    finally:
+        del inner.get_image_features

@@ -1,4 +1,4 @@
-"""What Osler hangs on TRL's trainers: plain JSONL metrics, and a progress bar on standard error."""
+"""Callbacks of TRL's trainers: metrics as JSON Lines, shuffled options, a progress bar, TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,22 +6,40 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from osler.config import Config
 from osler.data.answer_options import shuffle_options
 from osler.files import read_json_lines, write_json_lines
 from osler.prompts import render
 from osler.types import Prompt
 
+if TYPE_CHECKING:
+    from osler.run_folder import Run
+
+
+def add_callbacks(trainer: Any, run: Run, config: Config) -> None:
+    """Write `metrics.jsonl`, replace Transformers' progress bar by Osler's, and log to TensorBoard when the recipe asks for it."""
+    for stock in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(stock)
+    trainer.add_callback(MetricsWriter(run.metrics))
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(ProgressBar())
+    if "tensorboard" in config.trainer.report_to:
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.root / "tensorboard"))))
+
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
     """`metrics.jsonl`: one JSON object for each logged step, the trainer's own keys plus `step` and `time_s`.
 
-    `time_s` counts seconds of training, over all parts of a run that was interrupted. When a run goes on from a checkpoint, lines of later
-    steps are removed first, so that no step appears twice.
+    `time_s` is the training time in seconds, summed over all parts of an interrupted run. When a run resumes from a checkpoint, lines of
+    later steps are removed first, so that no step appears twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +47,7 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         self.started = 0.0  # the clock's reading at step 0
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Keep the lines up to the step that training goes on from."""
+        """Keep the lines up to the step from which training resumes."""
         if not state.is_world_process_zero:
             return
         kept = [line for line in read_json_lines(self.path) if line["step"] <= state.global_step]
@@ -46,10 +64,10 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
 
 
 class OptionShuffler(TrainerCallback):  # type: ignore[misc]
-    """Options in another order in every epoch: `prompt` is asked for when a row is read, and knows which epoch it is.
+    """Reorders the options of questions in every epoch; the dataset calls `prompt` when it reads a row.
 
-    The order follows from the seed, the epoch and the sample's id, so a run that goes on in its second epoch asks what one that was never
-    interrupted asks. Workers of a data loader read the epoch when they start, hence anew in every epoch.
+    The order depends on the seed, the epoch and the sample's id only, so a resumed run asks the same questions as an uninterrupted one.
+    Data loader workers copy this object, with its epoch, when they start, which is at every epoch.
     """
 
     def __init__(self, seed: int) -> None:
@@ -57,7 +75,7 @@ class OptionShuffler(TrainerCallback):  # type: ignore[misc]
         self.epoch = 0
 
     def on_epoch_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Note the epoch; in the middle of one, where a run goes on, the state counts a fraction."""
+        """Store the epoch. `state.epoch` is a fraction when a run resumes in the middle of one."""
         self.epoch = int(state.epoch or 0)
 
     def prompt(self, prompt: Prompt) -> Prompt:
@@ -78,7 +96,7 @@ class ProgressBar(ProgressCallback):  # type: ignore[misc]
 
 
 def write_above_bar(text: str) -> None:
-    """Print to standard error without tearing a progress bar."""
+    """Print to standard error above a running progress bar."""
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr)

@@ -12,24 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osler.config import Config
-from osler.data.select import describe_samples
 from osler.errors import ConfigError
-from osler.files import write_json
 from osler.grading import resolve_rewards
 from osler.run_folder import Run, open_run
-from osler.training.arguments import (
-    add_callbacks,
-    build_dataset,
-    check_reporters,
-    grpo_arguments,
-    load_for_training,
-    name_reference,
-    option_shuffler,
-    quiet_upstream,
-    read_prompts,
-    run_trainer,
-    save_policy,
-)
+from osler.training.arguments import check_reporters, grpo_arguments
+from osler.training.checkpoints import load_for_training, name_reference, start_run, train_and_save
+from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt
 
 if TYPE_CHECKING:
@@ -38,7 +26,7 @@ if TYPE_CHECKING:
     from osler.training.trainer import OslerGRPOTrainer
 
 
-def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
+def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
     """Train a policy and save it in the run at `out`; go on where an earlier run of the same recipe stopped.
 
     Nothing is written until the recipe, the questions, the policy and the length of every prompt have been checked.
@@ -55,15 +43,10 @@ def train(config: Config, out: Path, *, fresh: bool = False) -> Run:
     check_sharing(config, arguments)
     policy = load_for_training(config, prompts)
 
-    run = open_run(out, config, resume=not fresh)
-    write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
+    run = start_run(out, config, policy, prompts, fresh=fresh)
     if arguments.beta and config.policy.lora is None:
         name_reference(policy, config, run)
-    with quiet_upstream():
-        trainer = build_trainer(config, policy, prompts, rewards, arguments)
-        add_callbacks(trainer, run, config)
-        run_trainer(trainer, run)
-        save_policy(trainer, policy.processor, run.policy)
+    train_and_save(lambda: build_trainer(config, policy, prompts, rewards, arguments), policy, run, config)
     return run
 
 
@@ -71,7 +54,7 @@ def build_trainer(
     config: Config, policy: Policy, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction], arguments: Any
 ) -> OslerGRPOTrainer:
     """TRL's trainer over the questions, with a fresh LoRA adapter where the recipe asks for one."""
-    from osler.policies.load import lora_config
+    from osler.policies.lora import lora_config
     from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
     from osler.training.shared_prefix.update import Sharing
     from osler.training.trainer import OslerGRPOTrainer

@@ -13,24 +13,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import Config
-from osler.data.select import describe_samples
 from osler.errors import ConfigError
-from osler.files import write_json
 from osler.prompts import target_completion
 from osler.run_folder import Run, open_run
-from osler.training.arguments import (
-    add_callbacks,
-    build_arguments,
-    build_dataset,
-    check_reporters,
-    grpo_arguments,
-    load_for_training,
-    option_shuffler,
-    quiet_upstream,
-    read_prompts,
-    run_trainer,
-    save_policy,
-)
+from osler.training.arguments import build_arguments, check_reporters, grpo_arguments
+from osler.training.checkpoints import load_for_training, start_run, train_and_save
+from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt, Sample
 
 if TYPE_CHECKING:
@@ -80,19 +68,14 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     arguments = sft_arguments(config, out, len(prompts))
     policy = load_for_training(config, prompts)
 
-    run = open_run(out, config, resume=not fresh)
-    write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
-    with quiet_upstream():
-        trainer = build_trainer(config, policy, prompts, targets, arguments)
-        add_callbacks(trainer, run, config)
-        run_trainer(trainer, run)
-        save_policy(trainer, policy.processor, run.policy)
+    run = start_run(out, config, policy, prompts, fresh=fresh)
+    train_and_save(lambda: build_trainer(config, policy, prompts, targets, arguments), policy, run, config)
     return run
 
 
 def build_trainer(config: Config, policy: Policy, prompts: Sequence[Prompt], targets: Sequence[str], arguments: Any) -> OslerSFTTrainer:
     """TRL's trainer over questions and targets. It pairs each with its own images, and labels the completion, end of turn included."""
-    from osler.policies.load import lora_config
+    from osler.policies.lora import lora_config
     from osler.training.trainer import OslerSFTTrainer, VisibleTextCollator
 
     shuffler = option_shuffler(config, arguments)

@@ -1,7 +1,10 @@
-"""The attention of packed rows, in the registry of Transformers: branches attend to their prefix and to themselves.
+"""Attention over packed rows: each completion attends to its own prompt and to itself.
 
-A layout travels to it as a keyword of the model's forward pass: `Layout` where the prefixes stand in the same row, `PromptRow` where they
-are read alone and `BranchRow` where they were read before. Legend: see `prefix`.
+`install` registers it with Transformers as one more attention implementation. A layout object travels to it as a keyword argument of the
+model's forward pass: `PackedLayout` for prompts and completions in one row, `PromptLayout` for prompts alone (prefill), `BranchLayout` for
+completions alone after prompts whose keys and values are cached. Without a layout it is PyTorch's attention.
+
+Legend: see `packed_row`.
 """
 
 from __future__ import annotations
@@ -17,63 +20,63 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 ATTENTION: Final = "osler_shared_prefix"
-"""The attention's name in the registry of Transformers."""
+"""The name of this attention in the registry of Transformers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prefixes:
-    """What the model made of the prompts of some groups, all tokens of them: with its graph, where gradients were on."""
+class PromptCache:
+    """The prefill of B prompts: KV cache and last hidden states. The tensors keep their autograd graph if gradients were enabled."""
 
-    layers: tuple[tuple[Tensor, Tensor], ...]  # keys and values, [B, K, P, D]
-    mask_BP: Tensor | None  # None where nothing is padded
-    last_BE: Tensor  # the last hidden state of each prompt, E wide
-    next_B: Tensor  # the position of the first token after each prompt
+    layers: tuple[tuple[Tensor, Tensor], ...]  # keys and values of each layer, [B, K, P, D]
+    mask_BP: Tensor | None  # true for a token; None when no prompt is padded
+    last_BE: Tensor  # hidden state of the last token of each prompt, E wide
+    next_B: Tensor  # M-RoPE position of the first token after each prompt
 
     def __len__(self) -> int:
         return len(self.next_B)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where prefixes and branches lie in a packed row; what the attention gets instead of a mask."""
+class PackedLayout:
+    """Where prefixes and branches are in a packed row of L tokens."""
 
-    prefix_BP: Tensor  # place of every prefix token in the row; slots beyond a prefix's end name any token
-    branch_NC: Tensor  # the same of every branch token
-    slot_L: Tensor  # of every token of the row, its slot in [prefix_BP, branch_NC], flattened
-    mask: Tensor  # [N or 1, 1, R C, P + C] bool: what a branch token attends to, in its prefix and in its branch
-    num_scored: int  # branch tokens, which end the row
+    prefix_BP: Tensor  # index in the row of each prefix token; slots after the end of a prefix hold any valid index
+    branch_NC: Tensor  # index in the row of each branch token
+    slot_L: Tensor  # for each token of the row, its slot in the flattened [prefix_BP, branch_NC]
+    mask: Tensor  # [N or 1, 1, R C, P + C] bool: true where a branch token attends to a token of its prefix or branch
+    num_scored: int  # number of branch tokens; they are the last tokens of the row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptRow:
-    """The layout of prompts that are read alone: of their last hidden states only the last of each is wanted."""
+class PromptLayout:
+    """Prompts alone: only the last hidden state of each is used."""
 
     num_scored: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Branches:
-    """Where the branches of some groups lie in a packed row that holds branches only, and what was read before them."""
+class BranchChunk:
+    """The branches after the prompts of one PromptCache."""
 
-    prefixes: Prefixes
-    place_NC: Tensor | None  # place of every branch token among those of these groups; None where they fill the grid
-    slot_S: Tensor  # of every branch token of these groups, its slot in [N, C], flattened
-    num_rows: int  # N, G rows for each prefix
-    mask: Tensor  # [N or 1, 1, R C, P + C] bool: what a branch token attends to
+    cache: PromptCache
+    place_NC: Tensor | None  # index of each branch token among the tokens of this chunk; None when no branch is padded
+    slot_S: Tensor  # for each branch token of this chunk, its slot in the flattened [N, C]
+    num_rows: int  # N: G rows for each prompt
+    mask: Tensor  # [N or 1, 1, R C, P + C] bool: true where a branch token attends to a token of its prompt or branch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BranchRow:
-    """The layout of a packed row that holds branches only, behind prefixes that were read before."""
+class BranchLayout:
+    """A packed row that holds branches only; their prompts are cached."""
 
-    parts: tuple[Branches, ...]  # in the order of the row
-    first_FE: Tensor  # the hidden states that predict the first token of each completion
+    chunks: tuple[BranchChunk, ...]  # in the order of the row
+    first_FE: Tensor  # hidden states that predict the first token of each completion that has one
 
 
 def install(model: Any) -> None:
-    """Let the text decoder of a model take packed rows. What it does with any other input stays the same; the vision tower is not touched.
+    """Make the text decoder of `model` accept packed rows. Inputs without a layout give the same output as before.
 
-    The attention stays in place for good, because gradient checkpointing calls it again in the backward pass.
+    The attention stays installed: gradient checkpointing calls it again in the backward pass. The vision tower is unchanged.
     """
     if model.config.text_config._attn_implementation == ATTENTION:
         return
@@ -82,44 +85,53 @@ def install(model: Any) -> None:
     model.config.text_config._attn_implementation = ATTENTION
     model.model.language_model.config._attn_implementation = ATTENTION
     model.model.register_forward_hook(_keep_scored, with_kwargs=True)
-    _Tail().watch(model.model.language_model.layers[-1])
+    _ShortLastLayer().register(model.model.language_model.layers[-1])
 
 
-class _Tail:
-    """What is read behind the last layer: the end of a row.
+class _ShortLastLayer:
+    """Hooks that run the last layer's MLP on the scored tokens at the end of a row only.
 
-    The tokens before it give their keys and values in that layer, and nobody reads what its feed-forward network makes of them. It sees
-    the end only, and the rest of its output is zero.
+    After the last layer nothing attends to the other tokens, so only their keys and values in it are needed; their output is set to 0.
     """
 
     def __init__(self) -> None:
-        self.num_unread = 0
+        self.num_skipped = 0
 
-    def watch(self, layer: Any) -> None:
-        """Hook into a layer and its network; gradient checkpointing calls these hooks again."""
-        layer.self_attn.register_forward_pre_hook(self._measure, with_kwargs=True)
-        layer.mlp.register_forward_pre_hook(self._drop)
+    def register(self, layer: Any) -> None:
+        """Add the hooks to a decoder layer; gradient checkpointing calls them again."""
+        layer.self_attn.register_forward_pre_hook(self._count, with_kwargs=True)
+        layer.mlp.register_forward_pre_hook(self._cut)
         layer.mlp.register_forward_hook(self._pad)
 
-    def _measure(self, _attention: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+    def _count(self, _attention: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         layout, row = kwargs.get("layout"), kwargs["hidden_states"]
-        self.num_unread = row.shape[1] - layout.num_scored if isinstance(layout, (Layout, PromptRow)) else 0
+        self.num_skipped = row.shape[1] - layout.num_scored if isinstance(layout, (PackedLayout, PromptLayout)) else 0
 
-    def _drop(self, _mlp: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][:, self.num_unread :],)
+    def _cut(self, _mlp: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, self.num_skipped :],)
 
     def _pad(self, _mlp: Any, _args: Any, output: Tensor) -> Tensor:
-        return pad(output, (0, 0, self.num_unread, 0)) if self.num_unread else output
+        return pad(output, (0, 0, self.num_skipped, 0)) if self.num_skipped else output
 
 
-def count_repeats(base: Any) -> int:
-    """R: how many heads of queries share one of keys."""
+def _keep_scored(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Forward hook: keep only the hidden states that predict a token of a completion, so that the head computes no other logits."""
+    layout = kwargs.get("layout")
+    if isinstance(layout, PackedLayout):
+        output.last_hidden_state = output.last_hidden_state[:, -layout.num_scored :]
+    elif isinstance(layout, BranchLayout):
+        output.last_hidden_state = torch.cat([layout.first_FE[None], output.last_hidden_state], dim=1)
+    return output
+
+
+def query_heads_per_key(base: Any) -> int:
+    """R: the number of query heads that share one key-value head."""
     repeats: int = base.model.language_model.layers[0].self_attn.num_key_value_groups
     return repeats
 
 
-def lay_out(lengths_B: Tensor, inside_NC: Tensor, repeats: int) -> Layout:
-    """The layout of prefixes of these lengths and of branches that fill the true slots of `inside_NC`, row by row."""
+def pack_layout(lengths_B: Tensor, inside_NC: Tensor, repeats: int) -> PackedLayout:
+    """The layout of a row of prefixes with these lengths, then of branches whose tokens are the true slots of `inside_NC`."""
     device, num_branches = inside_NC.device, len(inside_NC)
     width, num_prefix = int(lengths_B.max()), int(lengths_B.sum())
     inside_BP = torch.arange(width, device=device) < lengths_B[:, None]
@@ -128,14 +140,14 @@ def lay_out(lengths_B: Tensor, inside_NC: Tensor, repeats: int) -> Layout:
     place = torch.zeros(len(inside), dtype=torch.long, device=device)
     place[slot_L] = torch.arange(len(slot_L), device=device)
     prefix_BP, branch_NC = place[: inside_BP.numel()].view_as(inside_BP), place[inside_BP.numel() :].view_as(inside_NC)
-    # Prefixes of one length need one mask for all branches.
-    seen_NP = inside_BP[:1] if bool(inside_BP.all()) else inside_BP.repeat_interleave(num_branches // len(inside_BP), dim=0)
-    mask = behind(seen_NP, inside_NC.shape[1], repeats)
-    return Layout(prefix_BP=prefix_BP, branch_NC=branch_NC, slot_L=slot_L, mask=mask, num_scored=len(slot_L) - num_prefix)
+    # Prefixes of equal length need one mask for all branches.
+    visible_NP = inside_BP[:1] if bool(inside_BP.all()) else inside_BP.repeat_interleave(num_branches // len(inside_BP), dim=0)
+    mask = branch_mask(visible_NP, inside_NC.shape[1], repeats)
+    return PackedLayout(prefix_BP=prefix_BP, branch_NC=branch_NC, slot_L=slot_L, mask=mask, num_scored=len(slot_L) - num_prefix)
 
 
-def lay_out_branches(prefixes: Prefixes, inside_NC: Tensor, repeats: int) -> Branches:
-    """The layout of branches that fill the true slots of `inside_NC`, G rows behind each prefix."""
+def chunk_layout(cache: PromptCache, inside_NC: Tensor, repeats: int) -> BranchChunk:
+    """The layout of branches whose tokens are the true slots of `inside_NC`: G rows after each prompt of `cache`."""
     num_rows, num_steps = inside_NC.shape
     device = inside_NC.device
     slot_S = inside_NC.flatten().nonzero()[:, 0]
@@ -144,17 +156,17 @@ def lay_out_branches(prefixes: Prefixes, inside_NC: Tensor, repeats: int) -> Bra
         place = torch.zeros(inside_NC.numel(), dtype=torch.long, device=device)
         place[slot_S] = torch.arange(len(slot_S), device=device)
         place_NC = place.view_as(inside_NC)
-    width = prefixes.layers[0][0].shape[2]
-    seen_NP = torch.ones(1, width, dtype=torch.bool, device=device)
-    if prefixes.mask_BP is not None:
-        seen_NP = prefixes.mask_BP.repeat_interleave(num_rows // len(prefixes), dim=0)
-    return Branches(prefixes=prefixes, place_NC=place_NC, slot_S=slot_S, num_rows=num_rows, mask=behind(seen_NP, num_steps, repeats))
+    width = cache.layers[0][0].shape[2]
+    visible_NP = torch.ones(1, width, dtype=torch.bool, device=device)
+    if cache.mask_BP is not None:
+        visible_NP = cache.mask_BP.repeat_interleave(num_rows // len(cache), dim=0)
+    return BranchChunk(cache=cache, place_NC=place_NC, slot_S=slot_S, num_rows=num_rows, mask=branch_mask(visible_NP, num_steps, repeats))
 
 
-def behind(seen_NP: Tensor, num_steps: int, repeats: int) -> Tensor:
-    """What the tokens of branches attend to, [N, 1, R C, P + C]: what their row sees of the prefix, and themselves up to each."""
-    causal_CC = torch.ones(num_steps, num_steps, dtype=torch.bool, device=seen_NP.device).tril()
-    mask_NCL = torch.cat([seen_NP[:, None].expand(-1, num_steps, -1), causal_CC.expand(len(seen_NP), -1, -1)], dim=2)
+def branch_mask(visible_NP: Tensor, num_steps: int, repeats: int) -> Tensor:
+    """[N, 1, R C, P + C] bool: each branch token attends to the visible tokens of its prefix and, causally, to its branch."""
+    causal_CC = torch.ones(num_steps, num_steps, dtype=torch.bool, device=visible_NP.device).tril()
+    mask_NCL = torch.cat([visible_NP[:, None].expand(-1, num_steps, -1), causal_CC.expand(len(visible_NP), -1, -1)], dim=2)
     return mask_NCL.repeat(1, repeats, 1)[:, None]
 
 
@@ -165,22 +177,22 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    layout: Layout | BranchRow | None = None,
+    layout: PackedLayout | PromptLayout | BranchLayout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The text decoder's attention: over a packed row with `layout`, that of PyTorch without.
+    """The text decoder's attention, with the signature that Transformers calls.
 
-    `query` is [1, H, L, D], `key` and `value` are [1, K, L, D]; returns [1, L, H, D].
+    `query` is [1, H, L, D], `key` and `value` are [1, K, L, D]; returns [1, L, H, D] and None in place of attention weights.
     """
-    if layout is None or isinstance(layout, PromptRow):
+    if layout is None or isinstance(layout, PromptLayout):
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return plain
     rows = tuple(tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [L, H or K, D] each
-    if isinstance(layout, BranchRow):
-        return _attend_to_read(module.layer_idx, layout, rows, scaling), None
+    if isinstance(layout, BranchLayout):
+        return _attend_to_cache(module.layer_idx, layout, rows, scaling), None
     repeats = query.shape[1] // key.shape[1]
-    query_BPHD, key_BPKD, value_BPKD = (take(row, layout.prefix_BP) for row in rows)
-    # Prefixes are padded on the right here, so causality alone keeps their tokens from padding.
+    query_BPHD, key_BPKD, value_BPKD = (gather_rows(row, layout.prefix_BP) for row in rows)
+    # Prefixes are padded on the right here, so the causal mask alone hides the padding from their tokens.
     prefix_out = scaled_dot_product_attention(
         query_BPHD.transpose(1, 2),
         repeat_kv(key_BPKD.transpose(1, 2), repeats),
@@ -188,22 +200,22 @@ def attend(
         is_causal=True,
         scale=scaling,
     ).transpose(1, 2)
-    branches = tuple(take(row, layout.branch_NC) for row in rows)
-    branch_out = attend_behind((key_BPKD.transpose(1, 2), value_BPKD.transpose(1, 2)), branches, layout.mask, scaling)
+    branches = tuple(gather_rows(row, layout.branch_NC) for row in rows)
+    branch_out = attend_branches((key_BPKD.transpose(1, 2), value_BPKD.transpose(1, 2)), branches, layout.mask, scaling)
     slots = torch.cat([prefix_out.flatten(0, 1), branch_out.flatten(0, 1)])
     return slots.index_select(0, layout.slot_L)[None], None
 
 
-def take(rows: Tensor, places: Tensor) -> Tensor:
-    """`rows[places]`, whose gradient PyTorch adds up faster for one dimension of places."""
+def gather_rows(rows: Tensor, places: Tensor) -> Tensor:
+    """`rows[places]`. `index_select` on flattened indices has a faster backward pass."""
     return rows.index_select(0, places.flatten()).view(*places.shape, *rows.shape[1:])
 
 
-def attend_behind(prefix: tuple[Tensor, Tensor], branches: tuple[Tensor, ...], mask: Tensor, scaling: float | None) -> Tensor:
-    """Attention [N, C, H, D] of branches to their prefix and themselves.
+def attend_branches(prefix: tuple[Tensor, Tensor], branches: tuple[Tensor, ...], mask: Tensor, scaling: float | None) -> Tensor:
+    """Attention [N, C, H, D] of branches over their prefix and themselves.
 
-    `prefix` holds keys and values [B, K, P, D], `branches` queries [N, C, H, D], keys and values [N, C, K, D]. The H / K heads that share a
-    key stand behind each other in the query, so that no key is copied for them.
+    `prefix` holds keys and values [B, K, P, D]; `branches` holds queries [N, C, H, D], keys and values [N, C, K, D]. The R = H / K query
+    heads of one key-value head are stacked along the sequence, so that keys and values are not repeated in memory.
     """
     query_NCHD, key_NCKD, value_NCKD = branches
     num_rows, num_steps, num_heads, width = query_NCHD.shape
@@ -225,29 +237,19 @@ def attend_behind(prefix: tuple[Tensor, Tensor], branches: tuple[Tensor, ...], m
     return out.view(num_rows, num_kv, repeats, num_steps, width).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
-def _attend_to_read(layer: int, row: BranchRow, rows: tuple[Tensor, ...], scaling: float | None) -> Tensor:
-    """Attention [1, S, H, D] of a row of branches to what was read before them and to themselves."""
+def _attend_to_cache(layer: int, layout: BranchLayout, rows: tuple[Tensor, ...], scaling: float | None) -> Tensor:
+    """Attention [1, S, H, D] of a row of branches over the cached keys and values of their prompts and themselves."""
     outs, start = [], 0
-    for part in row.parts:
-        end = start + len(part.slot_S)
+    for chunk in layout.chunks:
+        end = start + len(chunk.slot_S)
         own = tuple(tensor[start:end] for tensor in rows)
         start = end
-        if not len(part.slot_S):  # completions of one token at most
+        if not len(chunk.slot_S):  # completions of one token at most
             continue
-        if part.place_NC is None:
-            grid = tuple(tensor.reshape(part.num_rows, -1, *tensor.shape[1:]) for tensor in own)
+        if chunk.place_NC is None:
+            grid = tuple(tensor.reshape(chunk.num_rows, -1, *tensor.shape[1:]) for tensor in own)
         else:
-            grid = tuple(take(tensor, part.place_NC) for tensor in own)
-        out = attend_behind(part.prefixes.layers[layer], grid, part.mask, scaling).flatten(0, 1)
-        outs.append(out if part.place_NC is None else out.index_select(0, part.slot_S))
+            grid = tuple(gather_rows(tensor, chunk.place_NC) for tensor in own)
+        out = attend_branches(chunk.cache.layers[layer], grid, chunk.mask, scaling).flatten(0, 1)
+        outs.append(out if chunk.place_NC is None else out.index_select(0, chunk.slot_S))
     return torch.cat(outs)[None]
-
-
-def _keep_scored(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Leave in the last hidden states of a packed row those that predict a completion's token: only they go through the head."""
-    layout = kwargs.get("layout")
-    if isinstance(layout, Layout):
-        output.last_hidden_state = output.last_hidden_state[:, -layout.num_scored :]
-    elif isinstance(layout, BranchRow):
-        output.last_hidden_state = torch.cat([layout.first_FE[None], output.last_hidden_state], dim=1)
-    return output

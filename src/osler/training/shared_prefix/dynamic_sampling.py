@@ -1,6 +1,6 @@
-"""Dynamic sampling: groups whose completions all earned the same teach nothing, so other questions are asked in their place.
+"""Dynamic sampling: groups whose completions all have the same reward give no gradient and are replaced by other questions.
 
-The idea is DAPO's (Yu et al., 2025, arXiv 2503.14476, section 3.2), bounded here by a number of rounds.
+From DAPO (Yu et al., 2025, arXiv 2503.14476, section 3.2), with a bound on the number of rounds.
 
 Legend: B groups, G generations of a group, N = B G completions, P prompt, C completion.
 """
@@ -28,7 +28,7 @@ WHOLE: Final = ("advantages",)
 
 
 def find_equal(advantages_N: Tensor, num_generations: int) -> list[int]:
-    """The groups whose completions have no advantage over each other."""
+    """The indices of groups whose completions all have the advantage 0."""
     alive_B = (advantages_N.view(-1, num_generations) != 0).any(dim=1)
     equal: list[int] = (~alive_B).nonzero()[:, 0].tolist()
     return equal
@@ -37,12 +37,12 @@ def find_equal(advantages_N: Tensor, num_generations: int) -> list[int]:
 def replace_groups(
     batch: Mapping[str, Any], fresh: Mapping[str, Any], places: Mapping[int, int], num_generations: int, pad_id: int
 ) -> dict[str, Any]:
-    """`batch` with groups of `fresh` in the places of others, `{place: group of fresh}`; both are what TRL makes of a rollout.
+    """`batch` with some groups replaced by groups of `fresh`: `{index in batch: index in fresh}`. Both are TRL's output of a rollout.
 
-    Rows are padded to the wider of both. A key that only one of them has, or that is not known here, is an error.
+    Rows are padded to the larger width of both. A key that only one of them has, or that is unknown, is an error.
     """
     if batch.keys() != fresh.keys():
-        raise AssertionError(f"rollouts with unlike contents: {sorted(batch.keys() ^ fresh.keys())}")
+        raise AssertionError(f"rollouts with different keys: {sorted(batch.keys() ^ fresh.keys())}")
     steps = torch.arange(num_generations)
     old_N = torch.cat([place * num_generations + steps for place in places])
     new_N = torch.cat([group * num_generations + steps for group in places.values()])
@@ -63,7 +63,7 @@ def replace_groups(
         elif name in (*LEFT, *RIGHT, *BOTH):
             merged[name] = widen(batch, name).clone()
             merged[name][old_N] = widen(fresh, name)[new_N]
-        elif name == "group_id":  # a group that comes takes the number of the one that goes
+        elif name == "group_id":  # a new group takes the index of the group that it replaces
             merged[name] = batch[name]
         elif name != "num_items_in_batch":
             raise AssertionError(f"a rollout holds {name}, which dynamic sampling does not know")

@@ -1,9 +1,7 @@
-"""Scores of more groups than memory holds the graphs of, part by part.
+"""Gradient cache: the backward pass of many groups with the autograd graph of only one part of them in memory.
 
-Each part is computed without a graph first and, when the gradient of its scores is known, once more with one.
-
-A loss depends on the model through its log-probabilities and entropies alone. So their gradient is enough to send each part backward by
-itself, and what remains in memory is one part's graph (the gradient cache of Gao et al., 2021, arXiv 2101.06983).
+A GRPO loss depends on the weights only through log-probabilities and entropies. So each part is computed without a graph first; when the
+gradient of its scores is known, it is computed again with a graph, and its backward pass runs alone (Gao et al., 2021, arXiv 2101.06983).
 """
 
 from __future__ import annotations
@@ -18,25 +16,25 @@ from torch.autograd.function import once_differentiable
 from osler.training.shared_prefix.groups import Scores, join
 
 Part = Callable[[], Scores]
-"""Computes the scores of some groups; the same each time."""
+"""Computes the scores of some groups; each call gives the same result."""
 
 
 def score_in_parts(parts: Sequence[Part]) -> Scores:
-    """The scores of all parts, whose gradient reaches the weights that the parts use. For one process: no other waits for a part."""
+    """The scores of all parts, with gradients for the weights that the parts use. For one process: others would wait at each part."""
     scores: Scores = _Parts.apply(torch.zeros((), requires_grad=True), parts)  # type: ignore[no-untyped-call]
     return scores
 
 
 class _Parts(torch.autograd.Function):
-    """Its one tensor input only makes PyTorch ask for a gradient: weights receive theirs within `backward`."""
+    """The tensor input only makes PyTorch call `backward`, in which the weights receive their gradients."""
 
     @staticmethod
     def forward(ctx: Any, _anchor: Tensor, parts: Sequence[Part]) -> Scores:
-        ctx.set_materialize_grads(False)  # without an entropy bonus nothing need go backward through entropies
+        ctx.set_materialize_grads(False)  # None for entropies when the loss has no entropy bonus
         with torch.no_grad():
-            found = [part() for part in parts]
-        ctx.parts, ctx.sizes = parts, [len(logps) for logps, _ in found]
-        return join(found)
+            scores = [part() for part in parts]
+        ctx.parts, ctx.sizes = parts, [len(logps) for logps, _ in scores]
+        return join(scores)
 
     @staticmethod
     @once_differentiable

@@ -1,9 +1,9 @@
-"""Rollouts of groups: every distinct prompt is read once, and all completions of the batch are written together.
+"""Rollouts of groups: one prefill of each distinct prompt, then all completions of the batch are decoded together.
 
-Completions that have ended leave the computation. Tokens are drawn as Transformers' `generate` draws them, from the same stream of random
-numbers, so that both write the same completions.
+Finished completions are dropped from the computation. Tokens are sampled as Transformers' `generate` samples them, from the same stream of
+random numbers, so both give the same completions.
 
-Legend: B groups, G generations of a group, N = B G completions, A = completions still computed, T tokens written, V vocabulary.
+Legend: B groups, G generations of a group, N = B G completions, A = completions still computed, T tokens of a completion, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from osler.training.shared_prefix.attention import Prefixes
-from osler.training.shared_prefix.decoder import Decoder, record
-from osler.training.shared_prefix.packed_row import Prompts, read_prefixes
+from osler.training.shared_prefix.attention import PromptCache
+from osler.training.shared_prefix.cuda_graph import record
+from osler.training.shared_prefix.decoder import Decoder
+from osler.training.shared_prefix.packed_row import PromptBatch, prefill
 
 REPACK_BELOW: Final = 0.75
-"""Ended completions are dropped once this share of the computed ones is enough; copying at every end would cost more than it saves."""
+"""Finished completions are dropped when at most this share of the rows remains: dropping each at once would copy more than it saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """How completions are written. The defaults draw from the whole distribution."""
+    """How completions are generated. The defaults sample from the full distribution."""
 
     max_new_tokens: int
     stop_ids: tuple[int, ...]
     pad_id: int
-    suppressed_ids: tuple[int, ...] = ()  # never written, e.g. the token that stands for an image
+    suppressed_ids: tuple[int, ...] = ()  # never generated, e.g. the image token
     do_sample: bool = True
     temperature: float = 1.0
     top_k: int = 0  # 0 keeps all
     top_p: float = 1.0
     min_p: float | None = None
-    is_static: bool = False  # steps of one shape, which CUDA plays from a recording; ended completions stay in the computation
+    is_static: bool = False  # every step has the same shapes, for a CUDA graph; finished completions are not dropped
 
     def processors(self, device: torch.device) -> LogitsProcessorList:
         """Transformers' own processors, in the order in which `generate` applies them."""
@@ -65,23 +66,23 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """What `roll_out` wrote, group after group."""
+    """The completions of `roll_out`, group after group."""
 
     completion_ids: list[list[int]]  # each up to its first stop token, which is kept
-    chunks: tuple[Prefixes, ...]  # of the prompts, as they were given; with their graph if it was asked for
-    logps_NT: Tensor | None = None  # of the tokens, under the policy at the temperature; None unless asked for
+    caches: tuple[PromptCache, ...]  # one for each chunk of prompts; with autograd graph if `keeps_graph`
+    logps_NT: Tensor | None = None  # log-probabilities of the tokens at the sampling temperature; None unless `scores`
     entropies_NT: Tensor | None = None
 
 
-class Score:
-    """Log-probabilities and entropies of the tokens that a rollout draws, as an update would compute them: nothing is filtered."""
+class TokenScores:
+    """Log-probabilities and entropies of generated tokens, from the unfiltered distribution, as an update computes them."""
 
     def __init__(self, num_rows: int, decoding: Decoding, device: torch.device) -> None:
         self.temperature = decoding.temperature
         self.logps_NT, self.entropies_NT = torch.zeros(2, num_rows, decoding.max_new_tokens, device=device)
 
-    def note(self, rows_A: Tensor, step: int, logits_AV: Tensor, tokens_N: Tensor) -> None:
-        """Score the tokens of one step."""
+    def record(self, rows_A: Tensor, step: int, logits_AV: Tensor, tokens_N: Tensor) -> None:
+        """Store the scores of the tokens of one step."""
         scaled_AV = logits_AV / self.temperature if self.temperature != 1.0 else logits_AV
         logs_AV = scaled_AV.log_softmax(dim=-1)
         self.logps_NT[rows_A, step] = logs_AV.gather(1, tokens_N[rows_A, None])[:, 0]
@@ -90,75 +91,75 @@ class Score:
 
 def roll_out(
     model: Any,
-    chunks: Sequence[Prompts],
+    chunks: Sequence[PromptBatch],
     num_generations: int,
     decoding: Decoding,
     *,
     keeps_graph: bool = False,
     scores: bool = False,
 ) -> Rollout:
-    """Write `num_generations` completions of every prompt. The prompts of a chunk are read together.
+    """Generate `num_generations` completions of every prompt. The prompts of a chunk share one prefill.
 
-    `attention.install` was called on `model`, a Transformers model that does not compute gradient checkpoints. With `keeps_graph`, an
-    update can go on from the prefixes; with `scores`, the tokens' log-probabilities and entropies come with them.
+    `attention.install` was called on `model`, a Transformers model without active gradient checkpointing. `keeps_graph` keeps the autograd
+    graph of the prefill for `score_after_cache`; `scores` adds log-probabilities and entropies of the tokens.
     """
     with torch.set_grad_enabled(keeps_graph):
-        prefixes = tuple(read_prefixes(model, prompts) for prompts in chunks)
+        caches = tuple(prefill(model, prompts) for prompts in chunks)
     with torch.inference_mode():
-        rollout = _decode(model, prefixes, num_generations, decoding, scores=scores)
+        rollout = _decode(model, caches, num_generations, decoding, scores=scores)
     if rollout.logps_NT is None or rollout.entropies_NT is None:
         return rollout
-    # Copies, because an update can take no tensor of inference mode into its graph.
+    # Copies, because autograd refuses tensors that were made in inference mode.
     return replace(rollout, logps_NT=rollout.logps_NT.clone(), entropies_NT=rollout.entropies_NT.clone())
 
 
-def _decode(model: Any, prefixes: tuple[Prefixes, ...], num_generations: int, decoding: Decoding, *, scores: bool) -> Rollout:
-    """Draw tokens until every completion has ended."""
-    last_BE = torch.cat([chunk.last_BE.detach() for chunk in prefixes])
+def _decode(model: Any, caches: tuple[PromptCache, ...], num_generations: int, decoding: Decoding, *, scores: bool) -> Rollout:
+    """Sample tokens until every completion has ended."""
+    last_BE = torch.cat([cache.last_BE.detach() for cache in caches])
     device, num_rows = last_BE.device, len(last_BE) * num_generations
     processors, stop_ids = decoding.processors(device), torch.tensor(decoding.stop_ids, device=device)
     written_NT = torch.full((num_rows, decoding.max_new_tokens), decoding.pad_id, device=device)
     alive_N = torch.ones(num_rows, dtype=torch.bool, device=device)
-    rows_A = torch.arange(num_rows, device=device)  # of each computed completion, its row in the batch
+    rows_A = torch.arange(num_rows, device=device)  # the row in the batch of each computed completion
     logits_AV = model.lm_head(last_BE).float().repeat_interleave(num_generations, dim=0)
-    chances_NV = torch.ones_like(logits_AV)
-    score = Score(num_rows, decoding, device) if scores else None
+    probs_NV = torch.ones_like(logits_AV)
+    token_scores = TokenScores(num_rows, decoding, device) if scores else None
     decoder: Decoder | None = None
     advance: Callable[[Tensor, int], Tensor] | None = None
     for step in range(decoding.max_new_tokens):
         scores_AV = processors(written_NT[rows_A, :step], logits_AV)
         if decoding.do_sample:
-            # Ended completions are drawn too: `generate` draws for every row, and random numbers are taken row by row.
-            chances_AV = scores_AV.softmax(dim=-1)
+            # `generate` samples for finished rows too and consumes random numbers row by row, so all N rows are sampled.
+            probs_AV = scores_AV.softmax(dim=-1)
             if len(rows_A) < num_rows:
-                chances_NV[rows_A] = chances_AV
+                probs_NV[rows_A] = probs_AV
             else:
-                chances_NV = chances_AV
-            tokens_N = torch.multinomial(chances_NV, num_samples=1)[:, 0]
+                probs_NV = probs_AV
+            tokens_N = torch.multinomial(probs_NV, num_samples=1)[:, 0]
         else:
             tokens_N = torch.full_like(alive_N, decoding.pad_id, dtype=torch.long)
             tokens_N[rows_A] = scores_AV.argmax(dim=-1)
-        if score is not None:
-            score.note(rows_A, step, logits_AV, tokens_N)
+        if token_scores is not None:
+            token_scores.record(rows_A, step, logits_AV, tokens_N)
         written_NT[:, step] = torch.where(alive_N, tokens_N, decoding.pad_id)
         alive_N &= ~torch.isin(tokens_N, stop_ids)
         if step + 1 == decoding.max_new_tokens or not bool(alive_N.any()):
             break
         if decoder is None or advance is None:
-            decoder = Decoder(model, prefixes, num_generations, decoding.max_new_tokens, static=decoding.is_static)
-            advance = _stepper(decoder, num_rows)
+            decoder = Decoder(model, caches, num_generations, decoding.max_new_tokens, static=decoding.is_static)
+            advance = _step_function(decoder, num_rows)
         if not decoding.is_static:
-            rows_A = _drop_ended(decoder, rows_A, alive_N, step)
+            rows_A = _drop_finished(decoder, rows_A, alive_N, step)
         logits_AV = advance(written_NT[rows_A, step], step).float()
     completion_ids = _cut(written_NT[:, : step + 1].tolist(), decoding.stop_ids)
-    if score is None:
-        return Rollout(completion_ids=completion_ids, chunks=prefixes)
-    logps_NT, entropies_NT = score.logps_NT[:, : step + 1], score.entropies_NT[:, : step + 1]
-    return Rollout(completion_ids=completion_ids, chunks=prefixes, logps_NT=logps_NT, entropies_NT=entropies_NT)
+    if token_scores is None:
+        return Rollout(completion_ids=completion_ids, caches=caches)
+    logps_NT, entropies_NT = token_scores.logps_NT[:, : step + 1], token_scores.entropies_NT[:, : step + 1]
+    return Rollout(completion_ids=completion_ids, caches=caches, logps_NT=logps_NT, entropies_NT=entropies_NT)
 
 
-def _stepper(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
-    """How a step is computed: as it comes, or as one of one shape, which a GPU records."""
+def _step_function(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
+    """`decoder.step`, or its static form, as a CUDA graph on a GPU."""
     if not decoder.static:
         return decoder.step
     device = decoder.mask.device
@@ -167,8 +168,8 @@ def _stepper(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]
     return lambda tokens, step: decoder.step(tokens, torch.tensor([step], device=device))
 
 
-def _drop_ended(decoder: Decoder, rows_A: Tensor, alive_N: Tensor, step: int) -> Tensor:
-    """Leave ended completions out of the decoder where enough have ended; returns the rows that stay, as many for each group that does."""
+def _drop_finished(decoder: Decoder, rows_A: Tensor, alive_N: Tensor, step: int) -> Tensor:
+    """Drop finished completions when enough have ended. Returns the remaining rows: equally many for each remaining group."""
     alive_BG = alive_N[rows_A].view(decoder.num_groups, -1)
     groups = alive_BG.any(dim=1).nonzero()[:, 0]
     width = int(alive_BG.sum(dim=1).max())

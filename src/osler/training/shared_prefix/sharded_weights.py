@@ -1,7 +1,7 @@
-"""Whole weights for a rollout where every process keeps a part of them: FSDP's second version, and DeepSpeed's ZeRO.
+"""Full weights for a rollout when each process holds a part of them: FSDP version 2 and DeepSpeed's ZeRO.
 
-A rollout reads single weight matrices, token after token, so it needs all of them on every process; TRL's does too under ZeRO-3. The
-update goes through the wrapped model, which gathers its weights layer by layer as in any other training.
+Decoding reads single weight matrices for every token, so it needs all of them on every process; TRL's rollout does too under ZeRO-3. The
+update runs through the wrapped model, which gathers its weights layer by layer as in any other training.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 
 def is_sharded(trainer: Any) -> bool:
-    """Whether a process of this trainer holds only a part of the weights."""
+    """Whether each process of this trainer holds only a part of the weights."""
     return bool(trainer.is_fsdp_enabled or trainer._dist.is_zero3)
 
 
 def find_obstacle(trainer: Any) -> str | None:
-    """Why this trainer's weights cannot be gathered for a shared rollout, or None."""
+    """The reason why this trainer's weights cannot be gathered for a shared rollout, or None."""
     if trainer.is_fsdp_enabled and trainer._dist.fsdp_version != 2:
         return "weights are sharded by FSDP's first version: set fsdp_version to 2"
     if trainer._dist.is_zero3 and not trainer.args.ds3_gather_for_generation:
@@ -28,8 +28,8 @@ def find_obstacle(trainer: Any) -> str | None:
     return None
 
 
-class WholeCopy:
-    """A copy of a model that has its weights only while it is used. Made before the model is sharded."""
+class UnshardedCopy:
+    """A copy of a model whose weights are empty except inside `full_weights`. Make it before the model is sharded."""
 
     def __init__(self, model: Any, device: torch.device) -> None:
         hollow = {weight: torch.empty_like(weight, device="meta") for weight in model.parameters()}
@@ -39,13 +39,13 @@ class WholeCopy:
         self._empty = self.model.state_dict()
 
     @contextmanager
-    def filled(self, sharded: Any) -> Iterator[Any]:
-        """The copy with the weights that all processes keep together. Every process must come here."""
+    def full_weights(self, sharded: Any) -> Iterator[Any]:
+        """The copy, with the weights gathered from all processes. A collective operation: every process must call it."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         weights = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True))
         self.model.load_state_dict(weights, assign=True)
-        self.model.to(self.device)  # parts may rest on the CPU
+        self.model.to(self.device)  # with CPU offload the gathered weights are on the CPU
         try:
             yield self.model
         finally:

@@ -1,0 +1,45 @@
+"""LoRA adapters: the configuration of a new one, and loading a saved one onto its base."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from osler.config import LoraSection
+from osler.errors import PolicyError, first_line
+from osler.policies.families import Family
+from osler.policies.quiet import quiet_loading
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+def lora_config(section: LoraSection, family: Family) -> LoraConfig:
+    """peft's LoraConfig of `[policy.lora]`, for TRL's `peft_config`. The vision tower gets no adapter unless a target module names it."""
+    from peft import LoraConfig
+
+    targets = section.target_modules if isinstance(section.target_modules, str) else list(section.target_modules)
+    tower = family.vision.rpartition(".")[2]
+    adapts_vision = any(tower in target for target in ([targets] if isinstance(targets, str) else targets))
+    return LoraConfig(
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=targets,
+        exclude_modules=None if adapts_vision else rf"(.*\.)?{re.escape(family.vision)}\..*",
+        task_type="CAUSAL_LM",
+    )
+
+
+def load_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
+    """`model` with the saved adapter: merged into the weights, or as peft's wrapper around it. Raises PolicyError if it does not fit."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        with quiet_loading():
+            wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise PolicyError(f"the adapter in {adapter} does not fit its base: {first_line(error)}") from None
+    return wrapped.merge_and_unload() if merge else wrapped
