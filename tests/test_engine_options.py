@@ -17,7 +17,8 @@ from osler.errors import ConfigError
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.options import LetterTokens, find_answer
 from osler.evaluation.records import read_records, record_from_json, record_to_json
-from osler.evaluation.run import Votes, grade_group, run_evaluation
+from osler.evaluation.run import evaluate
+from osler.evaluation.votes import Votes, grade_group
 from osler.policies.load import Policy, load_policy
 from osler.prompts import render
 from osler.types import Completion, FinishReason, Prompt
@@ -180,11 +181,11 @@ def vote_config(folder: Path, **evaluation: Any) -> Config:
 
 def test_voting_goes_on_where_it_stopped(tiny_folder: Path, tmp_path: Path) -> None:
     config = vote_config(tiny_folder)
-    run_evaluation(config, tmp_path / "run")
+    evaluate(config, tmp_path / "run")
     path = tmp_path / "run" / "records" / "eval.jsonl"
     whole = path.read_bytes()
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:9]) + b'{"sample')
-    run_evaluation(config, tmp_path / "run")
+    evaluate(config, tmp_path / "run")
     assert path.read_bytes() == whole
     assert all(record.vote_share is not None for record in read_records(path))
     terms = json.loads(path.with_suffix(".terms.json").read_text())
@@ -200,8 +201,8 @@ def test_votes_are_not_mixed(tiny_folder: Path, tmp_path: Path, changes: dict[st
     script = tmp_path / "script.jsonl"
     script.write_text("")
     first = vote_config(tiny_folder, engine="option_prior")
-    run_evaluation(first, run)
+    evaluate(first, run)
     (run / "config.json").unlink()
     (run / "environment.json").unlink(missing_ok=True)
     with pytest.raises(ConfigError, match=f"with other {key}"):
-        run_evaluation(vote_config(tiny_folder, engine="option_prior", **changes), run)
+        evaluate(vote_config(tiny_folder, engine="option_prior", **changes), run)

@@ -1,4 +1,4 @@
-"""Engines turn prompts into completions. The seam is one method, `generate`; its fake, the scripted engine, ships with the package."""
+"""Engines generate completions for prompts. `Engine` is the interface; `ScriptedEngine` is its implementation for tests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ __all__ = ["ENGINES", "Engine", "open_engine"]
 
 
 class Engine(Protocol):
-    """Something that answers prompts."""
+    """The interface that evaluation uses; any object with these two members is an engine.
+
+    Evaluation calls `generate` with chunks of prompts, in the same chunks again when it resumes. `ScriptedEngine` is the shortest example.
+    """
 
     @property
     def policy_name(self) -> str:
-        """Who answers, as records say it, e.g. "osler-tiny"."""
+        """The name of the policy in records, e.g. "osler-tiny"; equal for all calls."""
 
     def generate(
         self,
@@ -33,10 +36,22 @@ class Engine(Protocol):
         sampling: SamplingConfig | None = None,
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """For every prompt, in order, a group of `num_generations` completions of at most `max_completion_length` tokens.
+        """Generate `num_generations` completions for every prompt.
 
-        Greedy without `sampling`; its own `max_completion_length` is not looked at. The same call gives the same completions.
-        Raises EngineError when a prompt cannot be asked, with its sample's id, and DataError for an image that cannot be read.
+        `prompts`: the input of the chat template is `prompt.messages`; its images are `prompt.sample.images`, in order, which `load()`
+        reads. Each completion continues `prompt.prefix`, which may be empty. There may be no prompts, prompts without images and prompts
+        of any length; the engine forms its own batches.
+        `max_completion_length`: the most tokens that a completion may have, without the prefix.
+        `sampling`: None means greedy decoding, where `num_generations` is 1. Otherwise every field applies except
+        `sampling.max_completion_length`, which is ignored; defaults of the checkpoint never apply.
+        `seed`: seeds the sampling. Equal calls return equal completions, and the global random state is unchanged.
+
+        Returns one list per prompt, in order, each of `num_generations` completions. `text` begins with `prompt.prefix` and has no special
+        tokens; `token_ids` are the generated tokens up to and including the stop token, () where they are unknown; `finish_reason` is
+        LENGTH where generation reached the limit, else STOP. `logprobs` and `option_probabilities` may be None.
+
+        Raises EngineError, with the sample id in one line, for a prompt that cannot be processed, e.g. one that is too long, and DataError
+        for an image that cannot be read. It never drops a prompt or returns a shorter list.
         """
 
 
@@ -71,9 +86,12 @@ def _open_option_prior(config: Config) -> Engine:
 ENGINES: Final[Mapping[str, Callable[[Config], Engine]]] = MappingProxyType(
     {"hf": _open_hf, "scripted": _open_scripted, "option_prior": _open_option_prior}
 )
-"""By the name that `[eval] engine` gives."""
+"""By the value of `[eval] engine`."""
 
 
 def open_engine(config: Config) -> Engine:
-    """The engine of `[eval]`, with the policy of `[policy]` where it needs one. Raises ConfigError and what loading a policy raises."""
+    """The engine that `[eval] engine` names, with the policy of `[policy]` where it uses one.
+
+    Raises ConfigError for the scripted engine without a script, and the errors of loading a policy or reading data.
+    """
     return ENGINES[config.eval.engine](config)

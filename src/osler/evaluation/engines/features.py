@@ -1,4 +1,4 @@
-"""Images that several questions of one call share, seen by the vision tower once."""
+"""A cache of vision features, so that an image that several prompts of one call share is encoded once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.policies.load import replace_image_features
+from osler.policies.vision_features import replace_image_features
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -15,53 +15,53 @@ if TYPE_CHECKING:
     from osler.policies.vision_features import ImageFeatures
 
 MAX_BYTES: Final = 256 << 20
-"""Features kept at most. Those of a picture of 384 x 384 pixels are 0.6 MB in a model of 2 billion parameters."""
+"""Limit of the cache. An image of 384 x 384 pixels takes 0.6 MB in a model of 2 billion parameters."""
 
 
-class SeenImages:
-    """What the tower of `model` made of the images of one call.
+class FeatureCache:
+    """The vision features of `model` for the images of one call of `generate`.
 
-    It lasts for one call only, so that a killed evaluation, which goes on at a call's border, computes what one in a single go does.
+    It is discarded after the call: a resumed evaluation starts at a call, so it computes exactly what an uninterrupted one does.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._kept: dict[ImageSource, ImageFeatures] = {}
+        self._features: dict[ImageSource, ImageFeatures] = {}
         self._num_bytes = 0
 
     @contextmanager
-    def shown(self, sources: Sequence[ImageSource]) -> Iterator[None]:
-        """While this is open, the model's images are `sources`, in this order; of equal ones the tower sees the first."""
+    def use_for(self, sources: Sequence[ImageSource]) -> Iterator[None]:
+        """While this is open, the images of the model's input are `sources`, in order, and each is encoded once."""
         from osler.policies.vision_features import join_features
 
-        plain = self._model.model.get_image_features
+        encode = self._model.model.get_image_features
 
-        def look(pixel_values: Tensor, image_grid_thw: Tensor | None = None, **options: Any) -> Any:
+        def encode_once(pixel_values: Tensor, image_grid_thw: Tensor | None = None, **options: Any) -> Any:
             if image_grid_thw is None or len(image_grid_thw) != len(sources):
-                return plain(pixel_values, image_grid_thw, **options)
-            return join_features(self._look(plain, sources, pixel_values, image_grid_thw, options))
+                return encode(pixel_values, image_grid_thw, **options)
+            return join_features(self._look_up(encode, sources, pixel_values, image_grid_thw, options))
 
-        with replace_image_features(self._model, look):
+        with replace_image_features(self._model, encode_once):
             yield
 
-    def _look(
-        self, plain: Any, sources: Sequence[ImageSource], patches: Tensor, grids: Tensor, options: dict[str, Any]
+    def _look_up(
+        self, encode: Any, sources: Sequence[ImageSource], patches: Tensor, grids: Tensor, options: dict[str, Any]
     ) -> list[ImageFeatures]:
-        """The features of each image in order."""
+        """The features of each image in order; those that are not in the cache are computed."""
         import torch
 
         from osler.policies.vision_features import split_features
 
         pieces = torch.split(patches, grids.prod(-1).tolist())
-        first = {source: place for place, source in reversed(list(enumerate(sources))) if source not in self._kept}
-        made = dict(self._kept)
-        if first:
-            places = sorted(first.values())
-            features = split_features(plain(torch.cat([pieces[place] for place in places]), grids[places], **options))
-            made.update((sources[place], own) for place, own in zip(places, features, strict=True))
-        for source in first:
-            size = made[source].num_bytes
+        missing = {source: index for index, source in reversed(list(enumerate(sources))) if source not in self._features}
+        features = dict(self._features)
+        if missing:
+            indices = sorted(missing.values())
+            computed = split_features(encode(torch.cat([pieces[index] for index in indices]), grids[indices], **options))
+            features.update((sources[index], one) for index, one in zip(indices, computed, strict=True))
+        for source in missing:
+            size = features[source].num_bytes
             if self._num_bytes + size <= MAX_BYTES:
-                self._kept[source] = made[source]
+                self._features[source] = features[source]
                 self._num_bytes += size
-        return [made[source] for source in sources]
+        return [features[source] for source in sources]

@@ -1,7 +1,7 @@
-"""Generation in this process with transformers, for evaluation and for `ask`.
+"""The engine that generates with Transformers in this process, for evaluation and for `ask`.
 
-The next batch is prepared in a thread while the model answers this one. Every sampling parameter is set in each call, so nothing depends on
-what a checkpoint or a version of transformers takes for granted.
+A thread prepares the next batch while the model generates for the current one. Every sampling parameter is set in each call, so defaults of
+a checkpoint or of a version of Transformers never apply.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import SamplingConfig
 from osler.errors import DataError, EngineError
-from osler.evaluation.engines.features import SeenImages
+from osler.evaluation.engines.features import FeatureCache
 from osler.evaluation.engines.options import LetterRecorder, LetterTokens
 from osler.policies.load import Policy
 from osler.types import Completion, FinishReason, ImageSource, Prompt
@@ -25,20 +25,23 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CACHED_IMAGES: Final = 64
-"""Pictures kept, because neighbouring questions are often about the same one."""
+"""Decoded images in memory, because neighbouring questions are often about the same image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
-    """Prompts that are asked together."""
+    """Prompts that are generated for together."""
 
-    positions: tuple[int, ...]  # where they stand in the call
-    images: tuple[ImageSource, ...]  # all of them, prompt after prompt
-    inputs: dict[str, Any]  # what the model takes, left-padded, on the CPU
+    positions: tuple[int, ...]  # indices of the prompts in the call
+    images: tuple[ImageSource, ...]  # of all prompts, in order
+    inputs: dict[str, Any]  # of the model, left-padded, on the CPU
 
 
 class HfEngine:
-    """A policy that answers in batches of similar length."""
+    """Generates in batches of prompts of similar length.
+
+    `option_probabilities` adds the probability of each choice to the completions. `max_prompt_length` in tokens; None for no limit.
+    """
 
     def __init__(
         self, policy: Policy, *, batch_size: int = 32, max_prompt_length: int | None = None, option_probabilities: bool = False
@@ -51,7 +54,7 @@ class HfEngine:
 
     @property
     def policy_name(self) -> str:
-        """The policy's name."""
+        """The name of the policy."""
         return self.policy.name
 
     def generate(
@@ -63,53 +66,53 @@ class HfEngine:
         sampling: SamplingConfig | None = None,
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. Raises EngineError for a prompt of more than `max_prompt_length` tokens."""
+        """See `Engine.generate`. Raises EngineError for a prompt that is too long and for several greedy completions."""
         import torch
 
         settings = self._settings(max_completion_length, num_generations, sampling)
         groups: dict[int, list[Completion]] = {}
-        seen = SeenImages(self.policy.model)
+        features = FeatureCache(self.policy.model)
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode(), _spare_core(self.policy.device):
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
                 recorder = LetterRecorder(letters=self.letters) if self.letters is not None else None
-                with seen.shown(batch.images):
+                with features.use_for(batch.images):
                     tokens = self.policy.model.generate(
                         **inputs, generation_config=settings, logits_processor=[recorder] if recorder is not None else None
                     )
                 completions = self._read(tokens[:, inputs["input_ids"].shape[1] :].tolist(), settings.eos_token_id)
                 if recorder is not None:
-                    asked = [prompts[position] for position in batch.positions for _ in range(num_generations)]
-                    completions = self._with_options(completions, asked, recorder)
+                    repeated = [prompts[position] for position in batch.positions for _ in range(num_generations)]
+                    completions = self._with_options(completions, repeated, recorder)
                 for row, position in enumerate(batch.positions):
                     group = completions[row * num_generations : (row + 1) * num_generations]
                     groups[position] = [replace(completion, text=prompts[position].prefix + completion.text) for completion in group]
         return [groups[position] for position in range(len(prompts))]
 
     def _settings(self, max_completion_length: int, num_generations: int, sampling: SamplingConfig | None) -> Any:
-        """Every parameter of generation, so that none is filled in from elsewhere."""
+        """All generation parameters, so that no default applies."""
         from transformers import GenerationConfig
 
         model = self.policy.model
-        drawn: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0}
+        decoding: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0}
         if sampling is not None:
-            drawn = {"do_sample": True, **sampling.model_dump(exclude={"max_completion_length"}), "min_p": sampling.min_p or 0.0}
+            decoding = {"do_sample": True, **sampling.model_dump(exclude={"max_completion_length"}), "min_p": sampling.min_p or 0.0}
         elif num_generations > 1:
             raise EngineError("greedy completions of one prompt are all the same: give sampling settings for num_generations above 1")
         return GenerationConfig(
-            **drawn,
+            **decoding,
             max_new_tokens=max_completion_length,
             num_return_sequences=num_generations,
             eos_token_id=model.generation_config.eos_token_id,
             pad_token_id=self.policy.tokenizer.pad_token_id,
-            suppress_tokens=[model.config.image_token_id],  # a written image token would look for an image
+            suppress_tokens=[model.config.image_token_id],  # a generated image token would need an image
             use_cache=True,
         )
 
     def _prepare(self, prompts: Sequence[Prompt]) -> Iterator[_Batch]:
-        """Batches by length of text, one ahead of the model."""
+        """Batches of similar text length; the next one is prepared while the current one is used."""
         lengths = [len(prompt.text) + len(prompt.prefix) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda position: (lengths[position], position))
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
@@ -126,8 +129,10 @@ class HfEngine:
     def _encode(self, prompts: Sequence[Prompt], positions: Sequence[int]) -> _Batch:
         processor = self.policy.processor
         chosen = [prompts[position] for position in positions]
-        asked = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in chosen]
-        texts = [text + prompt.prefix for text, prompt in zip(asked, chosen, strict=True)]
+        texts = [
+            processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) + prompt.prefix
+            for prompt in chosen
+        ]
         images = [image for prompt in chosen for image in self._load(prompt)]
         inputs = dict(processor(text=texts, images=images or None, padding=True, return_tensors="pt"))
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
@@ -147,7 +152,7 @@ class HfEngine:
             raise DataError(f"{prompt.sample.id}: {error}") from None
 
     def _read(self, rows: Sequence[Sequence[int]], stops: Sequence[int]) -> list[Completion]:
-        """Cut every row after its first stop token, which stays in `token_ids`."""
+        """Cut every row after its first stop token, which `token_ids` keeps."""
         cut = []
         for row in rows:
             end = next((position for position, token in enumerate(row) if token in stops), None)
@@ -155,16 +160,16 @@ class HfEngine:
         texts = self.policy.tokenizer.batch_decode([row for row, _ in cut], skip_special_tokens=True)
         return [Completion(text=text, token_ids=tuple(row), finish_reason=reason) for text, (row, reason) in zip(texts, cut, strict=True)]
 
-    def _with_options(self, completions: Sequence[Completion], asked: Sequence[Prompt], recorder: LetterRecorder) -> list[Completion]:
-        """The completions with the probabilities of their prompts' options."""
-        rows = [(part.token_ids, prompt.prefix, len(prompt.sample.choices)) for part, prompt in zip(completions, asked, strict=True)]
-        found = recorder.read(self.policy.tokenizer, rows)
-        return [replace(part, option_probabilities=shares) for part, shares in zip(completions, found, strict=True)]
+    def _with_options(self, completions: Sequence[Completion], prompts: Sequence[Prompt], recorder: LetterRecorder) -> list[Completion]:
+        """The completions with the probabilities of the choices; `prompts` holds the prompt of each completion."""
+        rows = [(part.token_ids, prompt.prefix, len(prompt.sample.choices)) for part, prompt in zip(completions, prompts, strict=True)]
+        probs = recorder.read(self.policy.tokenizer, rows)
+        return [replace(part, option_probabilities=own) for part, own in zip(completions, probs, strict=True)]
 
 
 @contextmanager
 def _spare_core(device: torch.device) -> Iterator[None]:
-    """On a CPU keep one core for preparing the next batch: threads of torch that wait for a core spin, ten times slower on two cores."""
+    """On a CPU keep one core free for the next batch: torch threads that wait for a core spin, which is ten times slower on two cores."""
     import torch
 
     threads = torch.get_num_threads()

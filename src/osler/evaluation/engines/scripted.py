@@ -1,4 +1,4 @@
-"""The scripted engine answers from a table or a function: the fake of the seam, and a way to grade completions made elsewhere."""
+"""The scripted engine returns prepared completions: for tests, and to grade completions that another program generated."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from osler.types import Completion, FinishReason, Prompt
 
 
 class ScriptedEngine:
-    """Completions by sample id, or from a function of the prompt. They have no tokens, end with "stop" and are the same in a group.
+    """Completions from a mapping of sample ids, or from a function of the prompt.
 
-    Where a prompt has a prefix, the script says what follows it.
+    They have no token ids and finish with "stop"; all completions of a group are equal. A prompt's prefix is put before the scripted text.
     """
 
     def __init__(self, script: Mapping[str, str] | Callable[[Prompt], str], *, policy_name: str = "scripted") -> None:
@@ -24,7 +24,7 @@ class ScriptedEngine:
 
     @classmethod
     def from_jsonl(cls, path: Path) -> ScriptedEngine:
-        """Read a file with `sample_id` and `completion` on every line, such as the records of an evaluation. Raises DataError."""
+        """Read a file with `sample_id` and `completion` on every line, such as a records file. Raises DataError."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -33,7 +33,13 @@ class ScriptedEngine:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            sample_id, completion = _parse(line, f"{path}, line {number}")
+            try:
+                row: Any = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not JSON: {error}") from None
+            sample_id, completion = (row.get("sample_id"), row.get("completion")) if isinstance(row, dict) else (None, None)
+            if not isinstance(sample_id, str) or not isinstance(completion, str):
+                raise DataError(f"{path}, line {number}: needs the texts sample_id and completion")
             if sample_id in script:
                 raise DataError(f"{path}, line {number}: {sample_id} has a completion already; keep one")
             script[sample_id] = completion
@@ -43,12 +49,12 @@ class ScriptedEngine:
         self,
         prompts: Sequence[Prompt],
         *,
-        max_completion_length: int,  # noqa: ARG002 - a script has no tokens to count
+        max_completion_length: int,  # noqa: ARG002 - scripted text has no tokens
         num_generations: int = 1,
-        sampling: SamplingConfig | None = None,  # noqa: ARG002 - nor anything to draw
+        sampling: SamplingConfig | None = None,  # noqa: ARG002
         seed: int = 0,  # noqa: ARG002
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. Raises EngineError for a sample that the script does not hold."""
+        """See `Engine.generate`. Raises EngineError for a sample without a scripted completion."""
         texts = [prompt.prefix + self._look_up(prompt) for prompt in prompts]
         return [[Completion(text=text, token_ids=(), finish_reason=FinishReason.STOP)] * num_generations for text in texts]
 
@@ -58,16 +64,3 @@ class ScriptedEngine:
         if (text := self.script.get(prompt.sample.id)) is None:
             raise EngineError(f"the script {self.policy_name} has no completion for {prompt.sample.id}: add a line for it")
         return text
-
-
-def _parse(line: str, place: str) -> tuple[str, str]:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{place}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        row = {}
-    sample_id, completion = row.get("sample_id"), row.get("completion")
-    if not isinstance(sample_id, str) or not isinstance(completion, str):
-        raise DataError(f"{place}: needs the texts sample_id and completion")
-    return sample_id, completion
