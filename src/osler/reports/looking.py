@@ -1,4 +1,4 @@
-"""Did it look? Policies on questions without their images, with their options rotated, and behind other reasoning."""
+"""The section "Did it look?": policies on questions with altered images, rotated options or changed reasoning."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from osler import metrics
-from osler.data.answer_options import Circular, summarize_rotations
 from osler.evaluation.ablations import Ablation
-from osler.evaluation.compare import CIRCULAR, REASONING, TITLES, Alteration, compare
+from osler.evaluation.compare import CIRCULAR, REASONING, TITLES, UNIT, Alteration, compare
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
-from osler.metrics import Proportion, percent
-from osler.metrics.estimates import NOTHING
-from osler.reports.figures import MAX_BARS, PALETTE, Figure, Series, draw_bars
+from osler.metrics import Circular, Proportion, percent, summarize_rotations
+from osler.metrics.estimates import NO_ESTIMATE
+from osler.reports.figures import MAX_BARS, Figure, Series, draw_bars
 from osler.reports.load_runs import Evaluation
-from osler.reports.tables import UNIT
 from osler.types import Record
 
 PLAIN_TITLE: Final = "As it is"
@@ -23,16 +21,16 @@ PLAIN_TITLE: Final = "As it is"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlteredRow:
-    """One alteration of a policy's questions."""
+    """A policy under one alteration of its questions."""
 
     title: str  # "Blank"
     found: Alteration
-    adjusted_p: float | None = None  # Holm's, over the rows of its table
+    adjusted_p: float | None = None  # Holm's p over the rows of the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookRow:
-    """One policy: its plain accuracy, and what there is of altered questions. What was not asked is absent."""
+    """One policy: its plain accuracy and its results on altered questions; alterations without records are absent."""
 
     title: str
     plain: Proportion
@@ -40,12 +38,12 @@ class LookRow:
     images: tuple[AlteredRow, ...]  # image ablations
     reasoning: tuple[AlteredRow, ...]
     circular: Circular | None
-    rules: tuple[RuleSummary, ...]  # what its plain reasoning states, () where no rule could read any
-    strangers: tuple[str, ...]  # alterations that another policy or strategy answered, which are compared with nothing
+    rules: tuple[RuleSummary, ...]  # agreement of the plain reasoning with the answers, () where no rule applies
+    incomparable: tuple[str, ...]  # alterations answered by another policy or strategy, which are not compared with the plain answers
 
 
 def look_rows(evaluations: Iterable[Evaluation]) -> tuple[LookRow, ...]:
-    """Every policy of which altered questions or readable reasoning are at hand."""
+    """One row for every policy (except blind baselines) with altered questions, or with reasoning to which a rule applies."""
     rows = [_look(row) for row in evaluations if not row.is_blind]
     rows = [row for row in rows if row.images or row.reasoning or row.circular is not None or row.rules]
     images = _adjust([row.images for row in rows])
@@ -55,46 +53,46 @@ def look_rows(evaluations: Iterable[Evaluation]) -> tuple[LookRow, ...]:
 
 def _look(evaluation: Evaluation) -> LookRow:
     altered = {name: evaluation.altered[name] for name in TITLES if name in evaluation.altered}
-    asked = _askers(evaluation.records)
-    strangers = tuple(name for name, records in altered.items() if evaluation.records and _askers(records) != asked)
-    found = [
-        AlteredRow(title=TITLES[name], found=compare(name, () if name in strangers else evaluation.records, records))
+    plain = _policies(evaluation.records)
+    incomparable = tuple(name for name, records in altered.items() if evaluation.records and _policies(records) != plain)
+    compared = [
+        AlteredRow(title=TITLES[name], found=compare(name, () if name in incomparable else evaluation.records, records))
         for name, records in altered.items()
         if name != CIRCULAR
     ]
     circular = summarize_rotations(altered.get(CIRCULAR, ()), UNIT)
     rules = summarize_reasoning(evaluation.records, UNIT)
-    everything = [*evaluation.records, *(record for row in found for record in altered[row.found.name])]
+    everything = [*evaluation.records, *(record for row in compared for record in altered[row.found.name])]
     return LookRow(
         title=evaluation.title,
         plain=metrics.accuracy(evaluation.records, UNIT),
         chance=metrics.chance(evaluation.records or everything),
-        images=tuple(row for row in found if not row.found.name.startswith(REASONING)),
-        reasoning=tuple(row for row in found if row.found.name.startswith(REASONING)),
+        images=tuple(row for row in compared if not row.found.name.startswith(REASONING)),
+        reasoning=tuple(row for row in compared if row.found.name.startswith(REASONING)),
         circular=circular if circular.num_questions else None,
         rules=rules if any(rule.agreement.total for rule in rules) else (),
-        strangers=strangers,
+        incomparable=incomparable,
     )
 
 
-def _askers(records: Iterable[Record]) -> frozenset[tuple[str, str]]:
+def _policies(records: Iterable[Record]) -> frozenset[tuple[str, str]]:
     return frozenset((record.policy, record.strategy) for record in records)
 
 
 def _adjust(tables: Sequence[Sequence[AlteredRow]]) -> list[tuple[AlteredRow, ...]]:
-    """The rows of one table, by policy, with p-values that allow for their number."""
+    """The rows of one table, by policy, with Holm's p over all of them."""
     p_values = [None if row.found.change is None else row.found.change.p_value for rows in tables for row in rows]
     adjusted = iter(metrics.holm(p_values))
     return [tuple(replace(row, adjusted_p=next(adjusted)) for row in rows) for rows in tables]
 
 
 def look_notes(rows: Sequence[LookRow]) -> tuple[str, ...]:
-    """What a reader must know before comparing."""
+    """What a reader must know before comparing rows."""
     notes = [
-        f"{row.title}: another policy or strategy answered under {', '.join(TITLES[name].lower() for name in row.strangers)}, "
+        f"{row.title}: another policy or strategy answered under {', '.join(TITLES[name].lower() for name in row.incomparable)}, "
         "so that is compared with nothing. Evaluate it again with --fresh."
         for row in rows
-        if row.strangers
+        if row.incomparable
     ]
     if sum(bool(row.images) for row in rows) > MAX_BARS:
         notes.append(f"The figure shows the last {MAX_BARS} policies.")
@@ -102,15 +100,15 @@ def look_notes(rows: Sequence[LookRow]) -> tuple[str, ...]:
 
 
 def look_figure(rows: Sequence[LookRow]) -> Figure | None:
-    """Bars of accuracy with the images as they are and under every ablation that any policy met, and a line where guessing lies."""
+    """Bars of accuracy with the original images and under every ablation in the rows; None without ablations."""
     shown = [row for row in rows if row.images][-MAX_BARS:]
     names = [name for name in Ablation if any(row.found.name == name for look in shown for row in look.images)]
     if not names:
         return None
     series = []
-    for colour, look in zip(PALETTE, shown, strict=False):
-        found = {row.found.name: row.found.accuracy for row in look.images}
-        series.append(Series(title=look.title, colour=colour, estimates=(look.plain, *(found.get(name, NOTHING) for name in names))))
+    for look in shown:
+        by_name = {row.found.name: row.found.accuracy for row in look.images}
+        series.append(Series(title=look.title, estimates=(look.plain, *(by_name.get(name, NO_ESTIMATE) for name in names))))
     guesses = [look.chance for look in shown if look.chance is not None]
     guess = sum(guesses) / len(guesses) if len(guesses) == len(shown) else None
     title = "Accuracy without the image"
@@ -120,6 +118,5 @@ def look_figure(rows: Sequence[LookRow]) -> Figure | None:
         for one in series
     )
     groups = [PLAIN_TITLE, *(TITLES[name] for name in names)]
-    return Figure(
-        title=title, svg=draw_bars(groups, series, [guess] * len(groups), salt=title, description=description), description=description
-    )
+    svg = draw_bars(groups, series, [guess] * len(groups), salt=title, description=description)
+    return Figure(title=title, svg=svg, description=description)
