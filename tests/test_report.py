@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -13,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from osler.cli.tables import print_accuracies
 from osler.errors import DataError, OslerError
-from osler.evaluation.records import append_records
+from osler.evaluation.records import append_records, question_of
 from osler.metrics import Estimate, p_value, points
-from osler.reports.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, question_of, recipe_images
+from osler.reports.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, recipe_images
 from osler.reports.heat import shade
 from osler.reports.load_runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
 from osler.reports.make import write_report
 from osler.reports.sources import sort_sources
-from osler.reports.tables import accuracy_table, change_rows, render_table
+from osler.reports.tables import accuracy_table, change_rows
 from osler.types import Record
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }} $x_1$"
@@ -348,12 +348,12 @@ def test_how_things_print(found: object, expected: object) -> None:
     assert found == expected
 
 
-def test_the_terminal_table_is_plain_text_in_a_file() -> None:
-    file = io.StringIO()
-    render_table([("Zero-shot [1]", answers(3, 9)), ("GRPO", answers(8, 9)), ("none", [])], in_domain=["mri"], file=file)
-    lines = file.getvalue().splitlines()
+def test_the_terminal_table_is_plain_text_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    print_accuracies([("Zero-shot [1]", answers(3, 9)), ("GRPO", answers(8, 9)), ("none", [])], in_domain=["mri"])
+    text = capsys.readouterr().out
+    lines = text.splitlines()
     assert re.sub(r"[ |]+", " ", lines[0]).strip() == "MRI (in-domain) CT Average"
-    assert "\x1b" not in file.getvalue()
+    assert "\x1b" not in text
     assert re.sub(r"[ |]+", " ", lines[2]).strip() == "Zero-shot [1] 33.3 [12.1, 64.6] 33.3 [12.1, 64.6] 33.3 [18.3, 55.4]"
     assert re.sub(r"[ |]+", " ", lines[4]).strip() == "none – – –"
     assert "Guessing" in lines[-1]

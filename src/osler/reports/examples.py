@@ -1,4 +1,4 @@
-"""Example cases: which records to show, and the picture that belongs to each."""
+"""Example cards: which records to show, and the image of each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.errors import OslerError
+from osler.evaluation.records import question_of
 from osler.metrics import group
 from osler.reports.load_runs import Evaluation
-from osler.types import LETTERS, Outcome, Record
+from osler.types import Outcome, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FindImage = Callable[[Record], "Image | None"]
-"""The (first) picture of a record's question, None when there is none."""
+"""The first image of a record's question; None where it is not available."""
 
 MAX_OTHERS: Final = 4
-"""Answers of other policies on a card."""
+"""The most answers of other policies on a card."""
 
 MAX_IMAGE_SIDE: Final = 320
 MAX_IMAGE_BYTES: Final = 48_000
@@ -31,7 +32,7 @@ _SHARES: Final = ((Outcome.CORRECT,), (Outcome.INCORRECT,), (Outcome.NO_ANSWER, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherAnswer:
-    """What another policy made of the same question."""
+    """The answer of another policy to the same question."""
 
     title: str
     answer: str
@@ -40,7 +41,7 @@ class OtherAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One record with all that its card shows."""
+    """One card: a record with its image and the answers of other policies."""
 
     title: str  # of the policy
     record: Record
@@ -50,9 +51,9 @@ class Example:
 
 
 def pick_examples(records: Sequence[Record], *, per_outcome: int, seed: int) -> list[Record]:
-    """Up to `per_outcome` right, wrong and unanswered (or ambiguous) records, each kind spread over the modalities.
+    """Up to `per_outcome` correct, incorrect and unanswered (or ambiguous) records, each group spread over the modalities.
 
-    The choice is random, fixed by the seed and independent of the order of the records.
+    The choice is random; it depends on the seed and not on the order of the records.
     """
     picked: list[Record] = []
     for outcomes in _SHARES:
@@ -62,7 +63,7 @@ def pick_examples(records: Sequence[Record], *, per_outcome: int, seed: int) -> 
 
 
 def _spread(records: Iterable[Record], count: int, rng: random.Random) -> list[Record]:
-    """Up to `count` records, the modalities taking turns."""
+    """Up to `count` records, from each modality in turn."""
     piles = [sorted(pile, key=lambda record: record.sample_id) for pile in group(records, ("modality",)).values()]
     for pile in piles:
         rng.shuffle(pile)
@@ -73,7 +74,7 @@ def _spread(records: Iterable[Record], count: int, rng: random.Random) -> list[R
 def build_examples(
     featured: Sequence[tuple[Evaluation, FindImage]], evaluations: Sequence[Evaluation], *, per_outcome: int, seed: int
 ) -> list[Example]:
-    """The cards of the featured evaluations, with what others answered to the same question; of many, those asked in the same way."""
+    """The cards of the featured evaluations, with the answers of up to MAX_OTHERS others, of the same strategy where there are more."""
     answers = {(row.title, record.sample_id): record for row in evaluations for record in row.records}
     examples = []
     for row, find_image in featured:
@@ -96,25 +97,15 @@ def build_examples(
     return examples
 
 
-def question_of(record: Record) -> str:
-    """The question as it was put, without the options where they stand right behind it, as in every strategy of Osler's."""
-    if record.choices:
-        for separator in (" ", ""):
-            head, found, _ = record.prompt.partition(f"{LETTERS[0]}){separator}{record.choices[0]}")
-            if found:
-                return head.strip()
-    return record.prompt.strip()
-
-
 def encode_image(image: Image | None) -> str | None:
-    """A small copy of the picture as a data URI of at most MAX_IMAGE_BYTES before its encoding; PNG where that fits, else JPEG."""
+    """The scaled image as a data URI, PNG or else JPEG, of at most MAX_IMAGE_BYTES before base64."""
     if image is None:
         return None
     small = image.convert("RGB")
     small.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
-    attempts: list[tuple[str, dict[str, Any]]] = [("png", {"optimize": True})]
-    attempts += [("jpeg", {"quality": quality}) for quality in (88, 75, 55, 30)]
-    for kind, options in attempts:
+    formats: list[tuple[str, dict[str, Any]]] = [("png", {"optimize": True})]
+    formats += [("jpeg", {"quality": quality}) for quality in (88, 75, 55, 30)]
+    for kind, options in formats:
         buffer = io.BytesIO()
         small.save(buffer, format=kind, **options)
         if buffer.tell() <= MAX_IMAGE_BYTES:
@@ -123,26 +114,26 @@ def encode_image(image: Image | None) -> str | None:
 
 
 def recipe_images(config: Mapping[str, Any]) -> FindImage:
-    """Find pictures among the test questions that a run's recipe selects, by sample id. They are read once, when first asked for."""
-    pictures: dict[str, Callable[[], Image]] | None = None
+    """Finds images by sample id in the test split of a run's recipe, which is read at the first call."""
+    images: dict[str, Callable[[], Image]] | None = None
 
     def find(record: Record) -> Image | None:
-        nonlocal pictures
-        if pictures is None:
+        nonlocal images
+        if images is None:
             try:
-                pictures = _read_pictures(config)
+                images = _read_images(config)
             except OslerError:
-                pictures = {}  # the data are on another machine: the page shows placeholders
+                images = {}  # the data are not on this machine; the page shows placeholders
         try:
-            return pictures[record.sample_id]() if record.sample_id in pictures else None
+            return images[record.sample_id]() if record.sample_id in images else None
         except (OslerError, OSError):
             return None
 
     return find
 
 
-def _read_pictures(config: Mapping[str, Any]) -> dict[str, Callable[[], Image]]:
-    """What loads the first picture of every test question. Raises OslerError."""
+def _read_images(config: Mapping[str, Any]) -> dict[str, Callable[[], Image]]:
+    """Sample id -> method that loads the first image, for the test split. Raises OslerError."""
     from osler.config import build_config
     from osler.data.select import load_split
 

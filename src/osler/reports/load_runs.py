@@ -1,4 +1,4 @@
-"""Run folders read back: their recipe, their curves and the records of their evaluations."""
+"""Run folders loaded for a report: their recipe, their training curves and the records of their evaluations."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from osler.metrics import BLIND_POLICIES
 from osler.types import Record
 
 TRACES: Final = ("environment.json", "metrics.jsonl", "records")
-"""What tells a run from another folder; not config.json, which every checkpoint has too."""
+"""A folder with one of these is a run. config.json does not count, because checkpoints have it too."""
 
 _STAGES: Final = MappingProxyType({"blind": "Blind", "zero_shot": "Zero-shot", "sft": "SFT", "grpo": "GRPO"})
-"""What a label may start with, in the order of rows: what a policy was before, then what training made of it."""
+"""First parts of labels with their titles, in the order of rows."""
 
 _STRATEGIES: Final = MappingProxyType({"think": "Think", "no_think": "No-Think", "think_after": "Think-After"})
-"""What a label may end with, in the order of rows."""
+"""Last parts of labels with their titles, in the order of rows."""
 
 _ALIASES: Final = MappingProxyType(
     {
@@ -40,12 +40,12 @@ _ALIASES: Final = MappingProxyType(
         "frac_reward_zero_std": "zero_std",
     }
 )
-"""Names in metrics.jsonl, TRL's and Osler's, to the names of the curves. `rewards/NAME` and `rewards/NAME/mean` become "reward: NAME"."""
+"""Names of TRL and Osler in metrics.jsonl -> names of curves. `rewards/NAME` and `rewards/NAME/mean` become "reward: NAME"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One logged number over the steps of a run; steps that did not log it are absent."""
+    """A logged value over the steps of a run; steps that did not log it are absent."""
 
     steps: tuple[float, ...]
     values: tuple[float, ...]
@@ -58,35 +58,36 @@ class Evaluation:
     label: str  # "grpo"
     records: tuple[Record, ...]
     run: str = ""  # "demo"
-    title: str  # "GRPO", what a person reads
-    blind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # what answers earn that never saw the image
-    altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: the questions asked again, altered
+    title: str  # "GRPO"
+    blind: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # baseline without images -> sample id -> share of a correct answer
+    altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: records of altered questions
 
     @property
     def strategies(self) -> frozenset[str]:
-        """How the questions were asked; one strategy in all runs of Osler's own."""
+        """The prompt strategies of the records; one strategy in runs that Osler wrote."""
         return frozenset(record.strategy for record in self.records)
 
     @property
     def is_blind(self) -> bool:
-        """Whether the answers come from a baseline that sees no image."""
+        """Whether the records come from a baseline without images."""
         return bool(self.records) and all(record.policy in BLIND_POLICIES for record in self.records)
 
     @property
     def is_zero_shot(self) -> bool:
-        """Whether the label says that the policy was not trained."""
+        """Whether the label names an untrained policy."""
         return _split_label(self.label)[0] == "zero_shot"
 
     @property
     def detail(self) -> str:
-        """What was evaluated and how it was asked, e.g. "osler-tiny, think"."""
-        asked = sorted({f"{record.policy}, {record.strategy}" for record in self.records})
-        return "; ".join(asked)
+        """Policy and strategy of the records, e.g. "osler-tiny, think"."""
+        return "; ".join(sorted({f"{record.policy}, {record.strategy}" for record in self.records}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run folder. A file that the run did not write is empty here."""
+    """The content of one run folder; empty for files that the run did not write."""
 
     name: str
     path: Path
@@ -98,19 +99,19 @@ class Run:
 
     @property
     def trained_modalities(self) -> frozenset[str]:
-        """The modalities of the training questions, as the manifest counts them."""
+        """The modalities of the training questions, from the manifest."""
         return frozenset(manifest_cells(self.manifest, "train"))
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder has what runs leave."""
+    """Whether a folder holds a run."""
     return folder.is_dir() and any((folder / name).exists() for name in TRACES)
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run folders. Raises DataError, in one line with the file's name, for a file that cannot be read."""
+    """The runs of folders, in order. Raises DataError, in one line with the name of the file, for a file that cannot be read."""
     names = [folder.resolve().name for folder in folders]
-    # Two seeds of one recipe often lie in folders of the same name: name them by the parent too.
+    # Runs of one recipe with two seeds are often in folders of the same name; their names get the parent folder.
     parents = [folder.resolve().parent.name for folder in folders]
     names = [f"{parent}/{name}" if names.count(name) > 1 else name for parent, name in zip(parents, names, strict=True)]
     names = [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
@@ -118,7 +119,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _load_run(folder: Path, name: str) -> Run:
-    labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_stage_rank(path.stem), path.stem))
+    labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_rank(path.stem)[0], path.stem))
     return Run(
         name=name,
         path=folder,
@@ -131,23 +132,24 @@ def _load_run(folder: Path, name: str) -> Run:
 
 
 def _read_evaluation(path: Path, run: str) -> Evaluation:
-    """The records of one file, which answers a question once as it is and once under each alteration. Raises DataError."""
-    found: defaultdict[str | None, list[Record]] = defaultdict(list)
+    """The records of one file: for each question one plain record and one per alteration. Raises DataError for duplicates."""
+    by_alteration: defaultdict[str | None, list[Record]] = defaultdict(list)
     for record in read_records(path):
-        found[alteration_of(record)].append(record)
-    asked = Counter((name, record.sample_id) for name, records in found.items() for record in records)
-    if repeated := next((sample for (_, sample), times in asked.items() if times > 1), None):
-        raise DataError(f"{path} holds the sample {repeated!r} more than once: delete the file and evaluate again")
-    records = tuple(found.pop(None, ()))
-    altered = {str(name): tuple(part) for name, part in found.items()}
+        by_alteration[alteration_of(record)].append(record)
+    for part in by_alteration.values():
+        sample_id, count = Counter(record.sample_id for record in part).most_common(1)[0]
+        if count > 1:
+            raise DataError(f"{path} holds the sample {sample_id!r} more than once: delete the file and evaluate again")
+    records = tuple(by_alteration.pop(None, ()))
+    altered = {str(name): tuple(part) for name, part in by_alteration.items()}
     base, _, suffix = path.stem.rpartition(".")
-    label = base if base and suffix in TITLES and not records else path.stem  # "grpo.blank": what "grpo" answers without the image
-    title = run if label == "eval" else label_title(label)  # "eval" is the label of an evaluation that was given none
+    label = base if base and suffix in TITLES and not records else path.stem  # "grpo.blank" holds altered questions of "grpo"
+    title = run if label == "eval" else label_title(label)  # "eval" is the default label
     return Evaluation(label=label, records=records, run=run, title=title, blind=read_credits(path), altered=altered)
 
 
 def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:
-    """Altered questions of a label beside its plain ones, which no other file can hold."""
+    """One evaluation per label, with the plain records of one file and the altered records of all files."""
     joined: dict[str, Evaluation] = {}
     for row in rows:
         before = joined.setdefault(row.label, row)
@@ -156,9 +158,9 @@ def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:
 
 
 def collect_evaluations(runs: Sequence[Run]) -> list[Evaluation]:
-    """The evaluations of all runs as rows: untrained policies first, then SFT, then GRPO.
+    """The evaluations of all runs as rows: blind baselines, then untrained policies, SFT, GRPO and others.
 
-    Runs that started from one policy repeat its records: they become one row. Titles name the run only where they would be equal.
+    Equal records of one label in several runs become one row. A title names its run only where titles would be equal.
     """
     rows: list[Evaluation] = []
     for row in (row for run in runs for row in run.evaluations):
@@ -167,7 +169,7 @@ def collect_evaluations(runs: Sequence[Run]) -> list[Evaluation]:
             rows.append(row)
         else:
             rows[place] = replace(rows[place], altered={**row.altered, **rows[place].altered})
-    rows.sort(key=lambda row: (_stage_rank(row.label), _strategy_rank(row.label)))
+    rows.sort(key=lambda row: _rank(row.label))
     rows = _rename_repeated(rows, lambda row: f"{row.title} ({row.run})")
     return _rename_repeated(rows, lambda row: f"{row.run}: {row.label}")
 
@@ -178,7 +180,7 @@ def _rename_repeated(rows: Sequence[Evaluation], rename: Callable[[Evaluation], 
 
 
 def label_title(label: str) -> str:
-    """What a person reads for a label: "zero_shot" -> "Zero-shot", "grpo-600-no-think" -> "GRPO 600, No-Think"; others as they are."""
+    """The title of a label: "zero_shot" -> "Zero-shot", "grpo-600-no-think" -> "GRPO 600, No-Think"; other labels are unchanged."""
     stage, rest, strategy = _split_label(label)
     if not stage:
         return label
@@ -186,7 +188,7 @@ def label_title(label: str) -> str:
 
 
 def _split_label(label: str) -> tuple[str, list[str], str]:
-    """Stage, what lies between, strategy: "grpo-600-no-think" -> ("grpo", ["600"], "no_think"); "" for a part that is absent."""
+    """Stage, middle and strategy: "grpo-600-no-think" -> ("grpo", ["600"], "no_think"); "" for an absent part."""
     key = label.replace("-", "_").lower()
     stage = next((name for name in _STAGES if key == name or key.startswith(f"{name}_")), "")
     key = key.removeprefix(stage)
@@ -195,18 +197,14 @@ def _split_label(label: str) -> tuple[str, list[str], str]:
     return stage, between, strategy
 
 
-def _stage_rank(label: str) -> int:
-    stage = _split_label(label)[0]
-    return list(_STAGES).index(stage) if stage else len(_STAGES)
-
-
-def _strategy_rank(label: str) -> int:
-    strategy = _split_label(label)[2]
-    return list(_STRATEGIES).index(strategy) if strategy else len(_STRATEGIES)
+def _rank(label: str) -> tuple[int, int]:
+    """The place of a label's stage and strategy in the order of rows; absent ones come last."""
+    stage, _, strategy = _split_label(label)
+    return [*_STAGES, ""].index(stage), [*_STRATEGIES, ""].index(strategy)
 
 
 def manifest_cells(manifest: Mapping[str, Any], split: str) -> dict[str, dict[str, int]]:
-    """The counts of one split by modality and question type, e.g. {"mri": {"disease_diagnosis": 12}}; empty where there are none."""
+    """The counts of one split by modality and question type, e.g. {"mri": {"disease_diagnosis": 12}}; {} without counts."""
     part = manifest.get(split)
     cells = part.get("cells") if isinstance(part, dict) else None
     if not isinstance(cells, dict):
@@ -215,7 +213,7 @@ def manifest_cells(manifest: Mapping[str, Any], split: str) -> dict[str, dict[st
 
 
 def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """An environment as name and value, e.g. ("packages.torch", "2.13.0")."""
+    """The names and values of an environment, e.g. ("packages.torch", "2.13.0")."""
     rows = []
     for key, value in environment.items():
         if isinstance(value, dict):
@@ -226,14 +224,16 @@ def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[t
 
 
 def _read_curves(path: Path) -> dict[str, Curve]:
-    """The curves of metrics.jsonl, {} when there is no file. A half-written last line is passed over."""
+    """The curves of metrics.jsonl, {} when there is no file."""
     points: dict[str, dict[float, float]] = {}
     for number, entry in enumerate(read_json_lines(path), start=1):
         named = {name: value for key, value in entry.items() if (name := _curve_name(key)) and _is_number(value)}
         step = named.pop("step", float(number))
         for name, value in named.items():
-            points.setdefault(name, {})[step] = value  # a resumed run logs a step again: the later entry holds
-    return {name: Curve(steps=tuple(sorted(found)), values=tuple(found[step] for step in sorted(found))) for name, found in points.items()}
+            points.setdefault(name, {})[step] = value  # a resumed run logs a step again; the later value counts
+    return {
+        name: Curve(steps=tuple(sorted(logged)), values=tuple(logged[step] for step in sorted(logged))) for name, logged in points.items()
+    }
 
 
 def _curve_name(key: str) -> str | None:

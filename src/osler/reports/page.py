@@ -1,11 +1,10 @@
-"""What a page shows of runs: tables, figures and notes, gathered from their records."""
+"""The part of a page about runs: tables, figures and notes from their records."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 from osler.metrics import Proportion, percent, taxonomy_order
@@ -29,15 +28,14 @@ from osler.reports.tables import (
     group_title,
     outcome_rows,
 )
+from osler.taxonomy import SPLITS
 
 MAX_MATRICES: Final = 12
-
-_SPLIT_ORDER: Final = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountTable:
-    """How many questions a run's splits hold, by modality or by question type."""
+    """The number of questions in each split of a run, by modality or by question type."""
 
     name: str  # "modality"
     splits: tuple[str, ...]
@@ -47,18 +45,18 @@ class CountTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """All that the template needs, in the order of the page."""
+    """The content of the templates about runs, in the order of the page."""
 
     runs: tuple[Run, ...]
     notes: tuple[str, ...]
-    in_domain: frozenset[str]  # the modalities that every run trained on; empty where runs differ
+    in_domain: frozenset[str]  # the modalities that all runs trained on; empty where runs differ
     by_modality: AccuracyTable
     by_question_type: AccuracyTable
     gains: GainTable | None  # by modality; None without a blind baseline
     changes: tuple[ChangeRow, ...]
     matrices: tuple[HeatMap, ...]
     outcomes: tuple[OutcomeRow, ...]
-    looks: tuple[LookRow, ...]  # altered questions, which stand in no other table
+    looks: tuple[LookRow, ...]  # altered questions, which no other table counts
     look_notes: tuple[str, ...]
     look_figure: Figure | None
     confidence: tuple[ConfidenceRow, ...]
@@ -68,19 +66,19 @@ class Page:
     examples: Mapping[str, tuple[Example, ...]]  # by the policy's title
     counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
     plain_title: str = PLAIN_TITLE
-    target: float = TARGET  # the accuracy that abstention aims at
+    target: float = TARGET  # accuracy that the abstention threshold aims at
 
 
 def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Sequence[Example]) -> Page:
-    """Gather tables, figures and notes."""
+    """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `examples` the example cards."""
     in_domain = shared_domain(runs)
     plain = [row for row in evaluations if row.records or not row.altered]
     by_modality = accuracy_table(plain, "modality", in_domain=in_domain)
     by_question_type = accuracy_table(plain, "question_type")
     answered = [row for row in evaluations if row.records]
-    drawn = [(by_modality, "modality")] if answered else []
-    drawn += [(by_question_type, "question type")] if len(by_question_type.columns) > 1 else []
     has_types = len(by_question_type.columns) > 1
+    drawn = [(by_modality, "modality")] if answered else []
+    drawn += [(by_question_type, "question type")] if has_types else []
     matrices = [matrix_map(accuracy_matrix(row, in_domain=in_domain)) for row in answered[:MAX_MATRICES]] if has_types else []
     confidence = confidence_rows(answered)
     looks = look_rows(evaluations)
@@ -121,13 +119,13 @@ def matrix_map(matrix: Matrix) -> HeatMap:
 
 
 def shared_domain(runs: Sequence[Run]) -> frozenset[str]:
-    """The modalities that all runs with a manifest trained on, if they agree."""
+    """The training modalities of the runs with a manifest; empty where they differ."""
     domains = {run.trained_modalities for run in runs if run.trained_modalities}
     return domains.pop() if len(domains) == 1 else frozenset()
 
 
 def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[str]:
-    """What a reader must know before comparing: missing parts, rows that answered different questions, figures cut short."""
+    """What a reader must know before comparing: missing parts, rows with different questions, figures that do not show all runs."""
     notes = []
     if untrained := [run.name for run in runs if not run.curves]:
         notes.append(f"No training metrics, so no curves: {', '.join(untrained)}.")
@@ -135,8 +133,8 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
         notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
     if (clusters := describe_clusters(answered)) is not None:
         notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
-    asked = [frozenset(record.sample_id for record in row.records) for row in answered]
-    if any(first != second for first, second in pairwise(asked)):
+    questions = {frozenset(record.sample_id for record in row.records) for row in answered}
+    if len(questions) > 1:
         notes.append(
             "The policies did not answer the same questions: compare them in the table of changes, which uses shared questions only."
         )
@@ -148,8 +146,8 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
 
 
 def count_tables(manifest: Mapping[str, Any]) -> tuple[CountTable, ...]:
-    """The counts of a manifest by modality and by question type; nothing where it holds none."""
-    splits = sorted(manifest, key=lambda name: (_SPLIT_ORDER.index(name) if name in _SPLIT_ORDER else len(_SPLIT_ORDER), name))
+    """The counts of a manifest by modality and by question type; () without counts."""
+    splits = sorted(manifest, key=lambda name: (SPLITS.index(name) if name in SPLITS else len(SPLITS), name))
     by_modality: dict[str, Counter[str]] = {}
     by_question_type: dict[str, Counter[str]] = {}
     for split in splits:

@@ -1,4 +1,4 @@
-"""The one environment that every template is rendered in. Everything that a file said is escaped."""
+"""Rendering of the HTML templates, with their filters. All text from files is escaped."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 MAX_WHOLE: Final = 14
-"""Letters of a hyphenated word that stays on one line; a longer one may have to break."""
+"""The most letters of a hyphenated word that never breaks at its hyphen."""
 
 _HYPHENATED: Final = re.compile(r"(?<![\w-])[A-Za-z]\w*(?:-[A-Za-z]\w*)+(?![\w-])")
 
 
 def render(template: str, **content: Any) -> str:
-    """One HTML text that needs no other file and no network."""
+    """A template as one HTML text that needs no other file and no network."""
     return _environment().get_template(template).render(version=__version__, **content).lstrip()
 
 
@@ -46,7 +46,7 @@ def _environment() -> Environment:
         group_title=group_title,
         environment_rows=environment_rows,
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
-        svg=lambda figure: Markup(figure.svg),  # our own drawing, whose texts matplotlib escaped
+        svg=lambda figure: Markup(figure.svg),  # matplotlib escaped its text
         whole=keep_whole,
     )
     environment.globals.update(GLOSSARY=GLOSSARY)
@@ -54,7 +54,7 @@ def _environment() -> Environment:
 
 
 def keep_whole(text: str) -> Markup:
-    """The text with short hyphenated words, "No-Think" or "X-ray", kept from breaking at the hyphen; escaped."""
+    """The escaped text, in which short hyphenated words such as "No-Think" or "X-ray" do not break at the hyphen."""
     from markupsafe import Markup, escape
 
     parts: list[Markup] = []
