@@ -9,7 +9,7 @@ import numpy as np
 
 from osler.data.phantom.atlas import NORMAL, Atlas, Findings
 from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, ellipse, grey, texture
-from osler.data.phantom.lesions import Lesion, lesion_centre, lesion_radius
+from osler.data.phantom.lesions import Lesion
 from osler.taxonomy import Modality
 
 # Hounsfield units; _PLAIN and _ENHANCED hold the organs that contrast medium changes.
@@ -157,15 +157,14 @@ _SECTIONS: Final = {"chest": _draw_chest, "upper abdomen": _draw_upper_abdomen, 
 
 def _add_lesion(picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> Field:
     """Paint the lesion relative to its surroundings after windowing: in Hounsfield units some windows would not show it."""
-    radius = lesion_radius(findings, rng, difficulty)
-    cx, cy = lesion_centre(findings.other, rng, dx=0.35, dy=0.32)
-    lesion = Lesion(picture=picture, cx=cx, cy=cy, radius=radius, step=0.33 * difficulty.contrast)
+    lesion = Lesion.place(picture, findings, rng, difficulty, dx=0.35, dy=0.32, step=0.33)
     lesion.level_ground()
     match findings.disease:
         case "cyst":
-            lesion.paint(ellipse(picture.shape[0], cx, cy, radius, radius * rng.uniform(0.92, 1.08)), lesion.ground - lesion.step)
+            mask = ellipse(picture.shape[0], lesion.cx, lesion.cy, lesion.radius, lesion.radius * rng.uniform(0.92, 1.08))
+            lesion.paint(mask, lesion.ground - lesion.step)
         case "haemorrhage":
-            lesion.blob(radius, 1, rng, roughness=0.12)
+            lesion.blob(lesion.radius, 1, rng, roughness=0.12)
         case "abscess":
             lesion.ring(rng)
     return blend(picture, ellipse(picture.shape[0], 0, 0.02, 0.85, 0.72, edge=4), lesion.picture)

@@ -40,6 +40,15 @@ class Lesion:
     step: float
     ground: float = 0.0
 
+    @classmethod
+    def place(
+        cls, picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty, *, dx: float, dy: float, step: float
+    ) -> Lesion:
+        """A lesion of the findings' size in the findings' quadrant, (dx, dy) from the centre; nothing is painted yet."""
+        radius = lesion_radius(findings, rng, difficulty)
+        cx, cy = lesion_centre(findings.other, rng, dx=dx, dy=dy)
+        return cls(picture=picture, cx=cx, cy=cy, radius=radius, step=step * difficulty.contrast)
+
     def level_ground(self, *, low: float = 0.33, high: float = 0.67, strength: float = 0.8) -> None:
         """Pull the surroundings towards a grey of `low` to `high`, so that darker and brighter lesions are both visible; set `ground`."""
         halo = self._disc(1.25 * self.radius + 0.03, edge=24 * self.radius + 3)

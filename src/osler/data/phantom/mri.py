@@ -9,7 +9,7 @@ import numpy as np
 
 from osler.data.phantom.atlas import NORMAL, Atlas, Findings
 from osler.data.phantom.canvas import Difficulty, Field, Sketch, blend, grey, grid, texture
-from osler.data.phantom.lesions import Lesion, lesion_centre, lesion_radius
+from osler.data.phantom.lesions import Lesion
 from osler.taxonomy import Modality
 
 # Relative signal of each tissue. Cortical bone and air are dark in every sequence. The contrast-enhanced sequence suppresses fat.
@@ -169,17 +169,15 @@ _SECTIONS: Final = {
 
 def _add_lesion(picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> Field:
     """Paint a lesion that looks nearly the same in every sequence: methaemoglobin is bright and calcium dark in all four."""
-    radius = lesion_radius(findings, rng, difficulty)
-    cx, cy = lesion_centre(findings.other, rng, dx=0.34, dy=0.3)
-    lesion = Lesion(picture=picture, cx=cx, cy=cy, radius=radius, step=0.33 * difficulty.contrast)
+    lesion = Lesion.place(picture, findings, rng, difficulty, dx=0.34, dy=0.3, step=0.33)
     lesion.level_ground()
     match findings.disease:
         case "tumour":
             lesion.ring(rng)
         case "haematoma":
-            lesion.blob(radius, 1, rng, roughness=0.1)
+            lesion.blob(lesion.radius, 1, rng, roughness=0.1)
         case "calcification":
-            lesion.blob(radius, -1, rng, roughness=0.14)
+            lesion.blob(lesion.radius, -1, rng, roughness=0.14)
     return lesion.picture
 
 

@@ -22,14 +22,13 @@ _RETINA_ECHO: Final = (0.0, 0.85, 0.75, 0.42, 0.50, 0.22, 0.28, 0.52, 0.20, 0.62
 _CORNEA_DEPTH: Final = (-0.02, 0.0, 0.07, 0.12, 0.19, 0.24, 0.90, 0.93, 1.0, 1.03)
 _CORNEA_ECHO: Final = (0.0, 0.95, 0.95, 0.30, 0.80, 0.45, 0.38, 0.90, 0.90, 0.0)
 
-
 # Colour map of the false-colour display, (256, 3): black, blue, green, yellow, orange, white.
 _STOPS: Final = (0.0, 0.15, 0.35, 0.55, 0.75, 1.0)
 _CHANNELS: Final = ((0.0, 0.05, 0.0, 0.55, 1.0, 1.0), (0.0, 0.0, 0.55, 0.9, 0.65, 0.95), (0.08, 0.55, 0.75, 0.1, 0.0, 0.85))
 _RAINBOW: Final = np.stack([np.interp(np.linspace(0, 1, 256), _STOPS, channel) for channel in _CHANNELS], axis=1).astype(np.float32)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Site:
     """The y coordinates of the band's surface and base in every column, (size,)."""
 
@@ -67,54 +66,45 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
     radius = lesion_radius(findings, rng, difficulty)
     centre = (_SIDES[findings.other] if findings.other else 0.0) + rng.uniform(-0.05, 0.05)
     along = (columns - np.float32(centre)) / np.float32(max(radius, 1e-3))
-    top, base = site.top, site.base
-    hump = np.exp(-(along**2) * 1.6) if radius else np.zeros_like(columns)
-    if findings.disease == "fluid":
-        top = top - np.float32(0.75 * radius * min(1.0, difficulty.contrast)) * hump
+    strength = min(1.0, difficulty.contrast)
+    if findings.disease == "fluid":  # fluid lifts the surface
+        site.top = site.top - np.float32(0.75 * radius * strength) * np.exp(-(along**2) * 1.6)
     is_cornea = findings.anatomy == "cornea"
-    depth = (y - top) / (base - top)
+    depth = (y - site.top) / (site.base - site.top)
     echo = np.interp(depth, _CORNEA_DEPTH if is_cornea else _RETINA_DEPTH, _CORNEA_ECHO if is_cornea else _RETINA_ECHO).astype(np.float32)
     if not is_cornea:
-        echo *= np.where(depth > 1, np.exp(-np.maximum(y - base, 0) * 2.6), 1).astype(np.float32)
+        echo *= np.where(depth > 1, np.exp(-np.maximum(y - site.base, 0) * 2.6), 1).astype(np.float32)
         echo = echo * (1 + 0.35 * texture(rng, size, 3) * (depth > 1))
-    echo = _paint_lesion(echo, findings, rng, difficulty, centre, radius, top, base)
+    echo = _paint_lesion(echo, findings.disease, rng, np.float32(strength), centre, radius, site)
     speckle = 1 + np.float32(0.20 * difficulty.noise) * texture(rng, size, 0.6)
     echo = np.clip(echo * speckle + 0.035, 0, 1)
     return grain(rng, _show(echo, findings.technique, rng, depth), 0.025 * difficulty.noise)
 
 
 def _paint_lesion(
-    echo: Field,
-    findings: Findings,
-    rng: np.random.Generator,
-    difficulty: Difficulty,
-    centre: float,
-    radius: float,
-    top: Field,
-    base: Field,
+    echo: Field, disease: str, rng: np.random.Generator, strength: np.float32, centre: float, radius: float, site: _Site
 ) -> Field:
     """Fluid is a black bleb inside the band, deposits are bright mounds on its base, a membrane is a bright wavy line above its surface."""
     size = echo.shape[0]
     x, y = grid(size)
     columns = x[0]
-    at_top, at_base = (float(np.interp(centre, columns, edge)) for edge in (top, base))
-    strength = np.float32(min(1.0, difficulty.contrast))
-    match findings.disease:
+    match disease:
         case "fluid":
-            half = 0.62 * radius + 0.015
-            bleb = ellipse(size, centre, at_top + 0.62 * (at_base - at_top), radius, half, edge=1.2)
-            rim = ellipse(size, centre, at_top + 0.62 * (at_base - at_top), radius + 0.035, half + 0.035)
+            top, base = (float(np.interp(centre, columns, edge)) for edge in (site.top, site.base))
+            middle, half = top + 0.62 * (base - top), 0.62 * radius + 0.015
+            bleb = ellipse(size, centre, middle, radius, half, edge=1.2)
+            rim = ellipse(size, centre, middle, radius + 0.035, half + 0.035)
             return blend(blend(echo, rim * strength * 0.6, 0.55), bleb * strength, 0.02)
         case "deposits":
             num = max(2, round(radius / 0.05))
             xs = centre + np.linspace(-radius, radius, num) + rng.uniform(-0.01, 0.01, num)
-            ys = np.interp(xs, columns, base) - 0.06
+            ys = np.interp(xs, columns, site.base) - 0.06
             mounds = discs(size, xs, ys, rng.uniform(0.066, 0.078, num))
             return blend(echo, mounds * strength, 1.0)
         case "membrane":
             lift = 0.09 + 0.03 * np.sin(np.clip((columns - centre) / 0.06, -60, 60))
             reach = np.clip((np.float32(radius) - np.abs(x - np.float32(centre))) * 28 + 0.5, 0, 1)
-            line = band(y - (top - lift.astype(np.float32)), 0.026) * reach
+            line = band(y - (site.top - lift.astype(np.float32)), 0.026) * reach
             return blend(echo, line * strength, 0.98)
         case _:
             return echo

@@ -1,14 +1,13 @@
-"""A contact sheet: one row per modality, a caption under every picture."""
+"""A contact sheet: one row of pictures per modality, each with a caption."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from osler.data.phantom.atlas import NORMAL, Atlas, Findings
-from osler.data.phantom.canvas import Difficulty
+from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.data.phantom.images import ATLASES, MIN_SIZE
 from osler.errors import ConfigError
 from osler.taxonomy import Modality
@@ -25,54 +24,47 @@ _SHOWN_GRADES: Final = ("severe", "moderate", "mild", "severe", "moderate", "min
 
 
 def pick_findings(atlas: Atlas, column: int) -> Findings:
-    """The findings of one column: neighbouring columns differ in everything, and eight of them show every entry of every pool twice."""
-    lap = column // 4
-    disease = atlas.diseases[(column + lap) % len(atlas.diseases)]
+    """The findings of one column. Neighbouring columns differ in every attribute, and eight columns show every value twice."""
+    block = column // 4
+    disease = atlas.diseases[(column + block) % len(atlas.diseases)]
     return Findings(
         modality=atlas.modality,
         technique=atlas.techniques[column % len(atlas.techniques)],
-        anatomy=atlas.anatomies[(column + 2 * lap) % len(atlas.anatomies)],
+        anatomy=atlas.anatomies[(column + 2 * block) % len(atlas.anatomies)],
         disease=disease,
         grade=None if disease == NORMAL else _SHOWN_GRADES[column % len(_SHOWN_GRADES)],
-        other=None if disease in atlas.diseases_without_other else atlas.others[(column + 3 * lap) % len(atlas.others)],
+        other=None if disease in atlas.diseases_without_other else atlas.others[(column + 3 * block) % len(atlas.others)],
     )
 
 
 def caption(findings: Findings) -> tuple[str, str, str]:
-    """Three lines, e.g. ("tumour, mild", "axial brain, upper left", "T2-weighted")."""
+    """Three lines: ("tumour, mild", "axial brain, upper left", "T2-weighted")."""
     first = ", ".join(part for part in (findings.disease, findings.grade) if part)
     second = ", ".join(part for part in (findings.anatomy, findings.other) if part)
     return first, second, findings.technique
 
 
-def contact_sheet(
-    *,
-    seed: int = 0,
-    size: int = 168,
-    num_columns: int = 8,
-    modalities: Sequence[Modality] = tuple(Modality),
-    difficulty: Difficulty = Difficulty(),  # noqa: B008 (frozen)
-) -> Image:
-    """The sheet as an RGB picture, (size + 8) * num_columns pixels wide. Captions are legible from a `size` of 150 on.
+def contact_sheet(*, seed: int = 0, size: int = 168, num_columns: int = 8, difficulty: Difficulty = STANDARD_DIFFICULTY) -> Image:
+    """The sheet as an RGB image; `size` is the side of a picture in pixels, and captions are legible from 150.
 
     Raises ConfigError for an empty sheet or for pictures too small to show a lesion.
     """
     import PIL.Image
     from PIL import ImageDraw, ImageFont
 
-    if num_columns < 1 or not modalities or size < MIN_SIZE:
-        raise ConfigError(f"a contact sheet needs at least one column, one modality and pictures of {MIN_SIZE} pixels")
+    if num_columns < 1 or size < MIN_SIZE:
+        raise ConfigError(f"a contact sheet needs at least one column and pictures of {MIN_SIZE} pixels")
     row_height = _TITLE_HEIGHT + size + _CAPTION_LINES * _LINE_HEIGHT + _GAP
-    sheet = PIL.Image.new("RGB", (_GAP + num_columns * (size + _GAP), _GAP + len(modalities) * row_height), _PAPER)
+    sheet = PIL.Image.new("RGB", (_GAP + num_columns * (size + _GAP), _GAP + len(Modality) * row_height), _PAPER)
     pen = ImageDraw.Draw(sheet)
     title_font = ImageFont.load_default(size=17)
     caption_fonts = [ImageFont.load_default(size=points) for points in (11, 10, 9, 8)]
-    for row, modality in enumerate(modalities):
+    for row, modality in enumerate(Modality):
         atlas, top = ATLASES[modality], _GAP + row * row_height
         pen.text((_GAP, top), modality.title, fill=_INK, font=title_font)
         for column in range(num_columns):
             findings, left = pick_findings(atlas, column), _GAP + column * (size + _GAP)
-            rng = np.random.default_rng([seed, tuple(Modality).index(modality), column])
+            rng = np.random.default_rng([seed, row, column])
             picture = np.clip(atlas.draw(findings, rng, size, difficulty), 0, 1) * 255 + 0.5
             sheet.paste(PIL.Image.fromarray(picture.astype(np.uint8)), (left, top + _TITLE_HEIGHT))
             for line, text in enumerate(caption(findings)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from osler.data.phantom.atlas import NORMAL, Atlas, Findings
 from osler.data.phantom.canvas import Difficulty, Field, Sketch, grey, grid, texture
-from osler.data.phantom.lesions import Lesion, lesion_centre, lesion_radius
+from osler.data.phantom.lesions import Lesion
 from osler.taxonomy import Modality
 
 
@@ -156,20 +156,18 @@ def _scatter(rng: np.random.Generator, cx: float, cy: float, radius: float) -> l
 
 def _add_lesion(picture: Field, findings: Findings, rng: np.random.Generator, difficulty: Difficulty) -> Field:
     """Paint a ring, a cluster or a disc: shapes that are distinct in an inverted image as well."""
-    radius = lesion_radius(findings, rng, difficulty)
-    cx, cy = lesion_centre(findings.other, rng, dx=0.36, dy=0.3)
-    lesion = Lesion(picture=picture, cx=cx, cy=cy, radius=radius, step=0.36 * difficulty.contrast)
+    lesion = Lesion.place(picture, findings, rng, difficulty, dx=0.36, dy=0.3, step=0.36)
     lesion.level_ground(high=0.6)
     match findings.disease:
         case "cyst":
-            lesion.disc(radius + 0.01, 1)
-            lesion.disc(radius - max(0.15 * radius, 0.025), -0.6)
+            lesion.disc(lesion.radius + 0.01, 1)
+            lesion.disc(lesion.radius - max(0.15 * lesion.radius, 0.025), -0.6)
         case "calcification":
             specks = Sketch(field=lesion.picture)
-            for x, y in _scatter(rng, cx, cy, radius):
+            for x, y in _scatter(rng, lesion.cx, lesion.cy, lesion.radius):
                 specks.oval(x, y, 0.024, 0.024, lesion.ground + 1.2 * lesion.step)
         case "mass":
-            lesion.blob(radius, 1, rng, roughness=0.08)
+            lesion.blob(lesion.radius, 1, rng, roughness=0.08)
     return lesion.picture
 
 
