@@ -1,7 +1,7 @@
 """The processor of a policy: tokenizer, image processor and chat template, with or without torchvision.
 
-Transformers' Qwen-VL processors insist on a video processor, and that on torchvision, which has no CPU build on every platform.
-Osler reads still images only, so without torchvision, or where a folder was saved without it, `load_processor` builds the same processor
+Transformers' Qwen-VL processors require a video processor, and that requires torchvision, which has no CPU build on every platform. Osler
+reads still images only. So without torchvision, or for a folder that was saved without it, `load_processor` builds the same processor
 class without its video part.
 """
 
@@ -17,11 +17,11 @@ from osler.errors import PolicyError
 
 
 def image_only_processor(processor_class: type[Any], image_processor: Any, tokenizer: Any) -> Any:
-    """A processor of `processor_class` without a video processor; it keeps the class's name, so that a folder saved from it is ordinary."""
+    """A `processor_class` without a video processor, under the same class name, so that a folder saved from it is an ordinary one."""
     from transformers import ProcessorMixin
 
     class ImageOnly(processor_class):  # type: ignore[misc]
-        # Transformers reads the sub-processors off this signature.
+        # Transformers finds the sub-processors by the parameters of `__init__`.
         def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> None:
             self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
@@ -33,9 +33,9 @@ def image_only_processor(processor_class: type[Any], image_processor: Any, token
 
 
 def load_processor(path: str | Path, processor_class: type[Any], **options: Any) -> Any:
-    """The processor of a local folder or hub id. `options` go to the image processor, e.g. `max_pixels`.
+    """The processor of a local folder or hub id. `options` are settings of the image processor, e.g. `max_pixels`.
 
-    Raises PolicyError when the folder holds no usable processor files.
+    Raises PolicyError when the folder has no usable processor files.
     """
     from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
@@ -53,7 +53,7 @@ def load_processor(path: str | Path, processor_class: type[Any], **options: Any)
 
 
 def _published_chat_template(path: str | Path) -> str | None:
-    """The template in `chat_template.json`, where Qwen2-VL's makers put it; transformers reads that file only with the full processor."""
+    """The template in `chat_template.json`, the file of the published Qwen2-VL; Transformers reads it only with the full processor."""
     from transformers.utils import cached_file
 
     file = cached_file(

@@ -1,7 +1,7 @@
 """`osler train`: GRPO on the questions of a recipe.
 
-A step draws a few questions, lets the policy answer each G times, rewards every answer, and moves the policy towards the answers that
-earned more than the others of their group.
+In each step the policy generates G completions for each of a few questions, rewards score them, and an update increases the probability of
+completions with a higher reward than the mean of their group.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 
 
 def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
-    """Train a policy and save it in the run at `out`; go on where an earlier run of the same recipe stopped.
+    """Train a policy with GRPO and save it in the run folder `out`; an interrupted run of the same recipe resumes, unless `fresh`.
 
-    Nothing is written until the recipe, the questions, the policy and the length of every prompt have been checked.
-
-    Raises OslerError for whatever the user can mend.
+    The recipe, the questions, the policy and the length of every prompt are checked before anything is written. Returns the run's paths;
+    the trained policy is in `run.policy`. Raises OslerError for user errors.
     """
     if not fresh and Run(root=out).policy.is_dir():
-        return open_run(out, config)  # finished before; raises when it was another recipe's
+        return open_run(out, config)  # already finished; raises ConfigError when the recipe differs
     prompts = read_prompts(config)
     rewards = resolve_rewards(config.rewards.names)
     check_reporters(config.trainer.report_to)
@@ -53,7 +52,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
 def build_trainer(
     config: Config, policy: Policy, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction], arguments: Any
 ) -> OslerGRPOTrainer:
-    """TRL's trainer over the questions, with a fresh LoRA adapter where the recipe asks for one."""
+    """The trainer of a recipe, with a new LoRA adapter when `[policy.lora]` is set; TRL's own path without `share_prefix`."""
     from osler.policies.lora import lora_config
     from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
     from osler.training.shared_prefix.update import Sharing
@@ -84,7 +83,7 @@ def build_trainer(
 
 
 def check_group(arguments: Any, num_prompts: int) -> None:
-    """Raise ConfigError where the questions do not fill one rollout: TRL would train on nothing."""
+    """Raise ConfigError when there are fewer questions than one rollout needs: TRL would make no step."""
     wanted = arguments.generation_batch_size // arguments.num_generations
     if num_prompts < wanted:
         raise ConfigError(
@@ -93,7 +92,7 @@ def check_group(arguments: Any, num_prompts: int) -> None:
 
 
 def check_sharing(config: Config, arguments: Any) -> None:
-    """Raise ConfigError for settings of shared prefixes that this recipe cannot have."""
+    """Raise ConfigError for `[trainer]` settings about shared prompts that contradict other settings."""
     own = config.trainer
     if own.vision_cache is not None and not config.policy.freeze_vision and config.policy.lora is None:
         raise ConfigError("[trainer] vision_cache keeps what a frozen vision tower computes: set [policy] freeze_vision = true, or drop it")

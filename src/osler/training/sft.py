@@ -1,7 +1,7 @@
-"""`osler sft`: fine-tuning on reference completions, the baseline of both papers.
+"""`osler sft`: supervised fine-tuning on reference completions, the baseline of both papers.
 
-By default it sees as many questions in as many steps as `osler train` with the same recipe, learns the strategy's own target, and scores
-the completion alone. `sft_target = "med_r1_sft"` reproduces Med-R1's published baseline instead, handicaps included.
+By default it has the budget of `osler train` with the same recipe (questions and steps), the strategy's target, and labels for the
+completion only. `sft_target = "med_r1_sft"` reproduces Med-R1's published baseline, handicaps included.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MED_R1_SFT: Final[Mapping[str, Any]] = MappingProxyType(
         "gradient_accumulation_steps": 16,  # 128 questions a step on one device
     }
 )
-"""Med-R1's published baseline (arXiv 2503.13939, its code)."""
+"""Settings of Med-R1's published baseline (arXiv 2503.13939, from its code)."""
 
 SHARED_KEYS: Final[tuple[str, ...]] = (
     "bf16",
@@ -50,18 +50,17 @@ SHARED_KEYS: Final[tuple[str, ...]] = (
     "save_total_limit",
     "disable_tqdm",
 )
-"""Keys of `[grpo]` about how rather than what to train; SFT takes them over unless `[sft]` sets them."""
+"""Technical keys of `[grpo]` that SFT uses too, unless `[sft]` sets them."""
 
 
 def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
-    """Fine-tune a policy and save it in the run at `out`; go on where an earlier run of the same recipe stopped.
+    """Fine-tune a policy and save it in the run folder `out`; an interrupted run of the same recipe resumes, unless `fresh`.
 
-    Nothing is written until the recipe, the questions, their targets, the policy and the length of every prompt have been checked.
-
-    Raises OslerError for whatever the user can mend.
+    The recipe, the questions, their targets, the policy and the length of every prompt are checked before anything is written. Returns the
+    run's paths; the trained policy is in `run.policy`. Raises OslerError for user errors.
     """
     if not fresh and Run(root=out).policy.is_dir():
-        return open_run(out, config)  # finished before; raises when it was another recipe's
+        return open_run(out, config)  # already finished; raises ConfigError when the recipe differs
     prompts = read_prompts(config)
     targets = [sft_target(prompt.sample, config) for prompt in prompts]
     check_reporters(config.trainer.report_to)
@@ -74,7 +73,7 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
 
 
 def build_trainer(config: Config, policy: Policy, prompts: Sequence[Prompt], targets: Sequence[str], arguments: Any) -> OslerSFTTrainer:
-    """TRL's trainer over questions and targets. It pairs each with its own images, and labels the completion, end of turn included."""
+    """TRL's SFT trainer over questions and targets; the labels include the end-of-turn token."""
     from osler.policies.lora import lora_config
     from osler.training.trainer import OslerSFTTrainer, VisibleTextCollator
 
@@ -91,27 +90,27 @@ def build_trainer(config: Config, policy: Policy, prompts: Sequence[Prompt], tar
 
 
 def sft_target(sample: Sample, config: Config) -> str:
-    """What a completion should have been: the strategy's target, or Med-R1's literal text, which teaches "None" as reasoning."""
+    """The reference completion: the strategy's target, or Med-R1's published text, which teaches "None" as reasoning."""
     if config.sft_target == "med_r1_sft":
         return f"None\n\n<answer> {sample.target} </answer>"
     return target_completion(sample, config.prompt.strategy)
 
 
 def sft_arguments(config: Config, out: Path, num_samples: int) -> Any:
-    """TRL's SFTConfig of a recipe: `[sft]` key for key, over the matched budget or the published baseline's settings."""
+    """TRL's SFTConfig of a recipe: the matched budget, overridden by `[sft]`; or the settings of Med-R1's published baseline."""
     from trl import SFTConfig
 
     shared = {key: config.grpo[key] for key in SHARED_KEYS if key in config.grpo}
     if config.sft_target == "med_r1_sft":
-        values = {**shared, **config.sft, **MED_R1_SFT}  # published numbers, whatever the recipe says of a sound baseline
+        values = {**shared, **config.sft, **MED_R1_SFT}  # the published numbers override the recipe
     else:
         values = {**matched_sft_arguments(config, num_samples), **shared, **config.sft}
     if "num_train_epochs" in config.sft and "max_steps" not in config.sft:
-        values.pop("max_steps", None)  # it would overrule the epochs that the recipe asks for
-    # Prompts were measured, and a target is short: nothing is ever cut off.
+        values.pop("max_steps", None)  # it would override num_train_epochs
+    # max_length=None: prompt lengths are checked, and nothing is truncated.
     completion_only = config.sft_target == "strategy"
     arguments = build_arguments(SFTConfig, "sft", values, config, out, max_length=None, completion_only_loss=completion_only)
-    if values.get("max_steps") == 0:  # TRL would fall back on its own number of epochs
+    if values.get("max_steps") == 0:  # TRL would use its default number of epochs
         raise ConfigError(
             f"[grpo] makes no step of {num_samples} questions, so SFT with the same budget has none: "
             "select more questions, or set [sft] max_steps"
@@ -120,11 +119,11 @@ def sft_arguments(config: Config, out: Path, num_samples: int) -> Any:
 
 
 def matched_sft_arguments(config: Config, num_samples: int) -> dict[str, Any]:
-    """The batch and the number of steps with which SFT sees as many questions in as many steps as `[grpo]`.
+    """Batch size, gradient accumulation and steps with which SFT trains on as many questions in as many steps as `[grpo]`.
 
-    TRL counts completions in a batch of GRPO: 32 of them with 8 generations are 4 questions, so SFT's batch is 4.
+    TRL counts completions in a batch of GRPO: 32 completions with 8 generations are 4 questions, so SFT's batch is 4.
 
-    Raises ConfigError where a process of GRPO holds a part of a group.
+    Raises ConfigError when a process of GRPO holds only a part of a group.
     """
     grpo = grpo_arguments(config, Path("unused"))
     completions = grpo.per_device_train_batch_size * grpo.gradient_accumulation_steps
@@ -143,7 +142,7 @@ def matched_sft_arguments(config: Config, num_samples: int) -> dict[str, Any]:
 
 
 def count_grpo_steps(grpo: Any, num_samples: int) -> int:
-    """How many updates GRPO makes in its epochs: each rollout serves `steps_per_generation * num_iterations` micro-batches."""
+    """The number of GRPO updates in its epochs: each rollout gives `steps_per_generation * num_iterations` micro-batches."""
     rollouts: int = num_samples // (grpo.generation_batch_size // grpo.num_generations)
     micro_batches = rollouts * grpo.steps_per_generation * grpo.num_iterations
     steps_per_epoch: int = math.ceil(micro_batches / grpo.gradient_accumulation_steps)

@@ -1,15 +1,15 @@
-"""TRL's trainers with Osler's overrides, and nothing else.
+"""TRL's trainers with Osler's overrides.
 
-TRL 1.16 generates, scores, pairs images with their rows and updates. What is changed here, and why:
+TRL 1.16 generates, scores, pairs images with their rows and updates. Changed here, and why:
 
-- the order of the questions depends on the seed and the epoch alone, so that a run which goes on in its second epoch asks the same
-  questions as one that was never interrupted (TRL's sampler starts again with the first epoch's order);
-- weights of a checkpoint are loaded as a model's are, and strictly: Transformers saves Qwen2-VL's under their published names, and its
-  Trainer, which looks for the names in memory, finds none, warns, and goes on from the starting weights;
-- SFT goes on counting tokens where a checkpoint stopped;
-- completions can be printed while training, to standard error;
-- Med-R1's published SFT scores the prompt too, its vision tokens excepted;
-- no model card is written into checkpoints, and nothing is reported to the hub.
+- The order of the questions depends on the seed and the epoch only, so a run that resumes in its second epoch asks the same questions as an
+  uninterrupted one. TRL's sampler restarts with the order of the first epoch.
+- The weights of a checkpoint are loaded with `from_pretrained`, and strictly. Transformers saves Qwen2-VL's weights under their published
+  names; its Trainer looks for the names in memory, finds none, warns, and continues from the starting weights.
+- SFT restores the token count of a checkpoint.
+- Completions can be printed to standard error during training.
+- Med-R1's published SFT has labels for the prompt too, except its vision tokens.
+- No model card is written into checkpoints, and no telemetry is sent.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ PROMPT_TAIL: Final = 200
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]
-    """TRL's sampler, whose order in epoch e follows from the seed and e."""
+    """TRL's sampler with an order that depends on the seed and the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop before each epoch."""
+        """Seed the order; the training loop calls this before each epoch."""
         if self.shuffle:
             self.generator.manual_seed(self.seed + epoch)
 
 
-class Shared:
-    """What both trainers do differently from TRL's."""
+class _Overrides:
+    """Overrides of both trainers."""
 
     model: Any
     is_fsdp_enabled: bool
@@ -51,14 +51,14 @@ class Shared:
         self.model.load_state_dict(stored.state_dict())
 
     def _send_telemetry(self) -> None:
-        """Send nothing: what a hospital trains is its own business."""
+        """Send nothing: training in a hospital must not report to outside."""
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write nothing: the run's own files say what was trained, and on what."""
+        """Write nothing: the run's own files describe the training."""
 
 
-class OslerGRPOTrainer(Shared, GRPOTrainer):  # type: ignore[misc]
-    """GRPO as TRL does it. `print_completions_every` counts steps; 0 prints nothing."""
+class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO. One completion is printed every `print_completions_every` steps; 0: never."""
 
     def __init__(self, *args: Any, print_completions_every: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -86,8 +86,8 @@ class OslerGRPOTrainer(Shared, GRPOTrainer):  # type: ignore[misc]
         return rewards
 
 
-class OslerSFTTrainer(Shared, SFTTrainer):  # type: ignore[misc]
-    """SFT as TRL does it."""
+class OslerSFTTrainer(_Overrides, SFTTrainer):  # type: ignore[misc]
+    """TRL's SFT."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -96,10 +96,10 @@ class OslerSFTTrainer(Shared, SFTTrainer):  # type: ignore[misc]
 
 
 class VisibleTextCollator(DataCollatorForVisionLanguageModeling):  # type: ignore[misc]
-    """TRL's collator with a label for every token of the conversation except those that stand for images."""
+    """TRL's collator with a label for every token of the conversation except vision tokens."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Tensors of a batch, labels included."""
+        """The tensors of a batch with their labels."""
         batch: dict[str, Any] = super().torch_call(examples)
         names = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
         vision_ids = torch.tensor(self.processor.tokenizer.convert_tokens_to_ids(list(names)))
@@ -110,13 +110,13 @@ class VisibleTextCollator(DataCollatorForVisionLanguageModeling):  # type: ignor
 def format_completion(
     step: int, sample_id: str, prompt: list[dict[str, Any]], completion: list[dict[str, Any]], rewards: dict[str, float]
 ) -> str:
-    """One completion for a person to read: the end of the prompt, what the policy wrote, what it earned."""
+    """One completion as text: the end of the prompt, the completion, its rewards."""
     asked, written = message_text(prompt)[-PROMPT_TAIL:], message_text(completion)
     earned = ", ".join(f"{name} {reward:g}" for name, reward in rewards.items())
     return f"step {step}, {sample_id}\n  asked: {asked!r}\n  wrote: {written!r}\n  earned: {earned}"
 
 
 def message_text(messages: list[dict[str, Any]]) -> str:
-    """The text of the last message, whose content is a text or a list of parts."""
+    """The text of the last message; its content is a string or a list of parts."""
     content = messages[-1]["content"]
     return content if isinstance(content, str) else "".join(part["text"] for part in content if part["type"] == "text")
