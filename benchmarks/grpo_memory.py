@@ -1,9 +1,10 @@
-"""How much memory a GRPO step takes with a bound on the groups that one pass may hold: the same steps, each bound in a process of its own.
+"""Peak memory of a GRPO step, for several values of `[trainer] groups_per_forward`.
 
     python benchmarks/grpo_memory.py [--bounds 0,4,1] [--groups 16] [--json]
 
-Every process trains the study's model on the same questions and random numbers and must write the same completions and get the same
-losses. Prints the peak above what was resident before the first step, and the median time of a step.
+Each value runs in its own process, which trains the benchmark model for STEPS steps on the same questions with the same random numbers. The
+script asserts that all processes generate the same completions and the same losses. It prints the peak resident memory minus the resident
+memory before the first step, and the median time of a step; with --json the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -21,67 +22,67 @@ from dataclasses import replace
 from typing import Any, Final
 
 import torch
-from grpo_step import LOSS_TOLERANCE, NUM_QUESTIONS, SHAPES, Clock, build, step
-from study_model import make_processor, make_questions
+from benchmark_model import make_processor, make_questions
+from grpo_step import LOSS_TOLERANCE, NUM_QUESTIONS, SHAPES, PhaseTimer, make_trainer, run_step
 
-from osler.training.arguments import quiet_upstream
+from osler.policies.quiet import quiet_training
 from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
 from osler.training.shared_prefix.update import Sharing
 
 COMPLETION: Final = 120
-"""Tokens of a completion: as in Think, because completions are what an update holds most of."""
+"""Tokens of a completion, as with the strategy Think: most of the memory of an update is for completions."""
 STEPS: Final = 3
 
 
-def measure(bound: int, groups: int) -> dict[str, Any]:
-    """Steps of this process, their losses and completions, and its peak."""
+def measure(groups_per_forward: int, groups: int) -> dict[str, Any]:
+    """Run the steps in this process; returns "mib" (peak), "seconds" (median of a step), "losses" and "completions" (token ids)."""
     shape = replace(SHAPES["demo"], completion=COMPLETION, groups=groups)
-    seconds, losses, written = [], [], []
-    with tempfile.TemporaryDirectory() as folder, quiet_upstream():
+    seconds, losses, completions = [], [], []
+    with tempfile.TemporaryDirectory() as folder, quiet_training():
         processor = make_processor()
         questions = make_questions(processor, max(NUM_QUESTIONS, STEPS * groups), shape.size, shape.prompt)
-        trainer = build(SharedPrefixGRPOTrainer, processor, questions, shape, folder)
-        trainer.sharing = Sharing(groups_per_forward=bound)
-        trainer._is_checked = True  # its comparison with TRL's own path is no part of a step
-        before = _peak()
+        trainer = make_trainer(SharedPrefixGRPOTrainer, processor, questions, shape, folder)
+        trainer.sharing = Sharing(groups_per_forward=groups_per_forward)
+        trainer._is_checked = True  # skip the comparison with TRL's own path, which is made once
+        before = _peak_mib()
         for number, inputs in zip(range(STEPS), trainer.get_train_dataloader(), strict=False):
             torch.manual_seed(number)
             start = time.perf_counter()
-            losses.append(step(trainer, inputs, Clock(time.perf_counter)))
+            losses.append(run_step(trainer, inputs, PhaseTimer(time.perf_counter)))
             seconds.append(time.perf_counter() - start)
-            written.append(sorted(trainer._buffered_inputs[0]["completion_ids"].tolist()))
-    return {"mib": _peak() - before, "seconds": statistics.median(seconds), "losses": losses, "completions": written}
+            completions.append(sorted(trainer._buffered_inputs[0]["completion_ids"].tolist()))
+    return {"mib": _peak_mib() - before, "seconds": statistics.median(seconds), "losses": losses, "completions": completions}
 
 
-def _peak() -> float:
-    """The most memory this process had resident so far, MiB."""
+def _peak_mib() -> float:
+    """The peak resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure each bound and print the table."""
+    """Measure each value in its own process and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bounds", default="0,4,1", help="[trainer] groups_per_forward, with commas; 0 bounds nothing")
-    parser.add_argument("--groups", type=int, default=16, help="questions a step (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--bounds", default="0,4,1", help="groups_per_forward, comma-separated; 0 is no bound (default: %(default)s)")
+    parser.add_argument("--groups", type=int, default=16, help="groups in each step (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if options.here:
+    if options.in_process:
         print(json.dumps(measure(int(options.bounds), options.groups)))
         return 0
     rows: dict[int, dict[str, Any]] = {}
-    print("| groups a pass may hold | peak, MiB | of no bound | step, s |\n|---|---|---|---|")
+    print("| groups per forward pass | peak, MiB | relative to no bound | step, s |\n|---|---|---|---|")
     for bound in map(int, options.bounds.split(",")):
-        command = [sys.executable, __file__, "--here", f"--bounds={bound}", f"--groups={options.groups}"]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-        first = next(iter(rows.values()), found)
-        assert found["completions"] == first["completions"], f"bound {bound}: the completions differ"
-        assert all(abs(ours - theirs) <= LOSS_TOLERANCE for ours, theirs in zip(found["losses"], first["losses"], strict=True))
-        rows[bound] = found
-        print(f"| {bound or 'no bound'} | {found['mib']:.0f} | {found['mib'] / first['mib']:.2f} | {found['seconds']:.1f} |", flush=True)
+        command = [sys.executable, __file__, "--in-process", f"--bounds={bound}", f"--groups={options.groups}"]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        first = next(iter(rows.values()), result)
+        assert result["completions"] == first["completions"], f"bound {bound}: the completions differ"
+        assert all(abs(ours - theirs) <= LOSS_TOLERANCE for ours, theirs in zip(result["losses"], first["losses"], strict=True))
+        rows[bound] = result
+        print(f"| {bound or 'no bound'} | {result['mib']:.0f} | {result['mib'] / first['mib']:.2f} | {result['seconds']:.1f} |", flush=True)
     if options.json:
-        print(json.dumps({str(bound): {key: found[key] for key in ("mib", "seconds")} for bound, found in rows.items()}))
+        print(json.dumps({str(bound): {key: result[key] for key in ("mib", "seconds")} for bound, result in rows.items()}))
     return 0
 
 

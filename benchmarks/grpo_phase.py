@@ -1,10 +1,11 @@
-"""How much faster the demo's GRPO phase is with shared prefixes: its recipe, on TRL's path and on Osler's, a step of each in turn.
+"""Time of the demo's GRPO training with TRL's own trainer and with shared prefixes.
 
     python benchmarks/grpo_phase.py [--steps 20] [--strategy no_think] [--json]
 
-Everything that a step of `osler train` does is in the time: reading questions and images, rollout, rewards, loss, gradient, update. Both
-train the same policy from the same weights on the same questions. Rounding makes them drift apart over the steps, as it does two runs on
-different machines; the mean rewards show whether they learn alike.
+Two trainers with the demo recipe take their steps in turn: one with `share_prefix = false`, one with `share_prefix = true`. Both train the
+same policy from the same weights on the same questions. The time includes everything that a step of `osler train` does: reading questions
+and images, rollout, rewards, loss, gradient, update. Rounding differences accumulate over the steps, as between two machines, so the mean
+rewards of the last quarter are printed to show that both trainers learn equally well. With --json the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from grpo_step import CLOCKS, Clock, step
+from grpo_step import CLOCKS, PhaseTimer, run_step
 
 from osler.config import load_config
 from osler.grading import resolve_rewards
-from osler.training.arguments import grpo_arguments, load_for_training, quiet_upstream, read_prompts
+from osler.policies.quiet import quiet_training
+from osler.training.arguments import grpo_arguments
+from osler.training.checkpoints import load_for_training
+from osler.training.dataset import read_prompts
 from osler.training.grpo import build_trainer
 
 
-def build(strategy: str, policy: str, num_steps: int, out: Path, overrides: Sequence[str], *, share: bool) -> Any:
-    """The demo's trainer, ready for its first step."""
-    own = (f"--prompt.strategy={strategy}", f"--policy.path={policy}", "--policy.device=cpu", "--grpo.disable_tqdm=true")
-    sharing = f"--trainer.share_prefix={str(share).lower()}"
-    config = load_config("demo", [*own, sharing, *(overrides if share else ())])
+def make_trainer(strategy: str, policy: str, num_steps: int, out: Path, overrides: Sequence[str], *, share_prefix: bool) -> Any:
+    """The trainer of the demo recipe, ready for its first step."""
+    settings = (f"--prompt.strategy={strategy}", f"--policy.path={policy}", "--policy.device=cpu", "--grpo.disable_tqdm=true")
+    sharing = f"--trainer.share_prefix={str(share_prefix).lower()}"
+    config = load_config("demo", [*settings, sharing, *(overrides if share_prefix else ())])
     prompts = read_prompts(config)
     trainer = build_trainer(
         config, load_for_training(config, prompts), prompts, resolve_rewards(config.rewards.names), grpo_arguments(config, out)
@@ -44,24 +48,29 @@ def build(strategy: str, policy: str, num_steps: int, out: Path, overrides: Sequ
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of all steps and the mean rewards of the last quarter, of each trainer."""
+    """Seconds of all steps and mean reward of the last quarter for each trainer: keys trl_s, osler_s, ratio, trl_reward, osler_reward.
+
+    `groups_without_advantage` is the mean share of groups with equal rewards, for Osler's trainer.
+    """
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
-            name: build(options.strategy, options.policy, options.steps, Path(folder) / name, options.override, share=name == "osler")
-            for name in ("trl", "osler")
+            name: make_trainer(
+                options.strategy, options.policy, options.steps, Path(folder) / name, options.override, share_prefix=share_prefix
+            )
+            for name, share_prefix in (("trl", False), ("osler", True))
         }
-        clocks = {name: Clock(CLOCKS[options.clock]) for name in trainers}
+        timers = {name: PhaseTimer(CLOCKS[options.clock]) for name in trainers}
         batches = {name: islice(iter(trainer.get_train_dataloader()), options.steps) for name, trainer in trainers.items()}
         for number in range(options.steps):
             for name, trainer in trainers.items():
                 torch.manual_seed(number)
-                with clocks[name].phase("reading"):
+                with timers[name].phase("reading"):
                     inputs = next(batches[name])
-                step(trainer, inputs, clocks[name])
-                with clocks[name].phase("other"):
+                run_step(trainer, inputs, timers[name])
+                with timers[name].phase("other"):
                     trainer.lr_scheduler.step()
                     trainer.state.global_step += 1
-    seconds = {name: sum(clock.seconds.values()) for name, clock in clocks.items()}
+    seconds = {name: sum(timer.seconds.values()) for name, timer in timers.items()}
     rewards = {name: trainer._metrics["train"]["reward"] for name, trainer in trainers.items()}
     last = max(options.steps // 4, 1)
     return {
@@ -76,25 +85,25 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print one row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--strategy", default="no_think")
-    parser.add_argument("--policy", default="osler-tiny")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu counts this process alone, for a machine that is shared")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
-    parser.add_argument("--override", action="append", default=[], help="a recipe's key for Osler's trainer alone, --section.key=value")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each trainer (default: %(default)s)")
+    parser.add_argument("--strategy", default="no_think", help="prompt strategy (default: %(default)s)")
+    parser.add_argument("--policy", default="osler-tiny", help="policy to train (default: %(default)s)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu is the CPU time of this process, for a busy machine")
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: %(default)s)")
+    parser.add_argument("--override", action="append", default=[], help="setting of Osler's trainer: --override=--section.key=value")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    with quiet_upstream():
-        found = measure(options)
+    with quiet_training():
+        result = measure(options)
     print("| strategy | steps | TRL s | Osler s | ratio | TRL reward | Osler reward | groups without advantage |")
     print("|---|---|---|---|---|---|---|---|")
     print(
-        f"| {options.strategy} | {options.steps} | {found['trl_s']:.1f} | {found['osler_s']:.1f} | **{found['ratio']:.2f}** "
-        f"| {found['trl_reward']:.3f} | {found['osler_reward']:.3f} | {found['groups_without_advantage']:.0%} |"
+        f"| {options.strategy} | {options.steps} | {result['trl_s']:.1f} | {result['osler_s']:.1f} | **{result['ratio']:.2f}** "
+        f"| {result['trl_reward']:.3f} | {result['osler_reward']:.3f} | {result['groups_without_advantage']:.0%} |"
     )
     if options.json:
-        print(json.dumps({"strategy": options.strategy, "steps": options.steps, **found}))
+        print(json.dumps({"strategy": options.strategy, "steps": options.steps, **result}))
     return 0
 
 

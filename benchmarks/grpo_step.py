@@ -1,10 +1,10 @@
-"""How much faster a GRPO step is with shared prefixes: TRL's own trainer and Osler's, step by step in turn.
+"""Time of a GRPO step with TRL's own trainer and with shared prefixes.
 
     python benchmarks/grpo_step.py [--shapes no_think,demo] [--steps 7] [--threads 1] [--json]
 
-Both trainers start from the same weights, a Qwen2-VL of 6.5 million parameters, and draw from the same random numbers. That they write the
-same completions and get the same losses is asserted in every step. Prints the median time of a step for each shape, the ratio, and where
-the time goes; with --json the last line holds the times as one JSON object.
+Both trainers start from the same weights, a Qwen2-VL of 6.5 million parameters, and take their steps in turn with the same random numbers.
+In every step the script asserts that both generate the same completions and the same loss. For each shape it prints the median time of a
+step, the ratio of the two times, and the time of each phase; with --json the last line is one JSON object with the times.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from study_model import make_model, make_processor, make_questions
+from benchmark_model import make_model, make_processor, make_questions
 from trl import GRPOConfig, GRPOTrainer
 
-from osler.training.arguments import quiet_upstream
+from osler.policies.quiet import quiet_training
 from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a step computes."""
+    """The size of a step."""
 
-    size: int  # pixels of an image's side
-    prompt: int  # tokens, image tokens included
-    completion: int  # tokens, exactly
-    groups: int = 1  # questions a step
+    size: int  # pixels of a side of the image
+    prompt: int  # tokens, with the image tokens
+    completion: int  # tokens of each completion
+    groups: int = 1  # in each step
     num_generations: int = 8
 
 
@@ -50,23 +50,23 @@ SHAPES: Final = {
 }
 HEADLINE: Final = "no_think,think,demo"
 CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
-WARM_UP: Final = 2
+WARM_UP: Final = 2  # steps that are not counted
 PHASES: Final = ("preprocess", "vision", "prefill", "decode", "update forward", "backward", "optimiser", "other")
 NUM_QUESTIONS: Final = 32
 LOSS_TOLERANCE: Final = 1e-5
 
 
-class Clock:
-    """Seconds of each phase; a phase that starts within another stops the outer one's clock."""
+class PhaseTimer:
+    """Seconds of each phase. The time of an inner phase does not count for the outer one."""
 
     def __init__(self, read: Callable[[], float]) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._read = read
-        self._inner = [0.0]
+        self._inner = [0.0]  # for each open phase the seconds of its inner phases
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what runs inside."""
+        """Time the body of the `with` block."""
         start = self._read()
         self._inner.append(0.0)
         try:
@@ -77,7 +77,7 @@ class Clock:
             self._inner[-1] += spent
 
     def wrap(self, owner: Any, method: str, name: str | Callable[[dict[str, Any]], str]) -> None:
-        """Count a method's calls as a phase, which may depend on their keywords."""
+        """Time the calls of a method as a phase; `name` may be a function from the keyword arguments of a call to the phase."""
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -88,12 +88,12 @@ class Clock:
 
 
 def reward_tokens(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """A reward that follows from the tokens and differs within a group."""
+    """A reward that depends only on the tokens and differs within a group."""
     return [sum(token * 7919 % 97 for token in tokens) % 101 / 101 for tokens in completion_ids]
 
 
-def build(trainer_class: type[Any], processor: Any, questions: list[dict[str, Any]], shape: Shape, out: str) -> Any:
-    """A trainer ready for its first step, whose completions stop at a token that is never written."""
+def make_trainer(trainer_class: type[Any], processor: Any, questions: list[dict[str, Any]], shape: Shape, out: str) -> Any:
+    """A trainer ready for its first step. Its end token is one that the model never generates, so all completions have full length."""
     arguments = GRPOConfig(
         output_dir=out,
         per_device_train_batch_size=shape.groups * shape.num_generations,
@@ -124,7 +124,7 @@ def build(trainer_class: type[Any], processor: Any, questions: list[dict[str, An
 
 
 def _as_dataset(questions: list[dict[str, Any]]) -> Any:
-    """The questions as a dataset that hands on decoded images."""
+    """The questions as a dataset that returns the image objects themselves, without encoding them."""
     from datasets import Dataset
 
     dataset = Dataset.from_dict({"index": list(range(len(questions)))})
@@ -132,39 +132,42 @@ def _as_dataset(questions: list[dict[str, Any]]) -> Any:
     return dataset
 
 
-def watch(trainer: Any, clock: Clock) -> None:
-    """Count a trainer's phases. What a rollout does besides vision and prompts is decoding; the same of an update is its forward pass."""
+def time_phases(trainer: Any, timer: PhaseTimer) -> None:
+    """Time the phases of a trainer.
 
-    def reading(kwargs: dict[str, Any]) -> str:
-        if trainer.watched_update:
+    "decode" is all of the rollout except preprocessing, vision and prefill; "update forward" is all of the loss computation except vision.
+    """
+    in_update = False
+    original = trainer._compute_loss
+
+    def language_phase(kwargs: dict[str, Any]) -> str:
+        if in_update:
             return "update forward"
         return "prefill" if kwargs["inputs_embeds"].shape[1] > 1 else "decode"
 
-    def update(*args: Any, **kwargs: Any) -> Any:
-        trainer.watched_update = True
+    def compute_loss(*args: Any, **kwargs: Any) -> Any:
+        nonlocal in_update
+        in_update = True
         try:
-            return compute_loss(*args, **kwargs)
+            return original(*args, **kwargs)
         finally:
-            trainer.watched_update = False
+            in_update = False
 
-    trainer.watched_update = False
-    compute_loss = trainer._compute_loss
-    trainer._compute_loss = update
-    clock.wrap(trainer, "_tokenize_prompts", "preprocess")
-    clock.wrap(trainer, "_generate_single_turn", "decode")
-    clock.wrap(trainer, "_compute_loss", "update forward")
-    clock.wrap(trainer.accelerator, "backward", "backward")
-    clock.wrap(trainer.model.model.visual, "forward", "vision")
-    clock.wrap(trainer.model.model.language_model, "forward", reading)
-    image_processor = trainer.processing_class.image_processor
-    clock.wrap(image_processor, "preprocess", "preprocess")
+    trainer._compute_loss = compute_loss
+    timer.wrap(trainer, "_tokenize_prompts", "preprocess")
+    timer.wrap(trainer, "_generate_single_turn", "decode")
+    timer.wrap(trainer, "_compute_loss", "update forward")
+    timer.wrap(trainer.accelerator, "backward", "backward")
+    timer.wrap(trainer.model.model.visual, "forward", "vision")
+    timer.wrap(trainer.model.model.language_model, "forward", language_phase)
+    timer.wrap(trainer.processing_class.image_processor, "preprocess", "preprocess")
 
 
-def step(trainer: Any, inputs: Any, clock: Clock) -> float:
-    """The loss of one step: rollout, rewards, loss, gradient, update."""
-    with clock.phase("other"):
+def run_step(trainer: Any, inputs: Any, timer: PhaseTimer) -> float:
+    """Run one step (rollout, rewards, loss, gradient, update) and return its loss."""
+    with timer.phase("other"):
         loss = float(trainer.training_step(trainer.model, inputs, None))
-        with clock.phase("optimiser"):
+        with timer.phase("optimiser"):
             trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), 1.0)
             trainer.optimizer.step()
             trainer.optimizer.zero_grad()
@@ -172,34 +175,37 @@ def step(trainer: Any, inputs: Any, clock: Clock) -> float:
 
 
 def measure(shape: Shape, num_steps: int, read: Callable[[], float]) -> dict[str, Any]:
-    """Medians over `num_steps` steps of each trainer, in turn, after a warm-up that is not counted."""
+    """Time `num_steps` steps of each trainer, in turn, after WARM_UP steps.
+
+    Returns the medians trl_ms and osler_ms, their ratio, the lowest and highest ratio of a step, and the median of each phase in ms.
+    """
     classes = {"trl": GRPOTrainer, "osler": SharedPrefixGRPOTrainer}
-    clocks: dict[str, list[dict[str, float]]] = {name: [] for name in classes}
+    seconds_of: dict[str, list[dict[str, float]]] = {name: [] for name in classes}
     with tempfile.TemporaryDirectory() as folder:
-        trainers, current = {}, {name: Clock(read) for name in classes}
+        trainers, timers = {}, {name: PhaseTimer(read) for name in classes}
         for name, trainer_class in classes.items():
             processor = make_processor()
             questions = make_questions(processor, NUM_QUESTIONS, shape.size, shape.prompt)
-            trainers[name] = build(trainer_class, processor, questions, shape, str(Path(folder) / name))
-            watch(trainers[name], current[name])
+            trainers[name] = make_trainer(trainer_class, processor, questions, shape, str(Path(folder) / name))
+            time_phases(trainers[name], timers[name])
         assert trainers["osler"].shares_prefix
         for batch, inputs in enumerate(trainers["trl"].get_train_dataloader()):
             if batch == WARM_UP + num_steps:
                 break
-            found = {}
+            losses, completions = {}, {}
             for name, trainer in trainers.items():
                 torch.manual_seed(batch)
-                current[name].seconds.clear()
-                loss = step(trainer, inputs, current[name])
-                clocks[name].append(dict(current[name].seconds))
-                found[name] = loss, sorted(trainer._buffered_inputs[0]["completion_ids"].tolist())  # TRL shuffles them
-            assert found["trl"][1] == found["osler"][1], f"step {batch}: the completions differ"
-            assert abs(found["trl"][0] - found["osler"][0]) <= LOSS_TOLERANCE, f"step {batch}: the losses differ"
-    totals = {name: [1e3 * sum(seconds.values()) for seconds in rows[WARM_UP:]] for name, rows in clocks.items()}
+                timers[name].seconds.clear()
+                losses[name] = run_step(trainer, inputs, timers[name])
+                seconds_of[name].append(dict(timers[name].seconds))
+                completions[name] = sorted(trainer._buffered_inputs[0]["completion_ids"].tolist())  # TRL shuffles them
+            assert completions["trl"] == completions["osler"], f"step {batch}: the completions differ"
+            assert abs(losses["trl"] - losses["osler"]) <= LOSS_TOLERANCE, f"step {batch}: the losses differ"
+    totals = {name: [1e3 * sum(seconds.values()) for seconds in rows[WARM_UP:]] for name, rows in seconds_of.items()}
     trl_ms, osler_ms = (statistics.median(totals[name]) for name in classes)
     phases = {
         name: {phase: statistics.median(1e3 * seconds.get(phase, 0.0) for seconds in rows[WARM_UP:]) for phase in PHASES}
-        for name, rows in clocks.items()
+        for name, rows in seconds_of.items()
     }
     ratios = sorted(theirs / ours for theirs, ours in zip(totals["trl"], totals["osler"], strict=True))
     return {
@@ -213,16 +219,16 @@ def measure(shape: Shape, num_steps: int, read: Callable[[], float]) -> dict[str
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure the shapes asked for and print the tables."""
+    """Measure the shapes of --shapes and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shapes", default=HEADLINE, help="comma-separated, known: " + ", ".join(SHAPES))
-    parser.add_argument("--steps", type=int, default=7, help="counted steps of each trainer (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s, which other work disturbs least)")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu counts this process alone, for a machine that is shared")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--shapes", default=HEADLINE, help="comma-separated names out of " + ", ".join(SHAPES) + " (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=7, help="steps of each trainer that are counted (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: %(default)s, least affected by other work)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu is the CPU time of this process, for a busy machine")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
     if unknown := set(options.shapes.split(",")) - SHAPES.keys():
-        parser.error(f"no shape {', '.join(sorted(unknown))}: known are {', '.join(SHAPES)}")
+        parser.error(f"argument --shapes: unknown {', '.join(sorted(unknown))}, choose from {', '.join(SHAPES)}")
     if min(options.steps, options.threads) < 1:
         parser.error("--steps and --threads must be 1 or more")
     torch.set_num_threads(options.threads)
@@ -231,19 +237,19 @@ def main(arguments: Sequence[str]) -> int:
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.shapes.split(","):
         shape = SHAPES[name]
-        with quiet_upstream():
-            found = results[name] = measure(shape, options.steps, CLOCKS[options.clock])
+        with quiet_training():
+            result = results[name] = measure(shape, options.steps, CLOCKS[options.clock])
         print(
-            f"| {name} | {shape.num_generations} | {shape.groups} | {shape.prompt} | {shape.completion} | {found['trl_ms']:.0f} "
-            f"| {found['osler_ms']:.0f} | **{found['ratio']:.2f}** | {found['lowest']:.2f} to {found['highest']:.2f} |",
+            f"| {name} | {shape.num_generations} | {shape.groups} | {shape.prompt} | {shape.completion} | {result['trl_ms']:.0f} "
+            f"| {result['osler_ms']:.0f} | **{result['ratio']:.2f}** | {result['lowest']:.2f} to {result['highest']:.2f} |",
             flush=True,
         )
     print("\n| shape, ms | " + " | ".join(PHASES) + " |\n|---|" + "---|" * len(PHASES))
-    for name, found in results.items():
-        for trainer, phases in found["phases"].items():
+    for name, result in results.items():
+        for trainer, phases in result["phases"].items():
             print(f"| {name}, {trainer} | " + " | ".join(f"{phases[phase]:.0f}" for phase in PHASES) + " |")
     if options.json:
-        rows = [{"name": name, **{key: found[key] for key in ("trl_ms", "osler_ms", "ratio")}} for name, found in results.items()]
+        rows = [{"name": name, **{key: result[key] for key in ("trl_ms", "osler_ms", "ratio")}} for name, result in results.items()]
         print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "shapes": rows}))
     return 0
 
