@@ -1,4 +1,4 @@
-"""Random-weight checkpoints of every supported family, a few hundred kilobytes each, written as real folders for tests."""
+"""Checkpoints with random weights for tests: every supported family, a few hundred kilobytes each, in the layouts of real checkpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from tools.build_tiny.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 HIDDEN, LAYERS, HEADS = 32, 2, 4
-MROPE_SECTION = [2, 1, 1]  # half a head in all
+MROPE_SECTION = [2, 1, 1]  # time, row, column; the sum is half the size of an attention head
 
 
 def make_tokenizer() -> Any:
-    """One token per byte, then the special tokens of Qwen2-VL."""
+    """A byte-level tokenizer: one token per byte, then the special tokens of Qwen2-VL."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -88,7 +88,7 @@ def make_model(model_type: str = "qwen2_vl", tokenizer: Any = None, seed: int = 
     )
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
-    with torch.no_grad():  # large enough that prompts and images change what is generated
+    with torch.no_grad():  # weights large enough that prompts and images change the generated tokens
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
                 parameter.normal_(0, 0.02 if "embed" in name else parameter.shape[-1] ** -0.5)
@@ -98,7 +98,7 @@ def make_model(model_type: str = "qwen2_vl", tokenizer: Any = None, seed: int = 
 
 
 def save_tiny(folder: Path, model_type: str = "qwen2_vl", *, seed: int = 0, hidden: int = HIDDEN, layers: int = LAYERS) -> Path:
-    """A folder as `save_pretrained` writes it."""
+    """Write a checkpoint with `save_pretrained`."""
     from osler.policies.quiet import quiet_loading
 
     tokenizer = make_tokenizer()
@@ -109,7 +109,7 @@ def save_tiny(folder: Path, model_type: str = "qwen2_vl", *, seed: int = 0, hidd
 
 
 def save_hub_layout(folder: Path) -> Path:
-    """Qwen2-VL as its makers published it: a flat config.json of 2024, old weight names, shards with an index, greedy sampling defaults."""
+    """Write a checkpoint in the layout of the published Qwen2-VL: flat config.json, old weight names, indexed shards, near-greedy sampling."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
@@ -117,8 +117,7 @@ def save_hub_layout(folder: Path) -> Path:
     model = make_model("qwen2_vl", tokenizer)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     tokenizer.save_pretrained(folder)
-    for name in ("chat_template.jinja",):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
     weights = {
         name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): tensor.contiguous()
         for name, tensor in model.state_dict().items()
