@@ -109,7 +109,7 @@ def save_tiny(folder: Path, model_type: str = "qwen2_vl", *, seed: int = 0, hidd
 
 
 def save_hub_layout(folder: Path) -> Path:
-    """Write a checkpoint in the layout of the published Qwen2-VL: flat config.json, old weight names, indexed shards, near-greedy sampling."""
+    """Write a checkpoint as published for Qwen2-VL: flat config.json, old weight names, shards with an index, nearly greedy sampling."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
