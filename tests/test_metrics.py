@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
+from small_records import CHOICES, answer
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -15,41 +17,9 @@ from osler import metrics
 from osler.errors import DataError
 from osler.types import Record
 
-CHOICES = ("CT", "MRI", "X-ray", "Ultrasound")
 
-
-def record(
-    outcome: str = "correct",
-    *,
-    sample_id: str = "toy/0",
-    modality: str | None = "mri",
-    question_type: str | None = "disease_diagnosis",
-    choices: Sequence[str] = CHOICES,
-    is_well_formed: bool = True,
-    num_tokens: int = 10,
-    finish_reason: str = "stop",
-) -> Record:
-    return Record(
-        sample_id=sample_id,
-        dataset="toy",
-        modality=modality,
-        question_type=question_type,
-        subject_id=None,
-        image_uris=("toy.png",),
-        strategy="think",
-        policy="tiny",
-        prompt="?",
-        completion="<answer>A</answer>",
-        num_tokens=num_tokens,
-        finish_reason=finish_reason,
-        choices=tuple(choices),
-        target="A",
-        answer="A",
-        reasoning=None,
-        is_well_formed=is_well_formed,
-        outcome=outcome,
-        rule="answer_tag.letter",
-    )
+def record(outcome: str = "correct", **fields: Any) -> Record:
+    return replace(answer(0), outcome=outcome, **fields)
 
 
 def marks(correct: int, total: int, modality: str = "mri") -> list[Record]:
@@ -112,16 +82,16 @@ def test_chance(choices: list[tuple[str, ...]], expected: float | None) -> None:
     assert metrics.chance([record(choices=options) for options in choices]) == expected
 
 
-def test_table_has_the_order_of_the_taxonomy() -> None:
+def test_groups_have_the_order_of_the_taxonomy() -> None:
     records = [
         record(modality=modality, question_type=question_type)
         for modality in (None, "endoscopy", "xray", "ct")
         for question_type in ("lesion_grading", "anatomy_identification")
     ]
-    assert list(metrics.table(records)) == [("ct",), ("xray",), ("endoscopy",), (None,)]
-    cells = metrics.table(records, by=("question_type", "modality"))
+    assert list(metrics.group(records, ("modality",))) == [("ct",), ("xray",), ("endoscopy",), (None,)]
+    cells = metrics.group(records, ("question_type", "modality"))
     assert list(cells)[:2] == [("anatomy_identification", "ct"), ("anatomy_identification", "xray")]
-    assert all(cell.accuracy.total == 1 for cell in cells.values())
+    assert all(len(members) == 1 for members in cells.values())
 
 
 def average_by_modality(records: list[Record]) -> metrics.Estimate:

@@ -63,7 +63,7 @@ class Run:
 
     @property
     def environment(self) -> Path:
-        """See `describe_environment`."""
+        """What results depend on besides the recipe: versions, platform, seed, command line."""
         return self.root / "environment.json"
 
     @property
@@ -116,11 +116,8 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True, command: 
     return _create(run, config, sys.argv if command is None else command)
 
 
-def describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]:
-    """What results depend on besides the config, as JSON values; without user name, host name and home folder.
-
-    The keys: started, command, seed, python, packages (name -> version), platform, cpu_count and commit.
-    """
+def _describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]:
+    """The content of environment.json, without user name, host name and home folder."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _without_home(command),
@@ -177,7 +174,7 @@ def _create(run: Run, config: Config, command: Sequence[str]) -> Run:
     """Write environment.json, then config.json, which makes the folder a run."""
     try:
         run.root.mkdir(parents=True, exist_ok=True)
-        write_json(run.environment, describe_environment(seed=config.seed, command=command))
+        write_json(run.environment, _describe_environment(seed=config.seed, command=command))
         create_whole(run.config, config.to_json() + "\n")
     except FileExistsError:
         _require_same_config(run, config)  # another process has created the run in the meantime

@@ -6,32 +6,14 @@ from the limits of the shares (Newcombe 1998; Zou, Huang and Zhang 2009), so tha
 records is None, which prints as a dash, never 0.0.
 """
 
-from osler.metrics.accuracy import (
-    GroupKey,
-    Summary,
-    accuracy,
-    chance,
-    group,
-    is_correct,
-    summarize,
-    table,
-    taxonomy_order,
-)
-from osler.metrics.calibration import Bin, Calibration, calibrate, expected_calibration_error, multiclass_brier
+from osler.metrics.accuracy import GroupKey, Summary, accuracy, chance, group, is_correct, summarize, taxonomy_order
+from osler.metrics.calibration import Calibration, calibrate, multiclass_brier
 from osler.metrics.clusters import Unit, cluster
 from osler.metrics.confidence import ConfidenceSource, RatedAnswer, confidence_sources, rate_answers
 from osler.metrics.coverage import Abstention, CoveragePoint, abstain, choose_threshold, coverage_curve, risk_coverage_area, split_clusters
 from osler.metrics.estimates import DASH, Estimate, Proportion, average, mean, p_value, percent, points, proportion
-from osler.metrics.gain import BLIND_POLICIES, GUESSING, ImageGain, guess_credits, image_gain, record_credits
-from osler.metrics.matrices import (
-    CellDifference,
-    MatrixDifference,
-    MatrixGains,
-    MatrixMeans,
-    matrix_difference,
-    matrix_gains,
-    matrix_means,
-)
+from osler.metrics.gain import BLIND_POLICIES, ImageGain, guess_credits, image_gain, record_credits
+from osler.metrics.matrices import MatrixDifference, MatrixGains, MatrixMeans, matrix_difference, matrix_gains, matrix_means
 from osler.metrics.paired import PairedDifference, holm, paired_difference
 from osler.metrics.power import minimum_detectable_difference, paired_power
 from osler.metrics.rotations import Circular, rotation_id, summarize_rotations
@@ -39,11 +21,8 @@ from osler.metrics.rotations import Circular, rotation_id, summarize_rotations
 __all__ = [
     "BLIND_POLICIES",
     "DASH",
-    "GUESSING",
     "Abstention",
-    "Bin",
     "Calibration",
-    "CellDifference",
     "Circular",
     "ConfidenceSource",
     "CoveragePoint",
@@ -67,7 +46,6 @@ __all__ = [
     "cluster",
     "confidence_sources",
     "coverage_curve",
-    "expected_calibration_error",
     "group",
     "guess_credits",
     "holm",
@@ -92,6 +70,5 @@ __all__ = [
     "split_clusters",
     "summarize",
     "summarize_rotations",
-    "table",
     "taxonomy_order",
 ]

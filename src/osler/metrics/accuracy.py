@@ -76,10 +76,3 @@ def group(records: Iterable[Record], by: Sequence[GroupKey]) -> dict[tuple[str |
 def taxonomy_order(name: str | None) -> tuple[bool, int, str]:
     """A sort key: names of the taxonomy in its order, then other names alphabetically, then None."""
     return name is None, _RANKS.get(name or "", len(_RANKS)), name or ""
-
-
-def table(
-    records: Iterable[Record], by: Sequence[GroupKey] = ("modality",), unit: Unit = "sample"
-) -> dict[tuple[str | None, ...], Summary]:
-    """The summary of each group of `group`, e.g. `by=("modality", "question_type")` for the matrix of both papers."""
-    return {key: summarize(members, unit) for key, members in group(records, by).items()}

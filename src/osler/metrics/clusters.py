@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import sqrt
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from osler.metrics.estimates import LEVEL, NO_ESTIMATE, Estimate, Proportion, proportion, subtract, wilson
 from osler.types import Record
@@ -214,12 +214,9 @@ def flip_test(sums: Sequence[float]) -> float:
     if len(changed) < 2:
         return 1.0
 
-    def total(values: Any, axis: int = -1) -> Any:
-        return values.sum(axis=axis)
-
     found = permutation_test(
         (changed,),
-        total,
+        np.sum,
         permutation_type="samples",
         vectorized=True,
         n_resamples=NUM_RESAMPLES,
