@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from osler.experiments.plan import MatrixOptions, Plan, plan_axis
+from osler.experiments.plan import AxisPlan, MatrixOptions, plan_axis
 
 RECIPE = "matrix_phantom"
 
 
-def make_plan(*, axis: str = "modality", overrides: Sequence[str] = (), **options: Any) -> Plan:
+def make_plan(*, axis: str = "modality", overrides: Sequence[str] = (), **options: Any) -> AxisPlan:
     """The plan of an axis; `options` are those of the matrix."""
     return plan_axis(RECIPE, Path("out"), axis, MatrixOptions(**options), overrides)  # type: ignore[arg-type]
 

@@ -14,7 +14,6 @@ VERBS = [
     ["data", "check"],
     ["data", "view"],
     ["data", "phantom"],
-    ["data", "tiny"],
     ["data", "convert"],
     ["train"],
     ["sft"],

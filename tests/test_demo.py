@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from osler.cli.demo import sparkline
 from osler.cli.main import build_parser, split_overrides
 from osler.config import load_config
-from osler.experiments.demo import STRATEGIES, Row, lift, plan, sparkline
+from osler.experiments.demo import STRATEGIES, TableRow, lift, plan_demo
 from osler.taxonomy import Modality
 from osler.types import Outcome, Record
 
-JOBS = plan(load_config("demo"), Path("out"), ["--seed=3"])
+JOBS = plan_demo(load_config("demo"), Path("out"), ["--seed=3"])
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
-def test_every_command_parses_and_repeats_the_overrides(job: Row) -> None:
+def test_every_command_parses_and_repeats_the_overrides(job: TableRow) -> None:
     for command in job.commands:
         own, overrides = split_overrides(command)
         options = build_parser().parse_args(own)

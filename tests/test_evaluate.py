@@ -13,6 +13,7 @@ import pytest
 from tiny_checkpoint import save_tiny
 
 import osler
+from osler.cli.eval import evaluation_to_json, print_evaluation
 from osler.cli.main import main
 from osler.config import Config, build_config
 from osler.data.select import load_split
@@ -20,7 +21,7 @@ from osler.errors import DataError, OslerError
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.evaluation.records import read_records
-from osler.evaluation.run import ask, evaluate, run_evaluation
+from osler.evaluation.run import answer_prompts, ask, evaluate
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.types import Prompt
@@ -46,7 +47,7 @@ def make_config(folder: Path, **changes: Any) -> Config:
 @pytest.fixture(scope="module")
 def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose evaluation ended; tests copy it."""
-    run_evaluation(make_config(tiny_folder), run := tmp_path_factory.mktemp("finished") / "run")
+    evaluate(make_config(tiny_folder), run := tmp_path_factory.mktemp("finished") / "run")
     return run
 
 
@@ -69,7 +70,7 @@ def test_records_say_what_was_asked_and_found(prompts: list[Prompt], text: str, 
         target = prompt.sample.target
         return text.replace("{target}", target).replace("{wrong}", "B" if target == "A" else "A")
 
-    records = evaluate(ScriptedEngine(answer, policy_name="me"), prompts, max_completion_length=9)
+    records = answer_prompts(ScriptedEngine(answer, policy_name="me"), prompts, max_completion_length=9)
     assert [record.sample_id for record in records] == [prompt.sample.id for prompt in prompts]
     for record, prompt in zip(records, prompts, strict=True):
         assert (record.outcome, record.reasoning) == (outcome, reasoning)
@@ -80,7 +81,9 @@ def test_records_say_what_was_asked_and_found(prompts: list[Prompt], text: str, 
 
 
 def test_a_run_is_evaluated_and_described(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_evaluation(make_config(tiny_folder), tmp_path / "run", label="zero_shot")
+    evaluation = evaluate(make_config(tiny_folder), tmp_path / "run", label="zero_shot")
+    print_evaluation(evaluation)
+    result = evaluation_to_json(evaluation)
     records = read_records(tmp_path / "run" / "records" / "zero_shot.jsonl")
     assert len(records) == result["questions"] == 20
     assert all(record.policy == "tiny" and 1 <= record.num_tokens <= 2 for record in records)
@@ -93,7 +96,7 @@ def test_policies_share_a_run_under_their_labels(tiny_folder: Path, tmp_path: Pa
     other = save_tiny(tmp_path / "trained", seed=1)
     config = make_config(tiny_folder)
     for label, policy in (("zero_shot", None), ("grpo", str(other))):
-        run_evaluation(config, tmp_path / "run", policy=policy, label=label)
+        evaluate(config, tmp_path / "run", policy=policy, label=label)
     before, after = (read_records(tmp_path / "run" / "records" / f"{label}.jsonl") for label in ("zero_shot", "grpo"))
     assert {record.policy for record in before} == {"tiny"}
     assert {record.policy for record in after} == {"trained"}
@@ -129,7 +132,7 @@ def test_an_interrupted_evaluation_ends_with_the_same_bytes(
     path = Path(shutil.copytree(finished, tmp_path / "run")) / "records" / "eval.jsonl"
     whole = path.read_bytes()
     path.write_bytes(cut(whole))
-    run_evaluation(make_config(tiny_folder), tmp_path / "run")
+    evaluate(make_config(tiny_folder), tmp_path / "run")
     assert path.read_bytes() == whole
 
 
@@ -141,7 +144,7 @@ def test_what_is_done_is_not_asked_again(prompts: list[Prompt], tmp_path: Path) 
         return "<answer>A</answer>"
 
     for number in (8, 20, 20):
-        evaluate(ScriptedEngine(answer), prompts[:number], max_completion_length=4, chunk_size=8, path=tmp_path / "records.jsonl")
+        answer_prompts(ScriptedEngine(answer), prompts[:number], max_completion_length=4, chunk_size=8, path=tmp_path / "records.jsonl")
     assert asked == [prompt.sample.id for prompt in prompts]
 
 
@@ -150,7 +153,7 @@ import sys, time
 from pathlib import Path
 from osler.config import build_config
 from osler.evaluation.engines.scripted import ScriptedEngine
-from osler.evaluation.run import evaluate
+from osler.evaluation.run import answer_prompts
 from osler.prompts import render
 from osler.data.select import load_split
 
@@ -159,7 +162,8 @@ def answer(prompt):
     return "<answer>" + "AB"[len(prompt.sample.id) % 2] + "</answer>" + "x" * 2000
 
 samples = load_split(build_config({"data": {"test": {"limit": 200}}}).data, "test")
-evaluate(ScriptedEngine(answer), [render(s, "no_think") for s in samples], max_completion_length=4, chunk_size=8, path=Path(sys.argv[1]))
+prompts = [render(sample, "no_think") for sample in samples]
+answer_prompts(ScriptedEngine(answer), prompts, max_completion_length=4, chunk_size=8, path=Path(sys.argv[1]))
 """
 
 
@@ -187,11 +191,11 @@ def test_fresh_starts_a_label_over_and_keeps_a_training(tiny_folder: Path, finis
     whole = (run / "records" / "eval.jsonl").read_bytes()
     (run / "policy").mkdir()
     (run / "records" / "eval.jsonl").write_bytes(b"".join(reversed(whole.splitlines(keepends=True))))
-    run_evaluation(config, run, fresh=True)
+    evaluate(config, run, fresh=True)
     assert (run / "records" / "eval.jsonl").read_bytes() == whole
     assert [path.name for path in tmp_path.glob("run*")] == ["run"]
     (run / "policy").rmdir()
-    run_evaluation(make_config(tiny_folder, seed=1), run, fresh=True)
+    evaluate(make_config(tiny_folder, seed=1), run, fresh=True)
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run.1"]
 
 
@@ -218,7 +222,7 @@ def test_mistakes_are_told_in_one_line(
     tiny_folder: Path, tmp_path: Path, name: str, changes: Callable[[Path], dict[str, Any]], arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(OslerError, match=message) as caught:
-        run_evaluation(make_config(tiny_folder, **changes(tmp_path)), tmp_path / "run", **arguments)
+        evaluate(make_config(tiny_folder, **changes(tmp_path)), tmp_path / "run", **arguments)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.jsonl"))
 
@@ -243,7 +247,7 @@ def test_bad_rows_are_named(tiny_folder: Path, tmp_path: Path, name: str, row: d
         "policy": {"path": str(tiny_folder), "device": "cpu"},
     }
     with pytest.raises(OslerError, match=message) as caught:
-        run_evaluation(build_config(values), tmp_path / "run")
+        evaluate(build_config(values), tmp_path / "run")
     assert "\n" not in str(caught.value)
 
 
@@ -262,23 +266,26 @@ def test_records_are_not_mixed(
         arguments = {"policy": str(save_tiny(tmp_path / "other", seed=1))}
     before = (tmp_path / "run" / "records" / "eval.jsonl").read_bytes()
     with pytest.raises(OslerError, match=message):
-        run_evaluation(make_config(tiny_folder, **changes), tmp_path / "run", **arguments)
+        evaluate(make_config(tiny_folder, **changes), tmp_path / "run", **arguments)
     assert (tmp_path / "run" / "records" / "eval.jsonl").read_bytes() == before
 
 
 def test_foreign_records_are_refused(prompts: list[Prompt], tmp_path: Path) -> None:
     path, engine = tmp_path / "records.jsonl", ScriptedEngine(lambda _: "A")
-    evaluate(engine, prompts, max_completion_length=4, path=path)
+    answer_prompts(engine, prompts, max_completion_length=4, path=path)
     for others in (prompts[::-1], prompts[:5]):
         with pytest.raises(DataError, match="--label"):
-            evaluate(engine, others, max_completion_length=4, path=path)
+            answer_prompts(engine, others, max_completion_length=4, path=path)
 
 
-def test_ask_is_an_evaluation_of_one(tiny_folder: Path) -> None:
+@pytest.mark.parametrize("num_samples", [None, 0, 1, 3])
+def test_ask_is_an_evaluation(tiny_folder: Path, num_samples: int | None) -> None:
+    """One sample gives its record, a sequence of samples a list of records."""
     policy = load_policy(tiny_folder)
-    sample = load_split(make_config(tiny_folder).data, "test")[0]
-    (expected,) = evaluate(HfEngine(policy), [render(sample, "no_think")], max_completion_length=256)
-    assert ask(policy, sample, "no_think") == expected
+    samples = load_split(make_config(tiny_folder).data, "test")[: 1 if num_samples is None else num_samples]
+    expected = answer_prompts(HfEngine(policy), [render(sample, "no_think") for sample in samples], max_completion_length=16)
+    asked = ask(policy, samples[0] if num_samples is None else samples, strategy="no_think", max_completion_length=16)
+    assert asked == (expected[0] if num_samples is None else expected)
 
 
 def test_the_command_line_ends_with_json(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

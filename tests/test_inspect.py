@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from osler.cli.data import print_check
 from osler.cli.main import main
 from osler.data.inspect import check, convert, view
 from osler.data.readers import read
@@ -46,8 +47,9 @@ def test_check_counts_everything(slake, images, num_bad):
     assert not report.is_clean
 
 
-def test_check_prints_counts_traps_and_refusals(slake):
-    text = check("slake", slake, split="train", look="decode").render()
+def test_check_prints_counts_traps_and_refusals(slake, capsys):
+    print_check(check("slake", slake, split="train", look="decode"))
+    text = capsys.readouterr().out
     for line in (
         "26 samples, 23 images, 23 named subjects, 1 rows refused",
         "      anatomy identification  other biological attributes  all",
@@ -83,15 +85,17 @@ def test_strict_says_no_to_refused_rows_and_bad_images(slake, capsys, split, opt
     assert payload["is_clean"] is (code == 0 and "--strict" in options)
 
 
-def test_check_of_phantom_is_clean():
+def test_check_of_phantom_is_clean(capsys):
     report = check("phantom", look="decode", split="test", modalities=["ct"], num_questions=5, size=64)
     assert report.is_clean
-    assert "images: decoded, all sound" in report.render()
+    print_check(report)
+    assert "images: decoded, all sound" in capsys.readouterr().out
 
 
-def test_check_lets_no_control_character_through(tmp_path):
+def test_check_lets_no_control_character_through(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "\x1b[31m.png", "problem": "x", "answer": "y"}) + "\n[1]\n")
-    text = check("jsonl", tmp_path / "rows.jsonl").render()
+    print_check(check("jsonl", tmp_path / "rows.jsonl"))
+    text = capsys.readouterr().out
     assert "cannot be shown" in text
     assert text.replace("\n", "").isprintable()
 

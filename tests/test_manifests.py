@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from osler.cli.main import main
+from osler.cli.split import describe_split
 from osler.config import DataConfig, build_config
 from osler.data.readers import read
 from osler.data.select import load_split
@@ -239,7 +240,7 @@ def test_a_chain_of_near_duplicates_is_told(name: str, largest: int, plain: int,
         samples=tuple(Entry(id=f"own/{i}", split="train", group=0 if i < 1000 else None, sha256="") for i in range(1100)),
     )
     report = SplitReport(manifest=manifest, num_images=0, num_known_images=0, largest_group=largest, largest_plain_group=plain)
-    last = report.render().splitlines()[-1]
+    last = describe_split(report).splitlines()[-1]
     assert last.startswith("warning") is (warning is not None)
     assert warning is None or (last.startswith(warning) and last.endswith("give a --distance below 12"))
 
@@ -249,7 +250,7 @@ def test_pictures_that_only_resemble_each_other_are_told(distance: int, is_warne
     """Forty drawings of one organ: at the default none is tied to most others, at the largest distance half of them are."""
     data = DataConfig(reader="phantom", options={"modalities": ["oct"], "num_questions": 60, "size": 56})
     report = split_dataset(data, SplitOptions(fractions={"train": 0.8, "test": 0.2}, max_distance=distance))
-    assert ("warning: " in report.render()) is is_warned
+    assert ("warning: " in describe_split(report)) is is_warned
     assert report.largest_plain_group <= report.largest_group
 
 

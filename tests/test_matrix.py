@@ -10,25 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_matrices import axis_json, make_matrices, report_of
 from small_plans import RECIPE, make_plan, write_med_r1
 from small_records import answers
 
 from osler.cli.main import main
+from osler.cli.matrix import print_matrices
 from osler.config import load_config
 from osler.errors import OslerError
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.evaluation.records import append_records, read_records
-from osler.evaluation.run import evaluate
+from osler.evaluation.run import answer_prompts
 from osler.experiments.matrix import check_policies, collect
 from osler.experiments.plan import MatrixOptions, plan_axis
 from osler.metrics import accuracy, is_correct
 from osler.metrics.matrices import Cell
-from osler.policies.load import fingerprint
+from osler.policies.sources import fingerprint
 from osler.prompts import render
 from osler.reports.heat import shade_difference
-from osler.reports.matrices import AxisMatrices, Credits, axis_to_json, build_scores, compare_all
-from osler.reports.matrix_page import render_matrices, render_matrix_page
+from osler.reports.matrices import AxisMatrices, MatrixRecords, compare_all, difference_title
 from osler.reports.published import NO_THINK_MINUS_THINK
+from osler.reports.report import render_matrix_page
 from osler.types import Record
 
 DOMAINS = ("ct", "mri", "xray")
@@ -58,14 +60,14 @@ def test_a_matrix_goes_on_with_the_policies_it_began_with(name: str, damage: Dam
     (given / "ct" / "config.json").write_text('{"model_type": "qwen2_vl"}')
     (given / "ct" / "model.safetensors").write_bytes(b"weights")
     options = MatrixOptions(domains=("ct",), limit=2, strategies=("no_think",), policies=given, rows=("blind",))
-    entries = plan_axis(RECIPE, out, "modality", options, ()).entries
-    records = entries[0].records_file(out)
+    jobs = plan_axis(RECIPE, out, "modality", options, ()).jobs
+    records = jobs[0].records_file(out)
     records.parent.mkdir(parents=True)
     records.write_text("")
     records.with_suffix(".terms.json").write_text(json.dumps({"policy": fingerprint(given / "ct")}))
     damage(given / "ct", records)
     with nullcontext() if message is None else pytest.raises(OslerError, match=message) as caught:
-        check_policies(load_config(RECIPE), entries, out)
+        check_policies(load_config(RECIPE), jobs, out)
     assert caught is None or "\n" not in str(caught.value)
 
 
@@ -93,9 +95,11 @@ def test_enough_training_questions_are_planned(rows: str, terms: list[str], caps
 
 def answer_all(plan: Any, out: Path) -> None:
     """The records that the evaluations of a plan would leave: A to every question."""
-    for entry in plan.entries:
-        prompts = [render(sample, entry.strategy or "no_think") for sample in plan.test]
-        append_records(entry.records_file(out), evaluate(ScriptedEngine(lambda _: "<answer>A</answer>"), prompts, max_completion_length=4))
+    for job in plan.jobs:
+        prompts = [render(sample, job.strategy or "no_think") for sample in plan.test]
+        append_records(
+            job.records_file(out), answer_prompts(ScriptedEngine(lambda _: "<answer>A</answer>"), prompts, max_completion_length=4)
+        )
 
 
 def test_empty_rows_and_columns_are_dashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +116,7 @@ def test_empty_rows_and_columns_are_dashes(tmp_path: Path, capsys: pytest.Captur
     plan = make_plan(overrides=overrides, rows=("zero_shot",), **options)
     answer_all(plan, tmp_path / "out")
     found = collect(plan, tmp_path / "out")
-    matrices = axis_to_json(found)["matrices"]
+    matrices = axis_json(found)["matrices"]
     shown = {
         (name, train, test): (cell["value"], cell["image_gain"]["value"])
         for name, matrix in matrices.items()
@@ -124,7 +128,7 @@ def test_empty_rows_and_columns_are_dashes(tmp_path: Path, capsys: pytest.Captur
         assert (value, gain is None) == ((None, True) if is_empty else (1.0, False)), (name, train, test)
     assert len(shown) == 18
     assert all(mean["value"] is None for mean in matrices["given-med_r1_no_think"]["means"].values())
-    render_matrices([found])
+    print_matrices([found])
     text = capsys.readouterr().out
     assert "No test questions for oct: its column is empty." in text
     assert "holds no run for mri, med_r1_no_think: its row is empty." in text
@@ -147,10 +151,10 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
 def test_records_that_are_not_whole_are_one_line(name: str, damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     plan = make_plan(domains=("ct", "mri"), limit=1, rows=("blind",))
     answer_all(plan, tmp_path)
-    damage(plan.entries[1].records_file(tmp_path))
+    damage(plan.jobs[1].records_file(tmp_path))
     with pytest.raises(OslerError, match=message) as caught:
         collect(plan, tmp_path)
-    assert str(tmp_path / plan.entries[1].name) in str(caught.value)
+    assert str(tmp_path / plan.jobs[1].name) in str(caught.value)
 
 
 def cells(
@@ -166,26 +170,19 @@ def cells(
 
 @functools.cache
 def made_up(domains: tuple[str, ...] = DOMAINS, *, size: int = 40, empty: tuple[str, ...] = (), axis: str = "modality") -> AxisMatrices:
-    fitted: Credits = {name: {"option_prior": {f"{test}/{i}": 0.25 for test in domains for i in range(size)}} for name in domains}
     same = cells({True: 0.3, False: 0.3}, domains, size)
-    scores = [build_scores("zero_shot", strategy, same, fitted) for strategy in ("think", "no_think")]
-    scores.append(build_scores("grpo", "think", cells({True: 0.6, False: 0.3}, domains, size), fitted))
-    scores.append(build_scores("grpo", "no_think", cells({True: 0.9, False: 0.35}, domains, size, empty), fitted))
-    scores.append(build_scores("blind", None, cells({True: 0.25, False: 0.25}, domains, size), fitted))
-    counts = dict.fromkeys(domains, size)
-    return AxisMatrices(
-        axis=axis,  # type: ignore[arg-type]
-        domains=tuple(domains),
-        num_train=counts,
-        num_test=counts,
-        scores=tuple(scores),
-        comparisons=compare_all(axis, scores),  # type: ignore[arg-type]
-        notes=(),
+    return make_matrices(
+        MatrixRecords(row="zero_shot", strategy="think", cells=same),
+        MatrixRecords(row="zero_shot", strategy="no_think", cells=same),
+        MatrixRecords(row="grpo", strategy="think", cells=cells({True: 0.6, False: 0.3}, domains, size)),
+        MatrixRecords(row="grpo", strategy="no_think", cells=cells({True: 0.9, False: 0.35}, domains, size, empty)),
+        MatrixRecords(row="blind", strategy=None, cells=cells({True: 0.25, False: 0.25}, domains, size)),
+        axis=axis,
     )
 
 
 def test_the_json_holds_every_cell_as_shares() -> None:
-    found = json.loads(json.dumps(axis_to_json(made_up())))
+    found = json.loads(json.dumps(axis_json(made_up())))
     grpo = found["matrices"]["grpo-no_think"]
     assert grpo["cells"]["ct"]["ct"]["value"] == 0.9
     assert grpo["cells"]["ct"]["mri"]["value"] == 0.35
@@ -214,10 +211,15 @@ def test_the_json_holds_every_cell_as_shares() -> None:
 def test_one_policy_asked_both_ways_has_no_published_row(think: dict[str, str], no_think: dict[str, str], shown: set[str] | None) -> None:
     found = {"think": think, "no_think": no_think}
     records = cells({True: 0.6, False: 0.3}, ("ct", "mri"))
-    scores = [build_scores("given", name, records, {}, {k: Path(v) for k, v in folders.items()}) for name, folders in found.items()]
-    [comparison] = compare_all("modality", scores)
-    assert comparison.title == "Given policies: No-Think minus Think"
-    assert (comparison.published and {train for train, _ in comparison.published}) == shown
+    parts = [
+        MatrixRecords(row="given", strategy=name, cells=records, given={k: Path(v) for k, v in folders.items()})
+        for name, folders in found.items()
+    ]
+    [comparison] = compare_all("modality", parts).values()
+    assert (comparison.after, comparison.before) == ("given-no_think", "given-think")
+    assert difference_title(parts[1], parts[0]) == "Given policies: No-Think minus Think"
+    published = {train for train, row in comparison.cells.items() for cell in row.values() if cell.published is not None}
+    assert (published or None, comparison.published_means is None) == (shown, shown is None)
 
 
 @pytest.mark.parametrize(
@@ -230,27 +232,27 @@ def test_one_policy_asked_both_ways_has_no_published_row(think: dict[str, str], 
     ],
 )
 def test_what_is_missing_is_a_dash_and_never_zero(name: str, found: AxisMatrices, dashes: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    render_matrices([found])
-    page = render_matrix_page("<b>title</b>", [found])
+    print_matrices([found])
+    page = render_matrix_page(report_of(found, "<b>title</b>"))
     text = capsys.readouterr().out
     assert ("–" in text) is dashes or name == "domains that were not published"
     assert "nan" not in text
     assert "nan" not in page
     assert "None" not in page
     assert "&lt;b&gt;title" in page
-    for part in found.scores:
-        for cell, records in part.cells.items():
-            assert (part.accuracy[cell].value is None) == (not records)
+    for part in found.matrices.values():
+        for cell in (cell for row in part.cells.values() for cell in row.values()):
+            assert (cell.value is None) == (cell.num_questions == 0)
     if name == "a row is missing":
-        missing = axis_to_json(found)["matrices"]["grpo-no_think"]
+        missing = axis_json(found)["matrices"]["grpo-no_think"]
         assert missing["cells"]["mri"]["ct"]["value"] is None
         assert missing["means"]["all"]["value"] is None
-        change = axis_to_json(found)["differences"]["grpo-no_think minus grpo-think"]["cells"]
+        change = axis_json(found)["differences"]["grpo-no_think minus grpo-think"]["cells"]
         assert (change["mri"]["ct"]["published"], change["ct"]["ct"]["published"]) == (None, 0.0124)
 
 
 def test_the_page_marks_what_is_not_significant() -> None:
-    page = render_matrix_page("matrix", [made_up()])
+    page = render_matrix_page(report_of(made_up()))
     ours = page[page.index("GRPO: No-Think minus Think, points") : page.index("Published by Med-R1")]
     assert ours.count("not significant") == 6
     assert ours.count(' open"') == 6

@@ -27,23 +27,23 @@ PLANS: list[tuple[str, dict[str, Any], int, int]] = [
 @pytest.mark.parametrize(("name", "options", "jobs", "questions"), PLANS, ids=[row[0] for row in PLANS])
 def test_a_plan_has_a_job_for_every_policy(name: str, options: dict[str, Any], jobs: int, questions: int) -> None:
     plan = make_plan(**options)
-    assert len(plan.entries) == jobs == len({entry.name for entry in plan.entries})
+    assert len(plan.jobs) == jobs == len({job.name for job in plan.jobs})
     assert len(plan.test) == questions
     assert all(len(samples) == options["limit"] for samples in plan.train.values())
     for domain, samples in plan.train.items():
         assert {getattr(sample, plan.axis) for sample in samples} == {domain}
 
 
-@pytest.mark.parametrize("entry", make_plan(domains=("ct", "mri"), limit=5, overrides=("--seed=3",)).entries, ids=lambda entry: entry.name)
-def test_every_command_says_what_it_trains_and_tests(entry: Any) -> None:
-    for command in entry.commands:
+@pytest.mark.parametrize("job", make_plan(domains=("ct", "mri"), limit=5, overrides=("--seed=3",)).jobs, ids=lambda job: job.name)
+def test_every_command_says_what_it_trains_and_tests(job: Any) -> None:
+    for command in job.commands:
         own, overrides = split_overrides(command)
-        assert build_parser().parse_args([*own, *(["--seed", "0"] if "--seed" not in own else [])]).out == Path("out") / entry.name
+        assert build_parser().parse_args([*own, *(["--seed", "0"] if "--seed" not in own else [])]).out == Path("out") / job.name
         config = load_config(RECIPE, [part for part in overrides if not part.startswith("--seed")])
         assert config.data.test.modalities == ("ct", "mri")
-        assert config.data.train.modalities == ((entry.domain,) if entry.domain else ())
-        if entry.strategy:
-            assert config.prompt.strategy == entry.strategy
+        assert config.data.train.modalities == ((job.domain,) if job.domain else ())
+        if job.strategy:
+            assert config.prompt.strategy == job.strategy
         else:
             assert config.eval.engine == "option_prior"
 
@@ -52,9 +52,9 @@ def test_a_domain_without_training_questions_is_an_empty_row(tmp_path: Path) -> 
     overrides = write_med_r1(tmp_path, train=["ct"], test=["ct", "mri"])
     plan = make_plan(overrides=overrides, strategies=("med_r1_no_think",), rows=("grpo", "blind"))
     assert plan.domains == ("ct", "mri")
-    assert [entry.domain for entry in plan.entries] == ["ct", "ct"]
-    assert "--data.axis=modality" in plan.entries[0].commands[0]
-    assert "--data.train.name=ct" in plan.entries[0].commands[0]
+    assert [job.domain for job in plan.jobs] == ["ct", "ct"]
+    assert "--data.axis=modality" in plan.jobs[0].commands[0]
+    assert "--data.train.name=ct" in plan.jobs[0].commands[0]
     assert ["mri" in note and "row is empty" in note for note in plan.notes] == [True]
 
 
@@ -69,7 +69,7 @@ def test_a_domain_without_training_questions_is_an_empty_row(tmp_path: Path) -> 
 def test_sft_is_planned_where_it_has_targets(strategy: str, terms: list[str], rows: list[str], note: str | None, tmp_path: Path) -> None:
     overrides = [*write_med_r1(tmp_path, train=["ct"], test=["ct"]), *terms]
     plan = make_plan(overrides=overrides, strategies=(strategy,), rows=("sft", "grpo"))
-    assert [entry.row for entry in plan.entries] == rows
+    assert [job.row for job in plan.jobs] == rows
     assert len(plan.notes) == (note is not None)
     assert note is None or (plan.notes[0].startswith(note) and "no rationale" in plan.notes[0])
 
@@ -92,8 +92,8 @@ def test_given_policies_need_no_training_questions(train: list[str], rows: tuple
     for name in ("ct", "mri"):
         (tmp_path / "given" / name).mkdir(parents=True)
     plan = make_plan(overrides=overrides, strategies=("med_r1_no_think",), rows=rows, policies=tmp_path / "given")
-    assert [f"{entry.row}-{entry.domain}" for entry in plan.entries] == jobs
-    assert [entry.given for entry in plan.entries[:2]] == [tmp_path / "given" / "ct", tmp_path / "given" / "mri"]
+    assert [f"{job.row}-{job.domain}" for job in plan.jobs] == jobs
+    assert [job.given for job in plan.jobs[:2]] == [tmp_path / "given" / "ct", tmp_path / "given" / "mri"]
     assert all("no blind baseline" in note for note in plan.notes)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from osler.cli.eval import print_probes, probes_to_json
 from osler.cli.main import main
 from osler.config import PolicyConfig, build_config
 from osler.data.select import load_split
@@ -16,11 +17,18 @@ from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.evaluation.interventions import Intervention
 from osler.evaluation.records import read_records
-from osler.evaluation.run import evaluate, run_evaluation
+from osler.evaluation.run import answer_prompts, evaluate
 from osler.experiments.probes import run_probes
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.types import Prompt
+
+
+def probe(config: Any, out: Path, **options: Any) -> dict[str, Any]:
+    """What `osler eval` prints and returns for altered questions."""
+    results = run_probes(config, out, **options)
+    print_probes(results)
+    return probes_to_json(results)
 
 
 def make_config(folder: Path, strategy: str = "no_think", test: dict[str, Any] | None = None, **evaluation: Any) -> Any:
@@ -36,8 +44,8 @@ def make_config(folder: Path, strategy: str = "no_think", test: dict[str, Any] |
 
 def test_every_alteration_has_its_records(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(tiny_folder)
-    run_evaluation(config, tmp_path)
-    found = run_probes(config, tmp_path, ablations=tuple(Ablation), is_circular=True)
+    evaluate(config, tmp_path)
+    found = probe(config, tmp_path, ablations=tuple(Ablation), is_circular=True)
     plain = read_records(tmp_path / "records" / "eval.jsonl")
     for ablation in Ablation:
         records = read_records(tmp_path / "records" / f"eval.{ablation}.jsonl")
@@ -52,13 +60,13 @@ def test_every_alteration_has_its_records(tiny_folder: Path, tmp_path: Path, cap
     assert found["circular"]["plain"]["value"] == found["plain"]["value"]
     assert [record.answer for record in turned if record.rotation == 0] == [record.answer for record in plain]
     before = {path.name: path.read_bytes() for path in (tmp_path / "records").iterdir()}
-    assert run_probes(config, tmp_path, ablations=tuple(Ablation), is_circular=True) == found
+    assert probe(config, tmp_path, ablations=tuple(Ablation), is_circular=True) == found
     assert {path.name: path.read_bytes() for path in (tmp_path / "records").iterdir()} == before
     assert "swap_across" in capsys.readouterr().out
 
 
 def test_without_plain_records_there_is_nothing_to_compare(tiny_folder: Path, tmp_path: Path) -> None:
-    found = run_probes(make_config(tiny_folder), tmp_path, ablations=(Ablation.QUESTION_ONLY,))
+    found = probe(make_config(tiny_folder), tmp_path, ablations=(Ablation.QUESTION_ONLY,))
     assert found["plain"] is None
     assert found["probes"]["question_only"]["change"] is found["probes"]["question_only"]["same_answer"] is None
     assert found["probes"]["question_only"]["questions"] == 12
@@ -71,13 +79,13 @@ def write_plain(folder: Path, config: Any, text: str) -> None:
     def answer(prompt: Prompt) -> str:
         return text.replace("{target}", prompt.sample.target).replace("{text}", prompt.sample.target_text)
 
-    evaluate(ScriptedEngine(answer), prompts, max_completion_length=9, path=folder / "records" / "eval.jsonl")
+    answer_prompts(ScriptedEngine(answer), prompts, max_completion_length=9, path=folder / "records" / "eval.jsonl")
 
 
 def test_reasoning_is_changed_and_answers_compared(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(tiny_folder, "think")
     write_plain(tmp_path, config, "<think>I see it, so the finding is {text}</think><answer>{target}</answer>")
-    found = run_probes(config, tmp_path, interventions=tuple(Intervention))
+    found = probe(config, tmp_path, interventions=tuple(Intervention))
     for intervention in Intervention:
         records = read_records(tmp_path / "records" / f"eval.reasoning_{intervention}.jsonl")
         assert all(record.completion.startswith("<think>") and "</think><answer>" in record.completion for record in records)
@@ -116,7 +124,7 @@ def test_comparison_by_hand() -> None:
         script = {
             prompt.sample.id: f"<answer>{letter}</answer>" if letter != "-" else "" for prompt, letter in zip(prompts, letters, strict=True)
         }
-        return evaluate(ScriptedEngine(script), prompts, max_completion_length=9)
+        return answer_prompts(ScriptedEngine(script), prompts, max_completion_length=9)
 
     targets = "".join(prompt.sample.target for prompt in prompts)
     result = compare("blank", answers(targets[:8] + "----"), answers("--------" + targets[8:]))
@@ -132,7 +140,7 @@ def test_comparison_by_hand() -> None:
 
 def test_an_impossible_ablation_does_not_stop_the_others(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(tiny_folder, test={"modalities": ["mri"], "limit": 2})
-    found = run_probes(config, tmp_path, ablations=(Ablation.BLANK, Ablation.SWAP_ACROSS))
+    found = probe(config, tmp_path, ablations=(Ablation.BLANK, Ablation.SWAP_ACROSS))
     assert (found["probes"]["blank"]["questions"], found["probes"]["swap_across"]["questions"]) == (2, 0)
     assert found["probes"]["swap_across"]["value"] is None
     assert "swap_across: 2 questions left out, no image to swap with" in capsys.readouterr().out
@@ -190,7 +198,7 @@ def test_reasoning_needs_reasoning(tiny_folder: Path, tmp_path: Path, name: str,
 
 def test_unfinished_plain_records_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     config = make_config(tiny_folder)
-    run_evaluation(config, tmp_path)
+    evaluate(config, tmp_path)
     path = tmp_path / "records" / "eval.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(DataError, match="it goes on"):
@@ -198,7 +206,7 @@ def test_unfinished_plain_records_are_refused(tiny_folder: Path, tmp_path: Path)
 
 
 def test_other_plain_records_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    run_evaluation(make_config(tiny_folder), tmp_path)
+    evaluate(make_config(tiny_folder), tmp_path)
     for other, key in (
         (make_config(tiny_folder, "think"), "questions"),
         (make_config(tiny_folder, max_completion_length=3), "max_completion"),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_report import STEPS, answers, check, evaluation, grey_image, record, write_run
 
+from osler.cli.tables import print_accuracies
 from osler.reports.make import write_report
-from osler.reports.tables import gain_table, render_table
+from osler.reports.tables import gain_table
 
 
-def test_a_blind_row_brings_image_gains(tmp_path: Path) -> None:
+def test_a_blind_row_brings_image_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blind = answers(6, 9, policy="option prior")
     run = write_run(tmp_path / "demo", {"blind": blind, "grpo": answers(8, 9), "sft": answers(4, 9)}, STEPS)
     write_report([run], tmp_path / "report.html", find_image=grey_image)
@@ -28,17 +28,16 @@ def test_a_blind_row_brings_image_gains(tmp_path: Path) -> None:
     assert table.rows[0].average.value == pytest.approx(2 / 9)
     assert [cell.gain.value for cell in table.rows[1].cells] == [None, None]  # the baseline was not asked that
     assert gain_table(rows[1:]) is None
-    file = io.StringIO()
-    render_table([("Blind", blind), ("GRPO", answers(8, 9))], file=file)
-    assert "Image gain" in file.getvalue()
-    assert "+22.2 [" in file.getvalue()
+    print_accuracies([("Blind", blind), ("GRPO", answers(8, 9))])
+    text = capsys.readouterr().out
+    assert "Image gain" in text
+    assert "+22.2 [" in text
 
 
-def test_questions_of_one_image_are_counted_together(tmp_path: Path) -> None:
+def test_questions_of_one_image_are_counted_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared = [replace(row, image_uris=(f"{number // 3}.png",)) for number, row in enumerate(answers(5, 9))]
-    file = io.StringIO()
-    render_table([("GRPO", shared)], file=file)
-    assert "18 questions about 6 separate images or patients" in file.getvalue()
+    print_accuracies([("GRPO", shared)])
+    assert "18 questions about 6 separate images or patients" in capsys.readouterr().out
     run = write_run(tmp_path / "demo", {"grpo": shared})
     write_report([run], tmp_path / "report.html", find_image=grey_image)
     assert "18 questions about 6 separate images or patients" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`python -m osler`: the command line, for machines and launchers that do not have `osler` on their path."""
+"""`python -m osler`: the command line, where the command `osler` is not on the path."""
 
 import sys
 

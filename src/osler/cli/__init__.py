@@ -1,1 +1,1 @@
-"""The verbs of the command line, one module per family. Importing one is cheap: what a verb runs is imported when it runs."""
+"""The command line, one module for each verb. Verbs import workflows only when they run, so that `osler --help` is fast."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_recipe, add_verb, resolve
+from osler.cli.tables import print_heat, print_table, printable
 from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE
+
+if TYPE_CHECKING:
+    from osler.audits.findings import Audit
+
+MAX_SHOWN_REFUSALS: Final = 10
 
 
 def add_audit(verbs: Any) -> None:
@@ -17,14 +23,14 @@ def add_audit(verbs: Any) -> None:
         verbs,
         "audit",
         run_audit,
-        "what the questions give away blind, what test shares with train, and what is wrong with rows",
-        "Fit lookups that see no image on [data.train] and test them on [data.test], for every train and\n"
-        "test domain; find rows, images, near-duplicates and patients that both splits hold; check options\n"
-        "and right answers. Text alone is enough; images are opened where all are at hand and they are\n"
-        "few, or with --images pixels. With --fail-on it exits with 1 and the reasons, for use in CI:\n"
-        "leak: a domain's test rows share more than --max-leak of something with its train rows;\n"
-        "shortcut: a blind baseline's interval lies more than --max-shortcut above guessing.\n"
-        "With --redrawn it also draws every question's distractors anew, in train and test, from the right\n"
+        "check a dataset: answers that need no image, leaks between train and test, faulty rows",
+        "Fit baselines that see no image on [data.train] and test them on [data.test], for every train and\n"
+        "test domain; find rows, images, near-duplicates and patients that are in both splits; check options\n"
+        "and right answers. The audit needs only the text; it opens the images when all are present and\n"
+        "there are few, or with --images pixels. For use in CI, --fail-on prints reasons and exits with 1:\n"
+        "leak: more than --max-leak of a domain's test rows share something with its training rows;\n"
+        "shortcut: the interval of a blind baseline lies more than --max-shortcut above guessing.\n"
+        "With --redrawn it also replaces every question's distractors, in train and test, with the right\n"
         "answers of other questions, and compares the option prior on the same questions before and after.",
         "osler audit --data.reader=med_r1 --data.root=DIR --data.axis=modality --out audit.html --save audit.json",
         "osler audit --data.reader=slake --data.root=DIR --fail-on leak,shortcut",
@@ -33,35 +39,43 @@ def add_audit(verbs: Any) -> None:
         "osler audit --redrawn --data.reader=med_r1 --data.root=DIR --data.axis=modality",
     )
     add_recipe(parser, optional=True)
-    parser.add_argument("--out", type=Path, default=None, help="also write one self-contained HTML page there")
-    parser.add_argument("--save", type=Path, default=None, metavar="FILE", help="also write the JSON there, for `osler report`")
-    parser.add_argument("--fail-on", default=None, metavar="GATES", help="leak, shortcut, or both with a comma: exit with 1 for these")
+    parser.add_argument("--out", type=Path, default=None, help="also write one self-contained HTML page to this file")
+    parser.add_argument("--save", type=Path, default=None, metavar="FILE", help="also write the results as JSON, for `osler report`")
+    parser.add_argument(
+        "--fail-on", default=None, metavar="GATES", help="exit with 1 when these are found: leak, shortcut, or leak,shortcut"
+    )
     parser.add_argument(
         "--images",
         choices=("auto", "paths", "pixels"),
         default="auto",
-        help="compare images by path, or by bytes and perceptual hash (default: pixels where all of at most 5,000 files are at hand)",
+        help="compare images by path, or by bytes and perceptual hash (default: pixels for up to 5,000 files that are all present)",
     )
     parser.add_argument(
         "--distance",
         type=int,
         default=DEFAULT_DISTANCE,
         metavar="BITS",
-        help=f"perceptual hashes of 64 bits so far apart are near-duplicates, 0 to {MAX_DISTANCE} (default: %(default)s)",
+        help=f"images are near-duplicates when at most so many of 64 hash bits differ, 0 to {MAX_DISTANCE} (default: %(default)s)",
     )
-    parser.add_argument("--max-leak", type=float, default=0.01, metavar="SHARE", help="test rows that may leak (default: %(default)s)")
     parser.add_argument(
-        "--max-shortcut", type=float, default=0.1, metavar="SHARE", help="how far above guessing blind may be (default: %(default)s)"
+        "--max-leak", type=float, default=0.01, metavar="SHARE", help="allowed share of leaking test rows (default: %(default)s)"
     )
-    parser.add_argument("--redrawn", action="store_true", help="also test the option prior on questions with redrawn distractors")
+    parser.add_argument(
+        "--max-shortcut",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="allowed distance of a blind baseline above guessing (default: %(default)s)",
+    )
+    parser.add_argument("--redrawn", action="store_true", help="also test the option prior on questions with replaced distractors")
 
 
 def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler audit`."""
     from osler.audits.file import save_audit
     from osler.audits.run import AuditOptions, audit, parse_gates
-    from osler.reports.audit_page import render_audit, render_audit_page
     from osler.reports.make import write_page
+    from osler.reports.report import render_audit_page
 
     gates = parse_gates(options.fail_on)
     chosen = AuditOptions(
@@ -72,15 +86,65 @@ def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
         redrawn=options.redrawn,
     )
     found = audit(resolve(options).data, chosen)
-    render_audit(found)
+    print_audit(found)
     if options.out is not None:
         write_page(render_audit_page(found), options.out)
-        print(f"page: {options.out}")  # noqa: T201
+        print(f"page: {options.out}")
     failures = found.failures(gates)
     report = {**found.to_json(), "failures": list(failures)}
     if options.save is not None:
         save_audit(report, options.save)
-        print(f"audit: {options.save}")  # noqa: T201
+        print(f"audit: {options.save}")
     if failures:
-        print(f"failed on {', '.join(gates)}: {len(failures)} reasons, listed above")  # noqa: T201
+        print(f"failed on {', '.join(gates)}: {len(failures)} reasons, listed above")
     return {**report, "page": options.out, "saved": options.save, "exit_code": int(bool(failures))}
+
+
+def print_audit(audit: Audit) -> None:
+    """Print the tables of the main axis, leaks by source, faulty rows, and the reasons that --fail-on can give."""
+    from osler.reports.audit_page import (
+        ITEM_COLUMNS,
+        ITEMS_TITLE,
+        LEAD_BASELINE,
+        across_lines,
+        axis_title,
+        blind_grid,
+        blind_overview,
+        case_grid,
+        item_row,
+        leak_overview,
+        recovered_line,
+        verdict,
+    )
+
+    main, quality, images = audit.main, audit.quality, audit.images
+    rows = f"{quality.num_rows:,} distinct rows, {quality.num_closed:,} with choices, {quality.num_refused:,} refused"
+    print(printable(f"{audit.title}: {rows}"))
+    print(f"{images.num_shared:,} of {images.num_test:,} test images stand in train, compared {images.compared}")
+    for grid in (blind_overview(main), blind_grid(main, LEAD_BASELINE), leak_overview(main)):
+        print_heat(grid)
+    if audit.items:
+        items = [item_row(domain, found) for domain, found in audit.items.items()]
+        title = f"{ITEMS_TITLE}, by {axis_title(audit.axis)}"
+        print_table(["", *ITEM_COLUMNS, "Kept because"], [[item.title, *item.values, item.kept] for item in items], title=title)
+    print(verdict(main))
+    if main.recovered:
+        print(printable(recovered_line(main)))
+    if audit.cases:
+        print_heat(case_grid(audit))
+    for line in (*across_lines(audit), *fault_lines(audit), *(f"note: {note}" for note in audit.notes), *audit.reasons):
+        print(printable(line))
+
+
+def fault_lines(audit: Audit) -> list[str]:
+    """Each kind of fault with one example, the distribution of right letters, and the reasons for refused rows."""
+    from osler.metrics import percent
+    from osler.reports.audit_page import FAULT_TITLES
+
+    quality = audit.quality
+    faults = [(FAULT_TITLES[name], fault) for name, fault in quality.faults.items() if fault.ids]
+    lines = [f"{title}: {fault.num_rows:,} rows, such as {fault.ids[0]}" for title, fault in faults]
+    for num_choices, row in quality.letters.items():
+        shares = ", ".join(f"{letter} {percent(share)}" for letter, share in row.shares.items())
+        lines.append(f"Right letters of {num_choices} options: {shares} (even shares: p = {row.p_value:.2g})")
+    return lines + [f"Refused because {reason}: {count:,}" for reason, count in list(quality.refused.items())[:MAX_SHOWN_REFUSALS]]

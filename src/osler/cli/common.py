@@ -1,27 +1,28 @@
-"""What verbs share: their help, the RECIPE argument, and the folder that a run writes."""
+"""Shared by the verbs: help texts, common arguments, and the recipe, the run folder and the names that a command line gives."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from osler.config import load_config, packaged_recipes
+from osler.files import packaged_recipes
 
 if TYPE_CHECKING:
     from osler.config import Config
 
 Verb = Callable[[argparse.Namespace], Mapping[str, Any]]
+"""Runs a verb, prints its results, and returns the JSON object of `--json`, whose "exit_code" is 0 when absent."""
 
 EPILOG = """\
-Any value of a recipe can be set on the command line: --policy.path Qwen/Qwen2-VL-2B-Instruct, --data.train.limit=600.
+Set any value of a recipe on the command line: --policy.path Qwen/Qwen2-VL-2B-Instruct, --data.train.limit=600.
 Models trained with Osler are research tools, not for clinical use.
 """
 
 
 def add_verb(verbs: Any, name: str, run: Verb, summary: str, description: str, *examples: str) -> argparse.ArgumentParser:
-    """A verb with its help and examples; the caller adds its arguments."""
+    """Add a verb with its help and examples; the caller adds its arguments."""
     parser: argparse.ArgumentParser = verbs.add_parser(
         name,
         help=summary,
@@ -29,44 +30,76 @@ def add_verb(verbs: Any, name: str, run: Verb, summary: str, description: str, *
         epilog="examples:\n  " + "\n  ".join(examples) + "\n\n" + EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="end standard output with one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object, the last line of standard output")
     parser.set_defaults(run=run)
     return parser
 
 
 def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """The RECIPE argument."""
+    """Add the RECIPE argument."""
     known = ", ".join(sorted(path.stem for path in packaged_recipes().glob("*.toml")))
     parser.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=f"a TOML file, or one of {known}")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """`--split`."""
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="[data.train] or [data.test] (default: %(default)s)")
+    """Add `--split`."""
+    parser.add_argument(
+        "--split", choices=("train", "test"), default="train", help="the questions of [data.train] or [data.test] (default: %(default)s)"
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Where a run goes, and how it starts."""
+    """Add the options of verbs that write a run folder."""
     parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/<name of the recipe>-<verb>)")
-    parser.add_argument("--seed", type=int, default=None, help="the recipe's seed")
-    parser.add_argument("--fresh", action="store_true", help="start over instead of continuing the run in --out")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe, the counts and one prompt; then stop")
+    parser.add_argument("--seed", type=int, default=None, help="random seed (default: the recipe's)")
+    parser.add_argument("--fresh", action="store_true", help="start over; by default an interrupted run in --out is resumed")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe, the question counts and one prompt, then stop")
+
+
+def all_overrides(options: argparse.Namespace) -> list[str]:
+    """The overrides of the recipe, `--seed` included."""
+    seed = getattr(options, "seed", None)
+    return [*options.overrides, *([f"--seed={seed}"] if seed is not None else [])]
 
 
 def resolve(options: argparse.Namespace) -> Config:
-    """The recipe of a verb with its overrides."""
-    seed = [f"--seed={options.seed}"] if getattr(options, "seed", None) is not None else []
-    return load_config(options.recipe, [*options.overrides, *seed])
+    """The recipe of a verb with its overrides. Raises ConfigError."""
+    from osler.config import load_config
+
+    return load_config(options.recipe, all_overrides(options))
 
 
 def run_folder(options: argparse.Namespace, config: Config) -> Path:
-    """Where a verb writes."""
+    """The run folder that a verb writes."""
     return options.out or Path("runs") / f"{config.name}-{options.verb}"
 
 
-def describe(config: Config, verb: str) -> Mapping[str, Any]:
-    """`--dry-run`."""
-    from osler.training.arguments import describe as describe_config
+def split_names(text: str) -> tuple[str, ...]:
+    """ "think, no_think" -> ("think", "no_think"), each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
-    print(describe_config(config, ("test",) if verb == "eval" else ("train", "test")))  # noqa: T201
+
+def print_dry_run(config: Config, verb: str) -> Mapping[str, Any]:
+    """Print what a run would do, and return the resolved recipe."""
+    print(describe_recipe(config, ("test",) if verb == "eval" else ("train", "test")))
     return config.model_dump(mode="json")
+
+
+def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test")) -> str:
+    """The resolved recipe, the questions by modality and type, and one prompt of the first split. Loads no model."""
+    from osler.data.select import counts, describe_samples, load_split
+    from osler.prompts import render
+
+    lines = [config.to_json()]
+    samples_of = {split: load_split(config.data, split) for split in splits}
+    for split, samples in samples_of.items():
+        redrawn = describe_samples(samples).get("distractors", {})
+        lines.append(f"\n{split}: {len(samples)} questions" + (f", distractors {redrawn}" if redrawn else ""))
+        for modality, row in counts(samples).items():
+            lines.append(f"  {modality}: " + ", ".join(f"{question_type} {number}" for question_type, number in row.items()))
+    sample = samples_of[splits[0]][0]
+    strategy = config.prompt.strategy if splits[0] == "train" else config.prompt.eval_strategy or config.prompt.strategy
+    prompt = render(sample, strategy, phase="train" if splits[0] == "train" else "eval")
+    images = ", ".join(source.uri for source in sample.images) or "no image"
+    lines.append(f"\n{sample.id} ({images}), strategy {strategy}, target {sample.target}:\n{prompt.text}")
+    return "\n".join(lines)

@@ -1,47 +1,54 @@
-"""`osler data`: check, look at, make and convert data."""
+"""`osler data`: check, view, make and convert data."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_recipe, add_split, add_verb, resolve
+from osler.cli.tables import print_table, printable
+
+if TYPE_CHECKING:
+    from osler.data.inspect import CheckReport
+
+MAX_SHOWN: Final = 20
+"""Refused rows and bad images that `data check` prints; its JSON holds them all."""
 
 
 def add_data(families: Any) -> None:
-    """`osler data check|view|phantom|tiny|convert`."""
-    family = families.add_parser("data", help="check, look at, make and convert data", description="Check, look at, make and convert data.")
+    """`osler data check|view|phantom|convert`."""
+    family = families.add_parser("data", help="check, view, make and convert data", description="Check, view, make and convert data.")
     verbs = family.add_subparsers(dest="data_verb", required=True, metavar="VERB")
     check = add_verb(
         verbs,
         "check",
         run_data_check,
-        "count the questions of a reader, and say which rows it refused and why",
-        "Read annotation files whole, count questions per modality and question type, list the\n"
-        "known traps and the refused rows, and open the images.",
+        "count the questions of a dataset, and list the rows that were refused and why",
+        "Read all annotation files, count the questions of each modality and question type, list the\n"
+        "known problems that the reader handled and the rows that it refused, and open the images.",
         "osler data check --data.reader=slake --data.root=DIR",
         "osler data check --data.reader=med_r1 --data.root=DIR --data.axis=modality --images none",
-        "osler data check --data.reader=jsonl --data.root=mine.jsonl --strict      for CI over data of your own",
+        "osler data check --data.reader=jsonl --data.root=mine.jsonl --strict      for CI on your own data",
     )
     add_recipe(check, optional=True)
     check.add_argument(
-        "--images", choices=("none", "header", "decode"), default="header", help="how to look at images (default: %(default)s)"
+        "--images", choices=("none", "header", "decode"), default="header", help="how to check images (default: %(default)s)"
     )
     check.add_argument(
         "--strict",
         action="store_true",
-        help="exit with 1 when a row was refused or an image cannot be shown (default: 0, because readers leave out by rule what public "
-        "datasets get wrong)",
+        help="exit with 1 when a row was refused or an image cannot be shown (default: exit with 0, because public datasets have "
+        "faulty rows, which readers leave out by documented rules)",
     )
     view = add_verb(
         verbs,
         "view",
         run_data_view,
-        "an HTML page of questions with their images",
-        "Show a seeded sample of questions: image, question, choices, target.",
+        "write an HTML page of questions with their images",
+        "Show a random sample of questions, drawn with the recipe's seed: image, question, choices, target.",
         "osler data view --data.reader=phantom --out view.html",
     )
     add_recipe(view, optional=True)
@@ -52,7 +59,7 @@ def add_data(families: Any) -> None:
         verbs,
         "phantom",
         run_data_phantom,
-        "draw phantom images and questions in Med-R1's layout",
+        "draw phantom images and questions in the file layout of Med-R1",
         "Write images, split files of both axes and a contact sheet. The same seed gives the same bytes.",
         "osler data phantom --out phantom --train 2000 --test 500",
     )
@@ -64,22 +71,12 @@ def add_data(families: Any) -> None:
     phantom.add_argument("--contrast", type=float, default=1.0, help="lesion contrast (default: %(default)s)")
     phantom.add_argument("--noise", type=float, default=1.0, help="acquisition noise (default: %(default)s)")
     phantom.add_argument("--lesion-size", type=float, default=1.0, help="lesion radius (default: %(default)s)")
-    tiny = add_verb(
-        verbs,
-        "tiny",
-        run_data_tiny,
-        "rebuild the packaged tiny policy from nothing",
-        "Train osler-tiny from random weights on phantoms, with a fixed seed. Takes about 20 minutes on one core.",
-        "osler data tiny --out my-tiny --seed 1",
-    )
-    tiny.add_argument("--out", type=Path, required=True, help="output folder")
-    tiny.add_argument("--seed", type=int, default=0, help="seed of images, weights and batches (default: %(default)s)")
     convert = add_verb(
         verbs,
         "convert",
         run_data_convert,
-        "write any reader's questions as JSON lines",
-        "One JSON object a line, in the layout that the jsonl reader takes.",
+        "write the questions of any dataset as JSON lines",
+        "Write one JSON object a line, in the layout that the jsonl reader reads.",
         "osler data convert --data.reader=vqa_rad --data.root=DIR --out vqa_rad.jsonl",
     )
     add_recipe(convert, optional=True)
@@ -93,13 +90,56 @@ def run_data_check(options: argparse.Namespace) -> Mapping[str, Any]:
 
     data = resolve(options).data
     report = check(data.reader, data.root, look=options.images, **data.options)
-    print(report.render())  # noqa: T201
+    print_check(report)
     payload: dict[str, Any] = json.loads(report.to_json())
     if not options.strict:
         return payload
     if not report.is_clean:
-        print(f"\nnot clean: {len(report.refused):,} rows refused, {len(report.bad_images):,} images that cannot be shown")  # noqa: T201
+        print(f"\nnot clean: {len(report.refused):,} rows refused, {len(report.bad_images):,} images that cannot be shown")
     return {**payload, "exit_code": int(not report.is_clean)}
+
+
+def print_check(report: CheckReport) -> None:
+    """Print what a dataset holds and what is wrong with it."""
+    from osler.taxonomy import QuestionType
+
+    print(f"{report.title} ({report.reader})\nlicence: {report.licence}")
+    print(f"{report.num_samples:,} samples, {report.num_images:,} images, {report.num_subjects:,} named subjects, ", end="")
+    print(f"{len(report.refused):,} rows refused\n")
+    kinds = [str(kind) for kind in (*QuestionType, "unknown") if any(kind in row for row in report.counts.values())]
+    totals = {kind: sum(row.get(kind, 0) for row in report.counts.values()) for kind in kinds}
+    rows = [
+        [name, *(f"{row[kind]:,}" if kind in row else "-" for kind in kinds), f"{sum(row.values()):,}"]
+        for name, row in (*report.counts.items(), ("all", totals))
+    ]
+    print_table(["", *(kind.replace("_", " ") for kind in kinds), "all"], rows, has_lines=False)
+    print(f"\nchoices: {_shares(report.num_choices)}")
+    print(f"\nright letters: {_shares(report.targets)}")
+    if report.notes:
+        print("\nhandled:")
+        for note, count in report.notes.items():
+            print(f"  {count:>8,}  {note}")
+    if report.refused:
+        print("\nrefused:")
+        _print_some([f"{refusal.row}: {refusal.reason}" for refusal in report.refused])
+    how = {"none": "not looked at", "header": "headers read", "decode": "decoded"}[report.image_check]
+    if not report.bad_images:
+        print(f"\nimages: {how}" + (", all sound" if report.image_check != "none" else ""))
+    else:
+        print(f"\nimages: {how}, {len(report.bad_images):,} of {report.num_images:,} cannot be shown:")
+        _print_some([f"{bad.row}: {bad.reason}" for bad in report.bad_images])
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    return ", ".join(f"{name} {count:,} ({count / total:.1%})" for name, count in counts.items()) or "-"
+
+
+def _print_some(lines: Sequence[str]) -> None:
+    for line in lines[:MAX_SHOWN]:
+        print(f"  {printable(line)}")
+    if len(lines) > MAX_SHOWN:
+        print(f"  ... and {len(lines) - MAX_SHOWN:,} more; --json lists them all")
 
 
 def run_data_view(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -109,7 +149,7 @@ def run_data_view(options: argparse.Namespace) -> Mapping[str, Any]:
 
     config = resolve(options)
     path = view(load_split(config.data, options.split), options.out, num=options.count, seed=config.seed)
-    print(f"page: {path}")  # noqa: T201
+    print(f"page: {path}")
     return {"page": path}
 
 
@@ -125,16 +165,8 @@ def run_data_phantom(options: argparse.Namespace) -> Mapping[str, Any]:
         size=options.size,
         difficulty=Difficulty(contrast=options.contrast, noise=options.noise, lesion_size=options.lesion_size),
     )
-    print(f"{written.num_questions} questions on {written.num_images} images in {options.out}; look at {options.out}/contact_sheet.png")  # noqa: T201
+    print(f"{written.num_questions} questions on {written.num_images} images in {options.out}; look at {options.out}/contact_sheet.png")
     return {"questions": written.num_questions, "images": written.num_images, "files": dict(written.questions_per_file), "out": options.out}
-
-
-def run_data_tiny(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler data tiny`."""
-    from tools.build_tiny.recipe import build
-
-    build(options.out, seed=options.seed)
-    return {"policy": options.out}
 
 
 def run_data_convert(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -143,5 +175,5 @@ def run_data_convert(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.select import load_split
 
     conversion = convert(load_split(resolve(options).data, options.split), options.out)
-    print(f"{conversion.num_samples} questions in {conversion.path}, image paths from {conversion.images}")  # noqa: T201
+    print(f"{conversion.num_samples} questions in {conversion.path}, image paths from {conversion.images}")
     return {"rows": conversion.num_samples, "out": conversion.path, "images": conversion.images}

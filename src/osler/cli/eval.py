@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, describe, resolve, run_folder
+from osler.cli.common import add_recipe, add_run_options, add_verb, print_dry_run, resolve, run_folder, split_names
+from osler.cli.tables import print_accuracies, print_table
 from osler.errors import ConfigError
 
 if TYPE_CHECKING:
     from osler.config import Config
+    from osler.evaluation.run import EvaluationResult
+    from osler.experiments.probes import ProbeResult, ProbeResults
 
 Name = TypeVar("Name", bound=StrEnum)
 
@@ -22,26 +26,29 @@ def add_eval(verbs: Any) -> None:
         verbs,
         "eval",
         run_eval,
-        "test a policy on any reader, greedily",
-        "Answer the test questions of a recipe and grade every answer. Writes RUN/records/LABEL.jsonl;\na killed run continues.",
+        "test a policy on the questions of any dataset",
+        "Answer the test questions of a recipe with greedy decoding and grade every answer. Prints accuracies\n"
+        "with 95 % intervals and writes RUN/records/LABEL.jsonl. An interrupted run is resumed.",
         "osler eval demo --policy runs/demo/grpo-think",
         "osler eval slake --data.root DIR --policy osler-tiny --label zero_shot",
-        "osler eval demo --ablation all                 did it look? LABEL.blank.jsonl and four more, beside LABEL.jsonl",
+        "osler eval demo --ablation all                 does the policy use the image? five altered copies of the questions",
         "osler eval demo --ablation blank,swap_within",
-        "osler eval demo --circular                     every rotation of the options",
-        "osler eval demo --reasoning all                does the answer rest on the reasoning of LABEL.jsonl?",
+        "osler eval demo --circular                     does the order of the options matter? every rotation of the options",
+        "osler eval demo --reasoning all                does the answer depend on the reasoning in LABEL.jsonl?",
     )
     add_recipe(parser)
-    parser.add_argument("--policy", default=None, help="packaged name, run, local folder or hub id (default: the recipe's)")
-    parser.add_argument("--label", default="eval", help="name of the records file and of the row in reports (default: %(default)s)")
+    parser.add_argument(
+        "--policy", default=None, help="packaged policy, run folder, model folder or Hugging Face id (default: the recipe's)"
+    )
+    parser.add_argument("--label", default="eval", help="name of the records file, and of the row in reports (default: %(default)s)")
     probes = parser.add_argument_group(
-        "altered questions", "Each goes into RUN/records/LABEL.<name>.jsonl and is compared with LABEL.jsonl where that exists."
+        "altered questions", "Each alteration writes RUN/records/LABEL.<name>.jsonl and is compared with LABEL.jsonl, if that exists."
     )
-    probes.add_argument("--ablation", default="", metavar="NAMES", help="blank, noise, swap_within, swap_across, question_only; or all")
-    probes.add_argument("--circular", action="store_true", help="ask every rotation of the options; right means right in every one")
     probes.add_argument(
-        "--reasoning", default="", metavar="NAMES", help="answer again from reasoning that is cut, shuffled, replaced; or all"
+        "--ablation", default="", metavar="NAMES", help="alter the images: blank, noise, swap_within, swap_across, question_only; or all"
     )
+    probes.add_argument("--circular", action="store_true", help="ask every rotation of the options, and count questions right in all")
+    probes.add_argument("--reasoning", default="", metavar="NAMES", help="continue from altered reasoning: cut, shuffled, replaced; or all")
     add_run_options(parser)
 
 
@@ -49,12 +56,41 @@ def run_eval(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler eval`."""
     config = resolve(options)
     if options.dry_run:
-        return describe(config, options.verb)
+        return print_dry_run(config, options.verb)
     if options.ablation or options.circular or options.reasoning:
         return run_altered(options, config)
-    from osler.evaluation.run import run_evaluation
+    from osler.evaluation.run import evaluate
 
-    return run_evaluation(config, run_folder(options, config), policy=options.policy, label=options.label, fresh=options.fresh)
+    result = evaluate(config, run_folder(options, config), policy=options.policy, label=options.label, fresh=options.fresh)
+    print_evaluation(result)
+    return evaluation_to_json(result)
+
+
+def print_evaluation(result: EvaluationResult) -> None:
+    """Print the accuracies, and on standard error where the records are."""
+    print(f"{result.label}: {len(result.records)} questions in {result.seconds:.1f} s, {result.path}", file=sys.stderr)
+    print_accuracies([(result.label, result.records)], in_domain=result.in_domain, blind=result.blind)
+
+
+def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
+    """The figures of an evaluation: shares between 0 and 1, None where there is nothing to measure."""
+    from osler.metrics import image_gain, summarize
+
+    summary = summarize(result.records, "subject")
+    gain = image_gain(result.records, result.blind)
+    return {
+        "run": result.run,
+        "records": result.path,
+        "label": result.label,
+        "questions": len(result.records),
+        "accuracy": summary.accuracy.value,
+        "interval": [summary.accuracy.low, summary.accuracy.high],
+        "chance": summary.chance,
+        "no_answer": summary.no_answer,
+        "well_formed": summary.well_formed,
+        "mean_tokens": summary.mean_tokens,
+        "image_gain": {"value": gain.gain.value, "interval": [gain.gain.low, gain.gain.high], "over": gain.baseline},
+    }
 
 
 def run_altered(options: argparse.Namespace, config: Config) -> Mapping[str, Any]:
@@ -66,7 +102,11 @@ def run_altered(options: argparse.Namespace, config: Config) -> Mapping[str, Any
     interventions = parse_names("--reasoning", options.reasoning, Intervention)
     from osler.experiments.probes import run_probes
 
-    return run_probes(
+    def report(result: ProbeResult) -> None:
+        name = f"{options.label}.{result.probe.name}"
+        print(f"{name}: {len(result.records)} questions in {result.seconds:.1f} s, {result.path}", file=sys.stderr)
+
+    results = run_probes(
         config,
         run_folder(options, config),
         policy=options.policy,
@@ -75,12 +115,103 @@ def run_altered(options: argparse.Namespace, config: Config) -> Mapping[str, Any
         ablations=ablations,
         is_circular=options.circular,
         interventions=interventions,
+        on_result=report,
     )
+    print_probes(results)
+    return probes_to_json(results)
 
 
 def parse_names(option: str, text: str, known: type[Name]) -> tuple[Name, ...]:
-    """ "blank,noise" as members of an enum, each once, in the enum's order; "all" is every one. Raises ConfigError for another name."""
-    names = {name.strip() for name in text.split(",") if name.strip()}
-    if unknown := sorted(names - {*known, "all"}):
+    """ "blank,noise" -> members of the enum `known`, in its order; "all" gives every member. Raises ConfigError for an unknown name."""
+    names = split_names(text)
+    if unknown := sorted(set(names) - {*known, "all"}):
         raise ConfigError(f"{option} does not know {unknown[0]!r}: use {', '.join(known)}, or all")
     return tuple(member for member in known if "all" in names or member.value in names)
+
+
+def print_probes(results: ProbeResults) -> None:
+    """Print what the alterations changed, in per cent with 95 % intervals."""
+    if results.probes:
+        _print_alterations(results)
+    if (circular := results.circular) is not None:
+        from osler.metrics import percent
+
+        rows = [
+            ["options as they are", str(circular.plain), ""],
+            ["mean of all rotations", str(circular.mean), ""],
+            ["right in every rotation", str(circular.consistent), percent(circular.chance)],
+        ]
+        print_table((f"{circular.num_questions} questions", "Accuracy", "Guessing"), rows)
+    if results.rules:
+        print_table(
+            ("Reasoning states", "Answers read", "Agreement"),
+            [[rule.rule, f"{rule.agreement.total} of {rule.num_reasonings}", str(rule.agreement)] for rule in results.rules],
+        )
+
+
+def _print_alterations(results: ProbeResults) -> None:
+    """One row for each alteration, then the questions that were left out."""
+    from osler.evaluation.compare import UNIT
+    from osler.metrics import accuracy, p_value, points
+
+    heads = ["", "Questions", "Accuracy", "Change", "p", "Same answer"]
+    rows = [["plain", str(len(results.plain)), str(accuracy(results.plain, UNIT)), *[""] * 3]] if results.plain else []
+    for found in (result.found for result in results.probes):
+        change = ["", ""] if found.change is None else [points(found.change.difference), p_value(found.change.p_value)]
+        same = "" if found.same_answer is None else str(found.same_answer)
+        rows.append([found.name, str(found.num_questions), str(found.accuracy), *change, same])
+    follows = {result.found.name: result.found.follows for result in results.probes if result.found.follows is not None}
+    if follows:
+        heads.append("Follows reasoning")
+        rows = [[*row, str(follows.get(row[0], ""))] for row in rows]
+    print_table(heads, rows)
+    for probe in (result.probe for result in results.probes):
+        for reason, number in probe.left_out.items():
+            print(f"{probe.name}: {number} questions left out, {reason}")
+        if probe.num_same_target:
+            print(f"{probe.name}: {probe.num_same_target} questions have an image that may have the same answer; there was no other")
+
+
+def probes_to_json(results: ProbeResults) -> dict[str, Any]:
+    """The figures of all probes: shares between 0 and 1, None where there is nothing to measure."""
+    from osler.evaluation.compare import UNIT
+    from osler.metrics import accuracy
+
+    plain, circular = results.plain, results.circular
+    return {
+        "run": results.run,
+        "label": results.label,
+        "plain": {"questions": len(plain), **accuracy(plain, UNIT).to_json()} if plain else None,
+        "probes": {result.probe.name: _probe_to_json(result) for result in results.probes},
+        "circular": None
+        if circular is None
+        else {
+            "questions": circular.num_questions,
+            "plain": circular.plain.to_json(),
+            "mean": circular.mean.to_json(),
+            "consistent": circular.consistent.to_json(),
+            "chance": circular.chance,
+        },
+        "consistency": {
+            rule.rule: {
+                "reasonings": rule.num_reasonings,
+                "stated": rule.agreement.total,
+                "agreement": rule.agreement.to_json(),
+                "contradictions": list(rule.contradictions),
+            }
+            for rule in results.rules
+        },
+    }
+
+
+def _probe_to_json(result: ProbeResult) -> dict[str, Any]:
+    found, change = result.found, result.found.change
+    return {
+        "questions": found.num_questions,
+        "left_out": dict(result.probe.left_out),
+        "same_target": result.probe.num_same_target,
+        **found.accuracy.to_json(),
+        "change": None if change is None else {**change.difference.to_json(), "questions": change.num_samples, "p_value": change.p_value},
+        "same_answer": None if found.same_answer is None else found.same_answer.to_json(),
+        "follows_reasoning": None if found.follows is None else found.follows.to_json(),
+    }

@@ -19,24 +19,26 @@ def add_export(verbs: Any) -> None:
         "export",
         run_export,
         "write questions for verl, ms-swift, EasyR1 or lmms-eval",
-        "Write the questions of a recipe, or of any reader or manifest, in the files of another trainer or\n"
-        "harness. Prompts are those of [prompt] strategy; for all but EasyR1 a small file beside the data\n"
-        "grades as Osler does. Pictures are embedded in parquet, copied to OUT/images, or referenced where they lie by paths\n"
-        "relative to OUT; what other tools would show differently (16 bits, rotated, DICOM) becomes a PNG.\n"
-        "The recipe's name, --name, names the task or data source.",
+        "Write the questions of a recipe, a dataset or a manifest in the format of another trainer or\n"
+        "evaluation harness. Prompts follow [prompt] strategy; except for EasyR1, a small file beside the\n"
+        "data grades answers as Osler does. Images are embedded in parquet, copied to OUT/images, or\n"
+        "referenced by paths relative to OUT; images that other tools would read differently (16 bits,\n"
+        "rotated, DICOM) are written as PNG. The recipe's name, --name, names the task or data source.",
         "osler export --to verl --data.reader=slake --data.root=DIR --out slake-verl",
         "osler export slake --to ms_swift --data.root=DIR --data.manifest=slake.json --images reference --out slake-swift",
         "osler export --to lmms_eval --name my_task --data.reader=vqa_rad --data.root=DIR --prompt.strategy=no_think --out my_task",
     )
     add_recipe(parser, optional=True)
-    parser.add_argument("--to", choices=FORMATS, required=True, help="the other tool")
+    parser.add_argument("--to", choices=FORMATS, required=True, help="the tool to write for")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
-    parser.add_argument("--splits", nargs="+", choices=("train", "test"), default=None, help="default: both; test for lmms_eval")
+    parser.add_argument(
+        "--splits", nargs="+", choices=("train", "test"), default=None, help="splits to write (default: both; test for lmms_eval)"
+    )
     parser.add_argument(
         "--images",
         choices=("embed", "copy", "reference"),
         default=None,
-        help="default: embed for verl and lmms_eval, copy for ms_swift and easyr1",
+        help="how to store images (default: embed for verl and lmms_eval, copy for ms_swift and easyr1)",
     )
 
 
@@ -58,9 +60,9 @@ def run_export(options: argparse.Namespace) -> Mapping[str, Any]:
         name=config.name if options.recipe or config.name != Config().name else config.data.reader,
     )
     for file, number in written.files.items():
-        print(f"{number:,} rows in {written.out / file}")  # noqa: T201
+        print(f"{number:,} rows in {written.out / file}")
     beside = ", ".join(written.extras) or "nothing"
-    print(f"{written.num_images:,} images written, {written.num_references:,} left where they are; beside the data: {beside}")  # noqa: T201
+    print(f"{written.num_images:,} images written, {written.num_references:,} left where they are; beside the data: {beside}")
     return {
         "out": written.out,
         "rows": dict(written.files),

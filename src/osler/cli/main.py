@@ -1,7 +1,7 @@
-"""The command line: `osler VERB [RECIPE] [--section.key=value ...]`. Each verb loads what it needs and calls one function.
+"""The command line: `osler VERB [RECIPE] [--section.key=value ...]`. Each verb calls one workflow and prints its result.
 
-Exit codes: 0 done, 1 a gate said no, 2 the user's mistake in one line, anything else is a bug of Osler's with its traceback.
-With `--json` the last line of standard output is one JSON object and everything a person reads goes to standard error.
+Exit codes: 0 success, 1 a check failed (`--strict`, `--fail-on`), 2 a user error, in one line; a traceback is a bug in Osler.
+With `--json` the last line of standard output is one JSON object, and all other output goes to standard error.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from osler.cli.train import add_training
 from osler.errors import OslerError
 
 TOP_LEVEL = ("--name", "--sft_target")
-"""Keys of a recipe that stand in no section and are no option of a verb."""
+"""Keys of a recipe that belong to no section and that no verb has as an option."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line that names the remedy; its subparsers are of the same kind."""
+    """A parser with one-line errors that point to `--help`; its subparsers are of the same class."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the line and exit with 2."""
+        """Print one line and exit with 2."""
         self.exit(2, f"osler: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code."""
+    """Run one verb and return the exit code; `arguments` are those of this process when None."""
     own, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(own)
     options.overrides = overrides
@@ -50,21 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with out:
             result = options.run(options)
     except OslerError as error:
-        print(f"osler: {error}", file=sys.stderr)  # noqa: T201
+        print(f"osler: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("osler: interrupted; the same command continues where it stopped", file=sys.stderr)  # noqa: T201
+        print("osler: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if options.json:
-        print(json.dumps(result, default=str))  # noqa: T201
+        print(json.dumps(result, default=str))
     return int(result.get("exit_code", 0))
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate `--section.key value` and `--section.key=value` from the verb's own arguments, in any order."""
+    """Separate the verb's own arguments from overrides of the recipe: `--section.key value` and `--section.key=value`, in any order."""
     own: list[str] = []
     overrides: list[str] = []
     remaining = iter(arguments)
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = OneLineParser(
         prog="osler",
-        description="Train compact vision-language models to reason about medical images, and measure whether they looked.",
+        description="Train compact vision-language models to reason about medical images, and measure whether they use the image.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from osler.cli.common import add_recipe, add_verb, resolve
+from osler.cli.common import add_recipe, add_verb, all_overrides, resolve, split_names
+from osler.cli.tables import print_heat, print_table
+from osler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from osler.experiments.plan import AxisPlan
+    from osler.metrics import MatrixMeans
+    from osler.reports.matrices import AxisMatrices
+
+Name = TypeVar("Name", bound=str)
 
 
 def add_matrix(verbs: Any) -> None:
@@ -16,55 +28,106 @@ def add_matrix(verbs: Any) -> None:
         verbs,
         "matrix",
         run_matrix,
-        "train on every modality or question type, test each policy on all of them",
-        "Train one policy for each domain of an axis, with SFT and with GRPO, and test it on every domain,\n"
-        "beside the policy that was not trained and an option prior that never looks. With two strategies\n"
-        "it also tests where they differ. Ends with the matrices, matrix.json and an HTML page of heat maps.\n"
-        "Every policy is a command of its own: what has ended does not run again, so the same command\n"
-        "continues a matrix that was killed.",
+        "train on each modality or question type, and test every policy on all of them",
+        "Train one policy on each domain of an axis, with SFT and with GRPO, and test it on every domain,\n"
+        "beside the untrained policy and a blind baseline that never sees the image. With two strategies,\n"
+        "also test where they differ. Prints the matrices, and writes matrix.json and an HTML page of heat\n"
+        "maps. Every policy is a command of its own; finished commands are not run again, so the same\n"
+        "command resumes an interrupted matrix.",
         "osler matrix matrix_phantom --axis modality,question_type",
         "osler matrix matrix_phantom --axis modality --domains ct,mri,xray --limit 64 --grpo.max_steps=4",
         "osler matrix med_r1_modality --data.root=DIR --strategy med_r1_think,med_r1_no_think --rows zero_shot,grpo,blind",
-        "osler matrix med_r1_modality --data.root=DIR --policies runs/med-r1     runs/med-r1/ct, runs/med-r1/mri ..",
-        "osler matrix matrix_phantom --dry-run          print the commands",
+        "osler matrix med_r1_modality --data.root=DIR --policies runs/med-r1     tests runs/med-r1/ct, runs/med-r1/mri ..",
+        "osler matrix matrix_phantom --dry-run          prints the commands",
     )
     add_recipe(parser)
     parser.add_argument("--axis", default="modality", metavar="AXES", help="modality, question_type, or both (default: modality)")
-    parser.add_argument("--domains", default="", metavar="NAMES", help="some of the axis's domains (default: those of the test questions)")
-    parser.add_argument("--strategy", default="", metavar="NAMES", help="one or more (default: the recipe's [matrix] strategies)")
+    parser.add_argument("--domains", default="", metavar="NAMES", help="only these domains (default: those of the test questions)")
+    parser.add_argument(
+        "--strategy", default="", metavar="NAMES", help="one or more strategies (default: the recipe's [matrix] strategies)"
+    )
     parser.add_argument(
         "--rows",
         default="zero_shot,sft,grpo,blind",
         metavar="ROWS",
-        help="which rows to make (default: %(default)s); --policies replaces sft and grpo, and its runs are always tested",
+        help="kinds of policies (default: %(default)s); --policies replaces sft and grpo, and its runs are always tested",
     )
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="training and test questions of each domain")
-    parser.add_argument("--policies", type=Path, default=None, metavar="DIR", help="test the runs DIR/<domain> instead of training any")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the runs (default: runs/<name of the recipe>)")
-    parser.add_argument("--seed", type=int, default=None, help="the recipe's seed")
-    parser.add_argument("--fresh", action="store_true", help="set the runs in --out aside and start over")
-    parser.add_argument("--dry-run", action="store_true", help="print the questions of every domain and the commands; then stop")
+    parser.add_argument("--policies", type=Path, default=None, metavar="DIR", help="test the runs DIR/<domain> instead of training")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the runs (default: runs/<name of the recipe>)")
+    parser.add_argument("--seed", type=int, default=None, help="random seed (default: the recipe's)")
+    parser.add_argument("--fresh", action="store_true", help="rename the folder --out, if it holds runs, and start over")
+    parser.add_argument("--dry-run", action="store_true", help="print the questions of every domain and the commands, then stop")
 
 
 def run_matrix(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler matrix`."""
-    from osler.experiments.matrix import run_matrix
-    from osler.experiments.plan import MatrixOptions, parse_axes, parse_rows, split_names
+    from osler.experiments.matrix import plan_matrix
+    from osler.experiments.matrix import run_matrix as run
+    from osler.experiments.plan import ROWS, MatrixOptions
+    from osler.taxonomy import AXES
 
-    seed = [f"--seed={options.seed}"] if options.seed is not None else []
     chosen = MatrixOptions(
-        axes=parse_axes(options.axis),
+        axes=choose("--axis", options.axis, AXES),
         domains=split_names(options.domains),
         strategies=split_names(options.strategy),
-        rows=parse_rows(options.rows),
+        rows=choose("--rows", options.rows, ROWS),
         limit=options.limit,
         policies=options.policies,
     )
-    return run_matrix(
-        options.recipe,
-        options.out or Path("runs") / resolve(options).name,
-        chosen,
-        overrides=[*options.overrides, *seed],
-        fresh=options.fresh,
-        is_dry=options.dry_run,
-    )
+    overrides = all_overrides(options)
+    out = options.out or Path("runs") / resolve(options).name
+    if options.dry_run:
+        return print_plans(plan_matrix(options.recipe, out, chosen, overrides=overrides))
+    result = run(options.recipe, out, chosen, overrides=overrides, fresh=options.fresh)
+    print_matrices(result.figures.axes.values())
+    print(f"\nreport: {result.report}   ({result.seconds:.0f} s)")
+    return {"out": out, "report": result.report, "seconds": round(result.seconds, 1), **result.figures.to_json()}
+
+
+def choose(option: str, text: str, known: Sequence[Name]) -> tuple[Name, ...]:
+    """ "sft,grpo" -> those members of `known`, in its order. Raises ConfigError for an unknown name, and for no name."""
+    names = split_names(text)
+    if not names or not set(names) <= set(known):
+        raise ConfigError(f"{option} {text!r}: use one or more of {', '.join(known)}, with commas between")
+    return tuple(name for name in known if name in names)
+
+
+def print_plans(plans: Sequence[AxisPlan]) -> Mapping[str, Any]:
+    """Print the number of questions of every domain and the commands; notes go to standard error."""
+    for plan in plans:
+        num_test = Counter(getattr(sample, plan.axis) for sample in plan.test)
+        for name in plan.domains:
+            print(f"{plan.axis} {name}: {len(plan.train.get(name, ())):,} training and {num_test[name]:,} test questions")
+        for note in plan.notes:
+            print(note, file=sys.stderr)
+    commands = [["osler", *command] for plan in plans for job in plan.jobs for command in job.commands]
+    for command in commands:
+        print(shlex.join(command))
+    return {"commands": commands}
+
+
+def print_matrices(axes: Iterable[AxisMatrices]) -> None:
+    """Print the accuracies of every matrix, the differences between strategies beside published ones, and the means of all matrices."""
+    from osler.metrics import points
+    from osler.reports.matrix_page import build_axis
+
+    def three(means: MatrixMeans) -> list[Any]:
+        return [means.diagonal, means.off_diagonal, means.everything]
+
+    for found in axes:
+        page = build_axis(found)
+        for heat in (*page.accuracy, *page.other_accuracy, *(heat for group in page.differences for heat in group)):
+            print_heat(heat, "trained on")
+        if page.differences:
+            print("* significant at 5 % after Holm's correction over the cells of the matrix")
+        print_table(
+            ("", "Diagonal", "Off-diagonal", "All", "Image gain, diagonal", "off-diagonal", "all"),
+            [
+                [row.title, *map(str, three(row.accuracy)), *(map(points, three(row.gain)) if row.gain is not None else [""] * 3)]
+                for row in page.means
+            ],
+            title=f"Means over cells, by {page.found.title}",
+        )
+        for note in found.notes:
+            print(note)

@@ -16,9 +16,10 @@ def add_report(verbs: Any) -> None:
         verbs,
         "report",
         run_report,
-        "one self-contained HTML file about audits, runs and matrices",
-        "What the data give away, tables with intervals, training curves, whether the policies looked, heat maps\n"
-        "of matrices, and example cases with image, reasoning and verdict: one page with a table of contents.",
+        "write one self-contained HTML page about audits, runs and matrices",
+        "Write one page with a table of contents: what the data give away without images, accuracies with\n"
+        "intervals, training curves, whether the policies use the images, heat maps of matrices, and example\n"
+        "questions with image, reasoning and verdict.",
         "osler report runs/demo --out demo.html",
         "osler report audit.json runs/demo runs/matrix_phantom --out all.html",
     )
@@ -27,7 +28,7 @@ def add_report(verbs: Any) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="run folders, matrix folders, folders that hold such, and files of `osler audit --save`, in any mix",
+        help="run folders, matrix folders, folders that contain these, and files of `osler audit --save`",
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the HTML file (default: %(default)s)")
 
@@ -37,6 +38,6 @@ def run_report(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.reports.make import write_report
 
     report = write_report(options.paths, options.out)
-    print(f"report: {options.out} ({report.kinds})")  # noqa: T201
+    print(f"report: {options.out} ({report.kinds})")
     counts = {"audits": len(report.audits), "runs": len(report.runs.runs) if report.runs else 0, "matrices": len(report.matrices)}
     return {"report": options.out, **counts}

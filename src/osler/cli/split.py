@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from osler.cli.common import add_recipe, add_verb, resolve
 from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE
+
+if TYPE_CHECKING:
+    from osler.data.splits.make import SplitReport
 
 
 def add_split_verb(verbs: Any) -> None:
@@ -17,43 +21,50 @@ def add_split_verb(verbs: Any) -> None:
         verbs,
         "split",
         run_split,
-        "divide a dataset so that no image, near duplicate, subject or case is on two sides",
-        "Read every question of a dataset, whatever split it was published in, and divide it anew: what\n"
-        "shares an image (by name, by bytes, or as a near duplicate), a subject or a case stays together,\n"
-        "and modality, question type and answer are spread as evenly as that allows. Writes one manifest;\n"
-        "with [data] manifest = FILE, train, sft and eval use it, and stop when the data are no longer\n"
-        "what they were. A sample has one side for both axes, so train on a modality and test on any\n"
-        "question type: --data.train.modalities='[\"ct\"]' --data.test.question_types='[\"lesion_grading\"]'.",
+        "divide a dataset so that train and test share no image, near duplicate, subject or case",
+        "Read every question of a dataset, from all of its published splits, and divide it again: questions\n"
+        "that share an image (by name, by bytes, or as a near duplicate), a subject or a case stay together;\n"
+        "modality, question type and answer are spread as evenly as that allows. Writes one manifest file;\n"
+        "with [data] manifest = FILE, train, sft and eval use it, and stop when the data have changed.\n"
+        "A sample is on the same side for both axes, so you can train on a modality and test on a question\n"
+        "type: --data.train.modalities='[\"ct\"]' --data.test.question_types='[\"lesion_grading\"]'.",
         "osler split --data.reader=slake --data.root=DIR --out slake.json",
         "osler split --data.reader=med_r1 --data.root=DIR --test 0.2 --validation 0.1 --out med_r1.json",
         "osler split --data.reader=med_r1 --data.root=DIR --protocol medvlm_r1 --out medvlm_r1.json",
         "osler train slake --data.root=DIR --data.manifest=slake.json",
     )
     add_recipe(parser, optional=True)
-    parser.add_argument("--out", type=Path, required=True, help="the manifest, a JSON file")
-    parser.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="share of the questions to test on (default: %(default)s)")
-    parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help="share to validate on (default: none)")
+    parser.add_argument("--out", type=Path, required=True, help="the manifest to write, a JSON file")
+    parser.add_argument(
+        "--test", type=float, default=0.2, metavar="SHARE", help="share of the questions for testing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--validation", type=float, default=0.0, metavar="SHARE", help="share of the questions for validation (default: none)"
+    )
     parser.add_argument(
         "--protocol",
         choices=("fractions", "medvlm_r1"),
         default="fractions",
-        help="medvlm_r1: 600 MRI questions to train on, 300 of MRI, CT and X-ray each to test on (default: %(default)s)",
+        help="medvlm_r1: train on 600 MRI questions, test on 300 questions each of MRI, CT and X-ray (default: %(default)s)",
     )
     parser.add_argument(
         "--distance",
         type=int,
         default=DEFAULT_DISTANCE,
         metavar="BITS",
-        help=f"perceptual hashes of 64 bits so far apart are one picture, 0 to {MAX_DISTANCE} (default: %(default)s)",
+        help=f"images are near duplicates when at most so many of 64 hash bits differ, 0 to {MAX_DISTANCE} (default: %(default)s)",
     )
-    parser.add_argument("--images", choices=("fingerprint", "none"), default="fingerprint", help="none groups by names and subjects only")
+    parser.add_argument(
+        "--images", choices=("fingerprint", "none"), default="fingerprint", help="none: group by file names and subjects only"
+    )
     parser.add_argument("--seed", type=int, default=None, help="seed of the assignment (default: the recipe's)")
     parser.add_argument("--fresh", action="store_true", help="replace the file at --out")
 
 
 def run_split(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler split`."""
-    from osler.data.splits.make import SplitOptions, split_dataset, write_split
+    from osler.data.splits.make import SplitOptions, split_dataset
+    from osler.data.splits.manifest import write_manifest
 
     config = resolve(options)
     shares = {"train": 1 - options.test - options.validation, "validation": options.validation, "test": options.test}
@@ -68,9 +79,9 @@ def run_split(options: argparse.Namespace) -> Mapping[str, Any]:
         ),
         has_progress=True,
     )
-    write_split(report, options.out, fresh=options.fresh)
-    print(report.render())  # noqa: T201
-    print(f"manifest: {options.out}")  # noqa: T201
+    write_manifest(report.manifest, options.out, replace=options.fresh)
+    print(describe_split(report))
+    print(f"manifest: {options.out}")
     manifest = report.manifest
     return {
         "manifest": options.out,
@@ -81,3 +92,20 @@ def run_split(options: argparse.Namespace) -> Mapping[str, Any]:
         "images": report.num_images,
         "images_at_hand": report.num_known_images,
     }
+
+
+def describe_split(report: SplitReport) -> str:
+    """The counts of a split as lines of text, with a warning where near duplicates join too many questions."""
+    manifest = report.manifest
+    sizes = Counter(sample.split or "left over" for sample in manifest.samples)
+    total = len(manifest.samples)
+    lines = [
+        f"{total:,} questions in {manifest.num_groups:,} groups (the largest has {report.largest_group:,}); "
+        f"{report.num_known_images:,} of {report.num_images:,} images looked at"
+    ]
+    for split in (*manifest.splits, "left over"):
+        if sizes[split]:
+            cells = ", ".join(f"{modality} {sum(row.values()):,}" for modality, row in manifest.counts.get(split, {}).items())
+            lines.append(f"  {split:<10} {sizes[split]:>7,} {sizes[split] / total:6.1%}  {cells}".rstrip())
+    warning = report.describe_chain()
+    return "\n".join([*lines, warning] if warning is not None else lines)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, describe, resolve, run_folder
+from osler.cli.common import add_recipe, add_run_options, add_verb, print_dry_run, resolve, run_folder
 
 
 def add_training(verbs: Any) -> None:
@@ -16,7 +16,8 @@ def add_training(verbs: Any) -> None:
         "train",
         run_training,
         "train a policy with GRPO",
-        "Train a policy with GRPO. A run that was killed continues from its last checkpoint when the\nsame command is given again.",
+        "Train a policy with GRPO (group relative policy optimization). If a run is interrupted, the same\n"
+        "command resumes it from its last checkpoint.",
         "osler train medvlm_r1 --policy.path Qwen/Qwen2-VL-2B-Instruct --data.root DIR",
         "osler train demo --dry-run",
     )
@@ -24,8 +25,9 @@ def add_training(verbs: Any) -> None:
         verbs,
         "sft",
         run_training,
-        "fine-tune a policy on reference answers, at GRPO's budget",
-        "Fine-tune a policy on reference answers. Prompt and number of steps match GRPO's unless [sft]\nsays otherwise.",
+        "fine-tune a policy on reference answers, for as many steps as GRPO",
+        "Fine-tune a policy on reference answers (supervised fine-tuning). The prompt and the number of steps\n"
+        "are those of `osler train`, unless [sft] sets them.",
         "osler sft demo --prompt.strategy=no_think",
         "osler sft slake --data.root DIR",
     )
@@ -38,9 +40,9 @@ def run_training(options: argparse.Namespace) -> Mapping[str, Any]:
     """`osler train` and `osler sft`."""
     config = resolve(options)
     if options.dry_run:
-        return describe(config, options.verb)
+        return print_dry_run(config, options.verb)
     if options.verb == "train":
-        from osler.training.grpo import train as start
+        from osler.training.grpo import train_grpo as start
     else:
         from osler.training.sft import train_sft as start
     run = start(config, run_folder(options, config), fresh=options.fresh)

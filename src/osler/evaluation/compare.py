@@ -1,4 +1,4 @@
-"""Answers to altered questions beside the plain ones: of which alteration a record is, and what the alteration changed."""
+"""Compares answers to altered questions with the plain answers: which alteration a record belongs to, and what it changed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from osler.types import Record
 CIRCULAR: Final = "circular"
 REASONING: Final = "reasoning_"
 UNIT: Final[Unit] = "subject"
+"""What intervals take as independent: questions that share no image and no patient or case."""
 
 TITLES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -31,28 +32,28 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType(
         f"{REASONING}{Intervention.REPLACED}": "Replaced",
     }
 )
-"""Every alteration as a person reads it, in the order of rows. Records of one are in LABEL.<name>.jsonl."""
+"""Name of each alteration -> its title in reports, in the order of rows. Its records are in LABEL.<name>.jsonl."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alteration:
-    """What an alteration changed. Against the plain answers there are None where there are no plain answers."""
+    """What an alteration changed; `change` and `same_answer` are None without plain answers."""
 
     name: str  # "blank", "reasoning_cut"
     num_questions: int
     accuracy: Proportion
-    change: PairedDifference | None  # accuracy minus the plain one, on the questions that both have
-    same_answer: Proportion | None  # of the plain answers, those that stayed
-    follows: Proportion | None = None  # of the answers behind changed reasoning that comes to an option, those that give it
+    change: PairedDifference | None  # altered minus plain accuracy, on the questions that both answer
+    same_answer: Proportion | None  # share of the plain answers that the alteration did not change
+    follows: Proportion | None = None  # where changed reasoning states an option: share of answers that give it
 
 
 def alteration_of(record: Record) -> str | None:
-    """The name of what was altered about the question, "circular" for any of its rotations; None for the question itself."""
+    """The alteration of a record's question: "blank", "circular" for every rotation of the options; None for an unaltered question."""
     return CIRCULAR if record.ablation is None and record.rotation is not None else record.ablation
 
 
 def compare(name: str, plain: Sequence[Record], altered: Sequence[Record]) -> Alteration:
-    """Altered records beside the plain ones of the same questions. Raises DataError when a side holds a question twice."""
+    """Compare altered with plain records of the same questions. Raises DataError when either holds a question twice."""
     before = {record.sample_id: record.answer for record in plain if record.answer is not None}
     shared = [record for record in altered if record.sample_id in before]
     is_same = [record.answer == before[record.sample_id] for record in shared]

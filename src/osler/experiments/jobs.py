@@ -1,6 +1,7 @@
-"""Work as a list of `osler` commands: a process for each, several side by side, and what has ended does not run again.
+"""Runs lists of `osler` commands as jobs: one process for each job, several jobs side by side, and finished jobs are skipped.
 
-A killed list continues where it stopped, and nothing here trains or evaluates by another path than the command line does.
+Every job uses the command line, so it trains and evaluates exactly as a user would. A list that was killed resumes with the jobs that
+have not finished.
 """
 
 from __future__ import annotations
@@ -30,47 +31,48 @@ MAX_WORKERS: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Commands that follow one another in one run folder; at most one training, then one evaluation."""
+    """Commands that run one after the other in one run folder: at most one training, then one evaluation."""
 
     name: str  # "grpo-think", the run folder
     commands: tuple[tuple[str, ...], ...]  # (("train", "demo", "--out", "runs/demo/grpo-think", ...), ("eval", ...))
 
     def records_file(self, out: Path) -> Path:
-        """Where an evaluation whose label is the folder's name leaves its records."""
+        """The records of the job's evaluation, which is labelled with the folder's name."""
         return out / self.name / "records" / f"{Path(self.name).name}.jsonl"
 
 
 def plan_commands(
     recipe: str, folder: Path, overrides: Sequence[str], *, verb: str | None = None, policy: Path | None = None
 ) -> tuple[tuple[str, ...], ...]:
-    """The commands of a job's folder: training by `verb`, "sft" or "train", where there is one, then an evaluation by the folder's name.
+    """The commands of one job: training by `verb` ("sft" or "train", None for no training), then an evaluation.
 
-    It asks what was trained there; without training `policy`, and without that the recipe's own.
+    The evaluation tests the policy that was trained in `folder`; without training it tests `policy`, or the recipe's policy when None.
     """
     shared = (recipe, "--out", str(folder), *overrides)
-    asked = policy if verb is None else folder / "policy"
-    evaluation = ("eval", *shared, "--label", folder.name, *(("--policy", str(asked)) if asked is not None else ()))
+    tested = policy if verb is None else folder / "policy"
+    evaluation = ("eval", *shared, "--label", folder.name, *(("--policy", str(tested)) if tested is not None else ()))
     return (evaluation,) if verb is None else ((verb, *shared), evaluation)
 
 
 def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> None:
-    """Run the jobs that have not ended yet, one process a core up to MAX_WORKERS, with a progress bar.
+    """Run the jobs that have not finished, one process for each core up to MAX_WORKERS, with a progress bar on standard error.
 
-    A job has ended when the same commands did under the same terms and its folder is still there. `terms` is whatever else the commands
-    depend on, such as the recipe that they name; under others they run again, and say themselves what they cannot go on with. Raises
-    OslerError when one fails; those that wait never start.
+    A job has finished when its commands ran to the end under the same `terms` and its folder still exists. `terms` is everything else that
+    the commands depend on, such as the content of their recipe; when it changes, all jobs run again, and each decides what it can reuse.
+
+    Raises OslerError when a job fails; waiting jobs are not started.
     """
     done = _read_state(out)
     waiting = [job for job in jobs if done.get(job.name) != _state_of(job, terms) or not (out / job.name).is_dir()]
     if not waiting:
-        print(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)  # noqa: T201
+        tqdm.write(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)
         return
     cores = os.cpu_count() or 1
     workers = min(MAX_WORKERS, cores) if not _has_gpu() else 1
     for job in waiting:
         for command in job.commands:
-            print("  osler " + shlex.join(command), file=sys.stderr)  # noqa: T201
-    write_json(out / STATE, done)  # from now on the folder is known to be ours
+            tqdm.write("  osler " + shlex.join(command), file=sys.stderr)
+    write_json(out / STATE, done)  # --fresh sets a folder aside when it holds this file
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc=title, unit="run", dynamic_ncols=True, disable=None)
     with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(_run_job, job, out, max(1, cores // workers)): job for job in waiting}
@@ -83,7 +85,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
                 bar.update()
                 bar.set_postfix_str(job.name)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # when one fails or is interrupted, those that wait never start
+            pool.shutdown(wait=False, cancel_futures=True)  # after a failure or an interrupt, waiting jobs are not started
 
 
 def _run_job(job: Job, out: Path, threads: int) -> None:
@@ -111,12 +113,12 @@ def _state_of(job: Job, terms: str) -> list[list[str]]:
 
 
 def _has_gpu() -> bool:
-    """Whether jobs would share a GPU. NVIDIA's driver answers without importing torch."""
+    """Whether jobs would share a GPU: whether NVIDIA's driver is installed, which needs no import of torch."""
     return shutil.which("nvidia-smi") is not None
 
 
 def _read_state(out: Path) -> dict[str, list[list[str]]]:
-    """Which jobs ended, and the commands they ran."""
+    """Finished jobs by name, with the commands that they ran. Raises OslerError for a damaged file."""
     path = out / STATE
     if not path.is_file():
         return {}

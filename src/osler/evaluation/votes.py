@@ -1,0 +1,72 @@
+"""From the completions of a prompt to its record: the only completion is graded, and several completions vote on the answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from osler.config import SamplingConfig
+from osler.grading import grade
+from osler.types import Completion, Prompt, Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Votes:
+    """How to draw several completions for each question in place of one greedy completion (self-consistency, arXiv 2203.11171)."""
+
+    num: int  # 8
+    sampling: SamplingConfig
+    seed: int
+
+    def seed_of(self, start: int) -> int:
+        """The seed of the chunk that starts at question `start`: different for each chunk, and the same when an evaluation resumes."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{start}".encode()).digest()[:4], "big")
+
+
+def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -> Record:
+    """The record of the first completion that gives the most frequent answer; `vote_share` is that answer's share of all completions.
+
+    Completions without an answer count in the share but cast no vote. A tie goes to the answer that came first. A group of one
+    completion has no `vote_share`.
+    """
+    records = [grade_completion(prompt, completion, policy_name) for completion in group]
+    if len(records) == 1:
+        return records[0]
+    counts = Counter(record.answer for record in records if record.answer is not None)
+    if not counts:
+        return replace(records[0], vote_share=0.0)
+    (answer, count), *_ = counts.most_common(1)
+    return replace(next(record for record in records if record.answer == answer), vote_share=count / len(records))
+
+
+def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -> Record:
+    """The record of one completion."""
+    sample = prompt.sample
+    verdict = grade(completion.text, choices=sample.choices, target=sample.target, strategy=prompt.strategy)
+    return Record(
+        sample_id=sample.id,
+        dataset=sample.dataset,
+        modality=sample.modality and sample.modality.value,
+        question_type=sample.question_type and sample.question_type.value,
+        subject_id=sample.subject_id,
+        image_uris=tuple(image.uri for image in sample.images),
+        strategy=prompt.strategy,
+        policy=policy_name,
+        prompt=prompt.text,
+        completion=completion.text,
+        num_tokens=len(completion.token_ids),
+        finish_reason=completion.finish_reason.value,
+        choices=sample.choices,
+        target=sample.target,
+        answer=verdict.answer,
+        reasoning=verdict.reasoning,
+        is_well_formed=verdict.is_well_formed,
+        outcome=verdict.outcome.value,
+        rule=verdict.rule,
+        ablation=sample.metadata.get("ablation"),
+        own_image_uris=sample.metadata.get("own_image_uris"),
+        rotation=sample.metadata.get("rotation"),
+        option_probabilities=completion.option_probabilities,
+    )
