@@ -13,7 +13,7 @@ import osler
 PACKAGE = Path(osler.__file__).parent
 LAYERS = [
     {"errors"},
-    {"files", "text"},
+    {"files", "text", "registry"},
     {"taxonomy"},
     {"types", "config"},
     {"prompts", "metrics", "run_folder"},

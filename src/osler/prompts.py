@@ -6,13 +6,13 @@ wording for both phases. The strategies of the papers keep the published strings
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from osler.errors import ConfigError, DataError
+from osler.registry import Registry
 from osler.types import LETTERS, Prompt, Sample
 
 Phase = Literal["train", "eval"]
@@ -120,7 +120,7 @@ _MED_R1_NO_THINK_TRAIN: Final = (
 _MED_R1_NO_THINK_EVAL: Final = "{Question} Provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags."
 _MED_R1_ZERO_SHOT: Final = "{Question} Provide the correct single-letter choice (A, B, C, D,...)."
 
-_BUILT_IN: Final = (
+BUILT_IN: Final = (
     _osler_strategy("think", Format.THINK_ANSWER, "Think inside <think> </think>, then give {answer} inside <answer> </answer>."),
     _osler_strategy("no_think", Format.ANSWER, "Give only {answer} inside <answer> </answer>."),
     _osler_strategy("think_after", Format.ANSWER_THINK, "Give {answer} inside <answer> </answer>, then explain inside <think> </think>."),
@@ -131,15 +131,23 @@ _BUILT_IN: Final = (
     _paper_strategy("med_r1_no_think", Format.ANSWER, layout_inline, _MED_R1_NO_THINK_TRAIN, _MED_R1_NO_THINK_EVAL),
     _paper_strategy("med_r1_zero_shot", Format.FREE, layout_inline, _MED_R1_ZERO_SHOT, _MED_R1_ZERO_SHOT),
 )
-STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType({strategy.name: strategy for strategy in _BUILT_IN})
-"""Every strategy, by name."""
+
+
+def _as_strategy(name: str, part: Any) -> Strategy:
+    if not isinstance(part, Strategy):
+        raise ConfigError(f"the strategy {name!r} is a {type(part).__name__}: register an osler.Strategy")
+    return replace(part, name=name)
+
+
+STRATEGIES: Final[Registry[Strategy]] = Registry("strategy", {strategy.name: strategy for strategy in BUILT_IN}, adapt=_as_strategy)
+"""Every strategy, by name; `register_strategy` and the entry points `osler.strategies` add to it."""
+
+register_strategy = STRATEGIES.register
 
 
 def find_strategy(name: str) -> Strategy:
     """The strategy of that name. Raises ConfigError, which lists the known names."""
-    if (strategy := STRATEGIES.get(name)) is None:
-        raise ConfigError(f"unknown strategy {name!r}: use one of {', '.join(STRATEGIES)}")
-    return strategy
+    return STRATEGIES.find(name)
 
 
 def render(sample: Sample, strategy: str, *, phase: Phase = "eval") -> Prompt:

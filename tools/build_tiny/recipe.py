@@ -18,7 +18,7 @@ import numpy as np
 
 from osler.data.phantom import ATLASES, build_samples
 from osler.data.phantom.images import IMAGES_PER_SUBJECT
-from osler.prompts import STRATEGIES, render, target_completion
+from osler.prompts import BUILT_IN, render, target_completion
 from tools.build_tiny.architecture import build_model, save_policy
 from tools.build_tiny.batched_model import BatchedModel
 from tools.build_tiny.batches import TextTasks
@@ -69,7 +69,7 @@ def list_corpus() -> tuple[str, ...]:
     lines = set()
     for modality in ATLASES:
         for sample in build_samples(modality=modality, split="train", seed=POOL_SEED, num_questions=400):
-            for strategy in STRATEGIES:
+            for strategy in (known.name for known in BUILT_IN):
                 lines.update(render(sample, strategy, phase="train").text.splitlines(keepends=True))
                 lines.update(render(sample, strategy, phase="eval").text.splitlines(keepends=True))
                 lines.update(target_completion(sample, strategy).splitlines(keepends=True))

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from osler.data.phantom import ATLASES
 from osler.data.phantom.atlas import GRADES
-from osler.prompts import STRATEGIES
+from osler.prompts import BUILT_IN
 
 SPECIAL_TOKENS: Final = (
     "<|endoftext|>",
@@ -95,7 +95,7 @@ def list_signs() -> tuple[str, ...]:
 def list_clauses() -> tuple[str, ...]:
     """The sentences around the question in the prompts of all strategies, and the heads of chat turns."""
     clauses = {SYSTEM_MESSAGE, "system\n", "user\n", "assistant\n", *_RATIONALE_CLAUSES}
-    for strategy in STRATEGIES.values():
+    for strategy in BUILT_IN:
         for template in (strategy.train_template, strategy.eval_template, strategy.open_template or ""):
             for fragment in template.split("{Question}"):
                 clauses.update(_SENTENCE.findall(fragment))

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from osler.errors import ConfigError
 from osler.grading.grade import grade
 from osler.grading.parse import parse
 from osler.prompts import Format, find_strategy
+from osler.registry import Registry
 from osler.types import Outcome
 
 Column = Sequence[str]
@@ -103,17 +103,26 @@ def med_r1_format(prompts: object, completions: Sequence[Turns], *, strategy: Co
     return [float(pattern.fullmatch(completion_text(text)) is not None) for pattern, text in zip(patterns, completions, strict=True)]
 
 
-REWARDS: Final[Mapping[str, RewardFunction]] = MappingProxyType(
-    {reward.__name__: reward for reward in (accuracy, format, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)}
+def _as_reward(name: str, part: Any) -> RewardFunction:
+    if not callable(part):
+        raise ConfigError(f"the reward {name!r} is a {type(part).__name__}, not a function")
+    if not hasattr(part, "__name__"):  # an instance with `__call__`; TRL logs the reward under its __name__
+        part.__name__ = name.rpartition(":")[2]
+    reward: RewardFunction = part
+    return reward
+
+
+_BUILT_IN: Final = (accuracy, format, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)
+REWARDS: Final[Registry[RewardFunction]] = Registry(
+    "reward", {reward.__name__: reward for reward in _BUILT_IN}, adapt=_as_reward, takes_paths=True, remedy="use some of"
 )
-"""Every reward, by the name that recipes and logs use."""
+"""Every reward, by the name that recipes use; `register_reward` and the entry points `osler.rewards` add to it."""
+
+register_reward = REWARDS.register
 
 
 def resolve_rewards(names: Sequence[str]) -> list[RewardFunction]:
     """The reward functions of these names, in order. Raises ConfigError without names and for an unknown name."""
     if not names:
         raise ConfigError(f"no reward is named: use some of {', '.join(REWARDS)}")
-    for name in names:
-        if name not in REWARDS:
-            raise ConfigError(f"unknown reward {name!r}: use some of {', '.join(REWARDS)}")
-    return [REWARDS[name] for name in names]
+    return [REWARDS.find(name) for name in names]

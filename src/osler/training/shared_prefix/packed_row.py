@@ -71,7 +71,7 @@ class PromptBatch:
 def find_obstacle(model: Any) -> str | None:
     """The reason why this model's prompts cannot be shared, or None."""
     family = FAMILIES.get(model.config.model_type)
-    if family is None:
+    if family is None or not family.shares_prefix:
         return f"{model.config.model_type} is no supported family"
     text = model.config.text_config
     if text._attn_implementation not in ("sdpa", ATTENTION):
