@@ -114,8 +114,8 @@ def _load_model(source: Source, config: PolicyConfig) -> Any:
         raise PolicyError(_explain_missing(source, error)) from None
     # A tied output layer is in neither list.
     if missing := sorted([*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])]):
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise PolicyError(f"{source.name} has no weights of the right shape for {missing[0]}{others}: its files and its config differ")
+        named = f"{missing[0]} and {len(missing) - 1} others"
+        raise PolicyError(f"{source.name} has no fitting weights for {named}: its files and its config differ")
     return model
 
 
