@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler import __version__
 from osler.metrics import p_value, percent, points
-from osler.reports.glossary import GLOSSARY
+from osler.reports.glossary import read_glossary
 from osler.reports.load_runs import environment_rows
 from osler.reports.tables import group_title
 
@@ -49,7 +49,7 @@ def _environment() -> Environment:
         svg=lambda figure: Markup(figure.svg),  # matplotlib escaped its text
         whole=keep_whole,
     )
-    environment.globals.update(GLOSSARY=GLOSSARY)
+    environment.globals.update(glossary=read_glossary())
     return environment
 
 
