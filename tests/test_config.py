@@ -1,4 +1,4 @@
-"""Recipes: what is read, what is refused, and in which words."""
+"""Recipes: valid ones, overrides, and the messages of errors."""
 
 from pathlib import Path
 

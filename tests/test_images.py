@@ -1,4 +1,4 @@
-"""Every kind of image file gives the right picture, or one line that names it."""
+"""Every kind of image file loads as the right picture, or raises a one-line error that names it."""
 
 import io
 import os

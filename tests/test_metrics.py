@@ -138,7 +138,7 @@ def pairs(both: int, gained: int, lost: int, neither: int) -> tuple[list[Record]
     outcomes += [("correct", "no_answer")] * lost + [("ambiguous", "incorrect")] * neither
     before = [record(first, sample_id=f"toy/{i}") for i, (first, _) in enumerate(outcomes)]
     after = [record(second, sample_id=f"toy/{i}") for i, (_, second) in enumerate(outcomes)]
-    return before, after[::-1]  # the order of a file says nothing
+    return before, after[::-1]  # the order of records does not matter
 
 
 TABLES = [(36, 12, 2, 0), (120, 80, 25, 75), (10, 3, 3, 20), (500, 40, 10, 450), (0, 7, 1, 12)]

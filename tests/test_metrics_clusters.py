@@ -33,7 +33,7 @@ ALONE = answer(3)
 
 
 def given(number: int, own: str | None = None, subject: str | None = None) -> Record:
-    """A question under an ablation: it was shown image "x" in the place of its own."""
+    """A question under an ablation, with image "x" instead of its own."""
     own_image_uris = answer(number + 10, image=own).image_uris
     return replace(answer(number + 10, image="x", subject=subject), ablation="swap_within", own_image_uris=own_image_uris)
 
@@ -47,11 +47,11 @@ ROWS: list[tuple[str, list[Record], str, tuple[int, ...]]] = [
     ("nothing is shared by samples", [A, B, C], "sample", (0, 1, 2)),
     ("through a third", [B, C, A], "subject", (0, 0, 0)),
     ("the same sample twice", [A, ALONE, A], "sample", (0, 1, 0)),
-    ("no subject is no tie", [answer(4), answer(5)], "subject", (0, 1)),
+    ("records without a subject are not joined", [answer(4), answer(5)], "subject", (0, 1)),
     ("the image that two questions were given", [given(0), given(1)], "subject", (0, 1)),
     ("their own image", [given(0, "x"), given(1, "x"), B], "subject", (0, 0, 0)),
     ("their own subject", [given(0, subject="p"), given(1, subject="p")], "subject", (0, 0)),
-    ("a subject of none is no tie to the donor's", [given(0), A], "subject", (0, 1)),
+    ("no subject: not joined with the donor's subject", [given(0), A], "subject", (0, 1)),
     ("another dataset's image", [answer(0, image="x"), answer(0, image="x", dataset="other")], "subject", (0, 1)),
 ]
 
@@ -62,7 +62,7 @@ def test_what_belongs_together(name: str, records: list[Record], unit: metrics.U
 
 
 def draw(seed: int, num_clusters: int, agreement: float, largest: int = 6) -> tuple[list[float], list[int]]:
-    """Answers whose clusters lean one way: the larger `agreement`, the more."""
+    """Answers that are correlated within clusters: the larger `agreement`, the more."""
     rng = np.random.default_rng(seed)
     values: list[float] = []
     labels: list[int] = []
@@ -119,7 +119,7 @@ def test_an_empty_cell_has_no_interval() -> None:
 
 
 def test_fully_agreeing_clusters_count_once() -> None:
-    """Four copies of every question bring nothing: the interval is near that of the questions themselves."""
+    """Four copies of every question add no information: the interval is near that of the single questions."""
     rng = np.random.default_rng(0)
     rights = rng.binomial(1, 0.6, 200).tolist()
     four = metrics.accuracy(answers([right for right in rights for _ in range(4)], [i for i in range(200) for _ in range(4)]), "image")
@@ -128,7 +128,7 @@ def test_fully_agreeing_clusters_count_once() -> None:
 
 
 def test_the_clustered_interval_covers_the_truth() -> None:
-    """Of 200 experiments with clusters that lean, about 95 % of the clustered intervals hold the truth, and fewer of Wilson's."""
+    """Of 200 experiments with correlated answers, about 95 % of the clustered intervals contain the truth, and fewer of Wilson's."""
     hits = plain = 0
     for seed in range(200):
         values, labels = draw(seed, 40, 0.8)
@@ -253,7 +253,7 @@ def test_clusters_of_one_have_newcombes_interval(table: tuple[int, int, int, int
 
 @pytest.mark.parametrize("table", [(120, 0, 0, 80), (190, 0, 0, 10), (110, 8, 2, 80)], ids=str)
 def test_agreeing_clusters_have_the_interval_of_as_many_questions(table: tuple[int, int, int, int]) -> None:
-    """Four copies of every question bring nothing, and where no answer changed the interval is that of the images, not a point."""
+    """Four copies of every question add no information, and if no answer changed the interval is that of the images, not a point."""
     found = metrics.paired_difference(*sides(table, copies=4), "image")
     assert (found.num_samples, found.num_clusters) == (800, 200)
     assert (found.difference.low, found.difference.high) == pytest.approx(newcombe(*table), abs=1e-3)
@@ -266,7 +266,7 @@ UNMOVED = [
 
 
 @pytest.mark.parametrize(("name", "before", "after", "images"), UNMOVED, ids=[row[0] for row in UNMOVED])
-def test_an_interval_is_no_point_where_no_image_changed(name: str, before: list[int], after: list[int], images: str) -> None:
+def test_the_interval_is_not_a_point_if_no_image_changed(name: str, before: list[int], after: list[int], images: str) -> None:
     found = metrics.paired_difference(answers(before, list(images)), answers(after, list(images)), "image").difference
     assert found.value == 0
     assert found.low is not None and found.high is not None  # noqa: PT018
@@ -276,7 +276,7 @@ def test_an_interval_is_no_point_where_no_image_changed(name: str, before: list[
 
 
 def test_rare_changes_are_covered() -> None:
-    """Of 300 experiments in which 1 % of the answers change, image by image, most show no change at all: the truth is in the interval."""
+    """Of 300 experiments in which 1 % of the answers change, many show no change at all, and the interval still contains the truth."""
     rng = np.random.default_rng(1)
     images = np.repeat(np.arange(60), 3)
     hits = still = 0

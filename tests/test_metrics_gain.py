@@ -120,7 +120,7 @@ def test_means_of_a_matrix_are_plain_means_of_cells() -> None:
 
 
 def test_the_interval_of_a_mean_is_a_bootstrap_of_questions() -> None:
-    """A drawn question brings the answers of all policies along."""
+    """Resampling a question resamples the answers of all policies to it."""
     cells = matrix(SHARES, 200, seed=3)
     found = metrics.matrix_means(cells).everything
     rng = np.random.default_rng(0)
