@@ -1,4 +1,4 @@
-"""Exports read back by `datasets`, and graded by the files beside them, which must agree with Osler's own grader."""
+"""Exports are read back with `datasets` and graded by their helper files, which must agree with `osler.grade`."""
 
 import importlib.util
 import json
@@ -121,7 +121,7 @@ def test_task_file_names_what_is_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("images", ["copy", "embed"])
 def test_easyr1_finds_what_its_settings_name(tmp_path: Path, images: Any) -> None:
-    """Every key of the settings names what the rows hold, and batches of questions with two and four choices can be joined."""
+    """Every key of easyr1.yaml names a column of the rows, and batches of questions with two and four choices can be concatenated."""
     two, four = SAMPLES["train"][0], SAMPLES["test"][0]
     two = replace(two, choices=two.choices[:2], target="A")
     export({"train": [two, two], "test": [four, two]}, tmp_path, to="easyr1", strategy="think", images=images)
@@ -186,7 +186,7 @@ def test_any_text_travels_or_is_refused(tmp_path: Path, question: str, choice: s
     try:
         export({"train": [sample, first]}, tmp_path, to="easyr1", strategy="think")
     except OslerError:
-        return  # refused in one line: every OslerError is one
+        return  # an OslerError is one line
     row = json.loads((tmp_path / "train.jsonl").read_bytes().split(b"\n")[0])
     assert (row["question"], json.loads(row["choices"])) == (question, [choice, "CT"])
 
@@ -234,6 +234,6 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_helpers_need_no_torch() -> None:
-    """What stands beside the data may run where torch does not."""
+    """The helper files can run where torch is not installed."""
     code = "import sys, osler; osler.grade('A', choices=('x', 'y'), target='A', strategy='zero_shot'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""`data check` counts, `data view` shows, `data convert` comes back the same."""
+"""`data check` counts samples, `data view` shows them, and `data convert` writes files that the jsonl reader reads back."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @pytest.fixture
 def slake(tmp_path):
-    """The invented SLAKE rows of cases 1 to 3; the image of case 3 is cut short, and the others are absent."""
+    """Invented SLAKE rows; cases 1 to 3 have images, of which case 3 is truncated."""
     root = tmp_path / "slake"
     (root / "imgs").mkdir(parents=True)
     for name in ("train.json", "validate.json", "test.json"):

@@ -1,4 +1,4 @@
-"""Every combination draws, grades differ by extent, lesions lie where they should, and the files hold what was drawn."""
+"""Every combination can be drawn, grades differ in extent, lesions are in the right place, and the files match the samples."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def draw(findings: Findings, seed: int = 0, size: int = 112, difficulty: Difficu
 
 
 def lesion_map(findings: Findings, seed: int) -> np.ndarray:
-    """How much each pixel owes to the lesion: the picture against the same picture with a lesion of no contrast."""
+    """The difference between the picture and the same picture with a lesion of zero contrast, (size, size)."""
     unseen = draw(findings, seed, difficulty=Difficulty(contrast=0.0, noise=0.0))
     return np.abs(draw(findings, seed, difficulty=Difficulty(noise=0.0)) - unseen).mean(axis=2)
 
@@ -56,7 +56,7 @@ def test_every_combination_draws(modality: Modality) -> None:
         assert picture.shape == (size, size, 3)
         assert picture.dtype == np.float32
         assert np.clip(picture, 0, 1).std() > 0.02
-        assert -0.5 < picture.min() <= picture.max() < 2  # noise may overshoot 0..1; whoever shows the picture clips it
+        assert -0.5 < picture.min() <= picture.max() < 2  # noise may exceed 0..1; `render` clips it
 
 
 @pytest.mark.parametrize("modality", Modality)
@@ -113,7 +113,7 @@ def test_a_lesion_lies_where_it_should(modality: Modality, disease: str) -> None
         else:
             height, side = (findings.other or "").split()
             assert side == ("right" if x > 0 else "left"), (findings, x)
-            # What a stone changes most is the shadow that it casts below itself.
+            # A stone changes the picture most by the acoustic shadow below it.
             assert disease == "stone" or height == ("lower" if y > 0 else "upper"), (findings, y)
 
 
@@ -147,7 +147,7 @@ def test_written_files_hold_the_samples(tmp_path) -> None:
     written = write_med_r1(tmp_path, samples=samples, has_progress=False)
     assert written.num_questions == len(samples) == 40
     assert written.num_images == len(list(tmp_path.rglob("*.png"))) == len({sample.images[0].uri for sample in samples})
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".*"))
     rows = [json.loads(line) for line in (tmp_path / "phantom.jsonl").read_text().splitlines()]
     for sample, row in zip(samples, rows, strict=True):
         assert (row["id"], row["rationale"], row["subject_id"]) == (sample.id, sample.rationale, sample.subject_id)

@@ -1,4 +1,4 @@
-"""Phantom questions: nothing but the pixels answers them, and the pixels do."""
+"""Phantom questions can be answered from the pixels and from nothing else."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from functools import cache
 import numpy as np
 import pytest
 
-from osler.data.phantom import ATLASES, GRADES, NORMAL, SPLITS, Difficulty, PhantomImage, build_samples
+from osler.data.phantom import ATLASES, GRADES, NORMAL, Difficulty, PhantomImage, build_samples
 from osler.errors import ConfigError
-from osler.taxonomy import Modality, QuestionType
+from osler.taxonomy import SPLITS, Modality, QuestionType
 from osler.types import LETTERS, ImageSource, Sample
 
 NUM_QUESTIONS = 4_000
 
-# Eight modalities times thirteen baselines make 104 comparisons: at 95 % five of them would fall outside by luck alone. So each one gets
-# 3.5 standard errors, the two-sided 95 % interval after Bonferroni's correction (0.05 / 104). The pooled test is narrower by the root of
-# eight, so that a weak leak common to all modalities cannot hide in the wide interval.
+# Eight modalities times thirteen baselines are 104 comparisons: about five of them would fall outside a 95 % interval by chance. So each
+# comparison allows 3.5 standard errors, the two-sided 95 % interval after Bonferroni correction (0.05 / 104). The pooled test has a
+# standard error smaller by the square root of eight, so it detects a weak leak that all modalities have in common.
 MAX_Z = 3.5
 MAX_POOLED_Z = 3.0  # 13 comparisons
 
@@ -100,7 +100,7 @@ def test_no_blind_rule_beats_chance(baseline: str) -> None:
 
 
 def test_a_planted_leak_is_caught() -> None:
-    """The rule must be able to fail: one answer in eight shown at A is far outside the interval."""
+    """The test must be able to fail: with one correct answer in eight moved to A, the baseline is far outside the interval."""
     samples = ask(Modality.CT, "test")
     planted = sum((number % 8 == 0) or sample.target == "A" for number, sample in enumerate(samples))
     chance = [1 / len(sample.choices) for sample in samples]
@@ -182,7 +182,7 @@ def test_pools_hold_four_or_more_and_every_term_has_a_sign(modality: Modality) -
 
 @pytest.mark.parametrize("modality", Modality)
 def test_a_simple_pixel_rule_tells_techniques_apart(modality: Modality) -> None:
-    """The nearest of 120 pictures, 16 x 16 pixels each: what a model has to see is there. Chance is 0.25, its standard error 0.06."""
+    """The nearest neighbour among 120 pictures of 16 x 16 pixels finds the technique. Chance is 0.25, with a standard error of 0.06."""
 
     def shrink(index: int, split: str) -> tuple[np.ndarray, str]:
         image = PhantomImage(modality=modality, split=split, seed=0, index=index)  # type: ignore[arg-type]

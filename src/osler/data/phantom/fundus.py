@@ -75,7 +75,7 @@ def _vessels(rng: np.random.Generator, size: int, disc_x: float, disc_y: float, 
     thin = 1 - 0.55 * t
     vessels: list[Points] = []  # x, y and half width along each vessel, (3, num)
 
-    def add(x: Points, y: Points, width: float, step: int = 1) -> None:
+    def add(x: Points, y: Points, width: float, step: int = 1) -> None:  # branches are half as long and need half the points
         vessels.append(np.stack([x, y, width * thin])[:, ::step])
 
     for up in (-1.0, 1.0):
@@ -86,9 +86,7 @@ def _vessels(rng: np.random.Generator, size: int, disc_x: float, disc_y: float, 
             y = disc_y + up * (height * np.sin(np.pi * 0.80 * t**0.62) + wave)
             add(x, y, width)
             start = rng.integers(len(t) // 4, len(t) // 2)
-            add(
-                x[start] - side * 0.5 * t, y[start] + up * (0.45 * t + wave - wave[0]), width * 0.6, step=2
-            )  # half as long: half the points
+            add(x[start] - side * 0.5 * t, y[start] + up * (0.45 * t + wave - wave[0]), width * 0.6, step=2)
             reach = rng.uniform(0.65, 0.85) * spread
             nasal_x = disc_x + side * (0.95 * t)
             nasal_y = disc_y + up * (reach * t**0.85 + wave)
@@ -106,7 +104,7 @@ def _paint_spots(picture: Field, findings: Findings, rng: np.random.Generator, d
     cx, cy = lesion_centre(findings.other, rng, dx=0.38, dy=0.38, jitter=0.06)
     if findings.disease == "haemorrhages":
         points = scatter_in_disc(rng, max(1, round(120 * radius * radius)), cx, cy, radius)
-        # A blot is a few overlapping discs in a row: flame-shaped, unlike a vessel and unlike a dot.
+        # Each haemorrhage is a row of overlapping discs: flame-shaped, unlike a vessel or a dot.
         turn = rng.uniform(0, np.pi, (len(points), 1))
         along = np.array([[-0.035, 0.0, 0.035]]) * rng.uniform(0.5, 1.2, (len(points), 1))
         x, y = points[:, :1] + along * np.cos(turn), points[:, 1:] + along * np.sin(turn)

@@ -1,7 +1,7 @@
-"""One procedural picture, drawn from a seed and an index when it is needed.
+"""One procedural picture, drawn on demand from a seed and an index.
 
-Everything about image k follows from (seed, split, modality, k), so images can be made in any order and on any worker. Two consecutive
-images belong to one subject: the even one shows any findings, the odd one always a lesion that can be graded and described.
+Image k depends only on (seed, split, modality, k), so images can be drawn in any order and in any process. Two consecutive images belong to
+one subject: the even one has any findings, the odd one always has a lesion with a grade and another attribute.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,10 @@ from osler.data.phantom import oct as tomography
 from osler.data.phantom.atlas import GRADES, NORMAL, Atlas, Findings
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.errors import ConfigError
-from osler.taxonomy import Modality
+from osler.taxonomy import SPLITS, Modality, Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
-
-Split = Literal["train", "validation", "test"]
-SPLITS: Final[tuple[Split, ...]] = get_args(Split)
-"""A split's position is part of every random stream, so no two splits share a subject."""
 
 ATLASES: Final[Mapping[Modality, Atlas]] = MappingProxyType(
     {module.ATLAS.modality: module.ATLAS for module in (ct, mri, xray, ultrasound, dermoscopy, fundus, tomography, microscopy)}
@@ -38,17 +34,16 @@ DEFAULT_SIZE: Final = 112
 MIN_SIZE: Final = 56
 MAX_SEED: Final = 2**32 - 1
 _MODALITIES: Final = tuple(Modality)
-_FINDINGS, _PICTURE = 0, 1  # the last word of a random stream; questions use the words after these
-QUESTION_STREAM: Final = 2
+_FINDINGS, _PICTURE, QUESTION_STREAM = 0, 1, 2  # purposes of random streams; each question type adds its number to the last
 
 
 def open_stream(split: Split, modality: Modality, seed: int, index: int, purpose: int) -> np.random.Generator:
-    """The random numbers of one image for one purpose, independent of every other stream."""
+    """The random generator of one image for one purpose, independent of all others; the split is part of its seed."""
     return np.random.default_rng([seed, SPLITS.index(split), _MODALITIES.index(modality), index, purpose])
 
 
 def draw_findings(atlas: Atlas, rng: np.random.Generator, *, has_lesion: bool) -> Findings:
-    """Findings, uniform and independent of each other; with `has_lesion` only diseases that have both a grade and another attribute."""
+    """Independent, uniformly drawn findings; `has_lesion` limits the diseases to those with a grade and another attribute."""
     diseases = tuple(name for name in atlas.diseases if not (has_lesion and (name == NORMAL or name in atlas.diseases_without_other)))
     pools = (atlas.techniques, atlas.anatomies, diseases, GRADES, atlas.others)
     picks = rng.integers([len(pool) for pool in pools])
@@ -65,7 +60,7 @@ def draw_findings(atlas: Atlas, rng: np.random.Generator, *, has_lesion: bool) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomImage:
-    """An image source that draws its picture. Raises ConfigError for a split, seed, index or size out of range."""
+    """An image source that draws its picture on demand. Raises ConfigError for a split, seed, index or size out of range."""
 
     modality: Modality
     split: Split  # "train"
@@ -84,7 +79,7 @@ class PhantomImage:
 
     @property
     def uri(self) -> str:
-        """A stable name, e.g. "phantom:mri/test/17?seed=0"; settings other than the default follow, e.g. "&size=224"."""
+        """A stable name, "phantom:mri/test/17?seed=0"; settings that differ from the default are appended, "&size=224"."""
         size = f"&size={self.size}" if self.size != DEFAULT_SIZE else ""
         changed = {name: value for name, value in asdict(self.difficulty).items() if value != getattr(STANDARD_DIFFICULTY, name)}
         difficulty = "".join(f"&{name}={value:g}" for name, value in changed.items())
@@ -92,27 +87,27 @@ class PhantomImage:
 
     @property
     def subject_id(self) -> str:
-        """The subject that this image shares with its neighbour, e.g. "phantom/train/mri/0/8"."""
+        """The subject of this image and its neighbour, "phantom/train/mri/0/8"."""
         return f"phantom/{self.split}/{self.modality}/{self.seed}/{self.index // IMAGES_PER_SUBJECT}"
 
     @property
     def findings(self) -> Findings:
-        """What the picture shows."""
+        """The ground truth of the picture."""
         rng = open_stream(self.split, self.modality, self.seed, self.index, _FINDINGS)
         return draw_findings(ATLASES[self.modality], rng, has_lesion=self.index % IMAGES_PER_SUBJECT == 1)
 
     def render(self) -> NDArray[np.uint8]:
-        """The picture, (size, size, 3)."""
+        """The picture, (size, size, 3), 0..255."""
         rng = open_stream(self.split, self.modality, self.seed, self.index, _PICTURE)
         picture = ATLASES[self.modality].draw(self.findings, rng, self.size, self.difficulty)
         return (np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
     def digest(self) -> str:
-        """The SHA-256 of the name, from which every pixel follows."""
+        """The SHA-256 of the name, which determines every pixel."""
         return hashlib.sha256(self.uri.encode()).hexdigest()
 
     def load(self) -> Picture:
-        """The picture in RGB."""
+        """The picture as an RGB image."""
         from PIL import Image
 
         return Image.fromarray(self.render())

@@ -38,7 +38,7 @@ class Lesion:
     cy: float
     radius: float
     step: float
-    ground: float = 0.0
+    ground: float = 0.0  # grey value of the surroundings, set by `level_ground`
 
     @classmethod
     def place(

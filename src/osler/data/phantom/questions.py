@@ -1,150 +1,119 @@
-"""Questions about phantom images that nothing but the pixels can answer.
+"""Questions about phantom images that only the pixels can answer.
 
-For each modality and question type the answer is uniform over the atlas's pool, the distractors are uniform over the rest, and their order,
-their number and the wording are drawn without looking at the answer. So the options, alone or with the question, say nothing.
+For each modality and question type the answer is uniform over the atlas's values and the distractors are uniform over the other values. The
+order and number of the options and the wording do not depend on the answer. So question and options carry no information about the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import count, islice
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
-from osler.data.phantom.atlas import GRADES, LOCATIONS, Atlas, Findings
+from osler.data.phantom.atlas import GRADES, LOCATIONS, Findings
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
-from osler.data.phantom.images import ATLASES, DEFAULT_SIZE, IMAGES_PER_SUBJECT, QUESTION_STREAM, PhantomImage, Split, open_stream
+from osler.data.phantom.images import ATLASES, DEFAULT_SIZE, IMAGES_PER_SUBJECT, QUESTION_STREAM, PhantomImage, open_stream
 from osler.errors import ConfigError
-from osler.taxonomy import Modality, QuestionType
+from osler.taxonomy import Modality, QuestionType, Split
 from osler.types import LETTERS, Sample
 
 TWO_CHOICE_SHARE: Final = 0.15
-"""OmniMedVQA mixes questions of two options among those of four."""
+"""Share of questions with two options instead of four; OmniMedVQA has both."""
 
-_ASKED_OF: Final = MappingProxyType(
-    {
-        # Grading and the other attribute need a lesion, so they are asked of the image that always has one. Asking them of whichever image
-        # happens to have one would make the disease question's answer depend on which questions stand beside it.
-        QuestionType.MODALITY_RECOGNITION: 0,
-        QuestionType.ANATOMY_IDENTIFICATION: 0,
-        QuestionType.DISEASE_DIAGNOSIS: 0,
-        QuestionType.LESION_GRADING: 1,
-        QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES: 1,
-    }
-)
+# Grading and the other attribute need a lesion, so they ask about the subject's second image, which always has one. If they asked about any
+# image that has a lesion, the answer of the disease question would depend on which other questions are asked.
+_NEEDS_LESION: Final = (QuestionType.LESION_GRADING, QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES)
 
-_WORDINGS: Final = MappingProxyType(
-    {
-        QuestionType.MODALITY_RECOGNITION: (
-            "Which imaging technique is shown?",
-            "How was this image acquired?",
-            "What type of image is this?",
-            "Which technique produced this picture?",
-        ),
-        QuestionType.ANATOMY_IDENTIFICATION: (
-            "Which anatomical region is shown?",
-            "What anatomy does this image show?",
-            "Which part of the body is this?",
-            "What is the anatomical site?",
-        ),
-        QuestionType.DISEASE_DIAGNOSIS: (
-            "What is the most likely diagnosis?",
-            "Which finding is present?",
-            "What is the main finding?",
-            "Which diagnosis fits this image?",
-        ),
-        QuestionType.LESION_GRADING: (
-            "How severe is the abnormality?",
-            "What is the grade of the finding?",
-            "Which severity grade fits the abnormality?",
-            "How advanced is the disease shown?",
-        ),
-    }
-)
+_WORDINGS: Final[Mapping[str, tuple[str, ...]]] = {  # by question type, or by `Atlas.other_kind` for the other attribute
+    QuestionType.MODALITY_RECOGNITION: (
+        "Which imaging technique is shown?",
+        "How was this image acquired?",
+        "What type of image is this?",
+        "Which technique produced this picture?",
+    ),
+    QuestionType.ANATOMY_IDENTIFICATION: (
+        "Which anatomical region is shown?",
+        "What anatomy does this image show?",
+        "Which part of the body is this?",
+        "What is the anatomical site?",
+    ),
+    QuestionType.DISEASE_DIAGNOSIS: (
+        "What is the most likely diagnosis?",
+        "Which finding is present?",
+        "What is the main finding?",
+        "Which diagnosis fits this image?",
+    ),
+    QuestionType.LESION_GRADING: (
+        "How severe is the abnormality?",
+        "What is the grade of the finding?",
+        "Which severity grade fits the abnormality?",
+        "How advanced is the disease shown?",
+    ),
+    "location": (
+        "Where is the lesion?",
+        "Which quadrant holds the lesion?",
+        "In which part of the image is the abnormality?",
+        "Where does the abnormality lie?",
+    ),
+    "colour": ("What colour is the lesion?", "Which colour does the lesion have?", "What is the main colour of the lesion?"),
+    "side": ("Where along the scan is the abnormality?", "Which part of the scan is affected?", "Where does the abnormality lie?"),
+    "density": ("How densely packed are the cells?", "What is the cell density?", "How crowded is the field?"),
+}
 
-_OTHER_WORDINGS: Final = MappingProxyType(
-    {
-        "location": (
-            "Where is the lesion?",
-            "Which quadrant holds the lesion?",
-            "In which part of the image is the abnormality?",
-            "Where does the abnormality lie?",
-        ),
-        "colour": ("What colour is the lesion?", "Which colour does the lesion have?", "What is the main colour of the lesion?"),
-        "side": ("Where along the scan is the abnormality?", "Which part of the scan is affected?", "Where does the abnormality lie?"),
-        "density": ("How densely packed are the cells?", "What is the cell density?", "How crowded is the field?"),
-    }
-)
-
-_EXTENTS: Final = MappingProxyType(dict(zip(GRADES, ("tiny", "small", "medium", "large"), strict=True)))
+_RATIONALES: Final[Mapping[str, str]] = {  # by the same keys; every sentence ends with the answer
+    QuestionType.MODALITY_RECOGNITION: "With {sign}, the technique is {answer}",
+    QuestionType.ANATOMY_IDENTIFICATION: "With {sign}, the anatomy shown is {answer}",
+    QuestionType.DISEASE_DIAGNOSIS: "With {sign}{place}, the finding is {answer}",
+    QuestionType.LESION_GRADING: "The extent of the {disease} is {extent}, so its grade is {answer}",
+    "location": "The centre of the {disease} lies in the {answer}",
+    "colour": "The colour of most of the {disease} is {answer}",
+    "side": "Along the scan, the place of the {disease} is {answer}",
+    "density": "Judged by the gaps between cells, the field is {answer}",
+}
+_EXTENTS: Final = dict(zip(GRADES, ("tiny", "small", "medium", "large"), strict=True))
 
 
-def _answer(question_type: QuestionType, findings: Findings) -> str:
-    answer = {
-        QuestionType.MODALITY_RECOGNITION: findings.technique,
-        QuestionType.ANATOMY_IDENTIFICATION: findings.anatomy,
-        QuestionType.DISEASE_DIAGNOSIS: findings.disease,
-        QuestionType.LESION_GRADING: findings.grade,
-        QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES: findings.other,
-    }[question_type]
-    assert answer is not None, f"{question_type} asked of an image without one: {findings}"
-    return answer
+@lru_cache(maxsize=IMAGES_PER_SUBJECT)
+def _findings(image: PhantomImage) -> Findings:
+    return image.findings
 
 
-def _pool(question_type: QuestionType, atlas: Atlas) -> tuple[str, ...]:
-    return {
-        QuestionType.MODALITY_RECOGNITION: atlas.techniques,
-        QuestionType.ANATOMY_IDENTIFICATION: atlas.anatomies,
-        QuestionType.DISEASE_DIAGNOSIS: atlas.diseases,
-        QuestionType.LESION_GRADING: GRADES,
-        QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES: atlas.others,
-    }[question_type]
-
-
-def _explain(question_type: QuestionType, atlas: Atlas, findings: Findings) -> str:
-    """The sign that decides, in one sentence that ends with the answer."""
-    answer = _answer(question_type, findings)
-    place = f" in the {findings.other}" if findings.other in LOCATIONS else ""
-    match question_type:
-        case QuestionType.MODALITY_RECOGNITION:
-            return f"With {atlas.signs[answer]}, the technique is {answer}"
-        case QuestionType.ANATOMY_IDENTIFICATION:
-            return f"With {atlas.signs[answer]}, the anatomy shown is {answer}"
-        case QuestionType.DISEASE_DIAGNOSIS:
-            return f"With {atlas.signs[answer]}{place}, the finding is {answer}"
-        case QuestionType.LESION_GRADING:
-            return f"The extent of the {findings.disease} is {_EXTENTS[answer]}, so its grade is {answer}"
-        case QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES:
-            return {
-                "location": f"The centre of the {findings.disease} lies in the {answer}",
-                "colour": f"The colour of most of the {findings.disease} is {answer}",
-                "side": f"Along the scan, the place of the {findings.disease} is {answer}",
-                "density": f"Judged by the gaps between cells, the field is {answer}",
-            }[atlas.other_kind]
-
-
-def _ask(image: PhantomImage, findings: Findings, question_type: QuestionType) -> Sample:
+def _ask(image: PhantomImage, question_type: QuestionType) -> Sample:
     """The question of one type about an image."""
-    atlas = ATLASES[image.modality]
+    atlas, findings = ATLASES[image.modality], _findings(image)
+    answer, pool = {
+        QuestionType.MODALITY_RECOGNITION: (findings.technique, atlas.techniques),
+        QuestionType.ANATOMY_IDENTIFICATION: (findings.anatomy, atlas.anatomies),
+        QuestionType.DISEASE_DIAGNOSIS: (findings.disease, atlas.diseases),
+        QuestionType.LESION_GRADING: (findings.grade, GRADES),
+        QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES: (findings.other, atlas.others),
+    }[question_type]
+    assert answer is not None, f"{question_type} asked about an image without one: {findings}"
     purpose = QUESTION_STREAM + tuple(QuestionType).index(question_type)
     rng = open_stream(image.split, image.modality, image.seed, image.index, purpose)
-    answer = _answer(question_type, findings)
-    distractors = [text for text in _pool(question_type, atlas) if text != answer]
+    distractors = [text for text in pool if text != answer]
     num_choices = 2 if rng.random() < TWO_CHOICE_SHARE else 4
     options = [answer, *(distractors[pick] for pick in rng.permutation(len(distractors))[: num_choices - 1])]
     choices = tuple(options[pick] for pick in rng.permutation(num_choices))
-    wordings = _WORDINGS.get(question_type) or _OTHER_WORDINGS[atlas.other_kind]
+    key = atlas.other_kind if question_type == QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES else question_type
+    rationale = _RATIONALES[key].format(
+        answer=answer,
+        sign=atlas.signs.get(answer),
+        place=f" in the {findings.other}" if findings.other in LOCATIONS else "",
+        disease=findings.disease,
+        extent=_EXTENTS.get(answer),
+    )
     return Sample(
         id=f"phantom/{image.split}/{image.modality}/{image.seed}/{image.index}/{question_type}",
         dataset="phantom",
         images=(image,),
-        question=wordings[rng.integers(len(wordings))],
+        question=_WORDINGS[key][rng.integers(len(_WORDINGS[key]))],
         choices=choices,
         target=LETTERS[choices.index(answer)],
         modality=image.modality,
         question_type=question_type,
         subject_id=image.subject_id,
-        rationale=_explain(question_type, atlas, findings),
+        rationale=rationale,
     )
 
 
@@ -158,24 +127,18 @@ def build_samples(
     size: int = DEFAULT_SIZE,
     difficulty: Difficulty = STANDARD_DIFFICULTY,
 ) -> list[Sample]:
-    """Questions about one modality, one of each type per subject, in the order of the subjects; no picture is drawn yet.
+    """Questions about one modality, one of each type per subject, subject by subject; no picture is drawn yet.
 
-    The types differ in number by one at most. A question does not change with `num_questions` or with which other types are asked.
+    The numbers of questions of two types differ by at most one. A question does not depend on `num_questions` or on the other types.
     Raises ConfigError for a setting out of range.
     """
     if num_questions < 0 or not question_types:
         raise ConfigError(f"cannot ask {num_questions} phantom questions of {len(question_types)} types: ask 0 or more, of one or more")
     asked = [question_type for question_type in QuestionType if question_type in question_types]
-
-    def ask_all() -> Iterator[Sample]:
-        for first in count(0, IMAGES_PER_SUBJECT):
-            images = [
-                PhantomImage(modality=modality, split=split, seed=seed, index=first + offset, size=size, difficulty=difficulty)
-                for offset in range(IMAGES_PER_SUBJECT)
-            ]
-            findings = [image.findings for image in images]
-            for question_type in asked:
-                offset = _ASKED_OF[question_type]
-                yield _ask(images[offset], findings[offset], question_type)
-
-    return list(islice(ask_all(), num_questions))
+    samples = []
+    for number in range(num_questions):
+        subject, turn = divmod(number, len(asked))
+        index = IMAGES_PER_SUBJECT * subject + (asked[turn] in _NEEDS_LESION)
+        image = PhantomImage(modality=modality, split=split, seed=seed, index=index, size=size, difficulty=difficulty)
+        samples.append(_ask(image, asked[turn]))
+    return samples

@@ -1,11 +1,11 @@
-"""Phantom questions on disk in Med-R1's layout, so that whatever reads Med-R1's files reads these too.
+"""Write phantom questions in the file layout of Med-R1, so that code that reads Med-R1's files reads them too.
 
 ::
 
     out/Images/phantom/<split>/<modality>/<seed>-<index>.png
     out/modality/<split>/<Med-R1's name of the modality>_<split>.json
     out/question_type/<split>/<Med-R1's name of the question type>_<split>.json
-    out/phantom.jsonl       one line per question: what the item schema has no room for (rationale, findings, subject)
+    out/phantom.jsonl       one line per question, with the fields that Med-R1's items lack (rationale, findings, subject)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,12 +24,12 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from osler.data.phantom.canvas import Difficulty
-from osler.data.phantom.images import PhantomImage, Split
+from osler.data.phantom.images import PhantomImage
 from osler.data.phantom.questions import build_samples
 from osler.data.phantom.sheet import contact_sheet
 from osler.errors import DataError
 from osler.files import replacing, write_json_lines, write_whole
-from osler.taxonomy import Modality, QuestionType
+from osler.taxonomy import Modality, QuestionType, Split
 from osler.types import LETTERS, Sample
 
 MODALITY_NAMES: Final[Mapping[Modality, str]] = MappingProxyType(
@@ -40,7 +40,7 @@ MODALITY_NAMES: Final[Mapping[Modality, str]] = MappingProxyType(
         Modality.ULTRASOUND: "ultrasound",
         Modality.DERMOSCOPY: "Dermoscopy",
         Modality.FUNDUS: "Fundus Photography",
-        Modality.OCT: "OCT (Optical Coherence Tomography",  # the bracket is open in Med-R1's file names too
+        Modality.OCT: "OCT (Optical Coherence Tomography",  # Med-R1's file names lack the closing bracket too
         Modality.MICROSCOPY: "Microscopy Images",
     }
 )
@@ -48,12 +48,12 @@ QUESTION_TYPE_NAMES: Final[Mapping[QuestionType, str]] = MappingProxyType(
     {question_type: question_type.value.replace("_", " ").title() for question_type in QuestionType}
 )
 _IMAGES_PER_WORKER: Final = 256
-"""Starting a worker costs as much time as this many pictures."""
+"""Starting a worker process takes as long as drawing this many pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What `write_med_r1` put on disk."""
+    """The numbers of what `write_med_r1` wrote."""
 
     num_images: int
     num_questions: int
@@ -61,7 +61,7 @@ class Written:
 
 
 def write_phantom(out: Path, *, num_questions: Mapping[Split, int], seed: int, size: int, difficulty: Difficulty) -> Written:
-    """Draw `num_questions` of each modality for each split in Med-R1's layout, and `contact_sheet.png` beside them."""
+    """Write `num_questions` questions per modality for each split ({"train": 2000}) with `write_med_r1`, and `contact_sheet.png`."""
     samples = [
         sample
         for split, number in num_questions.items()
@@ -73,11 +73,11 @@ def write_phantom(out: Path, *, num_questions: Mapping[Split, int], seed: int, s
     return written
 
 
-def write_med_r1(out: Path, *, samples: Sequence[Sample], num_workers: int | None = None, has_progress: bool = True) -> Written:
-    """Write the samples' pictures, both axes' split files and the sidecar under `out`; existing files of the same names are replaced.
+def write_med_r1(out: Path, *, samples: Sequence[Sample], has_progress: bool = True) -> Written:
+    """Write the samples' pictures, the split files of both axes and phantom.jsonl to `out`; existing files are replaced.
 
-    Every file is written beside its name and then renamed, the annotations after the pictures, so an annotation file never names a picture
-    that is not there. `num_workers` defaults to every core. Raises DataError for samples that are not phantom questions with choices.
+    Each file appears whole or not at all. Pictures are written first, so an annotation file never names a missing picture.
+    Raises DataError for samples that are not phantom questions with choices, or for two pictures with the same file name.
     """
     pictures: dict[str, PhantomImage] = {}
     tables: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
@@ -87,23 +87,20 @@ def write_med_r1(out: Path, *, samples: Sequence[Sample], num_workers: int | Non
         path = f"Images/phantom/{image.split}/{image.modality}/{image.seed}-{image.index:06d}.png"
         if pictures.setdefault(path, image) != image:
             raise DataError(f"{path} would hold {pictures[path].uri} and {image.uri}: write one size and difficulty per folder")
-        item = make_item(sample, path)
-        for name in _table_names(sample, image):
-            tables[name].append(item)
+        assert sample.question_type is not None
+        for axis, value in (("modality", MODALITY_NAMES[image.modality]), ("question_type", QUESTION_TYPE_NAMES[sample.question_type])):
+            tables[f"{axis}/{image.split}/{value}_{image.split}.json"].append(_med_r1_item(sample, path))
         sidecar.append(_sidecar_row(sample, image, path))
-    _write_pictures(out, pictures, num_workers or os.cpu_count() or 1, has_progress)
+    _write_pictures(out, pictures, has_progress)
     for name, items in tables.items():
         write_whole(out / name, json.dumps(items, indent=4, ensure_ascii=False) + "\n")
     write_json_lines(out / "phantom.jsonl", sidecar)
-    return Written(
-        num_images=len(pictures),
-        num_questions=len(samples),
-        questions_per_file=MappingProxyType(dict(Counter({name: len(items) for name, items in tables.items()}))),
-    )
+    counts = {name: len(items) for name, items in tables.items()}
+    return Written(num_images=len(pictures), num_questions=len(samples), questions_per_file=counts)
 
 
-def make_item(sample: Sample, path: str) -> dict[str, str]:
-    """One item of a Med-R1 split file: options inline after the question, the letter inside answer tags with spaces."""
+def _med_r1_item(sample: Sample, path: str) -> dict[str, str]:
+    """One item of a Med-R1 split file: the options follow the question inline, the letter is in answer tags with spaces."""
     options = ", ".join(f"{letter}){choice}" for letter, choice in zip(LETTERS, sample.choices, strict=False))
     return {"image": path, "problem": f"{sample.question} {options}", "solution": f"<answer> {sample.target} </answer>"}
 
@@ -111,18 +108,8 @@ def make_item(sample: Sample, path: str) -> dict[str, str]:
 def _phantom_image(sample: Sample) -> PhantomImage:
     image = sample.images[0] if len(sample.images) == 1 else None
     if not isinstance(image, PhantomImage) or not sample.choices or sample.question_type is None:
-        raise DataError(f"{sample.id} is not a phantom question with choices: write only what osler.data.phantom.build_samples makes")
+        raise DataError(f"{sample.id} is not a phantom question with choices: write only samples of osler.data.phantom.build_samples")
     return image
-
-
-def _table_names(sample: Sample, image: PhantomImage) -> tuple[str, str]:
-    """The split file of each axis that holds the sample."""
-    assert sample.question_type is not None
-    split = image.split
-    return (
-        f"modality/{split}/{MODALITY_NAMES[image.modality]}_{split}.json",
-        f"question_type/{split}/{QUESTION_TYPE_NAMES[sample.question_type]}_{split}.json",
-    )
 
 
 def _sidecar_row(sample: Sample, image: PhantomImage, path: str) -> dict[str, Any]:
@@ -142,11 +129,9 @@ def _sidecar_row(sample: Sample, image: PhantomImage, path: str) -> dict[str, An
     }
 
 
-def _write_pictures(out: Path, pictures: Mapping[str, PhantomImage], num_workers: int, has_progress: bool) -> None:
-    for folder in {(out / path).parent for path in pictures}:
-        folder.mkdir(parents=True, exist_ok=True)
+def _write_pictures(out: Path, pictures: Mapping[str, PhantomImage], has_progress: bool) -> None:
     tasks = [(image, out / path) for path, image in pictures.items()]
-    num_workers = min(num_workers, len(tasks) // _IMAGES_PER_WORKER)
+    num_workers = min(os.cpu_count() or 1, len(tasks) // _IMAGES_PER_WORKER)
 
     def watch(done: Iterable[None]) -> None:
         for _ in tqdm(done, total=len(tasks), unit="image", desc="phantom", disable=not has_progress):
@@ -155,12 +140,12 @@ def _write_pictures(out: Path, pictures: Mapping[str, PhantomImage], num_workers
     if num_workers < 2:
         watch(map(_write_picture, tasks))
         return
-    # Spawned, not forked: a fork of a process that runs threads (torch, a notebook) can hang.
+    # Spawn, because a fork of a process with threads (torch, a notebook) can hang.
     with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         watch(pool.map(_write_picture, tasks, chunksize=64))
 
 
 def _write_picture(task: tuple[PhantomImage, Path]) -> None:
     image, path = task
-    with replacing(path) as draft:
-        image.load().save(draft, format="PNG", compress_level=1)  # noise hardly compresses: level 1 is three times faster and as small
+    with replacing(path) as draft:  # noise hardly compresses: level 1 is three times faster than the default and as small
+        image.load().save(draft, format="PNG", compress_level=1)
