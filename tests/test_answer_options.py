@@ -12,22 +12,17 @@ from small_runs import assert_same_lines, forget_after, read_lines, recipe, soli
 from transformers import TrainerState
 
 from osler.config import build_config
-from osler.data.answer_options import (
-    Distractors,
-    redraw_distractors,
-    refers_to_options,
-    rotate_options,
-    shuffle_options,
-    summarize_rotations,
-)
+from osler.data.answer_options import Distractors, redraw_distractors, refers_to_options, rotate_options, shuffle_options
 from osler.data.select import describe_samples, load_split
 from osler.errors import ConfigError
+from osler.metrics import summarize_rotations
 from osler.prompts import render
 from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_option
-from osler.training.arguments import build_dataset, grpo_arguments, option_shuffler
+from osler.training.arguments import grpo_arguments
 from osler.training.callbacks import OptionShuffler
-from osler.training.grpo import train
+from osler.training.dataset import build_dataset, option_shuffler
+from osler.training.grpo import train_grpo
 from osler.training.sft import sft_target, train_sft
 from osler.types import LETTERS, Record, Sample
 
@@ -250,7 +245,7 @@ EPOCHS = {"max_steps": 4, "save_steps": 1, "save_total_limit": 4, "learning_rate
 @pytest.mark.parametrize("verb", ["train", "sft"])
 def test_a_shuffled_training_goes_on_in_its_second_epoch(tiny_folder: Path, tmp_path: Path, verb: str) -> None:
     """Four questions, two a step: the run is cut in the middle of its second epoch."""
-    start = train if verb == "train" else train_sft
+    start = train_grpo if verb == "train" else train_sft
     data = {"reader": "phantom", "train": {"modalities": ["mri"], "limit": 4}, "shuffle_options": True}
     config = recipe(tiny_folder, data=data, grpo=EPOCHS, sft=EPOCHS)
     whole = start(config, tmp_path / "whole")

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from test_report import answers, check, grey_image, write_run
 
-from osler.data.answer_options import rotation_id
 from osler.errors import DataError
 from osler.evaluation.ablations import Ablation
 from osler.evaluation.compare import TITLES, alteration_of, compare
-from osler.metrics import paired_difference
+from osler.metrics import paired_difference, rotation_id
 from osler.reports.load_runs import collect_evaluations, load_runs
 from osler.reports.looking import look_figure, look_notes, look_rows
 from osler.reports.make import write_report
