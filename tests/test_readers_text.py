@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osler.data.readers.make_choices import named_alternatives, parse_content_type
+from osler.data.readers.make_choices import Answered, AnswerPool, parse_content_type
 from osler.data.readers.text import letter_of, repair_mojibake, split_problem
 from osler.data.readers.vqa_rad import name_modality
 from osler.errors import DataError
@@ -136,7 +136,13 @@ def test_repair_mojibake(text, expected, note):
     ],
 )
 def test_named_alternatives(question, answer, known, expected):
-    assert set(named_alternatives(question, answer, known)) == expected
+    rows = [
+        Answered(id=text, question=question, answer=text, content_type="Position", answer_type="CLOSED", modality=None)
+        for text in (answer, *known)
+    ]
+    notes = Counter()
+    assert set(AnswerPool(rows, seed=0).close(rows[0], notes).choices) == expected
+    assert list(notes) == [f"CLOSED question made {'a choice of the alternatives that it names' if expected else 'open-ended'}"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""Datasets as they lie on disk, one reader per layout, as Samples.
+"""Read datasets into Samples. Each dataset layout has one reader; reading opens no image.
 
-`READERS` names them all; `read` gives the samples of one, `read_with_report` also the rows that were refused and the traps that were met.
-Reading opens no image.
+`READERS` lists the readers. `read` returns the samples of a dataset; `read_with_report` also returns the rows that were refused.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
 
 COMMON_OPTIONS: Final = MappingProxyType(
     {
-        "split": "train, validation or test; every split when left out",
-        "seed": "of everything that the reader draws, such as distractors; 0 when left out",
+        "split": "train, validation or test; all splits when left out",
+        "seed": "seed of all random choices of the reader, such as distractors; 0 when left out",
     }
 )
 
@@ -33,14 +32,14 @@ COMMON_OPTIONS: Final = MappingProxyType(
 def read(reader: str, root: str | Path | None = None, /, **options: Any) -> list[Sample]:
     """The samples of a dataset, e.g. `read("med_r1", "data/OmniMedVQA", axis="modality", name="ct", split="test")`.
 
-    Rows that no sample can be made of are left out: `read_with_report` names them. Raises ConfigError for an unknown reader or option and
-    DataError for files that are missing or unreadable.
+    Rows that cannot become a sample are left out; `read_with_report` lists them. Raises ConfigError for an unknown reader or option and
+    DataError for missing or unreadable files.
     """
     return list(read_with_report(reader, root, **options).samples)
 
 
 def read_with_report(reader: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
-    """The same as `read`, with the refused rows, and how often each known trap of the data was met and handled."""
+    """The same as `read`, with the refused rows and the counts of repaired or unusual rows."""
     if (found := READERS.get(reader)) is None:
         raise ConfigError(f"unknown reader {reader!r}: use one of {', '.join(READERS)}")
     valid = (*COMMON_OPTIONS, *found.card.options)

@@ -1,21 +1,27 @@
-"""What a reader is, and what it hands back."""
+"""The types that every reader uses, and helpers that read one field of a row."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
 
 from osler.errors import ConfigError, DataError
+from osler.images.files import ImageFile
 from osler.types import Sample
 
-SPLITS: Final = ("train", "validation", "test")
+TRAIN_TEST: Final = ("train", "test")
+"""The splits of datasets without a validation split."""
+
+Label = TypeVar("Label")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A row that no sample was made of."""
+    """A row that could not become a sample."""
 
     row: str  # "med_r1/ct/test/17"
     reason: str  # "option letters are not A, B, C in order"
@@ -23,28 +29,28 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadReport:
-    """The samples of a source, the rows that were refused, and how often each known trap was met and handled."""
+    """The samples of a dataset, the rows that were refused, and how often each known irregularity was handled."""
 
     samples: tuple[Sample, ...]
     refused: tuple[Refusal, ...] = ()
-    notes: Mapping[str, int] = field(default_factory=dict)  # {"integer answer": 3}
+    notes: Mapping[str, int] = field(default_factory=dict)  # {"mojibake repaired": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderCard:
-    """What a person should know before using a dataset."""
+    """The description of a dataset that `osler data list` prints."""
 
     title: str
     source: str
     licence: str
     counts: str  # as published, e.g. "1,579 questions"
-    layout: str  # what the root has to hold
-    options: Mapping[str, str]  # option -> help; what `read` accepts on top of `split` and `seed`
+    layout: str  # the files that the root folder must contain
+    options: Mapping[str, str]  # option -> help text; `split` and `seed` are not listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """One dataset layout. `read(root, split=.., seed=.., **options)` gives a ReadReport; only options on the card may be passed."""
+    """The reader of one dataset layout. `read(root, split=, seed=, **options)` returns a ReadReport and accepts the card's options."""
 
     name: str
     card: ReaderCard
@@ -53,28 +59,28 @@ class Reader:
 
 
 class Rows:
-    """Collects what became of the rows of a source: samples, refusals and notes."""
+    """Collects the samples, refusals and notes of one dataset."""
 
     def __init__(self) -> None:
         self._samples: list[Sample] = []
         self._refused: list[Refusal] = []
-        self._seen: set[str] = set()
+        self._ids: set[str] = set()
         self.notes: Counter[str] = Counter()
 
-    def add(self, row_id: str, make: Callable[[], Sample]) -> None:
-        """Keep the sample that `make` gives, or the reason of the DataError that it raises."""
+    def add(self, row_id: str, make: Callable[P, Sample], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Add the sample that `make(*args, **kwargs)` returns; a DataError, or an id that was added before, refuses the row."""
         try:
-            sample = make()
-            if sample.id in self._seen:
+            sample = make(*args, **kwargs)
+            if sample.id in self._ids:
                 raise DataError(f"the id {sample.id!r} was used by an earlier row")
         except DataError as error:
             self.refuse(row_id, error)
         else:
-            self._seen.add(sample.id)
+            self._ids.add(sample.id)
             self._samples.append(sample)
 
     def refuse(self, row_id: str, error: DataError) -> None:
-        """Note why no sample was made of a row."""
+        """Record that a row was refused, and why."""
         self._refused.append(Refusal(row=row_id, reason=str(error)))
 
     def report(self) -> ReadReport:
@@ -90,13 +96,28 @@ def check_choice(option: str, value: Any, allowed: Iterable[str]) -> None:
 
 
 def check_test_only(name: str, split: str | None) -> None:
-    """Raise ConfigError for any split but "test" of a benchmark that has no other; None means everything too."""
+    """Raise ConfigError for a split other than "test" (or None, every split) of a dataset that has only a test split."""
     if split not in (None, "test"):
         raise ConfigError(f'{name} is one benchmark without a {split} split: set split = "test" in [data.train] too, with a limit')
 
 
+def parse_names(names: Iterable[str], parse: Callable[[str], Label]) -> list[Label]:
+    """The labels that a reader's option lists, e.g. modalities. Raises ConfigError for an unknown label."""
+    try:
+        return [parse(name) for name in names]
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_object(value: Any, what: str = "the row") -> dict[str, Any]:
+    """The value itself. Raises DataError, which names it `what`, unless it is a JSON object."""
+    if not isinstance(value, dict):
+        raise DataError(f"{what} is not an object")
+    return value
+
+
 def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None) -> str:
-    """The text under `key`, without outer white space. Numbers become text, and are counted. Raises DataError if it is absent or empty."""
+    """The stripped text under `key`; a number becomes text. Both changes are counted in `notes`. Raises DataError for no text."""
     value = row.get(key)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if notes is not None:
@@ -112,5 +133,13 @@ def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None
 
 
 def format_number(value: float) -> str:
-    """A number as a person writes it: 2.0 -> "2"."""
+    """A number as text, without a fraction of zero: 2.0 -> "2"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def image_files(paths: Any, root: Path, what: str) -> tuple[ImageFile, ...]:
+    """The images of a row: one path, or a list of paths, relative to `root`. Raises DataError, which names the field `what`, otherwise."""
+    paths = [paths] if isinstance(paths, str) else paths
+    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+        raise DataError(f"{what} is not a path or a list of paths")
+    return tuple(ImageFile(root=root, path=path) for path in paths)

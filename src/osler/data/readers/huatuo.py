@@ -1,4 +1,4 @@
-"""HuatuoGPT-Vision's evaluation bundle (hub set Medical_Multimodal_Evaluation_Data), and MedVLM-R1's test file, which has such rows."""
+"""The Medical_Multimodal_Evaluation_Data of HuatuoGPT-Vision, and the test file of MedVLM-R1, which has the same format."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_test_only, get_text
-from osler.data.readers.omnimedvqa import parse_label
+from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_object, check_test_only, get_text, image_files, parse_names
 from osler.data.readers.read_files import load_rows
-from osler.data.readers.text import check_choices, letter_of, repair_mojibake
-from osler.errors import ConfigError, DataError
-from osler.images.files import ImageFile
+from osler.data.readers.text import check_choices, letter_of, parse_label, repair_mojibake
+from osler.errors import DataError
 from osler.taxonomy import Modality, parse_modality
 from osler.types import Sample
 
@@ -39,14 +37,11 @@ def read_huatuo(
     modalities: Sequence[str] | None = None,
     images: str | Path | None = None,
 ) -> ReadReport:
-    """Every row that the options leave. It is one benchmark without splits; `seed` draws nothing here."""
+    """All rows that match the options, which are one test split; `seed` has no effect. Raises ConfigError and DataError."""
     del seed
     check_test_only("huatuo", split)
     file = _find_file(root)
-    try:
-        wanted = {parse_modality(name) for name in modalities or ()}
-    except DataError as error:
-        raise ConfigError(str(error)) from error
+    wanted = parse_names(modalities or (), parse_modality)
     image_root = Path(images) if images is not None else file.parent
     rows = Rows()
     for index, row in enumerate(load_rows(file)):
@@ -55,7 +50,7 @@ def read_huatuo(
         if wanted and isinstance(row, dict) and _modality(row, Counter()) not in wanted:
             continue
         row_id = f"huatuo/{index}"
-        rows.add(row_id, lambda: _make_sample(row_id, row, image_root, rows.notes))  # noqa: B023 - called at once
+        rows.add(row_id, _make_sample, row_id, row, image_root, rows.notes)
     return rows.report()
 
 
@@ -68,17 +63,12 @@ def _find_file(root: Path) -> Path:
 
 
 def _modality(row: dict[str, Any], notes: Counter[str]) -> Modality | None:
-    """Only OmniMedVQA's rows name a modality in `subset`; other benchmarks put other things there."""
+    """The modality under "subset"; None for benchmarks other than OmniMedVQA, which use that field for other things."""
     return parse_label(row.get("subset"), parse_modality, "modality", notes)
 
 
 def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -> Sample:
-    if not isinstance(row, dict):
-        raise DataError("the row is not an object")
-    paths = row.get("image")
-    paths = [paths] if isinstance(paths, str) else paths
-    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
-        raise DataError("'image' is not a path or a list of paths")
+    row = check_object(row)
     choices = check_choices(row.get("options"), notes)
     target = letter_of(repair_mojibake(get_text(row, "answer", notes), notes), choices, notes, kind="either")
     if "solution" in row and get_text(row, "solution") != target:
@@ -86,7 +76,7 @@ def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -
     return Sample(
         id=row_id,
         dataset="huatuo",
-        images=tuple(ImageFile(root=image_root, path=path) for path in paths),
+        images=image_files(row.get("image"), image_root, "'image'"),
         question=repair_mojibake(get_text(row, "question", notes), notes),
         choices=choices,
         target=target,

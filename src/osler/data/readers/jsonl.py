@@ -1,11 +1,11 @@
-"""Plain JSON Lines (or one JSON list), in the two shapes that trainers of this field use::
+"""JSON Lines, or one JSON list, in the two formats that training libraries use::
 
     {"image": "a.png", "problem": "What is it?\\nA) CT\\nB) MRI", "solution": "<answer> B </answer>"}
     {"images": ["a.png"], "messages": [{"role": "user", "content": "What is it?"}], "choices": ["CT", "MRI"], "answer": "B"}
 
-Options stand inline or in `choices`; without either the question is open-ended. The right answer is a letter or an option's text under
-"answer" or "solution", or a letter under "target". Osler's own `data convert` writes the second shape, with the keys id, dataset, target,
-modality, question_type, subject_id, context, rationale and metadata.
+The options are part of the question or listed under "choices"; without options the question is open-ended. The right answer is a letter
+or the text of an option under "answer" or "solution", or a letter under "target". `osler data convert` writes the second format, with the
+optional keys id, dataset, target, modality, question_type, subject_id, context, rationale and metadata.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from osler.data.readers.base import SPLITS, Reader, ReaderCard, ReadReport, Rows, check_choice, get_text
+from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text, image_files
 from osler.data.readers.read_files import Line, load_lines, load_rows
 from osler.data.readers.text import Problem, check_choices, letter_of, repair_mojibake, split_problem, unwrap_answer
 from osler.errors import DataError
-from osler.images.files import ImageFile
-from osler.taxonomy import parse_modality, parse_question_type
+from osler.taxonomy import SPLITS, parse_modality, parse_question_type
 from osler.types import Sample
 
 CARD: Final = ReaderCard(
@@ -37,7 +36,7 @@ _PLACEHOLDER: Final = re.compile(r"\s*<image>\s*")
 
 
 def read_jsonl(root: Path, *, split: str | None = None, seed: int = 0, images: str | Path | None = None) -> ReadReport:
-    """Every row of the file or files. `split` chooses files by name, and nothing where the root is a file; `seed` draws nothing here."""
+    """All rows of a file, or of the files of a folder: with `split` those named after it. `seed` has no effect. Raises DataError."""
     del seed
     check_choice("split", split, SPLITS)
     rows = Rows()
@@ -45,7 +44,7 @@ def read_jsonl(root: Path, *, split: str | None = None, seed: int = 0, images: s
         image_root = Path(images) if images is not None else file.parent
         for line in _load(file):
             row_id = f"{file.name}:{line.number}"
-            rows.add(row_id, lambda: _make_sample(line, file.stem, image_root, rows.notes))  # noqa: B023 - called at once
+            rows.add(row_id, _make_sample, line, file.stem, image_root, rows.notes)
     return rows.report()
 
 
@@ -67,29 +66,29 @@ def _load(file: Path) -> Iterator[Line]:
 def _make_sample(line: Line, stem: str, image_root: Path, notes: Counter[str]) -> Sample:
     if line.fault is not None:
         raise DataError(line.fault)
-    row = line.value
-    if not isinstance(row, dict):
-        raise DataError("the row is not an object")
+    row = check_object(line.value)
     problem = _problem(row, notes)
     answer = _answer(row, notes)
-    dataset = get_text(row, "dataset") if row.get("dataset") is not None else stem
+    dataset = _optional(row, "dataset") or stem
+    modality, question_type = _optional(row, "modality"), _optional(row, "question_type")
     return Sample(
-        id=get_text(row, "id") if row.get("id") is not None else f"{dataset}/{line.number}",
+        id=_optional(row, "id") or f"{dataset}/{line.number}",
         dataset=dataset,
-        images=_images(row, image_root),
+        images=image_files(row.get("images", row.get("image")), image_root, "'image' or 'images'"),
         question=problem.question,
         choices=problem.choices,
         target=letter_of(answer, problem.choices, notes, kind="letter" if "target" in row else "either") if problem.choices else answer,
-        modality=parse_modality(get_text(row, "modality")) if row.get("modality") is not None else None,
-        question_type=parse_question_type(get_text(row, "question_type")) if row.get("question_type") is not None else None,
+        modality=parse_modality(modality) if modality else None,
+        question_type=parse_question_type(question_type) if question_type else None,
         subject_id=_optional(row, "subject_id"),
         context=_optional(row, "context"),
         rationale=_optional(row, "rationale"),
-        metadata=_metadata(row),
+        metadata=check_object(row.get("metadata") or {}, "'metadata'"),
     )
 
 
 def _problem(row: dict[str, Any], notes: Counter[str]) -> Problem:
+    """The question and its options, from whichever fields hold them."""
     raw = row.get("messages", row.get("prompt"))
     text = _user_text(raw) if isinstance(raw, list) else get_text(row, "problem" if "problem" in row else "question")
     if "<image>" in text:
@@ -103,18 +102,18 @@ def _problem(row: dict[str, Any], notes: Counter[str]) -> Problem:
         parts = split_problem(text)
         question, choices = parts.question, parts.choices
     else:
-        return Problem(question=_required(repair_mojibake(text, notes)), choices=())
-    return Problem(question=_required(repair_mojibake(question, notes)), choices=check_choices(choices, notes))
+        return Problem(question=_not_empty(repair_mojibake(text, notes), "question"), choices=())
+    return Problem(question=_not_empty(repair_mojibake(question, notes), "question"), choices=check_choices(choices, notes))
 
 
-def _required(question: str) -> str:
-    if not question:
-        raise DataError("the question is empty")
-    return question
+def _not_empty(text: str, what: str) -> str:
+    if not text:
+        raise DataError(f"the {what} is empty")
+    return text
 
 
 def _user_text(messages: list[Any]) -> str:
-    """The text of the last user turn, whose content is text or a list of parts."""
+    """The text of the last user turn."""
     for message in reversed(messages):
         if isinstance(message, dict) and message.get("role") == "user":
             return _content_text(message.get("content"))
@@ -122,6 +121,7 @@ def _user_text(messages: list[Any]) -> str:
 
 
 def _content_text(content: Any) -> str:
+    """The text of a message: its content is a string or a list of parts, of which those without text are images."""
     if isinstance(content, str):
         return content.strip()
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
@@ -130,39 +130,18 @@ def _content_text(content: Any) -> str:
 
 
 def _answer(row: dict[str, Any], notes: Counter[str]) -> str:
-    """The answer under its key, else the assistant's last message, without its <answer> tag."""
+    """The answer under its key, or else the last assistant turn, without an <answer> tag."""
     for key in ("target", "answer", "solution"):
         if row.get(key) is not None:
-            return _tagless(repair_mojibake(get_text(row, key, notes), notes))
+            return _not_empty(unwrap_answer(repair_mojibake(get_text(row, key, notes), notes)), "answer")
     for message in reversed(row.get("messages") or []):
         if isinstance(message, dict) and message.get("role") == "assistant":
-            return _tagless(_content_text(message.get("content")))
+            return _not_empty(unwrap_answer(_content_text(message.get("content"))), "answer")
     raise DataError("no 'answer', 'solution' or assistant message")
-
-
-def _tagless(text: str) -> str:
-    if not (answer := unwrap_answer(text)):
-        raise DataError("the answer is empty")
-    return answer
-
-
-def _images(row: dict[str, Any], image_root: Path) -> tuple[ImageFile, ...]:
-    raw = row.get("images", row.get("image"))
-    paths = [raw] if isinstance(raw, str) else raw
-    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
-        raise DataError("'image' or 'images' is not a path or a list of paths")
-    return tuple(ImageFile(root=image_root, path=path) for path in paths)
 
 
 def _optional(row: dict[str, Any], key: str) -> str | None:
     return get_text(row, key) if row.get(key) is not None else None
-
-
-def _metadata(row: dict[str, Any]) -> dict[str, Any]:
-    metadata = row.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise DataError("'metadata' is not an object")
-    return metadata
 
 
 READER: Final = Reader(name="jsonl", card=CARD, read=read_jsonl)

@@ -1,8 +1,8 @@
-"""Multiple choice out of open data: the choices of a question whose dataset gives only the right answer.
+"""Turn questions with only a right answer into multiple choice.
 
-In this order: yes or no; the alternatives that the question itself names; distractors drawn from the right answers of the same content type
-and modality, where that set is small. Otherwise the question stays open-ended. The draw is seeded per row, so that a row always gets the
-same choices.
+The first rule that applies gives the choices: yes and no; the alternatives that the question names; distractors drawn from the right
+answers of the same content type and modality, if there are few of them. Otherwise the question stays open-ended. The random numbers depend
+only on the seed and the row's id, so a row always gets the same choices.
 """
 
 from __future__ import annotations
@@ -12,65 +12,44 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_words
 from osler.types import LETTERS
 
 MAX_ANSWER_SET: Final = 12
-"""Questions whose content type has more different right answers than this stay open-ended."""
+"""Questions stay open-ended if their content type has more distinct right answers than this."""
 
 MIN_ROWS_PER_ANSWER: Final = 5
-"""So do those whose right answers repeat less often on average: they are phrases, not categories."""
+"""Questions stay open-ended if the right answers of their content type repeat less often on average: they are phrases, not categories."""
 
 MIN_COUNT: Final = 3
-"""A distractor is the right answer of so many other questions; fewer may be a slip of the pen."""
+"""A distractor is the right answer of at least this many questions; rarer answers may be typing errors."""
 
 NUM_CHOICES: Final = 4
 
-OUTCOMES: Final = {
-    "yes_no": "a choice of yes and no",
-    "named": "a choice of the alternatives that it names",
-    "drawn": "a choice with drawn distractors",
-    "open": "open-ended",
-}
-"""How a question was closed (`Closed.rule`), in words."""
-
-# Affirmation and denial; Chinese verbs are answered by themselves.
+# A Chinese yes-no question is answered by its verb, with or without a negation.
 _YES_NO: Final = (("yes", "no"), ("是的", "不是"), ("是", "否"), ("包含", "不包含"), ("包括", "不包括"), ("有", "没有"), ("存在", "不存在"),
                   ("可以", "不可以"), ("正常", "不正常"))  # fmt: skip
 
-# Content types of SLAKE and VQA-RAD, folded, with VQA-RAD's own misspellings.
-_QUESTION_TYPES: Final = {
-    "modality": QuestionType.MODALITY_RECOGNITION,
-    "organ": QuestionType.ANATOMY_IDENTIFICATION,
-    "position": QuestionType.ANATOMY_IDENTIFICATION,
-    "pos": QuestionType.ANATOMY_IDENTIFICATION,
-    "plane": QuestionType.ANATOMY_IDENTIFICATION,
-    "abnormality": QuestionType.DISEASE_DIAGNOSIS,
-    "abn": QuestionType.DISEASE_DIAGNOSIS,
-    "pres": QuestionType.DISEASE_DIAGNOSIS,
-    "prse": QuestionType.DISEASE_DIAGNOSIS,
-    "size": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "quantity": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "count": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "color": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "shape": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "attrib": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "atrib": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "other": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
-    "kg": QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES,
+# Content types of SLAKE and VQA-RAD after `fold_words`, including VQA-RAD's misspellings.
+_CONTENT_TYPES: Final = {
+    QuestionType.MODALITY_RECOGNITION: ("modality",),
+    QuestionType.ANATOMY_IDENTIFICATION: ("organ", "position", "pos", "plane"),
+    QuestionType.DISEASE_DIAGNOSIS: ("abnormality", "abn", "pres", "prse"),
+    QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES: ("size", "quantity", "count", "color", "shape", "attrib", "atrib", "other", "kg"),
 }
+_QUESTION_TYPES: Final = {name: question_type for question_type, names in _CONTENT_TYPES.items() for name in names}
 
-# Answers to a modality question that are true of the same image ("MRI" and "T2"): a distractor is of the same kind as the right answer.
+# "MRI" and "T2" can both be right for one image, so a weighting gets only weightings as distractors, and a modality only modalities.
 _WEIGHTINGS: Final = frozenset({"t1", "t2", "flair", "dwi"})
 
-# Words that say the same of an image; such answers are never each other's distractors.
+# Words with the same meaning for an image; they are never distractors of each other.
 _SAME: Final = {"grey": "gray", "transverse": "axial", "hyperdense": "white", "hypodense": "black", "xray": "x ray", "x光": "x ray",
                 "核磁共振": "mri", "高密度": "白色", "低密度": "黑色", "椭圆形": "椭圆", "肺脏": "肺"}  # fmt: skip
 
-# What questions name beyond the answers that occur.
+# Alternatives that questions name although no row has them as its answer.
 _ALWAYS_KNOWN: Final = ("T1", "T2", "left", "right", "both")
 
 _TRIM: Final = re.compile(r"^(?:on|in|at)\s+(?:the\s+)?|^the\s+|(?:\s+sides?|[\s-]+weighted)$", re.IGNORECASE)
@@ -81,34 +60,33 @@ _WORD_OR_WORD: Final = re.compile(r"((?:[\w-]+,\s*)*[\w-]+),?\s+or\s+(?:an?\s+|t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """The choices of a question and its right letter, or no choices and the right text."""
+    """The choices and target of a question, as in a Sample."""
 
-    choices: tuple[str, ...]
-    target: str
-    rule: Literal["yes_no", "named", "drawn", "open"]
+    choices: tuple[str, ...]  # () for an open-ended question
+    target: str  # a letter, or the right text of an open-ended question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """One row of a dataset, as far as closing its question needs it."""
+    """A question with its right answer."""
 
-    id: str  # seeds the draw
+    id: str  # "slake/10513"
     question: str
     answer: str
     content_type: str
-    answer_type: str  # "OPEN"
+    answer_type: str  # "OPEN" or "CLOSED"
     modality: Modality | None
     language: str = "en"
 
 
 def parse_content_type(raw: str) -> QuestionType | None:
-    """The question type of a content type such as "Organ" or "PRES, ABN"; None for an unknown one, or for several that disagree."""
+    """The question type of a content type such as "Organ" or "PRES, ABN"; None if it is unknown, or if its parts have different types."""
     named = {_QUESTION_TYPES.get(fold_words(part)) for part in raw.split(",")}
     return named.pop() if len(named) == 1 else None
 
 
 class AnswerPool:
-    """The right answers of a dataset, by language and content type; `close` turns one of its rows into multiple choice."""
+    """The right answers of all questions of a dataset; `close` turns one question into multiple choice."""
 
     def __init__(self, rows: Iterable[Answered], *, seed: int) -> None:
         self._seed = seed
@@ -123,21 +101,26 @@ class AnswerPool:
                 self._by_modality[row.language, row.content_type, row.answer_type, row.modality][answer] += 1
         self._patterns = {key: _known_pattern(answers) for key, answers in self._vocabulary.items()}
 
-    def close(self, row: Answered) -> Closed:
-        """The choices of `row`, in an order drawn from the seed and its id."""
+    def close(self, row: Answered, notes: Counter[str]) -> Closed:
+        """The choices of a question in random order, and its target. Counts the rule that applied in `notes`."""
+        closed, outcome = self._close(row)
+        notes[f"{row.answer_type} question made {outcome}"] += 1
+        return closed
+
+    def _close(self, row: Answered) -> tuple[Closed, str]:
         answer = _present(row.answer)
         rng = random.Random(f"{self._seed}/{row.id}")
         if pair := _yes_no_pair(answer):
-            return _arrange(pair, answer, "yes_no", rng)
+            return _arrange(pair, answer, rng), "a choice of yes and no"
         key = (row.language, row.content_type)
         if named := _named(row.question, answer, self._vocabulary[key], self._patterns[key]):
-            return _arrange(named, _trim(answer), "named", rng)
+            return _arrange(named, _trim(answer), rng), "a choice of the alternatives that it names"
         if drawn := self._draw(row, answer, rng):
-            return _arrange((answer, *drawn), answer, "drawn", rng)
-        return Closed(choices=(), target=row.answer, rule="open")
+            return _arrange((answer, *drawn), answer, rng), "a choice with drawn distractors"
+        return Closed(choices=(), target=row.answer), "open-ended"
 
     def _draw(self, row: Answered, answer: str, rng: random.Random) -> tuple[str, ...]:
-        """Up to three distractors: of the same content type and modality, or of any modality where that gives none, as for modalities."""
+        """Up to three distractors of the same content type: of the same modality, or of any modality if that gives none."""
         key = (row.language, row.content_type, row.answer_type)
         everywhere = self._drawable[key]
         num_answers = len({fold_words(text) for text in everywhere})
@@ -150,17 +133,17 @@ class AnswerPool:
 
 
 def _distractors(answer: str, pool: Counter[str]) -> list[str]:
-    """The answers of `pool` that may stand beside the right one, one spelling each, sorted."""
+    """The answers of `pool` that can be distractors of `answer`, each in its most frequent spelling, sorted."""
     counts: Counter[tuple[str, ...]] = Counter()
     spelling: dict[tuple[str, ...], str] = {}
-    for text in sorted(pool, key=lambda text: (pool[text], text)):  # the most frequent spelling comes last, and stays
+    for text in sorted(pool, key=lambda text: (pool[text], text)):  # the most frequent spelling comes last
         counts[_concept(text)] += pool[text]
         spelling[_concept(text)] = text
     return sorted(text for concept, text in spelling.items() if counts[concept] >= MIN_COUNT and _is_apart(answer, text))
 
 
 def _is_apart(answer: str, other: str) -> bool:
-    """Whether no image can make both answers right, as far as words tell: neither contains the other, and both are of one kind."""
+    """Whether both answers cannot be right for one image: neither contains the words of the other, and both or neither are weightings."""
     ours, theirs = _concept(answer), _concept(other)
     if (ours[0] in _WEIGHTINGS) != (theirs[0] in _WEIGHTINGS):
         return False
@@ -174,30 +157,20 @@ def _concept(text: str) -> tuple[str, ...]:
     return tuple(" ".join(_SAME.get(word, word) for word in fold_words(text).split()).split()) or (text,)
 
 
-def named_alternatives(question: str, answer: str, known: Iterable[str] = ()) -> tuple[str, ...]:
-    """The alternatives that a question names: ("Which is bigger, liver or heart?", "Heart") -> ("Liver", "Heart"); () where that is unsure.
-
-    First `known` answers joined by commas and "or"; then, where the right answer is a single word next to "or", the single words beside it.
-    """
-    known = tuple(known)
-    return _named(question, _present(answer), known, _known_pattern((*known, answer)))
-
-
 def _named(question: str, answer: str, known: Iterable[str], pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """The alternatives that a question names: ("Which is bigger, liver or heart?", "Heart") -> ("Liver", "Heart"); () if it names none."""
     text = " ".join(question.split())
     if not re.search(r"\bor\b|还是|和|或|[,，、]", text, re.IGNORECASE):
         return ()
     run = _known_run(text, answer, pattern)
     if not run:
         return _single_words(text, answer)
-    spelling = {fold_words(_trim(known_text)): _trim(known_text) for known_text in sorted(known)} | {
-        fold_words(_trim(answer)): _trim(answer)
-    }
+    spelling = {fold_words(text): text for text in map(_trim, (*sorted(known), answer))}
     return tuple(spelling.get(fold_words(found), _present(found)) for found in run)
 
 
 def _known_pattern(known: Iterable[str]) -> re.Pattern[str]:
-    """Finds any of the known answers, the longest first; as whole words, except in scripts that write none."""
+    """Matches any of the known answers, the longest first; ASCII answers only as whole words."""
     folded = {fold_words(_trim(text)) for text in (*known, *_ALWAYS_KNOWN)} - {""}
     longest_first = sorted(folded, key=lambda text: (-len(text), text))
     parts = (r"[\s_-]+".join(map(re.escape, text.split())) for text in longest_first)
@@ -205,7 +178,7 @@ def _known_pattern(known: Iterable[str]) -> re.Pattern[str]:
 
 
 def _known_run(text: str, answer: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
-    """The one run "x, y or z" of different known answers that holds the right one."""
+    """The known answers that "x, y or z" joins and that include the right one; () if there is no such text, or more than one."""
     runs: list[list[str]] = []
     end, is_complete = 0, True
     for match in pattern.finditer(text):
@@ -222,6 +195,7 @@ def _known_run(text: str, answer: str, pattern: re.Pattern[str]) -> tuple[str, .
 
 
 def _single_words(text: str, answer: str) -> tuple[str, ...]:
+    """The single words that "x, y or z" joins and that include the right answer; () if there is no such text."""
     for match in _WORD_OR_WORD.finditer(text):
         words = [*re.split(r",\s*", match[1]), match[2]]
         if len({fold_words(word) for word in words}) == len(words) and fold_words(answer) in map(fold_words, words):
@@ -236,18 +210,18 @@ def _yes_no_pair(answer: str) -> tuple[str, str] | None:
     return None
 
 
-def _arrange(texts: Sequence[str], answer: str, rule: Literal["yes_no", "named", "drawn"], rng: random.Random) -> Closed:
+def _arrange(texts: Sequence[str], answer: str, rng: random.Random) -> Closed:
     choices = rng.sample(list(texts), len(texts))
     index = next(index for index, choice in enumerate(choices) if fold_words(choice) == fold_words(answer))
-    return Closed(choices=tuple(choices), target=LETTERS[index], rule=rule)
+    return Closed(choices=tuple(choices), target=LETTERS[index])
 
 
 def _present(text: str) -> str:
-    """`text` with single spaces and a capital first, so that its spelling does not tell the right answer from a distractor."""
+    """`text` with single spaces and a capital first letter, so that the spelling of an option does not reveal the right answer."""
     text = " ".join(text.split())
     return text[:1].upper() + text[1:]
 
 
 def _trim(text: str) -> str:
-    """ "On the left side" -> "Left": alternatives are compared, and shown, without the words around them."""
+    """The alternative without the words around it: "On the left side" -> "Left"."""
     return _present(_TRIM.sub("", text.strip()) or text)

@@ -1,30 +1,34 @@
-"""The split files published with Med-R1: OmniMedVQA's open-access rows by modality, and again by question type.
+"""The split files published with Med-R1: the open-access rows of OmniMedVQA by modality, and the same rows by question type.
 
-A file names the one label of its axis; the other label of a row is known where the same image and problem stand in a file of the other
-axis, and is None elsewhere. The two axes split the same rows differently, so never train on one and test on the other.
+The name of a file is the label of its rows on one axis. The label on the other axis comes from the row with the same image and problem in
+the files of that axis, and is None without such a row. The two axes split the same rows differently: never train on one and test on the
+other.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, get_text
+from osler.data.readers.base import TRAIN_TEST, Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import check_choices, letter_of, repair_mojibake, split_problem, unwrap_answer
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
-from osler.taxonomy import Modality, QuestionType, parse_modality, parse_question_type
+from osler.taxonomy import AXES, Modality, QuestionType, parse_modality, parse_question_type
 from osler.types import Sample
 
-AXES: Final = ("modality", "question_type")
-SPLITS: Final = ("train", "test")
 UNKNOWN: Final = "unknown"
-"""The name of the file whose one row has no modality."""
+"""The name of the file that contains the one row without a modality."""
 
+_PARSERS: Final[Mapping[str, Callable[[str], Modality | QuestionType]]] = MappingProxyType(
+    {"modality": parse_modality, "question_type": parse_question_type}
+)
 _LONE_LETTER: Final = re.compile(r"\b[A-Z]\)")
 
 CARD: Final = ReaderCard(
@@ -43,7 +47,7 @@ CARD: Final = ReaderCard(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitFile:
-    """One annotation file and what its name says."""
+    """One annotation file and the labels in its name."""
 
     path: Path
     axis: str
@@ -62,15 +66,14 @@ def read_med_r1(
     name: str | None = None,
     images: str | Path | None = None,
 ) -> ReadReport:
-    """Every row of the chosen files. `seed` draws nothing here."""
+    """All rows of the selected files; `seed` has no effect. Raises ConfigError for an unknown option and DataError for missing files."""
     del seed
     check_choice("axis", axis, AXES)
-    check_choice("split", split, SPLITS)
+    check_choice("split", split, TRAIN_TEST)
     folder = root / "Splits" if (root / "Splits").is_dir() else root
-    found = [file for part in SPLITS if split in (None, part) for file in _list_files(folder, axis, part)]
-    files = _select(found, axis, name)
+    files = _select(_list_files(folder, axis, (split,) if split else TRAIN_TEST), axis, name)
     image_root = Path(images) if images is not None else root
-    other_axis = [file for part in SPLITS for file in _list_files(folder, AXES[axis == AXES[0]], part)]
+    other_axis = _list_files(folder, AXES[axis == AXES[0]], TRAIN_TEST)
     labels = {(row["image"], row["problem"]): file for file in other_axis for row in load_rows(file.path) if _has_key(row)}
     rows = Rows()
     for file in files:
@@ -79,7 +82,7 @@ def read_med_r1(
         for index, row in enumerate(load_rows(file.path)):
             row_id = f"med_r1/{file.name}/{file.split}/{index}"
             other = labels.get((row["image"], row["problem"])) if _has_key(row) else None
-            rows.add(row_id, lambda: _make_sample(row_id, row, file, other, image_root, rows.notes))  # noqa: B023 - called at once
+            rows.add(row_id, _make_sample, row_id, row, file, other, image_root, rows.notes)
     return rows.report()
 
 
@@ -87,22 +90,21 @@ def _has_key(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("image"), str) and isinstance(row.get("problem"), str)
 
 
-def _list_files(folder: Path, axis: str, split: str) -> list[SplitFile]:
-    """The files of one axis and split, sorted by name. Raises DataError for a file whose name is no label."""
-    parse = parse_modality if axis == "modality" else parse_question_type
-    files = []
-    for path in sorted((folder / axis / split).glob(f"*_{split}.json")):
-        label = path.stem.removesuffix(f"_{split}")
-        if label.lower() == UNKNOWN:
-            files.append(SplitFile(path=path, axis=axis, split=split, name=UNKNOWN))
-            continue
-        try:
-            value = parse(label)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
-        modality, question_type = (value, None) if isinstance(value, Modality) else (None, value)
-        files.append(SplitFile(path=path, axis=axis, split=split, name=value.value, modality=modality, question_type=question_type))
-    return files
+def _list_files(folder: Path, axis: str, splits: Sequence[str]) -> list[SplitFile]:
+    """The files of one axis, by split and name. Raises DataError for a file name that is not a label."""
+    return [_parse_name(path, axis, split) for split in splits for path in sorted((folder / axis / split).glob(f"*_{split}.json"))]
+
+
+def _parse_name(path: Path, axis: str, split: str) -> SplitFile:
+    label = path.stem.removesuffix(f"_{split}")
+    if label.lower() == UNKNOWN:
+        return SplitFile(path=path, axis=axis, split=split, name=UNKNOWN)
+    try:
+        value = _PARSERS[axis](label)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    modality, question_type = (value, None) if isinstance(value, Modality) else (None, value)
+    return SplitFile(path=path, axis=axis, split=split, name=value.value, modality=modality, question_type=question_type)
 
 
 def _select(files: list[SplitFile], axis: str, name: str | None) -> list[SplitFile]:
@@ -110,9 +112,8 @@ def _select(files: list[SplitFile], axis: str, name: str | None) -> list[SplitFi
         raise DataError(f"no files named like ct_test.json for axis {axis!r}: check the data root")
     if name is None:
         return files
-    parse = parse_modality if axis == "modality" else parse_question_type
     try:
-        wanted = UNKNOWN if name.lower() == UNKNOWN else parse(name).value
+        wanted = UNKNOWN if name.lower() == UNKNOWN else _PARSERS[axis](name).value
     except DataError as error:
         raise ConfigError(f"option name: {error}") from error
     if not (chosen := [file for file in files if file.name == wanted]):
@@ -122,8 +123,7 @@ def _select(files: list[SplitFile], axis: str, name: str | None) -> list[SplitFi
 
 
 def _make_sample(row_id: str, row: Any, file: SplitFile, other: SplitFile | None, image_root: Path, notes: Counter[str]) -> Sample:
-    if not isinstance(row, dict):
-        raise DataError("the row is not an object")
+    row = check_object(row)
     problem = split_problem(get_text(row, "problem"))
     choices = check_choices(problem.choices, notes)
     if any(_LONE_LETTER.search(choice) for choice in choices):

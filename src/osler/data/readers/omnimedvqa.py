@@ -1,15 +1,14 @@
-"""OmniMedVQA's own files: QA_information/<access>/<source set>.json."""
+"""OmniMedVQA as published: QA_information/<access>/<source set>.json."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_test_only, get_text
+from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, check_test_only, get_text
 from osler.data.readers.read_files import load_rows
-from osler.data.readers.text import check_choices, letter_of, repair_mojibake
+from osler.data.readers.text import check_choices, letter_of, parse_label, repair_mojibake
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
 from osler.taxonomy import parse_modality, parse_question_type
@@ -17,8 +16,6 @@ from osler.types import Sample
 
 ACCESS: Final = ("Open-access", "Restricted-access")
 _OPTION_KEYS: Final = ("option_A", "option_B", "option_C", "option_D")
-
-Label = TypeVar("Label")
 
 CARD: Final = ReaderCard(
     title="OmniMedVQA",
@@ -43,17 +40,16 @@ def read_omnimedvqa(
     name: str | None = None,
     images: str | Path | None = None,
 ) -> ReadReport:
-    """Every row of the chosen files. It is one benchmark without splits; `seed` draws nothing here."""
+    """All rows of the selected files, which are one test split; `seed` has no effect. Raises ConfigError and DataError."""
     del seed
     check_test_only("omnimedvqa", split)
     check_choice("access", access, ACCESS)
-    files = _list_files(root, access, name)
     image_root = Path(images) if images is not None else (root.parent if root.is_file() else root)
     rows = Rows()
-    for file in files:
+    for file in _list_files(root, access, name):
         for index, row in enumerate(load_rows(file)):
             row_id = f"omnimedvqa/{file.stem}/{index}"
-            rows.add(row_id, lambda: _make_sample(row_id, row, image_root, rows.notes))  # noqa: B023 - called at once
+            rows.add(row_id, _make_sample, row_id, row, image_root, rows.notes)
     return rows.report()
 
 
@@ -72,8 +68,7 @@ def _list_files(root: Path, access: str, name: str | None) -> list[Path]:
 
 
 def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -> Sample:
-    if not isinstance(row, dict):
-        raise DataError("the row is not an object")
+    row = check_object(row)
     present = [key for key in _OPTION_KEYS if row.get(key) not in (None, "")]
     if tuple(present) != _OPTION_KEYS[: len(present)]:
         raise DataError(f"options {', '.join(present)} leave a letter out")
@@ -90,21 +85,6 @@ def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -
         question_type=parse_label(row.get("question_type"), parse_question_type, "question type", notes),
         metadata={"source_set": row.get("dataset"), "modality_type": row.get("modality_type")},
     )
-
-
-def parse_label(raw: Any, parse: Callable[[str], Label], kind: str, notes: Counter[str]) -> Label | None:
-    """The label that a dataset's own word means; None, counted, for a word outside the taxonomy such as "Endoscopy"."""
-    if not isinstance(raw, str):
-        notes[f"no {kind} given"] += 1
-        return None
-    try:
-        value = parse(raw)
-    except DataError:
-        notes[f"{kind} outside the taxonomy: {raw[:60]!r}"] += 1
-        return None
-    if raw != str(value):
-        notes[f"{kind} written {raw[:60]!r}, read as {str(value)!r}"] += 1
-    return value
 
 
 READER: Final = Reader(name="omnimedvqa", card=CARD, read=read_omnimedvqa)

@@ -1,4 +1,4 @@
-"""Procedural images and questions whose truth is known; needs no files."""
+"""Procedural images with questions that have a known right answer; needs no files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.data.readers.base import SPLITS, Reader, ReaderCard, ReadReport, check_choice
-from osler.errors import ConfigError, DataError
-from osler.taxonomy import Modality, QuestionType, parse_modality, parse_question_type
+from osler.data.readers.base import Reader, ReaderCard, ReadReport, check_choice, parse_names
+from osler.errors import ConfigError
+from osler.taxonomy import SPLITS, Modality, QuestionType, parse_modality, parse_question_type
 from osler.types import Sample
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ CARD: Final = ReaderCard(
     title="Phantom",
     source="drawn by Osler (osler.data.phantom)",
     licence="Apache-2.0",
-    counts="as many as asked for, in 8 modalities and 5 question types",
+    counts="any number, in 8 modalities and 5 question types",
     layout="nothing: the images are drawn when they are needed",
     options={
         "modalities": "list of modalities; all eight when left out",
@@ -41,24 +41,21 @@ def read_phantom(
     size: int = 112,
     difficulty: Difficulty | Mapping[str, float] | None = None,
 ) -> ReadReport:
-    """Questions about phantom images, modality by modality. Raises ConfigError for a setting out of range."""
+    """`num_questions` questions of each modality and split, one modality after the other. Raises ConfigError for an invalid option."""
     from osler.data.phantom.questions import build_samples
 
     check_choice("split", split, SPLITS)
-    try:
-        wanted = [parse_modality(name) for name in modalities] if modalities else list(Modality)
-        asked = [parse_question_type(name) for name in question_types] if question_types else list(QuestionType)
-    except DataError as error:
-        raise ConfigError(str(error)) from error
+    chosen_modalities = parse_names(modalities or Modality, parse_modality)
+    chosen_types = parse_names(question_types or QuestionType, parse_question_type)
     samples: list[Sample] = []
     for part in (split,) if split else SPLITS:
-        for modality in dict.fromkeys(wanted):
+        for modality in dict.fromkeys(chosen_modalities):
             samples += build_samples(
                 modality=modality,
                 split=part,  # type: ignore[arg-type] # one of SPLITS, checked above
                 seed=seed,
                 num_questions=num_questions,
-                question_types=asked,
+                question_types=chosen_types,
                 size=size,
                 difficulty=_build_difficulty(difficulty),
             )

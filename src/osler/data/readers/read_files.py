@@ -1,4 +1,4 @@
-"""Annotation files, read whole within bounds. Everything wrong with one is a DataError that names the file."""
+"""Read annotation files of bounded size. Every failure is a DataError that names the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_LINE_BYTES: Final = 16 * 1024**2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One row of a JSON Lines file: its value, or what is wrong with it."""
+    """One line of a JSON Lines file: its value, or the reason why it cannot be read."""
 
     number: int  # from 1
     value: Any = None
@@ -24,15 +24,16 @@ class Line:
 
 
 def load_rows(path: Path) -> list[Any]:
-    """The rows of a JSON file that holds one list. Raises DataError for anything else."""
+    """The rows of a JSON file that contains one list. Raises DataError for anything else."""
     value = _parse(_read_bytes(path), path)
     if not isinstance(value, list):
-        raise DataError(f"{path} holds {_describe(value)}, not a list of rows: check that it is the annotation file")
+        kind = {dict: "an object", str: "text", type(None): "null"}.get(type(value), "a single value")
+        raise DataError(f"{path} holds {kind}, not a list of rows: check that it is the annotation file")
     return value
 
 
 def load_lines(path: Path) -> Iterator[Line]:
-    """The rows of a JSON Lines file; blank lines are skipped, and a bad line is handed on with its fault."""
+    """The lines of a JSON Lines file without blank lines; an invalid line has a `fault`. Raises DataError for an unreadable file."""
     for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -69,10 +70,6 @@ def _parse(data: bytes, path: Path) -> Any:
         raise DataError(f"{path} is nested too deeply: check that it is the annotation file") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"{path} is not valid JSON ({error.msg}, {where}): mend it or fetch it again") from error
+        raise DataError(f"{path} is not valid JSON ({error.msg}, {where}): correct it or download it again") from error
     except ValueError as error:  # an integer of thousands of digits
-        raise DataError(f"{path} holds a number that is too long: mend it or fetch it again") from error
-
-
-def _describe(value: Any) -> str:
-    return {dict: "an object", str: "text", type(None): "null"}.get(type(value), "a single value")
+        raise DataError(f"{path} holds a number that is too long: correct it or download it again") from error

@@ -1,6 +1,6 @@
 """SLAKE in its official layout: train.json, validate.json, test.json and imgs/xmlabN/source.jpg.
 
-Closed questions, and open ones with a small set of answers, become multiple choice (`closing`); the answer as given stays in the metadata.
+`make_choices` turns closed questions, and open questions with few possible answers, into multiple choice. The metadata keep the answer.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from osler.data.readers.base import SPLITS, Reader, ReaderCard, ReadReport, Rows, check_choice, get_text
-from osler.data.readers.make_choices import OUTCOMES, Answered, AnswerPool, parse_content_type
-from osler.data.readers.omnimedvqa import parse_label
+from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
+from osler.data.readers.make_choices import Answered, AnswerPool, parse_content_type
 from osler.data.readers.read_files import load_rows
-from osler.data.readers.text import repair_mojibake
+from osler.data.readers.text import parse_label, repair_mojibake
 from osler.errors import DataError
 from osler.images.files import ImageFile
-from osler.taxonomy import parse_modality
+from osler.taxonomy import SPLITS, parse_modality
 from osler.types import Sample
 
-LANGUAGES: Final = ("en", "zh")
 _FILES: Final = {"train": "train.json", "validation": "validate.json", "test": "test.json"}
 
 CARD: Final = ReaderCard(
@@ -29,9 +27,7 @@ CARD: Final = ReaderCard(
     licence="CC BY 4.0",
     counts="642 images, 14,028 questions in English and Chinese",
     layout="the folder that holds train.json, validate.json, test.json and imgs/",
-    options={
-        "language": "en (when left out), zh, or all; the splits are disjoint only within a language",
-    },
+    options={"language": "en (when left out), zh, or all; the splits are disjoint only within a language"},
 )
 
 
@@ -43,9 +39,12 @@ class _Row:
 
 
 def read_slake(root: Path, *, split: str | None = None, seed: int = 0, language: str = "en") -> ReadReport:
-    """The questions of one split and language. Distractors come from all the files present, so that they do not change with `split`."""
+    """The questions of one split and language. Distractors come from the rows of all present files, so they do not depend on `split`.
+
+    Raises ConfigError for an unknown split or language and DataError for missing or unreadable files.
+    """
     check_choice("split", split, SPLITS)
-    check_choice("language", language, (*LANGUAGES, "all"))
+    check_choice("language", language, ("en", "zh", "all"))
     parsed: list[_Row] = []
     rows = Rows()
     present = {part: name for part, name in _FILES.items() if part == split or (root / name).is_file()}
@@ -62,13 +61,12 @@ def read_slake(root: Path, *, split: str | None = None, seed: int = 0, language:
     pool = AnswerPool((row.answered for row in parsed), seed=seed)
     for row in parsed:
         if split in (None, row.split) and language in ("all", row.answered.language):
-            rows.add(row.answered.id, lambda: _make_sample(row, pool, root, rows.notes))  # noqa: B023 - called at once
+            rows.add(row.answered.id, _make_sample, row, pool, root, rows.notes)
     return rows.report()
 
 
 def _parse_row(raw: Any, split: str, notes: Counter[str]) -> _Row:
-    if not isinstance(raw, dict):
-        raise DataError("the row is not an object")
+    raw = check_object(raw)
     answered = Answered(
         id=f"slake/{get_text(raw, 'qid')}",
         question=repair_mojibake(get_text(raw, "question", notes), notes),
@@ -83,8 +81,7 @@ def _parse_row(raw: Any, split: str, notes: Counter[str]) -> _Row:
 
 def _make_sample(row: _Row, pool: AnswerPool, root: Path, notes: Counter[str]) -> Sample:
     path = get_text(row.raw, "img_name")
-    closed = pool.close(row.answered)
-    notes[f"{row.answered.answer_type} question made {OUTCOMES[closed.rule]}"] += 1
+    closed = pool.close(row.answered, notes)
     return Sample(
         id=row.answered.id,
         dataset="slake",

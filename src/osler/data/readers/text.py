@@ -1,23 +1,23 @@
-"""Question and option text as datasets write it: mojibake, numbers, inline options, answer tags.
+"""Parse the question, option, answer and label texts of datasets: mojibake, numbers, inline options, answer tags.
 
-Text is handed on as it was written; only what is certainly an artefact is mended, and counted.
+Text is kept as written; only certain encoding errors are repaired, and every repair is counted.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from osler.data.readers.base import format_number
+from osler.data.readers.base import Label, format_number
 from osler.errors import DataError
 from osler.text import fold_words, ignore_case_and_end
 from osler.types import LETTERS
 
-_TELLTALE: Final = re.compile("[ÃÂâ\u0080-\u009f\ufffd]")  # what UTF-8 looks like when it was read as Latin-1 or Windows-1252
-_LOST: Final = re.compile("[\u0080-\u009f\ufffd]")  # has no place in text, whatever the language
+_TELLTALE: Final = re.compile("[ÃÂâ\u0080-\u009f\ufffd]")  # UTF-8 that was decoded as Latin-1 or Windows-1252 contains these
+_LOST: Final = re.compile("[\u0080-\u009f\ufffd]")  # control and replacement characters, which no text contains
 
 _ANSWER_TAG: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LETTER: Final = re.compile(r"\(?([A-Za-z])\)?[.:]?")
@@ -28,16 +28,16 @@ _INLINE_NEXT: Final = re.compile(r",\s*([B-Z])\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A question and its options, taken apart."""
+    """A question and its options."""
 
     question: str
     choices: tuple[str, ...]
 
 
 def repair_mojibake(text: str, notes: Counter[str]) -> str:
-    """`text` with UTF-8 that was read as Latin-1 or Windows-1252 read right: "40Â°" -> "40°".
+    """Undo decoding UTF-8 as Latin-1 or Windows-1252: "40Â°" -> "40°".
 
-    Only where the whole text goes through the round trip and nothing suspicious is left; otherwise it stays as it is. Both are counted.
+    The text stays unchanged if it cannot be decoded again or still looks wrong afterwards. `notes` counts both cases.
     """
     if text.isascii() or not _TELLTALE.search(text):
         return text
@@ -55,9 +55,9 @@ def repair_mojibake(text: str, notes: Counter[str]) -> str:
 
 
 def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
-    """The options of a row as texts. Numbers become text, equal options are kept, both are counted.
+    """The options of a row as stripped texts. Numbers become text, and equal options are kept; `notes` counts both.
 
-    Raises DataError for no list, fewer than 2 or more than 26 options, or an empty one.
+    Raises DataError unless `raw` is a list of 2 to 26 options that are not empty.
     """
     if not isinstance(raw, (list, tuple)):
         raise DataError("the options are not a list")
@@ -81,16 +81,16 @@ def _option_text(letter: str, value: Any, notes: Counter[str]) -> str:
 
 
 def split_problem(problem: str) -> Problem:
-    """A question with its options inline: one per line ("\\nA) x\\nB) y"; also "(A)", "A." and "A:") or in a row ("A)x, B)y").
+    """Split a text into its question and its options, one per line ("\\nA) x\\nB) y"; also "(A)", "A." and "A:") or inline ("A)x, B)y").
 
-    Raises DataError when there are no options, or where they could be taken apart in two ways.
+    Raises DataError if there is no question, if there are no options, or if they can be split in two ways.
     """
-    lines = _split_lines(problem)
-    if lines is None and (lines := _split_inline(problem)) is None:
+    parts = _split_lines(problem) or _split_inline(problem)
+    if parts is None:
         raise DataError("no options 'A) .., B) ..' in the problem text")
-    if not lines.question:
+    if not parts.question:
         raise DataError("no question before the options")
-    return lines
+    return parts
 
 
 def _split_lines(problem: str) -> Problem | None:
@@ -108,9 +108,9 @@ def _split_lines(problem: str) -> Problem | None:
 
 
 def _split_inline(problem: str) -> Problem | None:
-    """Options in a row. Of several "A)", the last one that a ", B)" follows starts the options, so that a question may hold one itself.
+    """Inline options. They start at the last "A)" before a ", B)", because the question may contain "A)" too.
 
-    One that closes a bracket, as in "hepatitis (type A)", is text.
+    An "A)" that closes a bracket, as in "hepatitis (type A)", is part of the text.
     """
     for start in reversed(list(_INLINE_START.finditer(problem))):
         if not _is_bracket_open(problem[: start.start()]) and len(choices := _walk_letters(problem[start.end() :])) > 1:
@@ -119,7 +119,7 @@ def _split_inline(problem: str) -> Problem | None:
 
 
 def _is_bracket_open(text: str) -> bool:
-    """Whether `text` ends inside round brackets; the one of "A)" closes nothing."""
+    """Whether `text` ends inside round brackets; a closing bracket without an opening one, as in "A)", is ignored."""
     depth = 0
     for character in re.findall(r"[()]", text) if "(" in text else ():
         depth = depth + 1 if character == "(" else max(0, depth - 1)
@@ -127,9 +127,9 @@ def _is_bracket_open(text: str) -> bool:
 
 
 def _walk_letters(text: str) -> tuple[str, ...]:
-    """The options of "x, B)y, C)z". A separator counts only where the brackets of its option are closed: "vitamins (B, C)" is text.
+    """The options of "x, B)y, C)z". ", B)" inside open brackets is not a separator: "vitamins (B, C)" is one option.
 
-    Raises DataError for a separator whose letter is not the next one, since an option would be lost or torn.
+    Raises DataError for a separator with a letter that is not the next one.
     """
     choices: list[str] = []
     begin = 0
@@ -145,16 +145,16 @@ def _walk_letters(text: str) -> tuple[str, ...]:
 
 
 def unwrap_answer(text: str) -> str:
-    """What is inside the last <answer> tag, or the whole text: "<answer> C </answer>" -> "C"."""
+    """The content of the last <answer> tag, or the whole text without one: "<answer> C </answer>" -> "C"."""
     found = _ANSWER_TAG.findall(text)
     return str(found[-1] if found else text).strip()
 
 
 def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind: Literal["letter", "text", "either"]) -> str:
-    """The letter of the right answer, which a dataset gives as a letter, as the option's text, or as either.
+    """The letter of the right answer. `kind` says whether the dataset gives a letter, the text of an option, or either.
 
-    Text that equals one option but for case, spacing or end punctuation is accepted, and counted. Raises DataError where the answer is
-    beyond the options, is none or several of them, or could be a letter or a text that disagree.
+    A text may differ from its option in case, spacing and final punctuation; `notes` counts that. Raises DataError if the answer matches no
+    option or several, or if it is the letter of one option and the text of another.
     """
     by_letter = _letter_index(answer, choices) if kind != "text" else None
     by_text = _text_index(answer, choices, notes) if kind != "letter" else None
@@ -183,3 +183,18 @@ def _text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int
         return None
     notes["right answer equals its option but for case, spacing or a full stop"] += 1
     return near[0]
+
+
+def parse_label(raw: Any, parse: Callable[[str], Label], kind: str, notes: Counter[str]) -> Label | None:
+    """`parse(raw)`; None for no text or a label outside the taxonomy, e.g. "Endoscopy". Counts these, and labels in another spelling."""
+    if not isinstance(raw, str):
+        notes[f"no {kind} given"] += 1
+        return None
+    try:
+        value = parse(raw)
+    except DataError:
+        notes[f"{kind} outside the taxonomy: {raw[:60]!r}"] += 1
+        return None
+    if raw != str(value):
+        notes[f"{kind} written {raw[:60]!r}, read as {str(value)!r}"] += 1
+    return value
