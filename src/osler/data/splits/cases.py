@@ -1,8 +1,8 @@
-"""The patient or case that an image shows, where its dataset says so or its file name does.
+"""Find the patient or case of an image from the dataset or from the file name.
 
-Rows split apart by image can still share a patient. Datasets rarely publish the patient, but many file names of OmniMedVQA's sources keep
-the number that their source gave it. A rule stands here only where the naming is documented by the source or plain from the names
-themselves; what no rule reads has no case, and is never guessed to be a case of its own.
+Samples with different images can still share a patient. Datasets rarely name the patient, but many file names in the sources of OmniMedVQA
+contain the patient number of the source. A rule exists only where the source documents its file names or where they are self-explanatory.
+An image that no rule matches has an unknown case (None), which is not a case of its own.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from osler.types import Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamingRule:
-    """How one source writes a case into its file names."""
+    """How the file names of one source contain the case."""
 
-    pattern: re.Pattern[str]  # searched in the path after the source's folder; its groups together name the case
-    unit: str  # what the groups name, "patient"
-    namespace: str | None = None  # sources that share one namespace share their cases; the source's own folder when None
+    pattern: re.Pattern[str]  # searched in the path below the source's folder; its groups, joined by "/", are the case
+    unit: str  # "patient": what a case is
+    namespace: str | None = None  # sources with the same namespace share cases; None is the source's own
 
     def read(self, source: str, rest: str) -> str | None:
-        """The case of "<source>/<rest>", e.g. "Mura:patient11186"; None where the name does not follow the rule."""
+        """The case of the image "Images/<source><rest>", e.g. "Mura:patient11186"; None if the name does not match."""
         if (match := self.pattern.search(rest)) is None:
             return None
         return f"{self.namespace or source}:{'/'.join(group for group in match.groups() if group)}"
@@ -36,7 +36,7 @@ def _rule(pattern: str, unit: str, namespace: str | None = None) -> NamingRule:
     return NamingRule(pattern=re.compile(pattern), unit=unit, namespace=namespace)
 
 
-# Three sources took images from the paediatric chest X-rays of Kermany et al. (2018) and kept their names, person150_bacteria_717.
+# Three sources contain the paediatric chest X-rays of Kermany et al. (2018) under their original names, e.g. person150_bacteria_717.
 _KERMANY: Final = r"(?:^|/)(person\d+_[a-z]+)_|(?:^|/)((?:NORMAL2-)?IM-\d+)-"
 
 CASES: Final[Mapping[str, NamingRule]] = MappingProxyType(
@@ -59,25 +59,25 @@ CASES: Final[Mapping[str, NamingRule]] = MappingProxyType(
         "PAD-UFES-20": _rule(r"/(PAT_\d+)_", "patient"),
     }
 )
-"""By the folder below `Images/` that OmniMedVQA keeps a source in."""
+"""Source folder below `Images/` -> its rule."""
 
 
 def case_of(sample: Sample) -> str | None:
-    """The patient or case of a sample: its own `subject_id`, else what a rule reads from its first image's path, else None."""
+    """The patient or case of a sample, from its `subject_id` or else from the path of its first image; None if unknown."""
     if sample.subject_id is not None:
         return f"{sample.dataset}:{sample.subject_id}"
     return read_case(sample.images[0].uri) if sample.images else None
 
 
 def source_of(uri: str) -> str | None:
-    """The source folder of an image below `Images/`, e.g. "Mura"; None for a path of another layout."""
+    """The source folder of an image, "Mura" for "Images/Mura/..."; None for other paths."""
     parts = uri.split("/", 2)
     return parts[1] if len(parts) == 3 and parts[0] == "Images" else None
 
 
 @cache
 def read_case(uri: str) -> str | None:
-    """The case that a path below `Images/` names, e.g. "Images/Mura/../patient11186/study1/image2.png" -> "Mura:patient11186"."""
+    """The case in the path of an image, e.g. "Images/Mura/../patient11186/study1/image2.png" -> "Mura:patient11186"; None if unknown."""
     source = source_of(uri)
     if source is None or (rule := CASES.get(source)) is None:
         return None

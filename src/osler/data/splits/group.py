@@ -1,19 +1,20 @@
-"""Splits that do not leak: samples that share an image, a near duplicate, a subject or a case stay on one side.
+"""Leak-free splits: samples that share an image, a near duplicate, a subject or a case are in one group, and a group is in one split.
 
-Grouping is a union over everything that two samples may share; assignment is greedy over the groups, the largest first, each to the side
-that lacks its modality, question type and answer most. Both are seeded and touch no file.
+`assign_groups` takes the groups from the largest to the smallest and puts each in the split that most lacks its modalities, question types
+and answers. `assign_protocol` draws the numbers of questions that a published protocol prescribes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.data.splits.cases import read_case
 from osler.errors import ConfigError, DataError
 from osler.images.fingerprints import Fingerprint, find_near_pairs
+from osler.metrics.clusters import connect
 from osler.taxonomy import Modality
 from osler.text import fold_option
 from osler.types import ImageSource, Sample
@@ -28,7 +29,7 @@ MEDVLM_R1: Final = (
     ("test", Modality.CT, 300),
     ("test", Modality.XRAY, 300),
 )
-"""MedVLM-R1's protocol: multiple-choice questions per split and modality."""
+"""The protocol of MedVLM-R1: multiple-choice questions per split and modality."""
 
 
 def group_samples(
@@ -37,44 +38,29 @@ def group_samples(
     *,
     max_distance: int | None,
 ) -> NDArray[np.int32]:
-    """The group of every sample, (N,), numbered from 0 in order of appearance.
+    """The group of each sample, (N,), numbered from 0 in order of first appearance.
 
-    Two samples are of one group when they share an image by name, by bytes or by a perceptual hash at most `max_distance` bits away, a
-    subject of their dataset, or a case that their file names give away (`audit.cases`), directly or through others. With None, or
-    without fingerprints, nothing is read from pictures.
+    Two samples are in one group if they share an image (by path, by bytes, or by perceptual hashes that differ in at most `max_distance`
+    bits), a subject of their dataset, or a case that their file names state (`splits.cases`), directly or through other samples. With
+    `max_distance` None, perceptual hashes are not compared.
     """
     import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
-    nodes: dict[Hashable, int] = {}
-    rows: list[int] = []
-    columns: list[int] = []
-    for position, sample in enumerate(samples):
-        for key in _shared_keys(sample, fingerprints, max_distance):
-            rows.append(position)
-            columns.append(len(samples) + nodes.setdefault(key, len(nodes)))
+    keys = [list(_shared_keys(sample, fingerprints, max_distance)) for sample in samples]
+    pairs: Iterable[tuple[Hashable, Hashable]] = ()
     if max_distance is not None:
-        hashes = [key[1] for key in nodes if isinstance(key, tuple) and key[0] == "hash"]
-        for block in find_near_pairs(hashes, max_distance):
-            for one, other in block.tolist():
-                rows.append(len(samples) + nodes["hash", one])
-                columns.append(len(samples) + nodes["hash", other])
-    size = len(samples) + len(nodes)
-    links = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(size, size))
-    _, labels = connected_components(links, directed=False)
-    _, first, inverse = np.unique(labels[: len(samples)], return_index=True, return_inverse=True)
-    groups: NDArray[np.int32] = np.argsort(np.argsort(first)).astype(np.int32)[inverse]
-    return groups
+        blocks = find_near_pairs((key[1] for own in keys for key in own if key[0] == "hash"), max_distance)
+        pairs = ((("hash", one), ("hash", other)) for block in blocks for one, other in block.tolist())
+    return np.asarray(connect(keys, pairs), dtype=np.int32)
 
 
 def assign_groups(
     groups: NDArray[np.int32], strata: Sequence[Sequence[Hashable]], fractions: Mapping[str, float], *, seed: int = 0
 ) -> list[str]:
-    """The split of every sample, (N,), whole groups at a time. `strata` names what each sample counts towards, e.g. its modality.
+    """The split of each sample, (N,). `strata` lists the strata of each sample, e.g. its modality; `fractions` maps splits to their shares.
 
-    Each group goes where it leaves the smallest sum, over splits and strata, of (count - expected)^2 / expected. Raises ConfigError for
-    fractions that are no shares of one.
+    Each group goes to the split that gives the smallest sum, over splits and strata, of (count - expected)^2 / expected. Groups of one size
+    are taken in random order. Raises ConfigError for invalid fractions.
     """
     import numpy as np
     from scipy.sparse import coo_array
@@ -88,18 +74,19 @@ def assign_groups(
     assigned = np.zeros_like(expected)
     sizes = np.bincount(groups)
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
-    side = np.zeros(len(sizes), dtype=np.int64)
+    split_of_group = np.zeros(len(sizes), dtype=np.int64)
     for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         span = slice(counts.indptr[group], counts.indptr[group + 1])
-        where, number = counts.indices[span], counts.data[span]
-        side[group] = choice = int(np.argmin(((number + 2 * assigned[:, where]) * number / expected[:, where]).sum(axis=1)))
-        assigned[choice, where] += number
+        own, number = counts.indices[span], counts.data[span]
+        best = int(np.argmin(((number + 2 * assigned[:, own]) * number / expected[:, own]).sum(axis=1)))
+        split_of_group[group] = best
+        assigned[best, own] += number
     names = list(fractions)
-    return [names[side[group]] for group in groups]
+    return [names[split_of_group[group]] for group in groups]
 
 
 def stratify(sample: Sample) -> tuple[Hashable, ...]:
-    """What a sample counts towards: everything, its modality, its modality and question type, and these with its answer."""
+    """The strata of a sample: all samples, its modality, its modality and question type, and these two with its answer."""
     cell = (sample.modality, sample.question_type)
     return ((), sample.modality or "none", cell, (*cell, fold_option(sample.target_text)))
 
@@ -107,12 +94,12 @@ def stratify(sample: Sample) -> tuple[Hashable, ...]:
 def assign_protocol(
     samples: Sequence[Sample], groups: NDArray[np.int32], quotas: Sequence[tuple[str, Modality, int]], *, seed: int = 0
 ) -> list[str | None]:
-    """The split of every sample, (N,), or None for one that is left over: exactly so many questions of each split and modality.
+    """The split of each sample, (N,), or None for an unused one; `quotas` gives the number of questions per split and modality.
 
-    Raises DataError when a modality has too few questions in separate groups.
+    Raises DataError if a modality has too few questions whose groups are not needed for another split.
     """
     pools = _pool_groups(samples, groups, quotas, seed)
-    sides: list[str | None] = [None] * len(samples)
+    splits: list[str | None] = [None] * len(samples)
     for split, modality, number in quotas:
         pool = [position for position, sample in enumerate(samples) if sample.modality == modality and pools[position] == split]
         if len(pool) < number:
@@ -122,19 +109,19 @@ def assign_protocol(
                 "groups of their own: add data, or split by fractions"
             )
         for position in _draw_evenly(samples, pool, number, seed):
-            sides[position] = split
-    return sides
+            splits[position] = split
+    return splits
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
-    """Raise ConfigError unless there are two splits or more, each a share above 0, that add up to 1."""
+    """Raise ConfigError unless there are at least two splits with shares above 0 that add up to 1."""
     if len(fractions) < 2 or not all(share > 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
-        said = ", ".join(f"{name} = {share:g}" for name, share in fractions.items())
-        raise ConfigError(f"splits of {said}: give two or more shares above 0 that add up to 1")
+        given = ", ".join(f"{name} = {share:g}" for name, share in fractions.items())
+        raise ConfigError(f"splits of {given}: give two or more shares above 0 that add up to 1")
 
 
 def _shared_keys(sample: Sample, fingerprints: Mapping[ImageSource, Fingerprint], max_distance: int | None) -> Iterator[tuple[Any, ...]]:
-    """Everything that another sample may have too."""
+    """What connects a sample to others: samples with a common key are in one group."""
     for source in sample.images:
         yield "image", source
         found = fingerprints.get(source)
@@ -149,7 +136,10 @@ def _shared_keys(sample: Sample, fingerprints: Mapping[ImageSource, Fingerprint]
 
 
 def _flatten(strata: Sequence[Sequence[Hashable]], min_expected: float) -> tuple[list[int], list[int]]:
-    """Sample and stratum of every membership; a stratum too rare for one sample in the smallest split would only pull it to the largest."""
+    """The sample and the stratum of each membership, both (K,).
+
+    Strata with fewer than one expected sample in the smallest split are left out; they would only favour the largest split.
+    """
     sizes = Counter((level, stratum) for names in strata for level, stratum in enumerate(names))
     numbers: dict[Hashable, int] = {}
     rows: list[int] = []
@@ -165,29 +155,29 @@ def _flatten(strata: Sequence[Sequence[Hashable]], min_expected: float) -> tuple
 def _pool_groups(
     samples: Sequence[Sample], groups: NDArray[np.int32], quotas: Sequence[tuple[str, Modality, int]], seed: int
 ) -> list[str | None]:
-    """The split that each sample may serve; a group serves one. Modalities that several splits ask for are divided first, by quota."""
+    """The split that each sample can be drawn for, (N,). Modalities of several splits are divided first, in proportion to the quotas."""
     import numpy as np
 
-    asked: dict[Modality | None, dict[str, float]] = {}
+    quotas_of: dict[Modality | None, dict[str, float]] = {}
     for split, modality, number in quotas:
-        asked.setdefault(modality, {})[split] = number
-    side_of: dict[int, str] = {}
-    for contested, splits in asked.items():
-        inside = [p for p, sample in enumerate(samples) if sample.modality == contested and int(groups[p]) not in side_of]
+        quotas_of.setdefault(modality, {})[split] = number
+    split_of: dict[int, str] = {}  # by group
+    for shared, splits in quotas_of.items():
+        inside = [p for p, sample in enumerate(samples) if sample.modality == shared and int(groups[p]) not in split_of]
         if len(splits) == 1 or not inside:
             continue
         shares = {split: number / sum(splits.values()) for split, number in splits.items()}
         _, compact = np.unique(groups[inside], return_inverse=True)
-        sides = assign_groups(compact.astype(np.int32), [stratify(samples[position]) for position in inside], shares, seed=seed)
-        side_of.update(zip(groups[inside].tolist(), sides, strict=True))
+        assigned = assign_groups(compact.astype(np.int32), [stratify(samples[position]) for position in inside], shares, seed=seed)
+        split_of.update(zip(groups[inside].tolist(), assigned, strict=True))
     for sample, group in zip(samples, groups.tolist(), strict=True):
-        for split in asked.get(sample.modality, {}):
-            side_of.setdefault(group, split)
-    return [side_of.get(group) for group in groups.tolist()]
+        for split in quotas_of.get(sample.modality, {}):
+            split_of.setdefault(group, split)
+    return [split_of.get(group) for group in groups.tolist()]
 
 
 def _draw_evenly(samples: Sequence[Sample], pool: Sequence[int], number: int, seed: int) -> list[int]:
-    """`number` positions of a pool, spread over its question types and answers: every k-th of the sorted pool, ties drawn by the seed."""
+    """`number` positions at equal distances in the pool, sorted by question type, answer and a seeded hash of the id."""
 
     def rank(position: int) -> tuple[str, str, bytes]:
         sample = samples[position]

@@ -1,73 +1,50 @@
-"""`osler split`: read a dataset whole, look at its images, divide it without leaks, and write the manifest that a recipe names."""
+"""`osler split`: read a whole dataset, fingerprint its images, and divide it into splits without leaks, described by a manifest."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from osler.config import DataConfig
 from osler.data.readers import read
 from osler.data.select import counts
 from osler.data.splits.group import MEDVLM_R1, assign_groups, assign_protocol, check_fractions, group_samples, stratify
-from osler.data.splits.manifest import Entry, Manifest, digest_sample, source_options, write_manifest
+from osler.data.splits.manifest import Entry, Manifest, digest_sample, source_options
 from osler.errors import DataError
 from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, take_fingerprints
 from osler.types import ImageSource, Sample
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 Protocol = Literal["fractions", "medvlm_r1"]
 
 MAX_CHAINED_SHARE: Final = 0.1
-"""Of all questions in one group, when perceptual hashes made it: half of a test split of the usual size."""
+"""Warn if a group that perceptual hashes connect has more than this share of the questions: half of a usual test split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitOptions:
-    """How to divide a dataset."""
+    """The settings of a split."""
 
     fractions: Mapping[str, float]  # {"train": 0.8, "test": 0.2}
-    protocol: Protocol = "fractions"  # the other one decides the numbers itself
-    max_distance: int = DEFAULT_DISTANCE
-    has_images: bool = True  # false opens none: samples are grouped by file name, subject and case only
+    protocol: Protocol = "fractions"  # "medvlm_r1" ignores `fractions`
+    max_distance: int = DEFAULT_DISTANCE  # bits by which perceptual hashes of near duplicates may differ
+    has_images: bool = True  # False opens no image: samples are grouped by path, subject and case only
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitReport:
-    """A manifest, and what a person wants to know of it."""
+    """A manifest and figures about it."""
 
     manifest: Manifest
     num_images: int
-    num_known_images: int  # those that were at hand
-    largest_group: int  # samples
-    largest_plain_group: int  # the same without perceptual hashes: what names, bytes, subjects and cases tie together
-
-    def render(self) -> str:
-        """The counts as a few lines of text."""
-        manifest = self.manifest
-        sizes = Counter(entry.split or "left over" for entry in manifest.samples)
-        total = len(manifest.samples)
-        lines = [
-            f"{total:,} questions in {manifest.num_groups:,} groups (the largest has {self.largest_group:,}); "
-            f"{self.num_known_images:,} of {self.num_images:,} images looked at"
-        ]
-        for split in (*manifest.splits, "left over"):
-            if sizes[split]:
-                cells = manifest.counts.get(split, {})
-                inside = ", ".join(f"{modality} {sum(row.values()):,}" for modality, row in cells.items())
-                lines.append(f"  {split:<10} {sizes[split]:>7,} {sizes[split] / total:6.1%}  {inside}".rstrip())
-        if (warning := self.describe_chain()) is not None:
-            lines.append(warning)
-        return "\n".join(lines)
+    num_known_images: int  # that could be read
+    largest_group: int  # in samples
+    largest_plain_group: int  # the same if perceptual hashes are not compared
 
     def describe_chain(self) -> str | None:
-        """A warning where near duplicates of near duplicates tie together what does not look alike; None where they do not."""
+        """A warning if chains of near duplicates probably connect images that do not look alike; None otherwise."""
         considered = sum(entry.group is not None for entry in self.manifest.samples)
         if self.largest_group <= MAX_CHAINED_SHARE * considered or 2 * self.largest_plain_group > self.largest_group:
             return None
@@ -78,9 +55,9 @@ class SplitReport:
 
 
 def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool = False) -> SplitReport:
-    """Divide every question of `[data]`, whatever split it was published in.
+    """Divide all questions of `[data]` again, ignoring the splits in which they were published.
 
-    Raises ConfigError for fractions, a distance or a section that cannot be meant, and DataError where there is nothing to divide.
+    Raises ConfigError for invalid fractions, distance or data settings, and DataError if there are fewer than two questions.
     """
     if options.protocol == "fractions":
         check_fractions(options.fractions)
@@ -92,9 +69,15 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
     taken = take_fingerprints(sources, has_progress=has_progress) if options.has_images else {}
     groups = group_samples(considered, taken, max_distance=options.max_distance if options.has_images else None)
     plain = group_samples(considered, taken, max_distance=None)
-    sides = _assign(considered, groups, options)
+    splits: Sequence[str | None]
+    if options.protocol == "medvlm_r1":
+        splits = assign_protocol(considered, groups, MEDVLM_R1, seed=options.seed)
+    else:
+        splits = assign_groups(groups, [stratify(sample) for sample in considered], options.fractions, seed=options.seed)
+    ids = [sample.id for sample in considered]
+    split_of, group_of = dict(zip(ids, splits, strict=True)), dict(zip(ids, groups.tolist(), strict=True))
     return SplitReport(
-        manifest=_describe(data, options, samples, considered, sides, groups.tolist(), taken),
+        manifest=_describe(data, options, samples, split_of, group_of, taken),
         num_images=len({source for sample in considered for source in sample.images}),
         num_known_images=sum(found.digest is not None for found in taken.values()),
         largest_group=max(Counter(groups.tolist()).values()),
@@ -102,41 +85,22 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
     )
 
 
-def write_split(report: SplitReport, out: Path, *, fresh: bool = False) -> None:
-    """Write the manifest. Raises ConfigError where `out` holds something else, unless `fresh`."""
-    write_manifest(report.manifest, out, replace=fresh)
-
-
 def _is_considered(sample: Sample, protocol: Protocol) -> bool:
-    """MedVLM-R1 asks multiple-choice questions of three modalities."""
+    """Whether the protocol can use a sample; MedVLM-R1 uses multiple-choice questions of three modalities."""
     return protocol == "fractions" or (bool(sample.choices) and any(sample.modality == modality for _, modality, _ in MEDVLM_R1))
-
-
-def _assign(samples: Sequence[Sample], groups: NDArray[np.int32], options: SplitOptions) -> Sequence[str | None]:
-    if options.protocol == "medvlm_r1":
-        return assign_protocol(samples, groups, MEDVLM_R1, seed=options.seed)
-    return assign_groups(groups, [stratify(sample) for sample in samples], options.fractions, seed=options.seed)
 
 
 def _describe(
     data: DataConfig,
     options: SplitOptions,
     samples: Sequence[Sample],
-    considered: Sequence[Sample],
-    sides: Sequence[str | None],
-    groups: Sequence[int],
+    split_of: Mapping[str, str | None],
+    group_of: Mapping[str, int],
     taken: Mapping[ImageSource, Fingerprint],
 ) -> Manifest:
-    """The manifest of every sample of the data, also of those that the protocol does not consider, so that none can slip in later."""
+    """The manifest. It also lists the samples that the protocol cannot use, so that new samples can be detected later."""
     images = {source.uri: taken[source].digest if source in taken else None for sample in samples for source in sample.images}
-    place = {sample.id: (side, group) for sample, side, group in zip(considered, sides, groups, strict=True)}
-    members: dict[str, list[Sample]] = {split: [] for split in _split_names(options)}
-    entries = []
-    for sample in samples:
-        side, group = place.get(sample.id, (None, None))
-        entries.append(Entry(id=sample.id, split=side, group=group, sha256=digest_sample(sample, images)))
-        if side is not None:
-            members[side].append(sample)
+    names = dict.fromkeys(split for split, _, _ in MEDVLM_R1) if options.protocol == "medvlm_r1" else options.fractions
     return Manifest(
         reader=data.reader,
         options=source_options(data.options),
@@ -145,14 +109,11 @@ def _describe(
         seed=options.seed,
         max_distance=options.max_distance if options.has_images else None,
         fractions=dict(options.fractions) if options.protocol == "fractions" else {},
-        num_groups=len(set(groups)),
-        counts={split: counts(inside) for split, inside in members.items()},
+        num_groups=len(set(group_of.values())),
+        counts={name: counts(sample for sample in samples if split_of.get(sample.id) == name) for name in names},
         images=images,
-        samples=tuple(entries),
+        samples=tuple(
+            Entry(id=sample.id, split=split_of.get(sample.id), group=group_of.get(sample.id), sha256=digest_sample(sample, images))
+            for sample in samples
+        ),
     )
-
-
-def _split_names(options: SplitOptions) -> tuple[str, ...]:
-    if options.protocol == "medvlm_r1":
-        return tuple(dict.fromkeys(split for split, _, _ in MEDVLM_R1))
-    return tuple(options.fractions)

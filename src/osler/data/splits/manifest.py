@@ -1,4 +1,4 @@
-"""A split as one file: which sample belongs to which side, and what every sample looked like when that was decided.
+"""The manifest of a split, one JSON file: the split of each sample, and digests that show later whether a sample or image has changed.
 
 ::
 
@@ -7,8 +7,8 @@
      "counts": {"train": {"ct": {"disease_diagnosis": 120}}}, "images": {"imgs/a.png": "9f2c.."},
      "samples": [{"id": "slake/1", "split": "train", "group": 17, "sha256": "41d8.."}]}
 
-A sample belongs to one split whatever its modality and question type, so a policy trained on one modality may be tested on any question
-type without a leak. Nothing in the file names a machine: image paths are relative to the data root, which is not in it.
+A sample has one split for both axes, so a policy that is trained on one modality can be tested on any question type without a leak.
+Image paths are relative to the data root, which is not in the file, so a manifest is valid on any machine.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Entry:
     """One sample of a manifest."""
 
     id: str  # "slake/10513"
-    split: str | None  # "train"; None for a sample that the protocol left over
-    group: int | None  # samples of one group share an image, a near duplicate, a subject or a case; None where it was not considered
+    split: str | None  # "train"; None for a sample that the protocol does not use
+    group: int | None  # see `group_samples`; None for a sample that was not considered
     sha256: str  # of question, choices, target, labels and image digests
 
 
@@ -46,36 +46,36 @@ class Manifest:
     """A split of one dataset."""
 
     reader: str  # "slake"
-    options: Mapping[str, Any]  # the reader's, without folders
-    data_seed: int  # the reader's
+    options: Mapping[str, Any]  # of the reader, without folders
+    data_seed: int  # of the reader
     protocol: str  # "fractions" or "medvlm_r1"
     seed: int  # of the assignment
-    max_distance: int | None  # bits of perceptual hash that count as the same picture; None where no image was opened
-    fractions: Mapping[str, float]  # as asked for, e.g. {"train": 0.8, "test": 0.2}
+    max_distance: int | None  # bits by which perceptual hashes of near duplicates may differ; None if no image was opened
+    fractions: Mapping[str, float]  # {"train": 0.8, "test": 0.2}; empty for a protocol
     num_groups: int
     counts: Mapping[str, Mapping[str, Mapping[str, int]]]  # split -> modality -> question type -> samples
-    images: Mapping[str, str | None]  # uri -> SHA-256; None for an image that was not at hand
+    images: Mapping[str, str | None]  # uri -> SHA-256; None for an image that could not be read
     samples: tuple[Entry, ...]
     format: Literal["osler-split"] = FORMAT
     version: Literal[1] = VERSION
-    path: str = field(default="the manifest", compare=False)  # where it was read from, for messages; not in the file
+    path: str = field(default="the manifest", compare=False)  # of the file, for messages; not in the file
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Its splits, e.g. ("train", "test")."""
+        """The names of the splits, e.g. ("train", "test")."""
         return tuple(self.counts)
 
     def digest(self) -> str:
-        """The SHA-256 of everything in it."""
+        """The SHA-256 of `values`."""
         return hashlib.sha256(_canonical(self.values())).hexdigest()
 
     def values(self) -> dict[str, Any]:
-        """What the file holds, but for the digest."""
+        """The content of the file without the digest."""
         return {key: value for key, value in asdict(self).items() if key != "path"}
 
 
 def digest_sample(sample: Sample, images: Mapping[str, str | None]) -> str:
-    """The SHA-256 of a sample's content; an image counts by its digest in `images`, or by its name where that is None."""
+    """The SHA-256 of a sample's content, in which an image is its digest in `images`, or its uri if that is None."""
     content = {
         "question": sample.question,
         "choices": sample.choices,
@@ -89,9 +89,9 @@ def digest_sample(sample: Sample, images: Mapping[str, str | None]) -> str:
 
 
 def write_manifest(manifest: Manifest, path: Path, *, replace: bool = False) -> None:
-    """Write a manifest, one sample a line; the file appears whole or not at all. The same manifest gives the same bytes.
+    """Write a manifest with one sample per line; the file appears whole or not at all. Equal manifests give equal bytes.
 
-    Raises ConfigError for a file that holds something else, unless it may `replace` it.
+    Raises ConfigError if the file exists with another content, unless `replace`, and DataError if it cannot be written.
     """
     values = manifest.values()
     samples = ",\n  ".join(json.dumps(entry) for entry in values.pop("samples"))
@@ -99,16 +99,16 @@ def write_manifest(manifest: Manifest, path: Path, *, replace: bool = False) -> 
     head = {"format": values.pop("format"), "version": values.pop("version"), "digest": manifest.digest(), **values}
     text = json.dumps(head, indent=1).removesuffix("\n}")
     text = f'{text},\n "images": {{\n  {images}\n }},\n "samples": [\n  {samples}\n ]\n}}\n'
-    if path.is_file() and not replace and path.read_bytes() != text.encode():
-        raise ConfigError(f"{path} holds something else: give another --out, or --fresh to replace it")
     try:
+        if path.is_file() and not replace and path.read_bytes() != text.encode():
+            raise ConfigError(f"{path} holds something else: give another --out, or --fresh to replace it")
         write_whole(path, text)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): give another --out") from error
 
 
 def load_manifest(path: str | Path) -> Manifest:
-    """Read a manifest. Raises DataError in one line for a file that is absent, no manifest, of another version, or edited."""
+    """Read a manifest. Raises DataError for a file that is missing, not a manifest, of another version, or was edited."""
     from pydantic import TypeAdapter, ValidationError
 
     values = _read(Path(path))
@@ -131,27 +131,27 @@ def load_manifest(path: str | Path) -> Manifest:
 
 
 def check_reader(manifest: Manifest, reader: str) -> None:
-    """Raise ConfigError where a recipe names another reader than the manifest's."""
+    """Raise ConfigError if the reader of a recipe is not the manifest's."""
     if reader != manifest.reader:
         raise ConfigError(f"{manifest.path} is a manifest of reader {manifest.reader!r}, [data] has {reader!r}: make one with osler split")
 
 
 def check_same(manifest: Manifest, sample: Sample, other: Sample) -> None:
-    """Raise ConfigError where a recipe's own reader options make another question of a sample than the manifest's."""
+    """Raise ConfigError if `other`, which was read with a recipe's options, differs from `sample`, read with the manifest's options."""
     if digest_sample(sample, manifest.images) != digest_sample(other, manifest.images):
-        said = ", ".join(f"{key} = {value!r}" for key, value in manifest.options.items()) or "no options"
-        raise ConfigError(f"{sample.id} is another question than in {manifest.path}, which was made with {said}: use the same options")
+        made_with = ", ".join(f"{key} = {value!r}" for key, value in manifest.options.items()) or "no options"
+        raise ConfigError(f"{sample.id} is another question than in {manifest.path}, which was made with {made_with}: use the same options")
 
 
 def source_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A reader's options without `images`, which names a folder of one machine and changes no question."""
+    """The options of a reader without `images`, a folder that differs between machines and changes no question."""
     return {key: value for key, value in options.items() if key != "images"}
 
 
 def select_split(manifest: Manifest, samples: Sequence[Sample], split: str) -> list[Sample]:
-    """The samples of one split, in their own order, after every sample's text was compared with the manifest.
+    """The samples of one split, in their order. All samples are compared with the manifest first, but image files are not read.
 
-    Raises ConfigError for a split that it does not have, DataError for a sample that is new, missing or changed.
+    Raises ConfigError for an unknown split and DataError for a new, missing or changed sample.
     """
     if split not in manifest.splits:
         raise ConfigError(f"{manifest.path} has no split {split!r}: it has {', '.join(manifest.splits)}")
@@ -173,7 +173,7 @@ def select_split(manifest: Manifest, samples: Sequence[Sample], split: str) -> l
 
 
 def verify_images(manifest: Manifest, samples: Iterable[Sample]) -> None:
-    """Raise DataError for an image of these samples whose bytes are gone or changed; one that was not at hand before is not compared."""
+    """Raise DataError if an image file of these samples is missing or changed; images without a digest in the manifest are skipped."""
     owners: dict[ImageSource, str] = {}
     for sample in samples:
         for source in sample.images:
