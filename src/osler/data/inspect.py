@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from osler.data.readers import READERS, Refusal, read_with_report
+from osler.data.select import counts
 from osler.errors import ConfigError, DataError
 from osler.files import write_whole
 from osler.images.files import ImageFile, verify
-from osler.taxonomy import Modality, QuestionType
+from osler.metrics import taxonomy_order
 from osler.types import LETTERS, ImageSource, Sample
 
 ImageCheck = Literal["none", "header", "decode"]
 IMAGE_CHECKS: Final[tuple[ImageCheck, ...]] = ("none", "header", "decode")
-
-MAX_SHOWN: Final = 20
-"""Refused rows and bad images that a report prints; its JSON holds them all."""
 
 THUMBNAIL_PIXELS: Final = 320
 MAX_VIEWED: Final = 500
@@ -66,31 +64,6 @@ class CheckReport:
         """All fields and `is_clean`, as one line of JSON."""
         return json.dumps(asdict(self) | {"is_clean": self.is_clean}, ensure_ascii=False)
 
-    def render(self) -> str:
-        """What a person reads, as plain text."""
-        sections = [
-            f"{self.title} ({self.reader})\nlicence: {self.licence}\n{self.num_samples:,} samples, {self.num_images:,} images, "
-            f"{self.num_subjects:,} named subjects, {len(self.refused):,} rows refused",
-            _render_counts(self.counts),
-            "choices: " + _render_shares(self.num_choices),
-            "right letters: " + _render_shares(self.targets),
-        ]
-        if self.notes:
-            sections.append("handled:\n" + "\n".join(f"  {count:>8,}  {note}" for note, count in self.notes.items()))
-        if self.refused:
-            sections.append("refused:\n" + _render_some([f"{_safe(refusal.row)}: {_safe(refusal.reason)}" for refusal in self.refused]))
-        sections.append(self._render_images())
-        return "\n\n".join(sections)
-
-    def _render_images(self) -> str:
-        if self.image_check == "none":
-            return "images: not looked at"
-        how = "decoded" if self.image_check == "decode" else "headers read"
-        if not self.bad_images:
-            return f"images: {how}, all sound"
-        lines = [f"{_safe(bad.row)}: {_safe(bad.reason)}" for bad in self.bad_images]
-        return f"images: {how}, {len(lines):,} of {self.num_images:,} cannot be shown:\n" + _render_some(lines)
-
 
 def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = "header", **options: Any) -> CheckReport:
     """Read a whole dataset and count its samples; `look` says how each distinct image is checked: "none", "header" or "decode".
@@ -111,7 +84,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         num_samples=len(report.samples),
         num_images=len(first_row),
         num_subjects=len({sample.subject_id for sample in report.samples} - {None}),
-        counts=_count_cells(report.samples),
+        counts=counts(report.samples, unknown="unknown", order=taxonomy_order),
         num_choices=_count(str(len(sample.choices)) if sample.choices else "open-ended" for sample in report.samples),
         targets=_count(sample.target for sample in closed),
         notes=report.notes,
@@ -138,44 +111,6 @@ def _find_bad(first_row: Mapping[ImageSource, str], images: ImageCheck) -> Itera
 
 def _count(values: Iterator[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
-
-
-def _count_cells(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    """Modality -> question type -> samples, in the order of the taxonomy, without empty cells."""
-    cells = Counter((sample.modality or "unknown", sample.question_type or "unknown") for sample in samples)
-    return {
-        str(modality): {str(kind): cells[modality, kind] for kind in (*QuestionType, "unknown") if cells[modality, kind]}
-        for modality in (*Modality, "unknown")
-        if any(cell[0] == modality for cell in cells)
-    }
-
-
-def _render_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
-    kinds = [str(kind) for kind in (*QuestionType, "unknown") if any(str(kind) in row for row in counts.values())]
-    header = ["", *(kind.replace("_", " ") for kind in kinds), "all"]
-    totals = {kind: sum(row.get(kind, 0) for row in counts.values()) for kind in kinds}
-    body = [
-        [name, *(f"{row[kind]:,}" if kind in row else "-" for kind in kinds), f"{sum(row.values()):,}"]
-        for name, row in (*counts.items(), ("all", totals))
-    ]
-    widths = [max(len(row[column]) for row in (header, *body)) for column in range(len(header))]
-    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in (header, *body))
-    return "\n".join("  ".join(line).rstrip() for line in lines)
-
-
-def _render_shares(counts: Mapping[str, int]) -> str:
-    total = sum(counts.values())
-    return ", ".join(f"{name} {count:,} ({count / total:.1%})" for name, count in counts.items()) or "-"
-
-
-def _render_some(lines: Sequence[str]) -> str:
-    more = [f"... and {len(lines) - MAX_SHOWN:,} more; --json lists them all"] if len(lines) > MAX_SHOWN else []
-    return "\n".join("  " + line for line in (*lines[:MAX_SHOWN], *more))
-
-
-def _safe(text: str) -> str:
-    """Text from a file without what could steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def view(samples: Sequence[Sample], out: Path, *, num: int = 48, seed: int = 0) -> Path:

@@ -1,10 +1,10 @@
-"""From `[data]` to the questions of a split: read, keep what was asked for, take a seeded sample of it."""
+"""Load the samples of `[data.train]` or `[data.test]`: read the split, filter it, and draw a seeded subset."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
 from osler.config import DataConfig, SelectionConfig
@@ -12,30 +12,38 @@ from osler.data.answer_options import redraw_distractors, shuffle_options
 from osler.data.readers import Refusal, read, read_with_report
 from osler.data.splits.manifest import Manifest, check_reader, check_same, load_manifest, select_split, verify_images
 from osler.errors import DataError
-from osler.taxonomy import Modality, QuestionType
+from osler.taxonomy import AXES, Axis, Modality, QuestionType
 from osler.types import Sample
 
 NONE: Final = "none"
-"""How a manifest names a modality or question type that a dataset does not state."""
+"""The name of an unknown modality or question type in manifests."""
 
 
 def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: list[Refusal] | None = None) -> list[Sample]:
-    """The questions that `[data.train]` or `[data.test]` asks for, in the reader's order.
+    """The samples that `[data.train]` or `[data.test]` selects, in the reader's order. Refused rows are appended to `refused`.
 
-    A limit keeps the samples whose ids hash lowest with the seed: the same ones on every machine, and a smaller limit keeps a part of
-    what a larger one keeps. Phantoms are drawn on demand, so there a limit asks for so many questions, spread evenly over the modalities.
-    Distractors are redrawn from everything that was read, so that a limit changes no question of a file. Test questions have their options
-    in the order in which they are asked; those for training are shuffled when an epoch reads them.
+    A limit keeps the samples with the lowest hashes of seed and id: the same samples on every machine, and a smaller limit keeps a subset
+    of a larger one. For phantoms a limit is the number of questions to generate, spread evenly over the modalities. Distractors are redrawn
+    from all samples that were read, so that they do not depend on a limit. The options of test samples are shuffled here, and those of
+    training samples in each epoch.
 
-    With a manifest the split is the manifest's, and every question and the images of those that are kept must still be what it says.
-    The rows that the reader refused are added to `refused`.
-
-    Raises DataError when nothing is left, and what the reader and the manifest raise.
+    With a manifest the split is the manifest's; all samples, and the images of the selected samples, are compared with it.
+    Raises DataError if nothing is selected or the data differ from the manifest, and the errors of the reader.
     """
     section = data.train if which == "train" else data.test
     manifest = load_manifest(data.manifest) if data.manifest is not None else None
-    samples = _read_split(data, section, refused) if manifest is None else _read_assigned(data, section, manifest)
-    kept = _select(data, which, section, samples)
+    if manifest is not None:
+        samples = _read_assigned(data, section, manifest)
+    else:
+        report = read_with_report(data.reader, data.root, **_reader_options(data, section))
+        samples = list(report.samples)
+        if refused is not None:
+            refused += report.refused
+    kept = [sample for sample in samples if _is_selected(sample, section)]
+    if not kept:
+        raise DataError(_explain_empty(data, which, section, samples))
+    is_generated = data.reader == "phantom" and manifest is None
+    kept = _spread(kept, section) if is_generated else _limit(kept, section, data.seed)
     if manifest is not None:
         verify_images(manifest, kept)
     if data.distractors == "redrawn":
@@ -45,68 +53,49 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
     return kept
 
 
-def _select(data: DataConfig, which: Literal["train", "test"], section: SelectionConfig, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that the section asks for, as many as its limits allow."""
-    kept = [sample for sample in samples if _is_asked_for(sample, section)]
-    if not kept:
-        raise DataError(_explain_empty(data, which, section, samples))
-    is_drawn = data.reader == "phantom" and data.manifest is None
-    return _spread(kept, section) if is_drawn else _limit(kept, section, data.seed)
-
-
-def _read_split(data: DataConfig, section: SelectionConfig, refused: list[Refusal] | None) -> list[Sample]:
-    report = read_with_report(data.reader, data.root, **_reader_options(data, section))
-    if refused is not None:
-        refused += report.refused
-    return list(report.samples)
-
-
 def _read_assigned(data: DataConfig, section: SelectionConfig, manifest: Manifest) -> list[Sample]:
-    """The samples that a manifest gives to a split. The manifest decides how the data are read; what a recipe asks for besides narrows it.
+    """The samples of a split of a manifest, read with the manifest's reader options; options of the recipe can only remove samples.
 
-    Phantoms are a fixed set here, like any other.
+    Phantoms are a fixed set of samples here, like any dataset.
     """
     check_reader(manifest, data.reader)
     folders = {key: value for key, value in data.options.items() if key == "images"}
-    pinned = {"seed": manifest.data_seed, **manifest.options, **folders}
-    chosen = select_split(manifest, read(data.reader, data.root, **pinned), section.split)
-    asked = {**pinned, **data.options, **section.options}
-    if asked == pinned:
-        return chosen
-    narrower = {sample.id: sample for sample in read(data.reader, data.root, **asked)}
-    kept = [sample for sample in chosen if sample.id in narrower]
+    manifest_options = {"seed": manifest.data_seed, **manifest.options, **folders}
+    assigned = select_split(manifest, read(data.reader, data.root, **manifest_options), section.split)
+    options = {**manifest_options, **data.options, **section.options}
+    if options == manifest_options:
+        return assigned
+    own = {sample.id: sample for sample in read(data.reader, data.root, **options)}
+    kept = [sample for sample in assigned if sample.id in own]
     for sample in kept:
-        check_same(manifest, sample, narrower[sample.id])
+        check_same(manifest, sample, own[sample.id])
     return kept
 
 
 def _limit(samples: Sequence[Sample], section: SelectionConfig, seed: int) -> list[Sample]:
-    """At most so many samples of each modality, of each question type, and in all."""
+    """The samples drawn by the limits of the section: per modality, then per question type, then in total."""
     kept = list(samples)
-    if section.limit_per_modality is not None:
-        groups = _by_modality(kept)
-        keep = {sample.id for group in groups.values() for sample in _draw(group, section.limit_per_modality, seed)}
-        kept = [sample for sample in kept if sample.id in keep]
-    if section.limit_per_question_type is not None:
-        types = _by_question_type(kept)
-        keep = {sample.id for group in types.values() for sample in _draw(group, section.limit_per_question_type, seed)}
-        kept = [sample for sample in kept if sample.id in keep]
-    if section.limit is not None:
-        kept = _draw(kept, section.limit, seed)
-    return kept
+    for axis in AXES:
+        if (limit := getattr(section, f"limit_per_{axis}")) is not None:
+            drawn = {sample.id for members in _group(kept, axis) for sample in _draw(members, limit, seed)}
+            kept = [sample for sample in kept if sample.id in drawn]
+    return kept if section.limit is None else _draw(kept, section.limit, seed)
 
 
-def counts(samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
-    """How many questions of which modality and type, e.g. {"mri": {"disease_diagnosis": 120}}; what is not stated counts under "none"."""
-    cells = Counter((sample.modality or NONE, sample.question_type or NONE) for sample in samples)
-    table: dict[str, dict[str, int]] = defaultdict(dict)
-    for (modality, question_type), number in sorted(cells.items()):
-        table[str(modality)][str(question_type)] = number
-    return dict(table)
+def counts(samples: Iterable[Sample], *, unknown: str = NONE, order: Callable[[str], Any] = str) -> dict[str, dict[str, int]]:
+    """Modality -> question type -> number of samples, e.g. {"mri": {"disease_diagnosis": 120}}, without empty cells.
+
+    `unknown` is the name of an unknown modality or question type; `order` is the sort key of the names.
+    """
+    cells = Counter((str(sample.modality or unknown), str(sample.question_type or unknown)) for sample in samples)
+    table: dict[str, dict[str, int]] = {}
+    for modality, question_type in sorted(cells, key=lambda cell: (order(cell[0]), order(cell[1]))):
+        table.setdefault(modality, {})[question_type] = cells[modality, question_type]
+    return table
 
 
 def _reader_options(data: DataConfig, section: SelectionConfig) -> dict[str, Any]:
-    """What the reader is told: `[data.options]`, then the split and its own options."""
+    """The options for the reader: the seed, `[data.options]`, the split and its own options, and for phantoms also the selection."""
     options: dict[str, Any] = {"seed": data.seed, **data.options, "split": section.split, **section.options}
     if data.reader != "phantom":
         return options
@@ -120,14 +109,14 @@ def _reader_options(data: DataConfig, section: SelectionConfig) -> dict[str, Any
     if section.limit_per_modality is not None:
         options["num_questions"] = min(section.limit_per_modality, options.get("num_questions", section.limit_per_modality))
     if section.limit_per_question_type is not None:
-        # A modality asks its types in turn, so this many questions hold its share of each.
+        # The questions of a modality cycle through the types, so this number contains its share of each type.
         num_types = len(section.question_types or QuestionType)
         share = num_types * -(-section.limit_per_question_type // len(options.get("modalities") or Modality))
         options["num_questions"] = min(share, options.get("num_questions", share))
     return options
 
 
-def _is_asked_for(sample: Sample, section: SelectionConfig) -> bool:
+def _is_selected(sample: Sample, section: SelectionConfig) -> bool:
     if section.modalities and sample.modality not in section.modalities:
         return False
     if section.has_choices is not None and section.has_choices != bool(sample.choices):
@@ -136,36 +125,29 @@ def _is_asked_for(sample: Sample, section: SelectionConfig) -> bool:
 
 
 def _spread(samples: Sequence[Sample], section: SelectionConfig) -> list[Sample]:
-    """The first samples of every modality, as even as can be: so many of each question type, and in all."""
+    """The first samples of each modality, as many as the limits per question type and in total allow."""
     kept = list(samples)
-    if section.limit_per_question_type is not None:
-        types = _by_question_type(kept)
-        kept = [sample for group in types.values() for sample in _take_evenly(group, section.limit_per_question_type)]
+    if (limit := section.limit_per_question_type) is not None:
+        kept = [sample for members in _group(kept, "question_type") for sample in _take_evenly(members, limit)]
     return kept if section.limit is None else _take_evenly(kept, section.limit)
 
 
 def _take_evenly(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    groups = _by_modality(samples)
+    groups = _group(samples, "modality")
     share, rest = divmod(limit, len(groups))
-    return [sample for position, group in enumerate(groups.values()) for sample in group[: share + (position < rest)]]
+    return [sample for position, members in enumerate(groups) for sample in members[: share + (position < rest)]]
 
 
-def _by_modality(samples: Iterable[Sample]) -> dict[Modality | None, list[Sample]]:
-    groups: dict[Modality | None, list[Sample]] = defaultdict(list)
+def _group(samples: Iterable[Sample], axis: Axis) -> list[list[Sample]]:
+    """The samples of each modality or question type, in order of first appearance."""
+    groups: dict[str | None, list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[sample.modality].append(sample)
-    return groups
-
-
-def _by_question_type(samples: Iterable[Sample]) -> dict[QuestionType | None, list[Sample]]:
-    groups: dict[QuestionType | None, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.question_type].append(sample)
-    return groups
+        groups[getattr(sample, axis)].append(sample)
+    return list(groups.values())
 
 
 def _draw(samples: Sequence[Sample], limit: int, seed: int) -> list[Sample]:
-    """The `limit` samples whose ids hash lowest, in their own order."""
+    """The `limit` samples with the lowest hashes of seed and id, in their own order."""
     ranked = sorted(range(len(samples)), key=lambda position: hashlib.sha256(f"{seed}/{samples[position].id}".encode()).digest())
     return [samples[position] for position in sorted(ranked[:limit])]
 
@@ -184,9 +166,9 @@ def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, sampl
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A split for a run's manifest: how many questions, of which modality and type, and a hash of their ids in order.
+    """A split as a run's manifest describes it: {"num_samples": .., "cells": `counts`, "ids_sha256": hash of the ids in order}.
 
-    Where distractors were redrawn, also how many, and why others were not (see `answer_options.Distractors`).
+    If distractors were redrawn, "distractors" counts the samples of each outcome (see `answer_options.Distractors`).
     """
     digest = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
     described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
