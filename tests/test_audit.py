@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from osler.audits import OptionPrior
-from osler.audits.baselines import BASELINES, Catalogue, blind_credits, case_style, chance, punctuation_style, summarize_credits
+from osler.audits.baselines import BASELINES, Vocabulary, blind_accuracy, blind_credits, case_style, chance, punctuation_style
 from osler.data.phantom import build_samples
 from osler.metrics import DASH
 from osler.taxonomy import Modality
@@ -134,14 +133,14 @@ def test_question_prior_is_an_option_prior_for_each_question(training: list[Samp
 def test_interval_is_wilsons(share: float) -> None:
     from statsmodels.stats.proportion import proportion_confint
 
-    found = summarize_credits(np.full(40, share))
+    found = blind_accuracy(share, 40)
     assert (found.low, found.high) == pytest.approx(proportion_confint(40 * share, 40, method="wilson"))
 
 
 def test_nothing_has_no_value() -> None:
-    found = summarize_credits(np.zeros(0))
+    found = blind_accuracy(None, 0)
     assert (found.value, found.low, found.high, str(found)) == (None, None, None, DASH)
-    assert chance(Catalogue().add([])) is None
+    assert chance(Vocabulary().encode([])) is None
 
 
 @pytest.mark.parametrize(

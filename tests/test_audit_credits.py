@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from osler.audits.baselines import BASELINES
-from osler.audits.credits import credits_file, earn_credits, keep_credits, read_credits, write_credits
+from osler.audits.credits import compute_credits, credits_file, read_credits, update_credits, write_credits
 from osler.config import DataConfig, SelectionConfig
 from osler.data.phantom import build_samples
 from osler.data.select import load_split
@@ -22,7 +22,7 @@ DATA = DataConfig.model_validate(
 
 def test_every_baseline_earns_on_every_question(tmp_path: Path) -> None:
     test = load_split(DATA, "test")
-    earned = earn_credits(DATA, test)
+    earned = compute_credits(DATA, test)
     assert set(earned) == {baseline.title for baseline in BASELINES.values()}
     for own in earned.values():
         assert own.keys() == {sample.id for sample in test}
@@ -34,7 +34,7 @@ def test_every_baseline_earns_on_every_question(tmp_path: Path) -> None:
 
 def test_without_training_questions_only_what_needs_no_fit_earns() -> None:
     absent = DATA.model_copy(update={"train": SelectionConfig(split="nowhere")})
-    earned = earn_credits(absent, list(build_samples(modality="mri", split="test", seed=0, num_questions=10)))
+    earned = compute_credits(absent, list(build_samples(modality="mri", split="test", seed=0, num_questions=10)))
     assert set(earned) == {baseline.title for baseline in BASELINES.values() if baseline.how == "fixed"}
 
 
@@ -56,30 +56,30 @@ CHANGES: list[tuple[str, Change, bool]] = [
 @pytest.mark.parametrize(("name", "change", "is_kept"), CHANGES, ids=[row[0] for row in CHANGES])
 def test_credits_are_earned_once_for_the_same_questions(tmp_path: Path, name: str, change: Change, is_kept: bool) -> None:
     path, test = tmp_path / "x.jsonl", load_split(DATA, "test")
-    earned = keep_credits(path, DATA, test)
-    assert earned == {title: pytest.approx(own, abs=1e-6) for title, own in earn_credits(DATA, test).items()}
+    earned = update_credits(path, DATA, test)
+    assert earned == {title: pytest.approx(own, abs=1e-6) for title, own in compute_credits(DATA, test).items()}
     marked = json.loads(credits_file(path).read_text())
     marked["credits"]["guessing twice"] = [0.5] * len(marked["samples"])  # which nobody earns
     credits_file(path).write_text(json.dumps(marked))
-    assert ("guessing twice" in keep_credits(path, *change(DATA, test))) is is_kept
-    assert "guessing twice" not in keep_credits(path, *change(DATA, test), fresh=True)
+    assert ("guessing twice" in update_credits(path, *change(DATA, test))) is is_kept
+    assert "guessing twice" not in update_credits(path, *change(DATA, test), fresh=True)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"samples": ["a"], "credits": {"option prior": [1.0]}}'])
 def test_a_file_without_its_questions_is_earned_again(tmp_path: Path, content: str) -> None:
     path, test = tmp_path / "x.jsonl", load_split(DATA, "test")
     credits_file(path).write_text(content)
-    assert keep_credits(path, DATA, test) == read_credits(path)
-    assert read_credits(path).keys() == earn_credits(DATA, test).keys()
+    assert update_credits(path, DATA, test) == read_credits(path)
+    assert read_credits(path).keys() == compute_credits(DATA, test).keys()
 
 
 def test_credits_without_training_questions_are_earned_again(tmp_path: Path) -> None:
     path, test = tmp_path / "x.jsonl", load_split(DATA, "test")
-    keep_credits(path, DATA, test)
+    update_credits(path, DATA, test)
     content = json.loads(credits_file(path).read_text())
     fixed = {title: row for title, row in content["credits"].items() if title != BASELINES["option_prior"].title}
     credits_file(path).write_text(json.dumps({**content, "credits": fixed}))
-    assert BASELINES["option_prior"].title in keep_credits(path, DATA, test)
+    assert BASELINES["option_prior"].title in update_credits(path, DATA, test)
 
 
 def test_a_manifest_counts_by_its_content(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_manifest_counts_by_its_content(tmp_path: Path) -> None:
     digests = []
     for content in ("one", "another"):
         manifest.write_text(content)
-        keep_credits(path, data, test)
+        update_credits(path, data, test)
         digests.append(json.loads(credits_file(path).read_text())["digest"])
     assert digests[0] != digests[1]
 

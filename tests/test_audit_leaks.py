@@ -9,6 +9,7 @@ import pytest
 
 from osler.audits.leaks import (
     Leak,
+    cache_keys,
     case_keys,
     cases_by_source,
     count_shared_images,
@@ -16,7 +17,6 @@ from osler.audits.leaks import (
     leak_matrix,
     near_keys,
     paths_naming_target,
-    remember,
     row_keys,
 )
 from osler.data.splits.cases import CASES, case_of, read_case
@@ -55,7 +55,7 @@ TEST = {
 
 @pytest.mark.parametrize(("keys", "shared"), [(row_keys, 2), (image_keys({}), 3), (case_keys, 0)])
 def test_matrix(keys, shared: int) -> None:
-    found = leak_matrix(remember(keys), TRAIN, TEST)
+    found = leak_matrix(cache_keys(keys), TRAIN, TEST)
     assert found["x"] == {"x": Leak(shared=shared, total=4), "none": Leak(shared=0, total=0)}
     assert found["x"]["none"].value is None
     assert found["empty"]["x"].value is None  # nothing is known of an absent train file

@@ -68,21 +68,21 @@ def test_contradictions() -> None:
         sample("c.png", number=6, choices=("CT", "MRI"), target="A"),
     ]
     found = assess(rows, ["too long", "too long", "empty"])
-    assert found.contradictory_golds == ("test/0", "test/1", "test/2")
-    assert found.contradicted_by_option == ("test/0", "test/1")
+    assert found.contradictory_golds.ids == ("test/0", "test/1", "test/2")
+    assert found.contradicted_by_option.ids == ("test/0", "test/1")
     assert found.num_rows == 6  # the last row stands there twice
     assert (found.refused, found.num_refused) == ({"too long": 2, "empty": 1}, 3)
 
 
 def test_letters_against_scipy() -> None:
     rows = [sample(f"{number}.png", choices=("a", "b", "c"), target="AAABC"[number % 5]) for number in range(40)]
-    (found,) = assess([*rows, sample("open.png", choices=(), target="liver")]).letters
-    assert found.counts == (24, 8, 8)
+    ((size, found),) = assess([*rows, sample("open.png", choices=(), target="liver")]).letters.items()
+    assert (size, found.questions) == (3, 40)
     assert found.shares == pytest.approx({"A": 0.6, "B": 0.2, "C": 0.2})
     assert found.p_value == pytest.approx(chisquare([24, 8, 8]).pvalue)
 
 
 def test_nothing_to_assess() -> None:
     found = assess([])
-    assert (found.num_rows, found.letters, found.num_refused) == (0, (), 0)
-    assert not any(found.faults.values())
+    assert (found.num_rows, found.letters, found.num_refused) == (0, {}, 0)
+    assert not any(fault.num_rows for fault in found.faults.values())

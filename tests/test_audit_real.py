@@ -100,7 +100,5 @@ def test_images_of_the_official_splits(reader: str, arguments: tuple[str, ...], 
     folder = os.environ.get("OSLER_TEST_DATA")
     if not folder:
         pytest.skip("OSLER_TEST_DATA does not name the folder of the datasets")
-    found = run(
-        f"--data.reader={reader}", f"--data.root={Path(folder) / reader}", *arguments, options=AuditOptions(images="paths")
-    ).shared_images
-    assert (found.shared, found.total) == (shared, total)
+    found = run(f"--data.reader={reader}", f"--data.root={Path(folder) / reader}", *arguments, options=AuditOptions(images="paths")).images
+    assert (found.num_shared, found.num_test) == (shared, total)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from osler.audits.baselines import OptionPrior
-from osler.audits.redrawn import DomainItems, compare_items
+from osler.audits.redrawn import RedrawnComparison, compare_redrawn
 from osler.data.answer_options import Distractors, redraw_distractors
 from osler.data.readers import read
 from osler.images.files import ImageFile
@@ -51,8 +51,8 @@ def made_up(split: str, num: int, *, per_image: int = 1, seed: int = 0) -> list[
     return samples
 
 
-def compare_one(train: Sequence[Sample], test: Sequence[Sample], **options: Any) -> DomainItems:
-    (found,) = compare_items(train, test, **options)
+def compare_one(train: Sequence[Sample], test: Sequence[Sample], **options: Any) -> RedrawnComparison:
+    (found,) = compare_redrawn(train, test, **options).values()
     return found
 
 
@@ -71,7 +71,7 @@ def test_both_sides_are_on_the_same_rows(per_image: int, num_clusters: int) -> N
     assert found.redrawn.value == pytest.approx(redrawn.mean())
     assert found.difference.value == pytest.approx((redrawn - original).mean())
     assert found.chance == pytest.approx(0.25)
-    assert found.whole_redrawn == pytest.approx(np.mean([after.credit(sample) for sample in new_test]))
+    assert found.all_rows.redrawn == pytest.approx(np.mean([after.credit(sample) for sample in new_test]))
     # The paired interval against a bootstrap of whole images.
     images = Counter(test[place].images[0].uri for place in kept)
     rows = {uri: [n for n, place in enumerate(kept) if test[place].images[0].uri == uri] for uri in images}
@@ -99,13 +99,13 @@ def test_questions_about_one_image_count_as_fewer() -> None:
 def test_nothing_to_train_on_or_to_redraw() -> None:
     test = made_up("test", 30)
     untaught = compare_one([], test)
-    assert (untaught.original.value, untaught.redrawn.value, untaught.difference.low, untaught.whole_redrawn) == (None, None, None, None)
+    assert (untaught.original.value, untaught.redrawn.value, untaught.difference.low, untaught.all_rows.redrawn) == (None, None, None, None)
     assert untaught.num_redrawn == 26
     plain = compare_one(made_up("train", 30), [question("test", 0, ("yes", "no"), "A")])
     assert (plain.num_redrawn, plain.num_clusters, plain.chance, plain.original.value, plain.difference.value) == (0, 0, None, None, None)
-    assert plain.whole_original is not None
-    assert compare_items(made_up("train", 9), [question("test", 9, (), "cyst")]) == ()
-    assert compare_items([], []) == ()
+    assert plain.all_rows.original is not None
+    assert compare_redrawn(made_up("train", 9), [question("test", 9, (), "cyst")]) == {}
+    assert compare_redrawn([], []) == {}
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_published_files(axis: Any, name: str, original: float, redrawn: float, 
         pytest.skip("OSLER_TEST_DATA does not name the folder of the annotation files")
     root = Path(folder) / "omnimedvqa_splits"
     train, test = (read("med_r1", root, axis=axis, name=name, split=split) for split in ("train", "test"))
-    found = compare_one(train, test, by=axis)
-    assert (found.domain, found.num_redrawn, found.num_test) == (name, rows, of)
+    ((domain, found),) = compare_redrawn(train, test, by=axis).items()
+    assert (domain, found.num_redrawn, found.num_test) == (name, rows, of)
     assert 100 * (found.original.value or 0) == pytest.approx(original, abs=0.06)
     assert 100 * (found.redrawn.value or 0) == pytest.approx(redrawn, abs=0.06)
     assert found.difference.high is not None

@@ -12,11 +12,13 @@ from small_audits import at, run
 
 from osler.audits.baselines import BASELINES
 from osler.audits.file import read_audit, save_audit
-from osler.audits.findings import MAX_LISTED, Audit
+from osler.audits.findings import Audit
+from osler.audits.quality import MAX_LISTED
 from osler.audits.run import AuditOptions, parse_gates
 from osler.cli.main import main
 from osler.errors import ConfigError, DataError
-from osler.reports.audit_page import render_audit_page, verdict
+from osler.reports.audit_page import verdict
+from osler.reports.report import render_audit_page
 
 PHANTOM = ("--data.reader=phantom", "--data.train.limit=400", "--data.test.limit=160")
 
@@ -67,7 +69,7 @@ def test_phantoms_give_nothing_away() -> None:
     assert total == 8 * len(BASELINES)
     assert above <= 6  # luck alone gives 1.8
     assert "at chance" in verdict(found.main)
-    assert all(leak.shared == 0 for matrix in found.main.leaks.values() for cells in matrix.values() for leak in cells.values())
+    assert all(share == 0 for grid in found.main.leaks.values() for cells in grid.values() for share in cells.values())
     assert found.reasons == ()
 
 
@@ -89,21 +91,21 @@ def test_json_has_every_baseline_and_leak_for_every_pair() -> None:
 )
 def test_copies_are_found_by_bytes(written: Path, look: Any, shared: int, kinds: set[str]) -> None:
     found = run(*arguments_of(written), options=AuditOptions(images=look))
-    assert found.shared_images.shared == shared
-    assert {kind for kind, matrix in found.main.leaks.items() if matrix["ct"]["ct"].shared} == kinds
+    assert found.images.num_shared == shared
+    assert {kind for kind, matrix in found.main.leaks.items() if matrix["ct"]["ct"]} == kinds
 
 
 def test_reasons_name_the_gate(written: Path) -> None:
     found = run(*arguments_of(written), options=AuditOptions(max_shortcut=0.0))
     assert {reason.split(":")[0] for reason in found.failures(("leak",))} == {"leak"}
     assert found.failures(()) == ()
-    assert found.main.own("lower_case", "ct").value == 1.0
+    assert found.main.in_domain("lower_case", "ct").value == 1.0
 
 
 def test_images_that_are_not_at_hand_are_compared_by_path(written: Path) -> None:
     (written / "b.png").unlink()
     found = run(*arguments_of(written))
-    assert found.images == "by path"
+    assert found.images.compared == "by path"
     assert any("not at hand" in note for note in found.notes)
     forced = run(*arguments_of(written), options=AuditOptions(images="pixels"))
     assert any("cannot be read" in note for note in forced.notes)
@@ -177,7 +179,8 @@ def test_a_saved_audit_keeps_counts_beyond_the_ids_it_lists(written: Path, tmp_p
     found = run(*arguments_of(written))
     save_audit(found.to_json(), tmp_path / "audit.json")
     again = read_audit(tmp_path / "audit.json")
-    assert (again.quality.count("synonymous_options"), len(again.quality.synonymous_options)) == (MAX_LISTED + 3, MAX_LISTED)
+    fault = again.quality.synonymous_options
+    assert (fault.num_rows, len(fault.ids)) == (MAX_LISTED + 3, MAX_LISTED)
     assert render_audit_page(again) == render_audit_page(found)
 
 
@@ -318,7 +321,7 @@ def test_open_questions_have_nothing_to_redraw(written: Path) -> None:
     for split in ("train", "test"):
         (written / f"{split}.jsonl").write_text(json.dumps({"id": "1", "image": "a.png", "question": "What?", "target": "cyst"}))
     found = run(*arguments_of(written), options=AuditOptions(redrawn=True))
-    assert found.items == ()
+    assert found.items == {}
     assert any("no distractors were redrawn" in note for note in found.notes)
 
 

@@ -1,8 +1,4 @@
-"""What questions give away without their image, what test shares with train, and what is wrong with the options.
-
-A policy's accuracy means something only beside these. `blind` holds the baselines, `leaks` what train and test share, `cases` the rules
-that read a patient or case from a file name, `quality` the faults of the rows themselves.
-"""
+"""What a dataset gives away: accuracies of blind baselines, rows, images and patients that test shares with train, faults of the rows."""
 
 from osler.audits.baselines import OptionPrior
 

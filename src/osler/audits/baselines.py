@@ -1,9 +1,9 @@
 """Blind baselines: answers without an image or a model, fitted on train and scored on test.
 
-All but the fixed ones are the same lookup over another key: a key seen S times among the options of train and right G times rates
-(G + 0.25) / (S + 1), the option of the highest rate is the answer, and ties share the credit. `OptionPrior` is that lookup over option
-texts for one question at a time; `BASELINES` are arrays, because a matrix of every train and test file asks a million times.
-Shapes: N items, K options at most.
+All but the fixed ones are the same lookup with another key: a key that is seen S times among the options of train and is right G times
+has the rate (G + 0.25) / (S + 1). The option of the highest rate is the answer, and ties share the credit. `OptionPrior` is this lookup by
+option text for one question at a time; `BASELINES` work on arrays, because a matrix of all train and test files takes a million look-ups.
+Shapes: N questions, K options at most.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from osler.metrics.estimates import Estimate, wilson
+from osler.metrics.estimates import NO_ESTIMATE, Estimate, wilson
 from osler.text import fold_option
 from osler.types import LETTERS, Sample
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _PRIOR_GOLD = 0.25
 _PRIOR_SEEN = 1.0
-_ABSENT: Final = -1  # where an item has no option
+_ABSENT: Final = -1  # where a question has no option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionPrior:
-    """How often each option text was the right one in training: a lookup that sees neither image nor question.
+    """How often each option text was right in training: a lookup that uses neither image nor question.
 
     On OmniMedVQA it answers 83 to 100 % of the test questions of the modality it was fitted on.
     """
@@ -42,7 +42,7 @@ class OptionPrior:
 
     @classmethod
     def fit(cls, samples: Iterable[Sample]) -> OptionPrior:
-        """Count the options of samples with choices; open-ended ones are passed over."""
+        """Count the options of samples with choices; open-ended ones are skipped."""
         gold: Counter[str] = Counter()
         seen: Counter[str] = Counter()
         for sample in samples:
@@ -52,7 +52,7 @@ class OptionPrior:
         return cls(gold=gold, seen=seen)
 
     def rate(self, choice: str) -> float:
-        """(times right + 0.25) / (times seen + 1): 0.25 for an option that training never showed."""
+        """(times right + 0.25) / (times seen + 1): 0.25 for an option that is not in train."""
         key = fold_option(choice)
         return (self.gold[key] + _PRIOR_GOLD) / (self.seen[key] + _PRIOR_SEEN)
 
@@ -67,14 +67,14 @@ class OptionPrior:
         return 1 / len(letters) if sample.target in letters else 0.0
 
     def pick(self, sample: Sample, *, seed: int = 0) -> str | None:
-        """One letter of `best`, ties drawn by `seed` and the sample's id; None for an open-ended sample."""
+        """One letter of `best`, ties drawn by `seed` and the sample id; None for an open-ended sample."""
         letters = self.best(sample)
         return random.Random(f"{seed}/{sample.id}").choice(letters) if letters else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Items:
-    """Questions with choices as arrays over a Catalogue."""
+class QuestionArrays:
+    """Questions with choices as arrays of indices into a Vocabulary."""
 
     ids: tuple[str, ...]  # of the samples, ("med_r1/ct/test/0", ..)
     options: Ints  # (N, K) index of an option's text; -1 beyond the last one
@@ -86,29 +86,29 @@ class Items:
 
     @property
     def sizes(self) -> Ints:
-        """(N,) how many options each item has."""
+        """(N,) number of options of each question."""
         sizes: Ints = (self.options != _ABSENT).sum(axis=1)
         return sizes
 
 
 @dataclass(slots=True)
-class Catalogue:
-    """The distinct texts of an audit, so that each is looked at once however often it stands in the data."""
+class Vocabulary:
+    """The distinct texts of an audit with their indices, so that each text is processed once however often it occurs."""
 
-    texts: dict[str, int] = field(default_factory=dict)  # option -> index
+    options: dict[str, int] = field(default_factory=dict)  # option -> index
     questions: dict[str, int] = field(default_factory=dict)  # folded question -> index
     _folded: dict[str, int] = field(default_factory=dict)  # question as written -> index
     _styles: dict[Callable[[str], str], Ints] = field(default_factory=dict)
 
-    def add(self, samples: Iterable[Sample]) -> Items:
-        """The samples that have choices; open-ended ones are passed over."""
+    def encode(self, samples: Iterable[Sample]) -> QuestionArrays:
+        """The samples that have choices as arrays, with new texts added; open-ended samples are skipped."""
         import numpy as np
 
         closed = [sample for sample in samples if sample.choices]
         options = np.full((len(closed), max((len(sample.choices) for sample in closed), default=1)), _ABSENT, dtype=np.int64)
         for row, sample in enumerate(closed):
-            options[row, : len(sample.choices)] = [self.texts.setdefault(choice, len(self.texts)) for choice in sample.choices]
-        return Items(
+            options[row, : len(sample.choices)] = [self.options.setdefault(choice, len(self.options)) for choice in sample.choices]
+        return QuestionArrays(
             ids=tuple(sample.id for sample in closed),
             options=options,
             questions=np.array([self._question(sample.question) for sample in closed], dtype=np.int64),
@@ -120,18 +120,18 @@ class Catalogue:
             index = self._folded[text] = self.questions.setdefault(fold_option(text), len(self.questions))
         return index
 
-    def map(self, measure: Callable[[str], int]) -> Ints:
-        """`measure` of every option text, in the order of their indices."""
+    def measure(self, function: Callable[[str], int]) -> Ints:
+        """`function` of every option text, in the order of their indices."""
         import numpy as np
 
-        return np.array([measure(text) for text in self.texts], dtype=np.int64)
+        return np.array([function(text) for text in self.options], dtype=np.int64)
 
     def number(self, style: Callable[[str], str]) -> Ints:
-        """The same for a text-valued `style`, a named function: texts of equal style get equal numbers."""
-        if (found := self._styles.get(style)) is None or len(found) < len(self.texts):
+        """A number for the `style` of every option text, the same number for the same style; `style` must be a named function."""
+        if (known := self._styles.get(style)) is None or len(known) < len(self.options):
             numbers: dict[str, int] = {}
-            found = self._styles[style] = self.map(lambda text: numbers.setdefault(style(text), len(numbers)))
-        return found
+            known = self._styles[style] = self.measure(lambda text: numbers.setdefault(style(text), len(numbers)))
+        return known
 
 
 def case_style(text: str) -> str:
@@ -145,31 +145,31 @@ def case_style(text: str) -> str:
 
 
 def punctuation_style(text: str) -> str:
-    """Which signs an option holds, e.g. "(,)" for "Benign, grade (II)", and "." where it ends in a full stop."""
+    """The distinct signs of an option in order, e.g. "()," for "Benign, grade (II)"."""
     return "".join(sorted({sign for sign in text if not sign.isalnum() and not sign.isspace()}))
 
 
-def _option_keys(items: Items, catalogue: Catalogue) -> Ints:
-    return catalogue.number(fold_option)[items.options]
+def _option_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    return vocabulary.number(fold_option)[asked.options]
 
 
-def _question_keys(items: Items, catalogue: Catalogue) -> Ints:
-    return items.questions[:, None] * len(catalogue.texts) + _option_keys(items, catalogue)
+def _question_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    return asked.questions[:, None] * len(vocabulary.options) + _option_keys(asked, vocabulary)
 
 
-def _length_keys(items: Items, catalogue: Catalogue) -> Ints:
-    return catalogue.map(len)[items.options]
+def _length_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    return vocabulary.measure(len)[asked.options]
 
 
-def _position_keys(items: Items, catalogue: Catalogue) -> Ints:
-    """(number of options, position), so that "the last" is learned apart for two and for four options."""
-    return items.sizes[:, None] * len(LETTERS) + _letter_keys(items, catalogue)
+def _position_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    """(number of options, position), so that the last of two and the last of four options have different keys."""
+    return asked.sizes[:, None] * len(LETTERS) + _letter_keys(asked, vocabulary)
 
 
-def _letter_keys(items: Items, catalogue: Catalogue) -> Ints:  # noqa: ARG001 - every baseline's keys take a catalogue
+def _letter_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:  # noqa: ARG001 - the keys of every baseline take a vocabulary
     import numpy as np
 
-    return np.broadcast_to(np.arange(items.options.shape[1]), items.options.shape)
+    return np.broadcast_to(np.arange(asked.options.shape[1]), asked.options.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +178,10 @@ class Baseline:
 
     name: str
     title: str
-    what: str  # what it looks at, for a reader of the table
-    keys: Callable[[Items, Catalogue], Ints]  # (N, K)
+    what: str  # what the answer depends on, as the page says it
+    keys: Callable[[QuestionArrays, Vocabulary], Ints]  # (N, K)
     how: Literal["rate", "count", "fixed"] = "rate"
-    # rate: the share of times that the key was right; count: how often; fixed: the key itself is the score and nothing is fitted
+    # Score of a key. rate: share of times that it was right; count: number of times; fixed: the key itself, nothing is fitted.
 
 
 BASELINES: Final[Mapping[str, Baseline]] = {
@@ -199,27 +199,27 @@ BASELINES: Final[Mapping[str, Baseline]] = {
             name="shortest",
             title="Shortest option",
             what="the shortest option; nothing is fitted",
-            keys=lambda items, catalogue: -_length_keys(items, catalogue),
+            keys=lambda asked, vocabulary: -_length_keys(asked, vocabulary),
             how="fixed",
         ),
         Baseline(
             name="lower_case",
             title="Lower case",
             what="the option without capitals; nothing is fitted",
-            keys=lambda items, catalogue: catalogue.map(lambda text: text == text.lower())[items.options],
+            keys=lambda asked, vocabulary: vocabulary.measure(lambda text: text == text.lower())[asked.options],
             how="fixed",
         ),
         Baseline(
             name="case",
             title="Case",
             what="how an option is capitalised",
-            keys=lambda items, catalogue: catalogue.number(case_style)[items.options],
+            keys=lambda asked, vocabulary: vocabulary.number(case_style)[asked.options],
         ),
         Baseline(
             name="punctuation",
             title="Punctuation",
             what="which signs an option holds",
-            keys=lambda items, catalogue: catalogue.number(punctuation_style)[items.options],
+            keys=lambda asked, vocabulary: vocabulary.number(punctuation_style)[asked.options],
         ),
         Baseline(name="position", title="Position", what="where an option stands among so many", keys=_position_keys),
         Baseline(
@@ -227,36 +227,28 @@ BASELINES: Final[Mapping[str, Baseline]] = {
         ),
     )
 }
-"""By the name that the JSON of an audit uses."""
+"""By their names in the JSON of an audit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blind(Estimate):
-    """What one baseline gets on one test set: the mean credit of `total` questions with its 95 % interval."""
+def blind_accuracy(credit: float | None, total: int) -> Estimate:
+    """The mean credit of `total` questions with the interval of Wilson (1927) for so many right answers; None gives no value.
 
-    total: int
-
-    __str__ = Estimate.__str__
-
-
-def summarize_credits(credits_N: Floats) -> Blind:
-    """The mean of credits. Wilson's (1927) interval as for so many right answers: too wide, if anything, where ties share a credit."""
-    total = len(credits_N)
-    if total == 0:
-        return Blind(value=None, low=None, high=None, total=0)
-    share = float(credits_N.mean())
-    low, high = wilson(share, total)
-    return Blind(value=share, low=low, high=high, total=total)
+    Where ties share a credit the interval is too wide, never too narrow.
+    """
+    if credit is None:
+        return NO_ESTIMATE
+    low, high = wilson(credit, total)
+    return Estimate(value=credit, low=low, high=high)
 
 
-def chance(items: Items) -> float | None:
-    """What guessing gets on average, e.g. 0.25 with four options each; None without questions."""
-    return float((1 / items.sizes).mean()) if len(items) else None
+def chance(asked: QuestionArrays) -> float | None:
+    """The mean accuracy of guessing, e.g. 0.25 with four options each; None without questions."""
+    return float((1 / asked.sizes).mean()) if len(asked) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """A fitted baseline: the score of every key of train, and of any other."""
+    """A fitted baseline: the score of every key that occurs in train, and of all other keys."""
 
     known: Ints  # sorted
     scores: Floats
@@ -270,16 +262,16 @@ class Lookup:
         return np.where(self.known[places] == keys, self.scores[places], self.unknown)
 
 
-def fit(baseline: Baseline, train: Items, catalogue: Catalogue) -> Lookup | None:
-    """What a baseline learns from train; None where there is nothing to learn from, or nothing that it learns.
+def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lookup | None:
+    """The scores of keys in train; None for a fixed baseline and without train questions.
 
-    Call it once every sample of an audit is in the catalogue.
+    Call it once the vocabulary holds every sample of the audit.
     """
     import numpy as np
 
     if baseline.how == "fixed" or not len(train):
         return None
-    keys = baseline.keys(train, catalogue)
+    keys = baseline.keys(train, vocabulary)
     known, index = np.unique(keys[train.options != _ABSENT], return_inverse=True)
     right = keys[np.arange(len(train)), train.targets]
     gold = np.bincount(np.searchsorted(known, right), minlength=len(known))
@@ -289,50 +281,48 @@ def fit(baseline: Baseline, train: Items, catalogue: Catalogue) -> Lookup | None
     return Lookup(known=known, scores=(gold + _PRIOR_GOLD) / (seen + _PRIOR_SEEN), unknown=_PRIOR_GOLD / _PRIOR_SEEN)
 
 
-def score(baseline: Baseline, learned: Lookup | None, items: Items, keys: Ints) -> Floats | None:
-    """(N,) the credit of every item, whose `keys` (N, K) are the baseline's; None for a fitted baseline that learned nothing."""
+def score(baseline: Baseline, lookup: Lookup | None, asked: QuestionArrays, keys: Ints) -> Floats | None:
+    """(N,) the credit of every question with the baseline's `keys` (N, K); None for a fitted baseline without a lookup."""
     import numpy as np
 
-    if learned is None and baseline.how != "fixed":
+    if lookup is None and baseline.how != "fixed":
         return None
-    scores_NK = keys.astype(np.float64) if learned is None else learned.look_up(keys)
-    scores_NK = np.where(items.options == _ABSENT, -np.inf, scores_NK)
+    scores_NK = keys.astype(np.float64) if lookup is None else lookup.look_up(keys)
+    scores_NK = np.where(asked.options == _ABSENT, -np.inf, scores_NK)
     is_best = scores_NK == scores_NK.max(axis=1, keepdims=True)
-    credits_N: Floats = is_best[np.arange(len(items)), items.targets] / np.maximum(is_best.sum(axis=1), 1)
+    credits_N: Floats = is_best[np.arange(len(asked)), asked.targets] / np.maximum(is_best.sum(axis=1), 1)
     return credits_N
 
 
 def blind_credits(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """Baseline -> sample id -> credit on every test question with choices: what an accuracy is to be compared with, question by question.
+    """Baseline -> sample id -> credit on every test question with choices.
 
-    A fitted baseline is left out where train has no question with choices.
+    Fitted baselines are left out where train has no question with choices.
     """
-    catalogue = Catalogue()
-    fitted, asked = catalogue.add(train), catalogue.add(test)
-    found: dict[str, dict[str, float]] = {}
+    vocabulary = Vocabulary()
+    fitted, asked = vocabulary.encode(train), vocabulary.encode(test)
+    earned: dict[str, dict[str, float]] = {}
     for name, baseline in BASELINES.items():
-        credits_N = score(baseline, fit(baseline, fitted, catalogue), asked, baseline.keys(asked, catalogue))
+        credits_N = score(baseline, fit(baseline, fitted, vocabulary), asked, baseline.keys(asked, vocabulary))
         if credits_N is not None:
-            found[name] = dict(zip(asked.ids, credits_N.tolist(), strict=True))
-    return found
+            earned[name] = dict(zip(asked.ids, credits_N.tolist(), strict=True))
+    return earned
 
 
 def blind_matrix(
-    train: Mapping[str, Items], test: Mapping[str, Items], catalogue: Catalogue, baselines: Iterable[Baseline] = BASELINES.values()
-) -> dict[str, dict[str, dict[str, Blind]]]:
-    """Baseline -> train -> test -> what it gets. No value where a fitted baseline has no train items, or a test set is empty."""
-    import numpy as np
-
-    empty = np.zeros(0)
-    matrix: dict[str, dict[str, dict[str, Blind]]] = {}
-    for baseline in baselines:
-        learned = {name: fit(baseline, items, catalogue) for name, items in train.items()}
-        asked = {name: (items, baseline.keys(items, catalogue)) for name, items in test.items()}
-        matrix[baseline.name] = {
-            row: {
-                column: summarize_credits(empty if (credits_N := score(baseline, lookup, *found)) is None else credits_N)
-                for column, found in asked.items()
-            }
-            for row, lookup in learned.items()
+    train: Mapping[str, QuestionArrays], test: Mapping[str, QuestionArrays], vocabulary: Vocabulary
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Baseline -> train -> test -> mean credit; None where a fitted baseline has no train questions, or the test set has none."""
+    matrix: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name, baseline in BASELINES.items():
+        lookups = {domain: fit(baseline, arrays, vocabulary) for domain, arrays in train.items()}
+        asked = {domain: (arrays, baseline.keys(arrays, vocabulary)) for domain, arrays in test.items()}
+        matrix[name] = {
+            row: {column: _mean_credit(score(baseline, lookup, *arrays)) for column, arrays in asked.items()}
+            for row, lookup in lookups.items()
         }
     return matrix
+
+
+def _mean_credit(credits_N: Floats | None) -> float | None:
+    return None if credits_N is None or not len(credits_N) else float(credits_N.mean())

@@ -1,13 +1,15 @@
-"""What blind answers earn on the questions of an evaluation, kept beside its records: the other side of every image gain."""
+"""Credits of the blind baselines on the questions of an evaluation, in a file beside its records; image gains are computed from them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from pydantic import TypeAdapter
 
 from osler import __version__
 from osler.audits.baselines import BASELINES, blind_credits
@@ -16,25 +18,43 @@ from osler.data.select import load_split
 from osler.data.splits.manifest import digest_sample
 from osler.errors import DataError, OslerError
 from osler.files import read_text, write_json
+from osler.metrics.estimates import Share
 from osler.types import Sample
 
 Credits = Mapping[str, Mapping[str, float]]
-"""Title of a baseline -> sample id -> credit in [0, 1], less than 1 where it shares a tie."""
+"""Title of a baseline -> sample id -> credit in [0, 1], less than 1 where options tie."""
 
 MAX_BYTES: Final = 256 << 20
+REMEDY: Final = "delete it and evaluate again"
 
 
-def earn_credits(data: DataConfig, test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """What every blind baseline, fitted on `[data.train]`, earns on test questions with choices.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditsFile:
+    """The layout of the file."""
 
-    Only those that need no fit are left where there are no training questions at hand.
+    digest: str | None = None  # of the data that the credits depend on
+    samples: list[str]  # ids
+    credits: dict[str, list[Share]]  # title of a baseline -> credits in the order of the samples
+
+    def by_sample(self) -> dict[str, dict[str, float]]:
+        """Title of a baseline -> sample id -> credit. Raises ValueError where credits are missing."""
+        return {title: dict(zip(self.samples, row, strict=True)) for title, row in self.credits.items()}
+
+
+_ADAPTER: Final = TypeAdapter(CreditsFile)
+
+
+def compute_credits(data: DataConfig, test: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    """The credits of every blind baseline, fitted on `[data.train]`, on the test questions with choices.
+
+    Without training questions only the baselines that need no fit are included.
     """
     try:
         train = load_split(data, "train")
     except OslerError:  # an evaluation needs no training data
         train = []
     found = blind_credits(train, [sample for sample in test if sample.choices])
-    return {BASELINES[name].title: earned for name, earned in found.items()}
+    return {BASELINES[name].title: by_sample for name, by_sample in found.items()}
 
 
 def credits_file(records: Path) -> Path:
@@ -42,51 +62,47 @@ def credits_file(records: Path) -> Path:
     return records.with_suffix(".blind.json")
 
 
-def keep_credits(records: Path, data: DataConfig, test: Sequence[Sample], *, fresh: bool = False) -> dict[str, dict[str, float]]:
-    """The credits beside a records file where they are of the same questions, else earned and kept there.
+def update_credits(records: Path, data: DataConfig, test: Sequence[Sample], *, fresh: bool = False) -> dict[str, dict[str, float]]:
+    """The credits beside a records file if they belong to the same questions; otherwise computed and written there.
 
     The same: the test questions with their targets, the `[data]` section, the manifest that it names, and the version of Osler. Training
-    files that change in place are not opened to find out: `fresh` earns anew. Credits that no training questions were at hand for are not
-    kept to.
+    files that changed in place are not detected: `fresh` computes anew. So does a file without the baselines that need training questions.
     """
-    digest = _digest_terms(data, test)
+    digest = _digest_inputs(data, test)
     path = credits_file(records)
     if not fresh and path.is_file():
-        with suppress(DataError):  # a damaged file is written again
-            earned_on, earned = _read(path)
-            if earned_on == digest and earned.keys() >= {baseline.title for baseline in BASELINES.values()}:
-                return earned
-    write_credits(records, earn_credits(data, test), digest=digest)
+        with suppress(DataError):  # a damaged file is replaced
+            content = _read(path)
+            if content.digest == digest and content.credits.keys() >= {baseline.title for baseline in BASELINES.values()}:
+                return content.by_sample()
+    write_credits(records, compute_credits(data, test), digest=digest)
     return read_credits(records)
 
 
 def write_credits(records: Path, blind: Credits, *, digest: str | None = None) -> None:
-    """Keep credits beside a records file, with a `digest` of what they were earned on."""
-    asked = sorted({name for earned in blind.values() for name in earned})
-    rows = {title: [round(earned[name], 6) for name in asked] for title, earned in blind.items()}
-    write_json(credits_file(records), {"digest": digest, "samples": asked, "credits": rows})
+    """Write credits beside a records file, with a `digest` of the data that they depend on."""
+    samples = sorted({name for by_sample in blind.values() for name in by_sample})
+    rows = {title: [round(by_sample[name], 6) for name in samples] for title, by_sample in blind.items()}
+    write_json(credits_file(records), asdict(CreditsFile(digest=digest, samples=samples, credits=rows)))
 
 
 def read_credits(records: Path) -> dict[str, dict[str, float]]:
-    """The credits beside a records file; none where there is no such file. Raises DataError for one that is not as it was written."""
+    """The credits beside a records file, {} when there is no such file. Raises DataError for a damaged one."""
     path = credits_file(records)
-    return _read(path)[1] if path.is_file() else {}
+    return _read(path).by_sample() if path.is_file() else {}
 
 
-def _read(path: Path) -> tuple[str | None, dict[str, dict[str, float]]]:
-    """The digest and the credits that `write_credits` wrote. Raises DataError for anything else."""
-    text = read_text(path, MAX_BYTES, "delete it and evaluate again")
+def _read(path: Path) -> CreditsFile:
     try:
-        content = json.loads(text)
-        asked = [str(name) for name in content["samples"]]
-        earned = {str(title): dict(zip(asked, map(float, row), strict=True)) for title, row in content["credits"].items()}
-        return content.get("digest"), earned
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{path} does not hold blind credits: delete it and evaluate again") from None
+        content = _ADAPTER.validate_json(read_text(path, MAX_BYTES, REMEDY), strict=True)
+        content.by_sample()
+    except ValueError:
+        raise DataError(f"{path} does not hold blind credits: {REMEDY}") from None
+    return content
 
 
-def _digest_terms(data: DataConfig, test: Sequence[Sample]) -> str:
-    """What credits depend on, but for the content of training files."""
+def _digest_inputs(data: DataConfig, test: Sequence[Sample]) -> str:
+    """A SHA-256 of everything that credits depend on, except the content of training files."""
     state = hashlib.sha256(f"{__version__}\0{data.model_dump_json()}".encode())
     if data.manifest is not None:
         state.update(Path(data.manifest).read_bytes())

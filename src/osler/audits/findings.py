@@ -1,171 +1,161 @@
-"""What an audit found, and its JSON."""
+"""What an audit finds. The dataclasses have the layout of its JSON, so one pydantic adapter writes it and checks it when it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from osler.audits.baselines import Blind
-from osler.audits.leaks import Leak, Matrix
+from pydantic import Field, TypeAdapter
+
+from osler.audits.baselines import BASELINES, blind_accuracy
 from osler.audits.quality import Quality
-from osler.audits.redrawn import DomainItems
+from osler.audits.redrawn import RedrawnComparison
+from osler.metrics.estimates import Count, Estimate, Share
 from osler.taxonomy import Axis
 
 ALL: Final = "all"
-"""The domains of an axis together."""
+"""All domains of an axis together."""
 
 GATES: Final = ("leak", "shortcut")
 
-LEAK_TITLES: Final[Mapping[str, str]] = {
+LeakKind = Literal["same_row", "same_image", "near_duplicate", "same_case"]
+LEAK_TITLES: Final[Mapping[LeakKind, str]] = {
     "same_row": "the same row",
     "same_image": "the same image",
     "near_duplicate": "a near-duplicate image",
     "same_case": "the same patient or case",
 }
 
-MAX_LISTED: Final = 20
-"""Rows that the JSON names for each fault."""
+Shares = Mapping[str, Share | None]
+Grid = Mapping[str, Shares]
+"""Train domain -> test domain -> share of the test rows; None where there is nothing to measure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered:
-    """A domain whose train file is absent, fitted on those of its train rows that files of the other axis hold."""
+class RowCounts:
+    """Rows by domain, "all" last."""
 
-    domain: str
-    num_rows: int
-    blind: Mapping[str, Blind]  # baseline -> the domain's test set
+    train: Mapping[str, Count]  # 0 where the train file is absent
+    test: Mapping[str, Count]
+    recovered: Mapping[str, Count]  # domain without a train file -> its train rows that stand in files of the other axis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisAudit:
-    """One axis: every train domain against every test domain."""
+    """One axis: every train domain against every test domain. Raises ValueError where a table lacks a baseline or a domain."""
 
     axis: Axis
-    train: Mapping[str, int]  # domain -> rows, 0 where its train file is absent; "all" last
-    test: Mapping[str, int]
-    chance: Mapping[str, float | None]  # test domain -> what guessing gets
-    blind: Mapping[str, Mapping[str, Mapping[str, Blind]]]  # baseline -> train -> test
-    leaks: Mapping[str, Matrix]  # kind -> train -> test
-    label_in_path: Mapping[str, Leak]  # test domain -> rows whose path names the right option
-    recovered: Recovered | None = None
+    rows: RowCounts
+    questions: Mapping[str, Count]  # test domain -> its questions with choices
+    chance: Shares  # test domain -> accuracy of guessing
+    blind: Mapping[str, Grid]  # baseline -> mean credit
+    leaks: Mapping[LeakKind, Grid]
+    label_in_path: Shares  # test domain -> rows with choices whose path names the right option
+    recovered: Mapping[str, Shares]  # domain without a train file -> baseline -> mean credit on the domain's test set
 
-    def own(self, baseline: str, domain: str) -> Blind:
-        """What a baseline gets on a test domain when fitted on the same domain's train rows."""
-        return self.blind[baseline][domain][domain]
+    def __post_init__(self) -> None:
+        grids = [*self.blind.values(), *self.leaks.values()]
+        tables = [self.questions, self.chance, self.label_in_path, *(cells for grid in grids for cells in grid.values())]
+        blind = [cells for grid in self.blind.values() for cells in grid.values()]
+        if (
+            any(found.keys() != BASELINES.keys() for found in (self.blind, *self.recovered.values()))
+            or any(grid.keys() != self.rows.train.keys() for grid in grids)
+            or any(cells.keys() != self.rows.test.keys() for cells in tables)
+            or not self.rows.test.keys() <= self.rows.train.keys()
+            or self.rows.recovered.keys() != self.recovered.keys()
+            or any(share is not None and not self.questions[domain] for cells in blind for domain, share in cells.items())
+        ):
+            raise ValueError("a table lacks a baseline or a domain, or holds the accuracy of no questions")
 
-    def num_closed(self, domain: str) -> int:
-        """The test questions with choices of a domain: all that a baseline without a fit answers."""
-        return self.own("longest", domain).total
+    def in_domain(self, baseline: str, domain: str) -> Estimate:
+        """Accuracy of a baseline on a test domain, fitted on the train rows of the same domain."""
+        return blind_accuracy(self.blind[baseline][domain][domain], self.questions[domain])
 
-    def best(self, domain: str) -> tuple[str, Blind] | None:
-        """The baseline that answers most of a test domain when fitted on the same domain; None where it has no questions with choices."""
-        found = [(name, cell) for name in self.blind if (cell := self.own(name, domain)).value is not None]
-        return max(found, key=lambda pair: pair[1].value or 0.0, default=None)
+    def best(self, domain: str) -> tuple[str, Estimate] | None:
+        """The most accurate baseline on a test domain, fitted on the same domain; None where the domain has no questions with choices."""
+        accuracies = {name: self.in_domain(name, domain) for name in self.blind}
+        known = [(name, accuracy) for name, accuracy in accuracies.items() if accuracy.value is not None]
+        return max(known, key=lambda pair: pair[1].value or 0.0, default=None)
 
     def count_above_chance(self) -> tuple[int, int]:
-        """How many of the in-domain results lie above guessing with their whole interval, and of how many; luck alone gives 2.5 %."""
+        """How many in-domain accuracies have an interval above guessing, and how many there are; 2.5 % are expected by chance."""
         pairs = [
             (low, guessing)
             for domain, guessing in self.chance.items()
             for name in self.blind
-            if domain != ALL and guessing is not None and (low := self.own(name, domain).low) is not None
+            if domain != ALL and guessing is not None and (low := self.in_domain(name, domain).low) is not None
         ]
         return sum(low > guessing for low, guessing in pairs), len(pairs)
+
+    def derived_json(self) -> dict[str, Any]:
+        """The parts of the JSON that follow from the others: the best baseline of every domain, and how many results are above chance."""
+        above, total = self.count_above_chance()
+        best = {domain: found for domain in self.rows.test if (found := self.best(domain)) is not None}
+        return {
+            "best": {
+                domain: {"baseline": name, **accuracy.to_json(), "questions": self.questions[domain]}
+                for domain, (name, accuracy) in best.items()
+            },
+            "above_chance": {"results": above, "of": total},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedImages:
+    """The distinct test images, and those that are also train images."""
+
+    compared: str  # "by path"
+    num_test: Annotated[Count, Field(alias="test")]
+    num_shared: Annotated[Count, Field(alias="in_train")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCases:
+    """The share of the test rows of one source whose patient or case is also in train, among rows with a known case."""
+
+    share: Share | None
+    num_rows: Annotated[Count, Field(alias="rows")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Everything that was found."""
+    """All results of an audit. Raises ValueError where the main axis is absent."""
 
     reader: str
     title: str
-    axis: Axis  # the one that the data are split by, or that was asked for
-    axes: Mapping[Axis, AxisAudit]
-    images: str  # how images were compared, "by path"
-    shared_images: Leak  # distinct test images that stand in train
-    cases: Mapping[str, Leak]  # source -> test rows with a known case
-    across_axes: Mapping[str, Mapping[str, Leak]]  # train axis -> test axis -> test rows of one that the other trains on
+    axis: Axis  # the main axis: the one that the data are split by, or that was asked for
+    axes: Annotated[Mapping[Axis, AxisAudit], Field(alias="by_axis")]
+    images: SharedImages
+    cases: Annotated[Mapping[str, SourceCases], Field(alias="cases_by_source")]
+    across_axes: Mapping[Axis, Mapping[Axis, Share | None]]  # train axis -> test axis -> test rows of the latter that the former trains on
     quality: Quality
     notes: tuple[str, ...]
     reasons: tuple[str, ...]  # "leak: ..", "shortcut: .."
-    items: tuple[DomainItems, ...] = ()  # by the main axis, where redrawn distractors were asked for
+    items: Mapping[str, RedrawnComparison]  # by domain of the main axis; empty without `--redrawn`
+
+    def __post_init__(self) -> None:
+        if self.axis not in self.axes:
+            raise ValueError("the main axis is absent")
 
     @property
     def main(self) -> AxisAudit:
-        """The axis that decides the reasons."""
+        """The axis that the reasons are about."""
         return self.axes[self.axis]
 
     def failures(self, gates: Iterable[str]) -> tuple[str, ...]:
         """The reasons of the named gates."""
-        wanted = tuple(f"{gate}:" for gate in gates)
-        return tuple(reason for reason in self.reasons if reason.startswith(wanted))
+        return tuple(reason for reason in self.reasons if reason.startswith(tuple(f"{gate}:" for gate in gates)))
 
     def to_json(self) -> dict[str, Any]:
-        """Shares of one as `blind.<baseline>.<train>.<test>` and `leaks.<kind>.<train>.<test>`, null where there is nothing to measure."""
-        return {
-            "reader": self.reader,
-            "title": self.title,
-            "axis": self.axis,
-            **_axis_json(self.main),
-            "by_axis": {name: _axis_json(found) for name, found in self.axes.items()},
-            "images": {"compared": self.images, "test": self.shared_images.total, "in_train": self.shared_images.shared},
-            "cases_by_source": {name: {"share": leak.value, "rows": leak.total} for name, leak in self.cases.items()},
-            "across_axes": {row: {column: leak.value for column, leak in cells.items()} for row, cells in self.across_axes.items()},
-            "quality": _quality_json(self.quality),
-            "notes": list(self.notes),
-            "reasons": list(self.reasons),
-            "items": {found.domain: _items_json(found) for found in self.items},
-        }
+        """The audit as JSON. The tables of the main axis are repeated at the top: `blind.<baseline>.<train>.<test>` and so on.
+
+        Shares are between 0 and 1, null where there is nothing to measure.
+        """
+        values: dict[str, Any] = ADAPTER.dump_python(self, mode="json", by_alias=True)
+        for axis, found in self.axes.items():
+            values["by_axis"][axis] |= found.derived_json()
+        return {**values, **values["by_axis"][self.axis]}
 
 
-def _axis_json(found: AxisAudit) -> dict[str, Any]:
-    above, results = found.count_above_chance()
-    result: dict[str, Any] = {
-        "blind": {
-            name: {row: {column: cell.value for column, cell in cells.items()} for row, cells in matrix.items()}
-            for name, matrix in found.blind.items()
-        },
-        "chance": dict(found.chance),
-        "best": {
-            domain: {"baseline": best[0], **best[1].to_json(), "questions": best[1].total}
-            for domain in found.test
-            if (best := found.best(domain)) is not None
-        },
-        "above_chance": {"results": above, "of": results},
-        "leaks": {
-            kind: {row: {column: leak.value for column, leak in cells.items()} for row, cells in matrix.items()}
-            for kind, matrix in found.leaks.items()
-        },
-        "label_in_path": {name: leak.value for name, leak in found.label_in_path.items()},
-        "rows": {"train": dict(found.train), "test": dict(found.test)},
-        "questions": {domain: found.num_closed(domain) for domain in found.test},
-    }
-    if found.recovered is not None:
-        values = {name: cell.value for name, cell in found.recovered.blind.items()}
-        result["recovered"] = {found.recovered.domain: {"rows": found.recovered.num_rows, **values}}
-    return result
-
-
-def _items_json(found: DomainItems) -> dict[str, Any]:
-    return {
-        "rows": found.num_test,
-        "redrawn_rows": found.num_redrawn,
-        "clusters": found.num_clusters,
-        "chance": found.chance,
-        "original": found.original.to_json(),
-        "redrawn": found.redrawn.to_json(),
-        "difference": found.difference.to_json(),
-        "all_rows": {"original": found.whole_original, "redrawn": found.whole_redrawn},
-        "counts": {outcome.value: count for outcome, count in found.counts.items()},
-    }
-
-
-def _quality_json(found: Quality) -> dict[str, Any]:
-    return {
-        "rows": found.num_rows,
-        "closed": found.num_closed,
-        "refused": dict(found.refused),
-        **{name: {"rows": found.count(name), "ids": list(ids[:MAX_LISTED])} for name, ids in found.faults.items()},
-        "letters": {str(row.num_choices): {**row.shares, "p_value": row.p_value, "questions": sum(row.counts)} for row in found.letters},
-    }
+ADAPTER: Final = TypeAdapter(Audit)

@@ -1,6 +1,6 @@
-"""What test shares with train: rows, images, near-duplicates, patients or cases; and labels that stand in a path.
+"""What test shares with train: rows, images, near-duplicates, patients or cases; and image paths that name the right option.
 
-A kind of leak is a function from a sample to the keys that it must not share. A test row leaks when one of its keys stands in train.
+A kind of leak is a function from a sample to its keys. A test row leaks when a train row has one of its keys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from osler.data.splits.cases import case_of, source_of
 from osler.types import LETTERS, ImageSource, Sample
 
 Keys = Callable[[Sample], Iterable[Hashable]]
-"""A sample's keys of one kind; none where nothing is known."""
+"""A sample's keys of one kind; empty where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,56 +31,50 @@ class Leak:
         return self.shared / self.total if self.total else None
 
 
-Matrix = dict[str, dict[str, Leak]]
-"""Train -> test -> leak."""
-
-
 def row_keys(sample: Sample) -> tuple[Hashable, ...]:
-    """One key: images, question, options as a set, and the right option's text."""
+    """One key: images, question, options as a set, and the text of the right option."""
     return ((tuple(image.uri for image in sample.images), sample.question, frozenset(sample.choices), sample.target_text),)
 
 
 def image_keys(digests: Mapping[ImageSource, str | None]) -> Keys:
-    """The images by the digest of their bytes where it is known, else by path."""
-    if not digests:
-        return lambda sample: [image.uri for image in sample.images]
+    """One key for each image: the digest of its bytes where it is known, else its path."""
     return lambda sample: [digests.get(image) or image.uri for image in sample.images]
 
 
 def case_keys(sample: Sample) -> tuple[Hashable, ...]:
-    """The patient or case, where the data or a file name tell it."""
+    """The patient or case, where the data or a file name state it."""
     return () if (case := case_of(sample)) is None else (case,)
 
 
-def remember(keys: Keys) -> Keys:
-    """The same keys, worked out once for every sample however many sets it is compared in."""
-    found: dict[int, tuple[Sample, tuple[Hashable, ...]]] = {}  # the sample keeps its id from being used again
+def cache_keys(keys: Keys) -> Keys:
+    """The same function, which computes the keys of a sample only once."""
+    cached: dict[int, tuple[Sample, tuple[Hashable, ...]]] = {}  # holding the sample prevents that its id is used again
 
-    def recall(sample: Sample) -> tuple[Hashable, ...]:
-        if (known := found.get(id(sample))) is None:
-            known = found[id(sample)] = (sample, tuple(keys(sample)))
+    def look_up(sample: Sample) -> tuple[Hashable, ...]:
+        if (known := cached.get(id(sample))) is None:
+            known = cached[id(sample)] = (sample, tuple(keys(sample)))
         return known[1]
 
-    return recall
+    return look_up
 
 
-def leak_matrix(keys: Keys, train: Mapping[str, Sequence[Sample]], test: Mapping[str, Sequence[Sample]]) -> Matrix:
-    """How many rows of every test set share a key with every train set; of no rows where a train set is empty, since nothing is known."""
+def leak_matrix(keys: Keys, train: Mapping[str, Sequence[Sample]], test: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Leak]]:
+    """Train -> test -> how many rows of the test set share a key with the train set; 0 of 0 rows where the train set is empty."""
     known = {name: {key for sample in samples for key in keys(sample)} for name, samples in train.items()}
-    asked = {name: [tuple(keys(sample)) for sample in samples] for name, samples in test.items()}
+    rows = {name: [tuple(keys(sample)) for sample in samples] for name, samples in test.items()}
     return {
-        row: {
-            column: Leak(shared=sum(not seen.isdisjoint(found) for found in rows), total=len(rows) if train[row] else 0)
-            for column, rows in asked.items()
+        train_name: {
+            test_name: Leak(shared=sum(not seen.isdisjoint(row) for row in found), total=len(found) if train[train_name] else 0)
+            for test_name, found in rows.items()
         }
-        for row, seen in known.items()
+        for train_name, seen in known.items()
     }
 
 
 def near_keys(hashes: Mapping[ImageSource, int | None], max_distance: int) -> Keys:
-    """Perceptual hashes at most `max_distance` bits apart as equal keys: every image under its own hash and that of each neighbour.
+    """Keys that are equal for perceptual hashes at most `max_distance` bits apart: an image's own hash, and every pair that it is part of.
 
-    A pair is found because both sides list their pair of hashes. Images without a hash have no key.
+    An image without a hash has no key.
     """
     from osler.images.fingerprints import find_near_pairs
 
@@ -91,23 +85,20 @@ def near_keys(hashes: Mapping[ImageSource, int | None], max_distance: int) -> Ke
             pairs[other].append((one, other))
 
     def keys(sample: Sample) -> list[Hashable]:
-        found: list[Hashable] = []
-        for image in sample.images:
-            if (value := hashes.get(image)) is not None:
-                found += [value, *pairs.get(value, ())]
-        return found
+        values = [value for image in sample.images if (value := hashes.get(image)) is not None]
+        return [key for value in values for key in (value, *pairs.get(value, ()))]
 
     return keys
 
 
 def count_shared_images(keys: Keys, train: Iterable[Sample], test: Iterable[Sample]) -> Leak:
-    """How many of the distinct test images stand in train."""
-    asked = {key for sample in test for key in keys(sample)}
-    return Leak(shared=len(asked & {key for sample in train for key in keys(sample)}), total=len(asked))
+    """How many of the distinct test images are also train images."""
+    images = {key for sample in test for key in keys(sample)}
+    return Leak(shared=len(images & {key for sample in train for key in keys(sample)}), total=len(images))
 
 
 def cases_by_source(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Leak]:
-    """Source -> how many of its test rows with a known case share it with any train row, e.g. {"Mura": 243 of 309}."""
+    """Source -> how many of its test rows with a known case share the case with a train row, e.g. {"Mura": 243 of 309}."""
     known = {case_of(sample) for sample in train}
     shared: defaultdict[str, list[bool]] = defaultdict(list)
     for sample in test:
@@ -123,34 +114,25 @@ def _source(sample: Sample) -> str:
 def paths_naming_target(samples: Iterable[Sample]) -> Leak:
     """How many rows have a path that holds more of the right option's words than of any other option's, e.g. "../CNV/CNV-17.jpeg".
 
-    A policy does not see the path; whoever sorts, splits or filters by it does, and so does a prompt that shows it.
+    A policy does not see the path. It gives the answer away where a prompt shows it, or where rows are sorted, split or filtered by it.
     """
     flags = [_names_target(sample) for sample in samples if sample.choices]
     return Leak(shared=sum(flags), total=len(flags))
 
 
 def _names_target(sample: Sample) -> bool:
-    path = frozenset[str]().union(*(_path_words(image.uri) for image in sample.images))
+    path = frozenset[str]().union(*(_words(image.uri) for image in sample.images))
     shares = [_overlap(choice, path) for choice in sample.choices]
     right = shares.pop(LETTERS.index(sample.target))
     return right > max(shares, default=0.0)
 
 
-@cache
-def _path_words(uri: str) -> frozenset[str]:
-    return _words(uri)
-
-
-@cache
-def _option_words(choice: str) -> frozenset[str]:
-    return _words(choice)
-
-
 def _overlap(choice: str, path: frozenset[str]) -> float:
-    words = _option_words(choice)
+    words = _words(choice)
     return len(words & path) / len(words) if words else 0.0
 
 
+@cache
 def _words(text: str) -> frozenset[str]:
     """Words of two or more letters, lower case; "left.lower_lobe" holds three."""
     return frozenset(re.findall(r"[^\W\d_]{2,}", text.lower()))

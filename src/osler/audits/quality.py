@@ -1,15 +1,18 @@
-"""What is wrong with the rows themselves: equal options, golds that contradict each other, synonyms as distractors, unbalanced letters."""
+"""Faults of the rows: equal options, synonyms as distractors, right answers that contradict each other, unbalanced letters."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cache
 from types import MappingProxyType
-from typing import Final
+from typing import Annotated, Final
 
+from pydantic import Field
+
+from osler.metrics.estimates import Count, Share
 from osler.text import fold_words, ignore_case_and_end
 from osler.types import LETTERS, Sample
 
@@ -50,7 +53,7 @@ _SYNONYMS: Final = (
     ("uterus", "womb"),
     ("xray", "x ray", "radiography", "radiograph", "plain film", "xray imaging", "x ray imaging", "xray scan"),
 )
-"""Texts that name one thing, folded and in American spelling. Only what holds in every use: "DR" is also digital radiography."""
+"""Texts with the same meaning, folded and in American spelling. Ambiguous ones are left out: "DR" is also digital radiography."""
 
 _SPELLINGS: Final = (("aem", "em"), ("oed", "ed"), ("oes", "es"), ("umour", "umor"), ("colour", "color"), ("isation", "ization"))
 """British -> American, inside words: haematoma, oedema, oesophagus, tumour."""
@@ -63,9 +66,9 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType({name: group[0] for group in
 
 @cache
 def name_concept(option: str) -> str:
-    """What an option means as far as the table tells: "Magnetic Resonance Imaging (MRI)" and "mri scan" -> "mri".
+    """The meaning of an option by the table of synonyms: "Magnetic Resonance Imaging (MRI)" and "mri scan" -> "mri".
 
-    An option that no rule knows is its own folded text, so that unknown never equals unknown. Signs are kept: "T1+" is not "T1-".
+    For an option that is not in the table it is the option's own folded text. Signs are kept: "T1+" is not "T1-".
     """
     match = _ABBREVIATED.fullmatch(option.strip())
     text = match["long"] if match and _abbreviates(match["short"], match["long"]) else option
@@ -74,7 +77,7 @@ def name_concept(option: str) -> str:
 
 
 def _abbreviates(short: str, long: str) -> bool:
-    """Whether the letters of `short` stand in `long` in this order: CT in "computed tomography"."""
+    """Whether `long` contains the letters of `short` in this order: CT in "computed tomography"."""
     letters = iter(long.lower())
     return all(letter in letters for letter in short.lower() if letter.isalpha())
 
@@ -85,70 +88,74 @@ def _american(text: str) -> str:
     return text
 
 
-FAULTS: Final = ("duplicate_options", "synonymous_options", "synonyms_of_target", "contradictory_golds", "contradicted_by_option")
-"""The lists of a Quality."""
+MAX_LISTED: Final = 20
+"""How many rows of each fault are named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The rows with one kind of fault."""
+
+    num_rows: Annotated[Count, Field(alias="rows")]
+    ids: tuple[str, ...]  # sample ids of the first MAX_LISTED rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterBalance:
-    """How often each letter is right among questions with the same number of options, against an even share."""
+    """How often each letter is right among questions with the same number of options."""
 
-    num_choices: int
-    counts: tuple[int, ...]
-    p_value: float  # chi-squared test of even shares
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Letter -> share, {"A": 0.26, ..}."""
-        return dict(zip(LETTERS, (count / sum(self.counts) for count in self.counts), strict=False))
+    questions: Annotated[int, Field(gt=0)]
+    shares: Mapping[str, Share]  # {"A": 0.26, ..}
+    p_value: Share  # chi-squared test of even shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Faults among distinct questions; each list holds sample ids."""
+    """Faults among distinct rows."""
 
-    num_rows: int
-    num_closed: int
-    duplicate_options: tuple[str, ...]  # two options are the same text but for case and punctuation
-    synonymous_options: tuple[str, ...]  # two options mean the same by the table, but are not the same text
-    synonyms_of_target: tuple[str, ...]  # a distractor means what the target means
-    contradictory_golds: tuple[str, ...]  # the same images and question have another gold elsewhere
-    contradicted_by_option: tuple[str, ...]  # .. and that other gold is a distractor here
-    letters: tuple[LetterBalance, ...]
-    refused: Mapping[str, int]  # reason -> rows that no sample was made of
-    unlisted: Mapping[str, int] = field(default_factory=dict)  # fault -> further rows, whose ids a saved audit does not keep
+    num_rows: Annotated[Count, Field(alias="rows")]
+    num_closed: Annotated[Count, Field(alias="closed")]  # rows with choices
+    refused: Mapping[str, Count]  # reason -> rows that the reader left out
+    duplicate_options: Fault  # two options are the same text but for case and punctuation
+    synonymous_options: Fault  # two options mean the same by the table, but are not the same text
+    synonyms_of_target: Fault  # a distractor means what the target means
+    contradictory_golds: Fault  # rows with the same images and question have another right answer
+    contradicted_by_option: Fault  # .. and that other answer is a distractor here
+    letters: Mapping[int, LetterBalance]  # number of options -> right letters
 
     @property
-    def faults(self) -> dict[str, tuple[str, ...]]:
-        """Fault -> ids of the rows that have it."""
-        return {name: getattr(self, name) for name in FAULTS}
-
-    def count(self, fault: str) -> int:
-        """How many rows have a fault."""
-        return len(self.faults[fault]) + self.unlisted.get(fault, 0)
+    def faults(self) -> dict[str, Fault]:
+        """Every kind of fault by the name of its field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Fault)}
 
     @property
     def num_refused(self) -> int:
-        """Rows that no sample was made of."""
+        """Rows that the reader left out."""
         return sum(self.refused.values())
 
 
 def assess(samples: Sequence[Sample], refused: Iterable[str] = ()) -> Quality:
-    """The faults of samples; a row that stands in several files counts once. `refused` are the reader's reasons for leaving rows out."""
+    """The faults of samples; a row that stands in several files counts once. `refused` holds the reader's reason for each row left out."""
     distinct = list({(sample.images, sample.question, sample.choices, sample.target): sample for sample in samples}.values())
     closed = [sample for sample in distinct if sample.choices]
     contradictory, by_option = _find_contradictions(distinct)
     return Quality(
         num_rows=len(distinct),
         num_closed=len(closed),
-        duplicate_options=tuple(sample.id for sample in closed if has_duplicates(sample.choices)),
-        synonymous_options=tuple(sample.id for sample in closed if has_synonyms(sample.choices)),
-        synonyms_of_target=tuple(sample.id for sample in closed if is_target_repeated(sample)),
-        contradictory_golds=contradictory,
-        contradicted_by_option=by_option,
-        letters=_balance_letters(closed),
         refused=dict(Counter(refused).most_common()),
+        duplicate_options=_fault(sample for sample in closed if has_duplicates(sample.choices)),
+        synonymous_options=_fault(sample for sample in closed if has_synonyms(sample.choices)),
+        synonyms_of_target=_fault(sample for sample in closed if is_target_repeated(sample)),
+        contradictory_golds=_fault(contradictory),
+        contradicted_by_option=_fault(by_option),
+        letters=_balance_letters(closed),
     )
+
+
+def _fault(samples: Iterable[Sample]) -> Fault:
+    ids = [sample.id for sample in samples]
+    return Fault(num_rows=len(ids), ids=tuple(ids[:MAX_LISTED]))
 
 
 @cache
@@ -164,41 +171,40 @@ def has_synonyms(choices: tuple[str, ...]) -> bool:
 
 
 def is_target_repeated(sample: Sample) -> bool:
-    """Whether a distractor means what the right option means, so that two answers are right."""
-    right = LETTERS.index(sample.target)
-    concept = name_concept(sample.choices[right])
-    return any(name_concept(choice) == concept for column, choice in enumerate(sample.choices) if column != right)
+    """Whether a distractor has the meaning of the right option, so that two answers are right."""
+    concepts = [name_concept(choice) for choice in sample.choices]
+    return concepts.count(concepts[LETTERS.index(sample.target)]) > 1
 
 
-def _find_contradictions(samples: Iterable[Sample]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The ids of rows whose images and question have another gold elsewhere, and of those that offer it as a distractor."""
+def _find_contradictions(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The rows whose images and question have another right answer elsewhere, and those of them that offer it as a distractor."""
     groups: defaultdict[tuple[object, str], list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.images, sample.question].append(sample)
-    contradictory: list[str] = []
-    by_option: list[str] = []
+    contradictory: list[Sample] = []
+    by_option: list[Sample] = []
     for members in groups.values():
         golds = {name_concept(sample.target_text) for sample in members} if len(members) > 1 else set[str]()
         if len(golds) < 2:
             continue
+        contradictory += members
         for sample in members:
-            contradictory.append(sample.id)
             others = golds - {name_concept(sample.target_text)}
             if others & {name_concept(choice) for choice in sample.choices}:
-                by_option.append(sample.id)
-    return tuple(contradictory), tuple(by_option)
+                by_option.append(sample)
+    return contradictory, by_option
 
 
-def _balance_letters(closed: Iterable[Sample]) -> tuple[LetterBalance, ...]:
-    from scipy.special import chdtrc  # lighter than scipy.stats, and all that the test needs
+def _balance_letters(closed: Iterable[Sample]) -> dict[int, LetterBalance]:
+    from scipy.special import chdtrc  # faster to import than scipy.stats
 
     counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for sample in closed:
         counts[len(sample.choices)][sample.target] += 1
-    balances = []
+    balances = {}
     for size, found in sorted(counts.items()):
-        numbers = tuple(found[letter] for letter in LETTERS[:size])
-        expected = found.total() / size
-        statistic = sum((number - expected) ** 2 / expected for number in numbers)
-        balances.append(LetterBalance(num_choices=size, counts=numbers, p_value=float(chdtrc(size - 1, statistic))))
-    return tuple(balances)
+        total, letters = found.total(), LETTERS[:size]
+        statistic = sum((found[letter] - total / size) ** 2 / (total / size) for letter in letters)
+        shares = {letter: found[letter] / total for letter in letters}
+        balances[size] = LetterBalance(questions=total, shares=shares, p_value=float(chdtrc(size - 1, statistic)))
+    return balances

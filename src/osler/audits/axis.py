@@ -1,0 +1,120 @@
+"""The audit of one axis, every train domain against every test domain, and what the files of one axis share with those of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from osler.audits.baselines import Vocabulary, blind_matrix, chance
+from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
+from osler.audits.leaks import Keys, leak_matrix, paths_naming_target
+from osler.data.select import NONE
+from osler.metrics import taxonomy_order
+from osler.taxonomy import AXES, Axis
+from osler.types import Sample
+
+Domains = dict[str, list[Sample]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """The train and test samples of one axis."""
+
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+
+def audit_axis(
+    axis: Axis, splits: Mapping[Axis, Splits], keys: Mapping[LeakKind, Keys], vocabulary: Vocabulary, *, can_recover: bool
+) -> AxisAudit:
+    """The blind baselines and leaks of an axis.
+
+    With `can_recover` the train rows of a domain without a train file are collected from the files of the other axis.
+    """
+    train, test = _by_domain(axis, splits[axis])
+    recovered = _recover(axis, splits, keys["same_row"]) if can_recover and len(splits) > 1 else {}
+    # Encode everything before anything is fitted.
+    fitted, asked, refitted = (
+        {domain: vocabulary.encode(samples) for domain, samples in domains.items()} for domains in (train, test, recovered)
+    )
+    matrices = {domain: blind_matrix({domain: arrays}, {domain: asked[domain]}, vocabulary) for domain, arrays in refitted.items()}
+    leaks = {kind: leak_matrix(function, train, test) for kind, function in keys.items()}
+    return AxisAudit(
+        axis=axis,
+        rows=RowCounts(
+            train={domain: len(samples) for domain, samples in train.items()},
+            test={domain: len(samples) for domain, samples in test.items()},
+            recovered={domain: len(arrays) for domain, arrays in refitted.items()},
+        ),
+        questions={domain: len(arrays) for domain, arrays in asked.items()},
+        chance={domain: chance(arrays) for domain, arrays in asked.items()},
+        blind=blind_matrix(fitted, asked, vocabulary),
+        leaks={
+            kind: {row: {column: leak.value for column, leak in cells.items()} for row, cells in matrix.items()}
+            for kind, matrix in leaks.items()
+        },
+        label_in_path={domain: paths_naming_target(samples).value for domain, samples in test.items()},
+        recovered={domain: {name: cells[domain][domain] for name, cells in matrix.items()} for domain, matrix in matrices.items()},
+    )
+
+
+def _by_domain(axis: Axis, splits: Splits) -> tuple[Domains, Domains]:
+    """Domain -> train rows, domain -> test rows, in the taxonomy's order; "all" last where there are several domains.
+
+    Every domain is in the first mapping, without rows where it has no train rows; the second holds domains with test rows only.
+    """
+    train, test = Domains(), Domains()
+    for domains, samples in ((train, splits.train), (test, splits.test)):
+        for sample in samples:
+            domains.setdefault(str(getattr(sample, axis) or NONE), []).append(sample)
+    names = sorted(train.keys() | test.keys(), key=domain_order)
+    train = {name: train.get(name, []) for name in names}
+    test = {name: test[name] for name in names if name in test}
+    if len(names) > 1:
+        train[ALL], test[ALL] = list(splits.train), list(splits.test)
+    return train, test
+
+
+def domain_order(name: str) -> tuple[bool, tuple[bool, int, str]]:
+    """A sort key: the taxonomy's order, samples without a domain last."""
+    return name == NONE, taxonomy_order(name)
+
+
+def _recover(axis: Axis, splits: Mapping[Axis, Splits], keys: Keys) -> Domains:
+    """The one domain that has no train file, with the rows that stand in files of the other axis only: these must be its train rows.
+
+    Empty where no domain lacks its file, or several do.
+    """
+    own, other = splits[axis], splits[other_axis(axis)]
+    missing = _domains_without_train(axis, own)
+    if len(missing) != 1:
+        return {}
+    known = {key for sample in (*own.train, *own.test) for key in keys(sample)}
+    rows = {key: sample for sample in (*other.train, *other.test) for key in keys(sample) if key not in known}
+    return {missing.pop(): list(rows.values())}
+
+
+def _domains_without_train(axis: Axis, splits: Splits) -> set[str]:
+    return {getattr(sample, axis) for sample in splits.test} - {getattr(sample, axis) for sample in splits.train} - {None}
+
+
+def other_axis(axis: Axis) -> Axis:
+    """Modality for question type and vice versa."""
+    return AXES[axis == AXES[0]]
+
+
+def compare_axes(splits: Mapping[Axis, Splits], keys: Keys) -> dict[Axis, dict[Axis, float | None]]:
+    """Train axis -> test axis -> share of the test rows of the latter that are train rows of the former.
+
+    Both axes divide the same rows. So where a train file of an axis is absent, a row that is in none of its files counts as a train row.
+    """
+    shares: dict[Axis, dict[Axis, float | None]] = {}
+    for axis in AXES if len(splits) > 1 else ():
+        own = splits[axis]
+        trained = {key for sample in own.train for key in keys(sample)}
+        tested = {key for sample in own.test for key in keys(sample)}
+        is_incomplete = bool(_domains_without_train(axis, own))
+        rows = [key for sample in splits[other_axis(axis)].test for key in keys(sample)]
+        shared = sum(row in trained or (is_incomplete and row not in tested) for row in rows)
+        shares[axis] = {other_axis(axis): shared / len(rows) if rows else None}
+    return shares
