@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_matrices import make_matrices, report_of
 from small_records import answers
 
 from osler.audits.findings import Audit
@@ -21,16 +22,14 @@ from osler.config import load_config
 from osler.errors import DataError
 from osler.evaluation.records import append_records
 from osler.metrics.matrices import Cell
-from osler.reports.audit_page import build_audit, render_audit_page
-from osler.reports.glossary import GLOSSARY
+from osler.reports.audit_page import build_audit
+from osler.reports.glossary import read_glossary
 from osler.reports.heat import contrast, readable_on, shade, shade_difference
 from osler.reports.make import write_report
-from osler.reports.matrices import AxisMatrices, axis_to_json, build_scores, compare_all
-from osler.reports.matrix_file import MatrixReport, axis_from_json, read_matrix
-from osler.reports.matrix_page import build_matrix, read_axes, render_matrix_page
+from osler.reports.matrices import AxisMatrices, MatrixRecords, read_matrix
 from osler.reports.render import keep_whole
+from osler.reports.report import Report, render_audit_page, render_matrix_page, render_report
 from osler.reports.sources import sort_sources
-from osler.reports.whole import Report, render_report
 from osler.types import Record
 
 DOMAINS = ("ct", "mri")
@@ -51,27 +50,18 @@ def cells(own: float, other: float, *, empty: str | None = None) -> dict[Cell, l
 
 
 def made_up(empty: str | None = None) -> AxisMatrices:
-    fitted = {name: {"option_prior": {f"{test}/{i}": 0.25 for test in DOMAINS for i in range(20)}} for name in DOMAINS}
-    scores = [
-        build_scores("zero_shot", "no_think", cells(0.3, 0.3), fitted),
-        build_scores("grpo", "think", cells(0.6, 0.4, empty=empty), fitted),
-        build_scores("grpo", "no_think", cells(1.0, 0.35, empty=empty), fitted),
-        build_scores("blind", None, cells(0.2, 0.2), fitted),
-    ]
-    return AxisMatrices(
-        axis="modality",
-        domains=DOMAINS,
-        num_train=dict.fromkeys(DOMAINS, 30),
-        num_test=dict.fromkeys(DOMAINS, 20),
-        scores=tuple(scores),
-        comparisons=compare_all("modality", scores),
+    return make_matrices(
+        MatrixRecords(row="zero_shot", strategy="no_think", cells=cells(0.3, 0.3)),
+        MatrixRecords(row="grpo", strategy="think", cells=cells(0.6, 0.4, empty=empty)),
+        MatrixRecords(row="grpo", strategy="no_think", cells=cells(1.0, 0.35, empty=empty)),
+        MatrixRecords(row="blind", strategy=None, cells=cells(0.2, 0.2)),
         notes=("<b>a note</b>",),
     )
 
 
 def write_matrix(folder: Path, values: Any = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"recipe": "made up", "axes": {"modality": axis_to_json(made_up())}} if values is None else values
+    found = report_of(made_up()).to_json() if values is None else values
     (folder / "matrix.json").write_text(json.dumps(found))
     return folder
 
@@ -120,7 +110,7 @@ def test_sections_are_the_same_alone_and_together(tmp_path: Path) -> None:
     )
     html = (tmp_path / "all.html").read_text()
     assert body_of(html, "audit") == body_of(render_audit_page(phantom()), "audit")
-    assert body_of(html, "matrix") == body_of(render_matrix_page("made up", [made_up()]), "matrix")
+    assert body_of(html, "matrix") == body_of(render_matrix_page(report_of(made_up())), "matrix")
     assert "toc" not in sections_of(render_audit_page(phantom()))
 
 
@@ -136,41 +126,9 @@ def test_two_of_a_kind_have_names_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("empty", [None, "mri"])
-def test_a_matrix_file_gives_back_its_figures(empty: str | None) -> None:
-    found = made_up(empty)
-    (axis,) = read_axes([found])
-    assert (axis.domains, axis.num_train, axis.notes) == (found.domains, found.num_train, found.notes)
-    for part in found.scores:
-        figures = axis.matrices[part.name]
-        assert figures.title == part.title
-        assert (figures.means, figures.gain_means) == (part.means, part.gains and part.gains.means)
-        assert (figures.train_means, figures.test_means) == (part.train_means, part.test_means)
-        for cell, accuracy in part.accuracy.items():
-            own = figures.cells[cell].accuracy
-            assert (own.value, own.low, own.high) == (accuracy.value, accuracy.low, accuracy.high)
-            assert figures.cells[cell].num_questions == accuracy.total
-    for comparison, difference in zip(found.comparisons, axis.differences, strict=True):
-        assert difference.title == comparison.title
-        for cell, change in comparison.found.cells.items():
-            assert difference.cells[cell].difference == change.change.difference
-            assert (difference.cells[cell].gained, difference.cells[cell].lost) == (change.change.gained, change.change.lost)
-            assert difference.cells[cell].is_significant == change.is_significant
-
-
-def test_a_matrix_file_of_an_older_version_has_means_without_intervals() -> None:
-    values = json.loads(json.dumps(axis_to_json(made_up())))
-    for part in values["matrices"].values():
-        del part["train_means"], part["test_means"]
-    for part in values["differences"].values():
-        for row in part["cells"].values():
-            for cell in row.values():
-                del cell["gained"], cell["lost"]
-    axis = axis_from_json("modality", values)
-    mean = axis.matrices["grpo-no_think"].train_means["ct"]
-    assert (mean.value, mean.low) == (pytest.approx((1.0 + 0.35) / 2), None)
-    page = render_report(Report(matrices=(build_matrix(MatrixReport(title="old", axes=(axis,))),)))
-    assert "67.5" in page
-    assert "None" not in page
+def test_a_matrix_file_gives_back_its_figures(empty: str | None, tmp_path: Path) -> None:
+    report = report_of(made_up(empty))
+    assert read_matrix(write_matrix(tmp_path, report.to_json())) == report
 
 
 def forget(*path: str) -> Callable[[dict[str, Any]], None]:
@@ -203,13 +161,15 @@ DAMAGE: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
     ("NaN", put(float("nan"), *MODALITY, "matrices", "blind", "means", "all", "value")),
     ("infinitely many questions", put(float("inf"), *MODALITY, "matrices", "blind", "cells", "ct", "ct", "questions")),
     ("an unknown row", put("ppo", *MODALITY, "matrices", "blind", "row")),
+    ("a mean of no domain", forget(*MODALITY, "matrices", "blind", "train_means", "ct")),
+    ("a file of an earlier version", forget(*MODALITY, "axis")),
     ("a difference of nothing", put("ppo", *MODALITY, "differences", "grpo-no_think minus grpo-think", "after")),
 ]
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGE, ids=[row[0] for row in DAMAGE])
 def test_a_damaged_matrix_is_one_line(name: str, damage: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
-    values = json.loads(json.dumps({"recipe": "made up", "axes": {"modality": axis_to_json(made_up())}}))
+    values = json.loads(json.dumps(report_of(made_up()).to_json()))
     damage(values)
     with pytest.raises(DataError, match="does not hold matrices") as caught:
         read_matrix(write_matrix(tmp_path, values))
@@ -262,7 +222,7 @@ def test_the_command_counts_what_it_shows(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_what_a_file_says_is_escaped(tmp_path: Path) -> None:
-    found = {"recipe": "<script>1</script>", "axes": {"modality": axis_to_json(made_up())}}
+    found = report_of(made_up(), "<script>1</script>").to_json()
     values = phantom().to_json() | {"title": "<script>2</script>", "notes": ["<script>3</script>"]}
     (tmp_path / "a.json").write_text(json.dumps(values))
     write_report([tmp_path / "a.json", write_matrix(tmp_path / "m", found)], tmp_path / "all.html")
@@ -330,12 +290,12 @@ def test_short_words_do_not_break_at_their_hyphens(text: str, kept: list[str]) -
 
 
 def test_every_term_is_used_and_every_used_term_exists() -> None:
-    folder = Path(render_report.__code__.co_filename).parent
+    folder = Path(render_report.__code__.co_filename).parent / "templates"
     asked = set()
     for template in folder.glob("*.j2"):
         for names in re.findall(r"parts\.terms\(\[(.*?)\]\)", template.read_text()):
             asked |= {part.split('"')[1] for part in names.split(", ")}
-    assert asked == set(GLOSSARY)
+    assert asked == set(read_glossary())
 
 
 def test_an_audit_alone_has_no_table_of_contents() -> None:

@@ -1,4 +1,4 @@
-"""Heat maps: coloured cells whose text can be read on every colour."""
+"""Heat maps: tables of coloured cells, with text that is readable on every colour."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BLACK: Final[Colour] = (0, 0, 0)
 _BLUE: Final[Colour] = (54, 130, 196)  # no darker: on the blues between this and navy neither black nor white text stands out well
 _ORANGE: Final[Colour] = (222, 110, 40)
 _FULL: Final = 0.4
-"""The difference that has the full colour; most lie within it."""
+"""The difference that gets the full colour; most differences are smaller."""
 
 _FADE: Final = 0.5
-"""How far the colour of a hatched cell goes towards white, so that its text stays readable over the lines."""
+"""How far the colour of a hatched cell is mixed with white, so that its text is readable over the lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Tile:
     text: str  # "61.2", "+12.0", or a dash
     detail: str = ""  # "[51, 70]", below the text
     style: str = ""  # its colours as CSS
-    hint: str = ""  # what a pointer shows
+    hint: str = ""  # shown when the pointer is over the cell
     mark: str = ""  # "not significant"; a tile with a mark is hatched
     star: str = ""  # "*" where a difference is significant, for terminals, which have no colours
     is_edge: bool = False  # a mean beside the cells, or another policy's row below them
@@ -35,15 +35,15 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatMap:
-    """One table to look at, e.g. rows where a policy was trained, columns where it was tested."""
+    """One table, e.g. with train domains as rows and test domains as columns."""
 
     title: str
     caption: str = ""
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Tile, ...]], ...]
     means: str = ""  # "diagonal 61.2 [..], off-diagonal .., all .."
-    corner: str = ""  # what rows and columns are, "trained on \N{DOWNWARDS ARROW} tested on \N{RIGHTWARDS ARROW}"
-    has_diagonal: bool = False  # rows and columns are the same domains, and the cells of one domain are marked
+    corner: str = ""  # meaning of rows and columns, "trained on \N{DOWNWARDS ARROW} tested on \N{RIGHTWARDS ARROW}"
+    has_diagonal: bool = False  # rows and columns are the same domains, and the diagonal is marked
 
 
 def shade(value: float | None) -> str:
@@ -70,7 +70,7 @@ def _style(background: Colour) -> str:
 
 
 def readable_on(background: Colour) -> str:
-    """Black or white as CSS, whichever stands out more: a contrast of at least 4.58 on every colour, where WCAG 2.2 asks for 4.5."""
+    """Black or white as CSS, the one with more contrast: at least 4.58 on every colour, and WCAG 2.2 requires 4.5."""
     white, black = contrast(background, _WHITE), contrast(background, _BLACK)
     return "#ffffff" if white > black else "#000000"
 

@@ -1,4 +1,4 @@
-"""`osler report`: audits, runs and matrices -> one HTML file that can be mailed, printed and read without a network."""
+"""`osler report`: audits, runs and matrices as one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from osler.files import write_whole
 from osler.reports.audit_page import build_audit
 from osler.reports.examples import FindImage, build_examples, recipe_images
 from osler.reports.load_runs import Evaluation, collect_evaluations, load_runs
-from osler.reports.matrix_file import read_matrix
-from osler.reports.matrix_page import build_matrix
+from osler.reports.matrices import read_matrix
+from osler.reports.matrix_page import build_matrix_page
 from osler.reports.page import Page, build_page
+from osler.reports.report import Report, render_report
 from osler.reports.sources import sort_sources
-from osler.reports.whole import Report, render_report
 
 MAX_FEATURED: Final = 4
-"""How many policies show example cases, so that the file stays small however many runs it covers."""
+"""How many policies show example cases; the file stays small with any number of runs."""
 
 
 def write_report(
@@ -27,12 +27,12 @@ def write_report(
 ) -> Report:
     """Write the report of run folders, folders that hold runs, matrix folders and audit files, in any mix, to one HTML file.
 
-    `find_image` gives the picture of an example; without it the reader of each run's recipe does. Examples without a picture show a grey
-    square. The same paths and seed give the same bytes. Raises DataError, in one line, for what cannot be read or written.
+    `find_image` gives the image of an example; by default it is read by the reader of the run's recipe. Examples without an image show a
+    grey square. The same paths and seed give the same bytes. Raises DataError in one line for files that cannot be read or written.
     """
     found = sort_sources(paths)
     audits = tuple(build_audit(read_audit(path)) for path in found.audits)
-    matrices = tuple(build_matrix(read_matrix(folder)) for folder in found.matrices)
+    matrices = tuple(build_matrix_page(read_matrix(folder)) for folder in found.matrices)
     runs = _gather_runs(found.runs, find_image, examples_per_outcome, seed) if found.runs else None
     report = Report(audits=audits, runs=runs, matrices=matrices)
     write_page(render_report(report), out)
@@ -49,14 +49,14 @@ def _gather_runs(folders: Sequence[Path], find_image: FindImage | None, examples
 
 
 def feature(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The last evaluation of each run that has records, what its training led to; the last MAX_FEATURED of them."""
+    """The last evaluation with records of each run, which is that of the trained policy; of these the last MAX_FEATURED."""
     last = {row.run: row for row in evaluations if row.records}
     return [row for row in evaluations if last.get(row.run) is row][-MAX_FEATURED:]
 
 
 def write_page(html: str, out: Path) -> None:
-    """Write the text in one step, so that a reader never sees half a page. Raises DataError."""
-    # A completion may hold half of a surrogate pair, which no encoding can write.
+    """Write the page; the file appears complete or not at all. Raises DataError."""
+    # A completion may contain half of a surrogate pair, which UTF-8 cannot encode.
     text = html.encode("utf-8", "replace").decode("utf-8")
     try:
         write_whole(out, text)

@@ -1,136 +1,243 @@
-"""Train x test matrices as numbers: accuracy, image gain, the differences between two of them, and all of it as JSON."""
+"""Train x test matrices: accuracy, image gain, and the differences between two matrices.
+
+The dataclasses have the layout of `matrix.json`, so one pydantic adapter writes it and checks it when it is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter
 
 from osler import metrics
-from osler.metrics import Estimate, ImageGain, MatrixDifference, MatrixGains, MatrixMeans, Proportion
+from osler.errors import DataError
+from osler.files import read_text
+from osler.metrics import Estimate, ImageGain, MatrixMeans, mean
+from osler.metrics.estimates import Count, Difference, Share, ShareEstimate
 from osler.metrics.matrices import Cell, CellDifference
 from osler.prompts import Format, find_strategy
 from osler.reports.published import NO_THINK_MINUS_THINK
 from osler.taxonomy import Axis
 from osler.types import Record
 
-Row = str
-"""What was done before testing: "zero_shot", "sft", "grpo", "given" for policies that came with the command, "blind"."""
+MATRIX_FILE: Final = "matrix.json"
+MAX_BYTES: Final = 256 << 20
+
+Row = Literal["zero_shot", "sft", "given", "grpo", "blind"]
+"""How the policies of a matrix were made; "given" for policies that the command names, "blind" for the option prior."""
 
 ROW_TITLES: Final[Mapping[Row, str]] = {
     "zero_shot": "Zero-shot",
     "sft": "SFT",
-    "grpo": "GRPO",
     "given": "Given policies",
+    "grpo": "GRPO",
     "blind": "Blind: option prior",
 }
-TRAINED: Final = ("grpo", "given", "sft")
-"""The rows that hold a policy for each domain, the one a reader came for first."""
+"""In the order of the JSON."""
+
+TRAINED: Final[tuple[Row, ...]] = ("grpo", "given", "sft")
+"""The rows that have a policy for each domain, in the order of a page."""
 
 Credits = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Train domain -> blind baseline fitted there -> sample id -> its credit."""
 
+T = TypeVar("T")
+Cells = Mapping[str, Mapping[str, T]]
+"""Train domain -> test domain -> cell."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """One matrix. Zero-shot has the same records in every row of its matrix: nothing was trained."""
+class MatrixRecords:
+    """The records of one matrix. Zero-shot has the same records in every row of cells, because nothing was trained."""
 
     row: Row
-    strategy: str | None  # "think"; None for the blind baseline, which is not asked
-    cells: Mapping[Cell, Sequence[Record]]  # every pair of domains; no records where there is nothing to show
-    accuracy: Mapping[Cell, Proportion]
-    means: MatrixMeans
-    train_means: Mapping[str, Estimate]  # of a policy over all test domains
-    test_means: Mapping[str, Estimate]  # of a test domain over all policies
-    gains: MatrixGains | None  # over the best blind baseline of each cell; None for the blind baseline
-    given: Mapping[str, Path]  # train domain -> the folder its policy came in; empty where none was given
+    strategy: str | None  # "think"; None for the blind baseline, which has no prompt
+    cells: Mapping[Cell, Sequence[Record]]  # every pair of domains; no records where a policy or test questions are missing
+    given: Mapping[str, Path] = field(default_factory=dict)  # train domain -> folder of its policy, where one was given
 
     @property
     def name(self) -> str:
         """Its key in the JSON: "grpo-no_think", "blind"."""
-        return self.row if self.strategy is None else f"{self.row}-{self.strategy}"
-
-    @property
-    def title(self) -> str:
-        """What a person reads: "GRPO, No-Think"."""
-        return scores_title(self.row, self.strategy)
+        return matrix_name(self.row, self.strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One matrix minus another, on the questions of each cell."""
+class CellGain(Estimate):
+    """Accuracy minus that of the best blind baseline, in one cell."""
 
-    after: Scores
-    before: Scores
-    found: MatrixDifference
-    published: Mapping[Cell, float] | None = None  # what a paper reports for the same cells
+    baseline: str | None  # "majority_letter"
+    blind: Share | None  # accuracy of the baseline
+    p_value: Annotated[Share | None, Field(alias="p")]
 
-    @property
-    def name(self) -> str:
-        """Its key in the JSON: "grpo-no_think minus grpo-think"."""
-        return f"{self.after.name} minus {self.before.name}"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyCell(Estimate):
+    """The accuracy in one cell of a matrix."""
+
+    value: Share | None
+    num_questions: Annotated[Count, Field(alias="questions")]
+    image_gain: CellGain | None  # None for the blind baseline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferenceCell(Estimate):
+    """One matrix minus another in one cell."""
+
+    num_questions: Annotated[Count, Field(alias="questions")]
+    gained: Count  # newly right
+    lost: Count  # newly wrong
+    p_value: Annotated[Share | None, Field(alias="p")]
+    adjusted_p: Share | None  # Holm's, over the cells of the matrix
+    is_significant: bool | None  # None for an empty cell
+    published: Difference | None  # what a paper reports for the same cell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedMeans:
+    """Means over the published cells that are shown."""
+
+    diagonal: Difference | None
+    off_diagonal: Difference | None
+    everything: Annotated[Difference | None, Field(alias="all")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyMatrix:
+    """A policy for each domain, each tested on all domains."""
+
+    row: Row
+    strategy: str | None
+    means: MatrixMeans
+    train_means: Mapping[str, ShareEstimate]  # of a policy over all test domains
+    test_means: Mapping[str, ShareEstimate]  # of a test domain over all policies
+    cells: Cells[AccuracyCell]
+    image_gain_means: MatrixMeans | None  # None for the blind baseline
 
     @property
     def title(self) -> str:
-        """What a person reads: "GRPO: No-Think minus Think"; "No-Think: GRPO minus zero-shot"."""
-        return comparison_title((self.after.row, self.after.strategy), (self.before.row, self.before.strategy))
+        """The title for display: "GRPO, No-Think"; "Blind: option prior"."""
+        title = ROW_TITLES[self.row]
+        return title if self.strategy is None else f"{title}, {strategy_title(self.strategy)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixComparison:
+    """One matrix minus another, on the questions of each cell."""
+
+    after: str  # name of a matrix
+    before: str
+    means: MatrixMeans
+    cells: Cells[DifferenceCell]
+    published_means: PublishedMeans | None  # None without published cells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisMatrices:
-    """All matrices of one axis."""
+    """All matrices of one axis. Raises ValueError where a cell, a mean or a matrix is missing."""
 
     axis: Axis
     domains: tuple[str, ...]
-    num_train: Mapping[str, int]  # training questions of each domain, 0 where there are none
-    num_test: Mapping[str, int]
-    scores: tuple[Scores, ...]
-    comparisons: tuple[Comparison, ...]
+    num_train: Annotated[Mapping[str, Count], Field(alias="train_questions")]  # domain -> training questions, 0 where there are none
+    num_test: Annotated[Mapping[str, Count], Field(alias="test_questions")]
     notes: tuple[str, ...]  # what is missing, and why
+    matrices: Mapping[str, AccuracyMatrix]  # by name, "grpo-no_think"
+    differences: Mapping[str, MatrixComparison]  # by name, "grpo-no_think minus grpo-think"
+
+    def __post_init__(self) -> None:
+        tables: list[Mapping[str, Any]] = [self.num_train, self.num_test]
+        for part in self.matrices.values():
+            tables += [part.train_means, part.test_means, part.cells, *part.cells.values()]
+        for change in self.differences.values():
+            tables += [change.cells, *change.cells.values()]
+        if any(table.keys() != set(self.domains) for table in tables):
+            raise ValueError("a table lacks a domain")
+        if not self.matrices.keys() >= {name for change in self.differences.values() for name in (change.after, change.before)}:
+            raise ValueError("a difference names a matrix that is absent")
 
     @property
     def title(self) -> str:
-        """What a person reads: "question type"."""
+        """The title for display: "question type"."""
         return self.axis.replace("_", " ")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixReport:
+    """The content of `matrix.json`."""
+
+    recipe: str
+    axes: Mapping[Axis, AxisMatrices]
+
+    def to_json(self) -> dict[str, Any]:
+        """Shares between 0 and 1, None where there is nothing to measure. A cell is `axes[axis].matrices[name].cells[train][test]`."""
+        values: dict[str, Any] = _ADAPTER.dump_python(self, mode="json", by_alias=True)
+        return values
+
+
+_ADAPTER: Final = TypeAdapter(MatrixReport)
+
+
+def read_matrix(folder: Path) -> MatrixReport:
+    """The matrices in a folder that `osler matrix` wrote. Raises DataError in one line, also for a file of an earlier version of Osler."""
+    path = folder / MATRIX_FILE
+    text = read_text(path, MAX_BYTES, "name the folder that `osler matrix` wrote")
+    try:
+        return _ADAPTER.validate_json(text, strict=True)
+    except ValueError:
+        raise DataError(f"{path} does not hold matrices: run the same `osler matrix` command again, which writes it anew") from None
+
+
+def matrix_name(row: Row, strategy: str | None) -> str:
+    """The key of a matrix in the JSON: "grpo-no_think", "blind"."""
+    return row if strategy is None else f"{row}-{strategy}"
+
+
 def strategy_title(name: str | None) -> str:
-    """What a person reads for a strategy: "no_think" -> "No-Think"."""
+    """The title of a strategy for display: "no_think" -> "No-Think"."""
     return (name or "").replace("_", "-").title()
 
 
-def scores_title(row: Row, strategy: str | None) -> str:
-    """What a person reads for a matrix: "GRPO, No-Think"; "Blind: option prior"."""
-    return ROW_TITLES[row] if strategy is None else f"{ROW_TITLES[row]}, {strategy_title(strategy)}"
+def difference_title(after: MatrixRecords | AccuracyMatrix, before: MatrixRecords | AccuracyMatrix) -> str:
+    """The title of a difference for display: "GRPO: No-Think minus Think"; "No-Think: GRPO minus zero-shot"."""
+    if after.row == before.row:
+        return f"{ROW_TITLES[after.row]}: {strategy_title(after.strategy)} minus {strategy_title(before.strategy)}"
+    rows = f"{ROW_TITLES[after.row]} minus {'zero-shot' if before.row == 'zero_shot' else ROW_TITLES[before.row]}"
+    return rows if before.strategy is None else f"{strategy_title(after.strategy)}: {rows}"
 
 
-def comparison_title(after: tuple[Row, str | None], before: tuple[Row, str | None]) -> str:
-    """What a person reads for a difference: "GRPO: No-Think minus Think"; "No-Think: GRPO minus zero-shot"."""
-    (after_row, after_strategy), (before_row, before_strategy) = after, before
-    if after_row == before_row:
-        return f"{ROW_TITLES[after_row]}: {strategy_title(after_strategy)} minus {strategy_title(before_strategy)}"
-    rows = f"{ROW_TITLES[after_row]} minus {'zero-shot' if before_row == 'zero_shot' else ROW_TITLES[before_row]}"
-    return rows if before_strategy is None else f"{strategy_title(after_strategy)}: {rows}"
-
-
-def build_scores(
-    row: Row, strategy: str | None, cells: Mapping[Cell, Sequence[Record]], credits_: Credits, given: Mapping[str, Path] | None = None
-) -> Scores:
+def build_matrix(records: MatrixRecords, blind: Credits) -> AccuracyMatrix:
     """The figures of one matrix. Raises DataError when a cell holds a sample twice."""
-    blind = {cell: credits_.get(cell[0], {}) for cell in cells}
-    return Scores(
-        row=row,
-        strategy=strategy,
-        cells=cells,
-        accuracy={cell: metrics.accuracy(records, "subject") for cell, records in cells.items()},
+    cells = records.cells
+    gains = None if records.row == "blind" else metrics.matrix_gains(cells, {cell: blind.get(cell[0], {}) for cell in cells})
+
+    def build_cell(cell: Cell) -> AccuracyCell:
+        accuracy = metrics.accuracy(cells[cell], "subject")
+        image_gain = None if gains is None else _cell_gain(gains.cells[cell])
+        return AccuracyCell(**accuracy.to_json(), num_questions=accuracy.total, image_gain=image_gain)
+
+    return AccuracyMatrix(
+        row=records.row,
+        strategy=records.strategy,
         means=metrics.matrix_means(cells),
         train_means=_line_means(cells, 0),
         test_means=_line_means(cells, 1),
-        gains=None if row == "blind" else metrics.matrix_gains(cells, blind),
-        given=given or {},
+        cells=_by_domain(cells, build_cell),
+        image_gain_means=None if gains is None else gains.means,
     )
+
+
+def _by_domain(cells: Iterable[Cell], build: Callable[[Cell], T]) -> dict[str, dict[str, T]]:
+    nested: dict[str, dict[str, T]] = {}
+    for train, test in cells:
+        nested.setdefault(train, {})[test] = build((train, test))
+    return nested
+
+
+def _cell_gain(gain: ImageGain) -> CellGain:
+    return CellGain(**gain.gain.to_json(), baseline=gain.baseline, blind=gain.blind, p_value=gain.p_value)
 
 
 def _line_means(cells: Mapping[Cell, Sequence[Record]], side: int) -> dict[str, Estimate]:
@@ -138,115 +245,66 @@ def _line_means(cells: Mapping[Cell, Sequence[Record]], side: int) -> dict[str, 
     return {name: metrics.matrix_means({cell: part for cell, part in cells.items() if cell[side] == name}).everything for name in names}
 
 
-def compare_all(axis: Axis, scores: Sequence[Scores]) -> tuple[Comparison, ...]:
-    """What a reader asks: each way of training between strategies, GRPO against SFT, and training against none, most asked first."""
+def compare_all(axis: Axis, matrices: Sequence[MatrixRecords]) -> dict[str, MatrixComparison]:
+    """Name -> difference: each way of training between strategies, then GRPO against SFT, and training against none."""
     pairs = []
     for row in TRAINED:
-        asked = [part for part in scores if part.row == row]
-        pairs += [_order_by_reasoning(first, second) for first, second in combinations(asked, 2)]
-    of_name = {part.name: part for part in scores}
+        pairs += [_order_by_reasoning(*pair) for pair in combinations([part for part in matrices if part.row == row], 2)]
+    by_name = {part.name: part for part in matrices}
     for after_row, before_row in (("grpo", "zero_shot"), ("given", "zero_shot"), ("grpo", "sft"), ("sft", "zero_shot")):
-        for after in scores:
-            before = of_name.get(f"{before_row}-{after.strategy}")
+        for after in matrices:
+            before = by_name.get(f"{before_row}-{after.strategy}")
             if after.row == after_row and before is not None:
                 pairs.append((after, before))
-    return tuple(_compare(axis, after, before) for after, before in pairs)
+    return {f"{after.name} minus {before.name}": _compare(axis, after, before) for after, before in pairs}
 
 
-def _order_by_reasoning(first: Scores, second: Scores) -> tuple[Scores, Scores]:
-    """After and before: the one that reasons first comes before, as in the papers' No-Think minus Think."""
+def _order_by_reasoning(first: MatrixRecords, second: MatrixRecords) -> tuple[MatrixRecords, MatrixRecords]:
+    """After and before: the strategy with reasoning is before, as in the papers' No-Think minus Think."""
     reasons = [find_strategy(part.strategy or "").format is Format.THINK_ANSWER for part in (first, second)]
     return (first, second) if reasons == [False, True] else (second, first)
 
 
-def _compare(axis: Axis, after: Scores, before: Scores) -> Comparison:
-    found = metrics.matrix_difference(before.cells, after.cells)
-    return Comparison(after=after, before=before, found=found, published=_find_published(axis, after, before))
+def _compare(axis: Axis, after: MatrixRecords, before: MatrixRecords) -> MatrixComparison:
+    difference = metrics.matrix_difference(before.cells, after.cells)
+    published = _find_published(axis, after, before)
+    return MatrixComparison(
+        after=after.name,
+        before=before.name,
+        means=difference.means,
+        cells=_by_domain(difference.cells, lambda cell: _difference_cell(difference.cells[cell], published.get(cell))),
+        published_means=PublishedMeans(
+            diagonal=mean([value for (train, test), value in published.items() if train == test]),
+            off_diagonal=mean([value for (train, test), value in published.items() if train != test]),
+            everything=mean(list(published.values())),
+        )
+        if published
+        else None,
+    )
 
 
-def _find_published(axis: Axis, after: Scores, before: Scores) -> Mapping[Cell, float] | None:
-    """Med-R1's matrix where this is one of No-Think minus Think by GRPO, the cells that have a difference here.
-
-    Not the row of one given policy that was asked both ways: Med-R1 trained one for each.
-    """
-    if after.row != before.row or after.row not in ("grpo", "given"):
-        return None
-    formats = tuple(find_strategy(part.strategy or "").format for part in (after, before))
-    if formats != (Format.ANSWER, Format.THINK_ANSWER):
-        return None
-    alike = {domain for domain, folder in after.given.items() if before.given.get(domain) == folder}
-    published = NO_THINK_MINUS_THINK[axis]
-    ours = [cell for cell, records in after.cells.items() if records and before.cells.get(cell) and cell[0] not in alike]
-    return {cell: published[cell] for cell in ours if cell in published} or None
-
-
-def published_means(comparison: Comparison) -> tuple[float | None, float | None, float | None]:
-    """Diagonal, off-diagonal and all of the published cells that are shown; None where there are none."""
-    cells = comparison.published or {}
-    chosen = ([v for (a, b), v in cells.items() if a == b], [v for (a, b), v in cells.items() if a != b], list(cells.values()))
-    diagonal, rest, everything = (sum(values) / len(values) if values else None for values in chosen)
-    return diagonal, rest, everything
-
-
-def axis_to_json(found: AxisMatrices) -> dict[str, Any]:
-    """One axis as JSON: shares of one, None where there is nothing to measure. Cells are matrices[name].cells[train][test]."""
-    return {
-        "domains": list(found.domains),
-        "train_questions": dict(found.num_train),
-        "test_questions": dict(found.num_test),
-        "notes": list(found.notes),
-        "matrices": {part.name: _scores_to_json(part) for part in found.scores},
-        "differences": {part.name: _comparison_to_json(part) for part in found.comparisons},
-    }
-
-
-def _scores_to_json(part: Scores) -> dict[str, Any]:
-    gains = part.gains
-    cells: dict[str, dict[str, Any]] = {}
-    for (train, test), accuracy in part.accuracy.items():
-        cell: dict[str, Any] = {**accuracy.to_json(), "questions": accuracy.total}
-        if gains is not None:
-            cell["image_gain"] = _gain(gains.cells[train, test])
-        cells.setdefault(train, {})[test] = cell
-    values: dict[str, Any] = {
-        "row": part.row,
-        "strategy": part.strategy,
-        "means": _means(part.means),
-        "train_means": {name: value.to_json() for name, value in part.train_means.items()},
-        "test_means": {name: value.to_json() for name, value in part.test_means.items()},
-        "cells": cells,
-    }
-    return values if gains is None else {**values, "image_gain_means": _means(gains.means)}
-
-
-def _comparison_to_json(part: Comparison) -> dict[str, Any]:
-    cells: dict[str, dict[str, Any]] = {}
-    for (train, test), cell in part.found.cells.items():
-        own = _difference(cell)
-        if part.published is not None:
-            own["published"] = part.published.get((train, test))
-        cells.setdefault(train, {})[test] = own
-    values: dict[str, Any] = {"after": part.after.name, "before": part.before.name, "means": _means(part.found.means), "cells": cells}
-    if part.published is not None:
-        values["published_means"] = dict(zip(("diagonal", "off_diagonal", "all"), published_means(part), strict=True))
-    return values
-
-
-def _difference(cell: CellDifference) -> dict[str, Any]:
-    return {
+def _difference_cell(cell: CellDifference, published: float | None) -> DifferenceCell:
+    return DifferenceCell(
         **cell.change.difference.to_json(),
-        "questions": cell.change.num_samples,
-        "gained": cell.change.gained,
-        "lost": cell.change.lost,
-        "p": cell.change.p_value,
-        "adjusted_p": cell.adjusted_p,
-        "is_significant": cell.is_significant,
-    }
+        num_questions=cell.change.num_samples,
+        gained=cell.change.gained,
+        lost=cell.change.lost,
+        p_value=cell.change.p_value,
+        adjusted_p=cell.adjusted_p,
+        is_significant=cell.is_significant,
+        published=published,
+    )
 
 
-def _gain(gain: ImageGain) -> dict[str, Any]:
-    return {**gain.gain.to_json(), "baseline": gain.baseline, "blind": gain.blind, "p": gain.p_value}
+def _find_published(axis: Axis, after: MatrixRecords, before: MatrixRecords) -> dict[Cell, float]:
+    """Med-R1's differences of No-Think minus Think by GRPO, in the cells that have a difference here; empty for other comparisons.
 
-
-def _means(means: MatrixMeans) -> dict[str, Any]:
-    return {"diagonal": means.diagonal.to_json(), "off_diagonal": means.off_diagonal.to_json(), "all": means.everything.to_json()}
+    A row of cells is left out where one given policy answers with both strategies: Med-R1 trained a policy for each.
+    """
+    formats = tuple(find_strategy(part.strategy or "").format for part in (after, before))
+    if after.row != before.row or after.row not in ("grpo", "given") or formats != (Format.ANSWER, Format.THINK_ANSWER):
+        return {}
+    same_policy = {domain for domain, folder in after.given.items() if before.given.get(domain) == folder}
+    shown = [cell for cell, records in after.cells.items() if records and before.cells.get(cell) and cell[0] not in same_policy]
+    published = NO_THINK_MINUS_THINK[axis]
+    return {cell: published[cell] for cell in shown if cell in published}

@@ -1,4 +1,4 @@
-"""What the paths of `osler report` are: runs, matrices or audits."""
+"""The paths of `osler report`, sorted into runs, matrices and audits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from osler.errors import DataError
 from osler.reports.load_runs import TRACES, is_run
-from osler.reports.matrix_file import MATRIX_FILE
+from osler.reports.matrices import MATRIX_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Everything that a report is made of, each once, in the order in which it was named."""
+    """The files and folders of a report, each once, in the order of the command line."""
 
     audits: tuple[Path, ...]  # files
     runs: tuple[Path, ...]  # folders
@@ -21,9 +21,9 @@ class Sources:
 
 
 def sort_sources(paths: Sequence[Path]) -> Sources:
-    """Files are audits, or a `matrix.json`; a folder is a run or a matrix, or holds such directly inside it.
+    """A file is an audit or a `matrix.json`; a folder is a run, a matrix, or contains runs and matrices.
 
-    Raises DataError for a path that does not exist or holds none of these.
+    Raises DataError for a path that does not exist and for a folder without runs and matrices.
     """
     audits: list[Path] = []
     runs: list[Path] = []
@@ -48,7 +48,7 @@ def sort_sources(paths: Sequence[Path]) -> Sources:
 
 
 def _each_once(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """The first path to every file or folder, however it was written."""
+    """The first of several paths to the same file or folder."""
     found: dict[Path, Path] = {}
     for path in paths:
         found.setdefault(path.resolve(), path)
