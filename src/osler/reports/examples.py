@@ -31,15 +31,6 @@ _SHARES: Final = ((Outcome.CORRECT,), (Outcome.INCORRECT,), (Outcome.NO_ANSWER, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OtherAnswer:
-    """The answer of another policy to the same question."""
-
-    title: str
-    answer: str
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One card: a record with its image and the answers of other policies."""
 
@@ -47,7 +38,7 @@ class Example:
     record: Record
     question: str
     image: str | None  # a data URI
-    others: tuple[OtherAnswer, ...]
+    others: tuple[tuple[str, Record], ...]  # titles of other policies with their records of the same question
 
 
 def pick_examples(records: Sequence[Record], *, per_outcome: int, seed: int) -> list[Record]:
@@ -75,23 +66,21 @@ def build_examples(
     featured: Sequence[tuple[Evaluation, FindImage]], evaluations: Sequence[Evaluation], *, per_outcome: int, seed: int
 ) -> list[Example]:
     """The cards of the featured evaluations, with the answers of up to MAX_OTHERS others, of the same strategy where there are more."""
-    answers = {(row.title, record.sample_id): record for row in evaluations for record in row.records}
+    by_sample = {row.title: {record.sample_id: record for record in row.records} for row in evaluations}
     examples = []
     for row, find_image in featured:
-        compared = [other for other in evaluations if other.title != row.title]
-        if len(compared) > MAX_OTHERS:
-            compared = [other for other in compared if other.strategies == row.strategies][:MAX_OTHERS]
+        others = [other for other in evaluations if other.title != row.title]
+        if len(others) > MAX_OTHERS:
+            others = [other for other in others if other.strategies == row.strategies][:MAX_OTHERS]
         for record in pick_examples(row.records, per_outcome=per_outcome, seed=seed):
-            others = [(other.title, answers.get((other.title, record.sample_id))) for other in compared]
+            answers = [(other.title, by_sample[other.title].get(record.sample_id)) for other in others]
             examples.append(
                 Example(
                     title=row.title,
                     record=record,
                     question=question_of(record),
                     image=encode_image(find_image(record)),
-                    others=tuple(
-                        OtherAnswer(title=title, answer=found.answer or "none", outcome=found.outcome) for title, found in others if found
-                    ),
+                    others=tuple((title, answer) for title, answer in answers if answer is not None),
                 )
             )
     return examples

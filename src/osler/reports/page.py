@@ -148,23 +148,21 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
 def count_tables(manifest: Mapping[str, Any]) -> tuple[CountTable, ...]:
     """The counts of a manifest by modality and by question type; () without counts."""
     splits = sorted(manifest, key=lambda name: (SPLITS.index(name) if name in SPLITS else len(SPLITS), name))
-    by_modality: dict[str, Counter[str]] = {}
-    by_question_type: dict[str, Counter[str]] = {}
+    counts: dict[str, dict[str, Counter[str]]] = {"modality": {}, "question type": {}}
     for split in splits:
         for modality, cells in manifest_cells(manifest, split).items():
             for question_type, count in cells.items():
                 if isinstance(count, int):
-                    by_modality.setdefault(split, Counter())[modality] += count
-                    by_question_type.setdefault(split, Counter())[question_type] += count
-    return tuple(_count_table(name, counts) for name, counts in (("modality", by_modality), ("question type", by_question_type)) if counts)
+                    counts["modality"].setdefault(split, Counter())[modality] += count
+                    counts["question type"].setdefault(split, Counter())[question_type] += count
+    return tuple(_count_table(name, by_split) for name, by_split in counts.items() if by_split)
 
 
 def _count_table(name: str, counts: Mapping[str, Counter[str]]) -> CountTable:
-    splits = tuple(counts)
-    groups = sorted({group for found in counts.values() for group in found}, key=taxonomy_order)
+    groups = sorted({group for by_group in counts.values() for group in by_group}, key=taxonomy_order)
     return CountTable(
         name=name,
-        splits=splits,
-        rows=tuple((group_title(group), tuple(counts[split][group] for split in splits)) for group in groups),
-        totals=tuple(counts[split].total() for split in splits),
+        splits=tuple(counts),
+        rows=tuple((group_title(group), tuple(by_group[group] for by_group in counts.values())) for group in groups),
+        totals=tuple(by_group.total() for by_group in counts.values()),
     )

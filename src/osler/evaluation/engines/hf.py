@@ -50,7 +50,7 @@ class HfEngine:
         self.letters = LetterTokens.of(policy.tokenizer) if option_probabilities else None
         self.batch_size = batch_size
         self.max_prompt_length = max_prompt_length
-        self._cached: Any = lru_cache(maxsize=CACHED_IMAGES)(_load_image)
+        self._load_cached: Any = lru_cache(maxsize=CACHED_IMAGES)(lambda source: source.load())
 
     @property
     def policy_name(self) -> str:
@@ -117,14 +117,11 @@ class HfEngine:
         order = sorted(range(len(prompts)), key=lambda position: (lengths[position], position))
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         with ThreadPoolExecutor(max_workers=1) as pool:
-            pending = None
-            for positions in batches:
-                following = pool.submit(self._encode, prompts, positions)
-                if pending is not None:
-                    yield pending.result()
-                pending = following
-            if pending is not None:
-                yield pending.result()
+            prepared = [pool.submit(self._encode, prompts, positions) for positions in batches[:1]]
+            for positions in batches[1:]:
+                prepared.append(pool.submit(self._encode, prompts, positions))
+                yield prepared.pop(0).result()
+            yield from (batch.result() for batch in prepared)
 
     def _encode(self, prompts: Sequence[Prompt], positions: Sequence[int]) -> _Batch:
         processor = self.policy.processor
@@ -147,7 +144,7 @@ class HfEngine:
 
     def _load(self, prompt: Prompt) -> list[Image]:
         try:
-            return [self._cached(source) for source in prompt.sample.images]
+            return [self._load_cached(source) for source in prompt.sample.images]
         except DataError as error:
             raise DataError(f"{prompt.sample.id}: {error}") from None
 
@@ -179,7 +176,3 @@ def _spare_core(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _load_image(source: ImageSource) -> Image:
-    return source.load()
