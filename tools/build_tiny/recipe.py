@@ -26,7 +26,7 @@ from tools.build_tiny.card import measure, write_card, write_counts
 from tools.build_tiny.encoding import PromptEncoder
 from tools.build_tiny.image_pool import ImagePool, build_pool
 from tools.build_tiny.tokenizer import NUM_BASE_TOKENS, build_tokenizer
-from tools.build_tiny.training_stages import LanguageStage, ReportProgress, State, encode_pool, train_language, train_vision
+from tools.build_tiny.training_stages import ReportProgress, State, encode_pool, train_language, train_vision
 
 POOL_SEED: Final = 770_000
 """Added to the build's seed, so that the policy is not trained on the images of the small seeds that users train and evaluate on."""
@@ -45,22 +45,6 @@ class Lengths:
         """Every length times `factor`, at least one step and four subjects."""
         subjects, vision, language = (max(1, round(length * factor)) for length in (self.subjects, self.vision_steps, self.language_steps))
         return Lengths(subjects=max(4, subjects), vision_steps=vision, language_steps=language)
-
-
-_QUESTION_TYPES: Final = (0.06, 0.12, 0.28, 0.28, 0.26)
-_CHAT_STRATEGIES: Final = {"think": 0.86, "med_r1_think": 0.07, "medvlm_r1": 0.07}
-_STATED_ANSWER_STRATEGIES: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
-_IMAGE_STRATEGIES: Final = {
-    "think": 0.28,
-    "no_think": 0.28,
-    "think_after": 0.18,
-    "zero_shot": 0.08,
-    "medvlm_r1": 0.05,
-    "med_r1_think": 0.05,
-    "med_r1_no_think": 0.04,
-    "medvlm_r1_zero_shot": 0.02,
-    "med_r1_zero_shot": 0.02,
-}
 
 
 @cache
@@ -109,15 +93,8 @@ def train(model: Any, tokenizer: Any, lengths: Lengths, *, seed: int, report: Re
     pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=lengths.subjects, on_image=lambda: report("drawing images"))
     state = make_state(model, tokenizer, pool, seed=seed, report=report)
     train_vision(state, steps=lengths.vision_steps, seed=seed)
-    stage = LanguageStage(
-        steps=lengths.language_steps,
-        question_types=_QUESTION_TYPES,
-        image_strategies=_IMAGE_STRATEGIES,
-        chat_strategies=_CHAT_STRATEGIES,
-        stated_answer_strategies=_STATED_ANSWER_STRATEGIES,
-    )
     # A new generator, so that the batches of stage 2 do not depend on the length of stage 1.
-    train_language(replace(state, rng=np.random.default_rng([seed, 2])), stage, encode_pool(state))
+    train_language(replace(state, rng=np.random.default_rng([seed, 2])), encode_pool(state), steps=lengths.language_steps)
     return model.eval()
 
 

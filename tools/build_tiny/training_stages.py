@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tools.build_tiny.auxiliary_head import AuxiliaryHead
 from tools.build_tiny.batched_model import NUM_VISUAL_TOKENS, BatchedModel
-from tools.build_tiny.batches import StrategyWeights, TextTasks, chat_rows, draw_image_batch, option_list_rows, stated_answer_rows
+from tools.build_tiny.batches import TextTasks, chat_rows, draw_image_batch, option_list_rows, stated_answer_rows
 from tools.build_tiny.encoding import PromptEncoder
 from tools.build_tiny.image_pool import ImagePool, list_attributes
 from tools.build_tiny.rows import TrainingRow
@@ -24,6 +24,26 @@ BETAS: Final = (0.9, 0.98)  # Adam's
 MAX_GRAD_NORM: Final = 1.0
 COSINE_SCALE: Final = 30.0  # inverse temperature of the cosine similarity between images and words
 STATUS_WINDOW: Final = 20  # steps over which the letter accuracies of the progress bar are averaged
+
+# The batches of a step of stage 2, and the share of each question type (in the order of QuestionType) and prompt strategy in them.
+OPTION_LIST_ROWS: Final = 16
+CHAT_ROWS: Final = 8
+STATED_ANSWER_ROWS: Final = 12
+NUM_IMAGES: Final = 16
+QUESTION_TYPES: Final = (0.06, 0.12, 0.28, 0.28, 0.26)
+CHAT_STRATEGIES: Final = {"think": 0.86, "med_r1_think": 0.07, "medvlm_r1": 0.07}
+STATED_ANSWER_STRATEGIES: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
+IMAGE_STRATEGIES: Final = {
+    "think": 0.28,
+    "no_think": 0.28,
+    "think_after": 0.18,
+    "zero_shot": 0.08,
+    "medvlm_r1": 0.05,
+    "med_r1_think": 0.05,
+    "med_r1_no_think": 0.04,
+    "medvlm_r1_zero_shot": 0.02,
+    "med_r1_zero_shot": 0.02,
+}
 
 ReportProgress = Callable[[str], None]
 """Called with a short status after each rendered image and each training step."""
@@ -40,23 +60,6 @@ class State:
     unused_tokens: Tensor  # ids of the tokens that occur in no phantom text; their embeddings are not trained
     rng: np.random.Generator
     report: ReportProgress
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageStage:
-    """The length and the batches of stage 2: rows of each text-only task and images in each step, with their prompt strategies."""
-
-    steps: int
-    option_list_rows: int = 16
-    chat_rows: int = 8
-    stated_answer_rows: int = 12
-    images: int = 16
-    question_types: tuple[float, ...]  # the share of each question type, in the order of QuestionType
-    image_strategies: StrategyWeights
-    chat_strategies: StrategyWeights
-    stated_answer_strategies: StrategyWeights
-    text_learning_rate: float = 1e-3
-    image_learning_rate: float = 7e-4
 
 
 def schedule(step: int, steps: int, *, warmup: int, hold: float = 0.5, floor: float = 0.05) -> float:
@@ -113,7 +116,9 @@ def encode_pool(state: State, *, batch_size: int = 64) -> Tensor:
     return torch.cat([state.model.encode_images(patches) for patches in torch.split(state.pool.patches, batch_size)])
 
 
-def train_language(state: State, stage: LanguageStage, visual: Tensor) -> None:
+def train_language(
+    state: State, visual: Tensor, *, steps: int, text_learning_rate: float = 1e-3, image_learning_rate: float = 7e-4
+) -> None:
     """Stage 2: train the language model on the visual tokens (I, V, D) of the frozen vision encoder.
 
     Every step makes one update on the text-only tasks and one on questions about images, each with its own Adam state, because their
@@ -130,23 +135,23 @@ def train_language(state: State, stage: LanguageStage, visual: Tensor) -> None:
         _update(state, optimizer, torch.stack(losses).sum(), learning_rate)
         return float(np.mean([output.letter_accuracy or 0.0 for output in outputs]))
 
-    for step in range(stage.steps):
-        factor = schedule(step, stage.steps, warmup=30)
-        text_accuracy = update(text_optimizer, _draw_text_batches(state, stage), None, stage.text_learning_rate * factor)
-        batch = draw_image_batch(state.pool, state.encoder, state.rng, stage.images, stage.image_strategies, stage.question_types)
+    for step in range(steps):
+        factor = schedule(step, steps, warmup=30)
+        text_accuracy = update(text_optimizer, _draw_text_batches(state), None, text_learning_rate * factor)
+        batch = draw_image_batch(state.pool, state.encoder, state.rng, NUM_IMAGES, IMAGE_STRATEGIES, QUESTION_TYPES)
         visual_tokens = visual[torch.tensor(batch.images)][batch.image_of_row]
-        recent.append((text_accuracy, update(image_optimizer, [batch.rows], visual_tokens, stage.image_learning_rate * factor)))
+        recent.append((text_accuracy, update(image_optimizer, [batch.rows], visual_tokens, image_learning_rate * factor)))
         means = np.mean(recent, 0)
         state.report(f"language model, letters {means[0]:.2f} without images, {means[1]:.2f} with images")
 
 
-def _draw_text_batches(state: State, stage: LanguageStage) -> list[list[TrainingRow]]:
+def _draw_text_batches(state: State) -> list[list[TrainingRow]]:
     """One batch of each text-only task. They are run separately because their lengths differ, and their losses have equal weights."""
     tasks, rng = state.text_tasks, state.rng
     return [
-        option_list_rows(tasks, rng, stage.option_list_rows, tagged=bool(rng.random() < 0.5)),
-        chat_rows(tasks, rng, stage.chat_rows, stage.chat_strategies, options_only=0.2),
-        stated_answer_rows(tasks, rng, stage.stated_answer_rows, stage.stated_answer_strategies),
+        option_list_rows(tasks, rng, OPTION_LIST_ROWS, tagged=bool(rng.random() < 0.5)),
+        chat_rows(tasks, rng, CHAT_ROWS, CHAT_STRATEGIES, options_only=0.2),
+        stated_answer_rows(tasks, rng, STATED_ANSWER_ROWS, STATED_ANSWER_STRATEGIES),
     ]
 
 
