@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from osler.audits import OptionPrior
 from osler.config import Config, SamplingConfig
 from osler.data.select import load_split
 from osler.errors import ConfigError
 from osler.evaluation.engines.scripted import ScriptedEngine
+from osler.registry import Registry
 from osler.types import Completion, Prompt
 
 __all__ = ["ENGINES", "Engine", "open_engine"]
@@ -55,6 +55,9 @@ class Engine(Protocol):
         """
 
 
+OpenEngine = Callable[[Config], Engine]
+
+
 def _open_hf(config: Config) -> Engine:
     from osler.evaluation.engines.hf import HfEngine
     from osler.policies.load import load_policy
@@ -83,15 +86,23 @@ def _open_option_prior(config: Config) -> Engine:
     return ScriptedEngine(answer, policy_name="option prior")
 
 
-ENGINES: Final[Mapping[str, Callable[[Config], Engine]]] = MappingProxyType(
-    {"hf": _open_hf, "scripted": _open_scripted, "option_prior": _open_option_prior}
-)
-"""By the value of `[eval] engine`."""
+def _as_engine(name: str, part: Any) -> OpenEngine:
+    if not callable(part):
+        raise ConfigError(f"the engine {name!r} is a {type(part).__name__}: register a function that takes a Config and returns an engine")
+    opened: OpenEngine = part
+    return opened
+
+
+_BUILT_IN: Final[Mapping[str, OpenEngine]] = {"hf": _open_hf, "scripted": _open_scripted, "option_prior": _open_option_prior}
+ENGINES: Final[Registry[OpenEngine]] = Registry("engine", _BUILT_IN, adapt=_as_engine)
+"""Functions that open an engine, by the value of `[eval] engine`; `register_engine` and the entry points `osler.engines` add to it."""
+
+register_engine = ENGINES.register
 
 
 def open_engine(config: Config) -> Engine:
     """The engine that `[eval] engine` names, with the policy of `[policy]` where it uses one.
 
-    Raises ConfigError for the scripted engine without a script, and the errors of loading a policy or reading data.
+    Raises ConfigError for an unknown engine and the scripted engine without a script, and the errors of loading a policy or reading data.
     """
-    return ENGINES[config.eval.engine](config)
+    return ENGINES.find(config.eval.engine)(config)
