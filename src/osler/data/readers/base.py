@@ -38,7 +38,7 @@ class ReadReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderCard:
-    """The description of a dataset that `osler data list` prints."""
+    """The description of a dataset, quoted by reports and error messages."""
 
     title: str
     source: str

@@ -121,7 +121,7 @@ def _user_text(messages: list[Any]) -> str:
 
 
 def _content_text(content: Any) -> str:
-    """The text of a message: its content is a string or a list of parts, of which those without text are images."""
+    """The text of a message with a string or a list of parts as its content; parts without text are skipped."""
     if isinstance(content, str):
         return content.strip()
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):

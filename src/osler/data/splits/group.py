@@ -96,7 +96,7 @@ def assign_protocol(
 ) -> list[str | None]:
     """The split of each sample, (N,), or None for an unused one; `quotas` gives the number of questions per split and modality.
 
-    Raises DataError if a modality has too few questions whose groups are not needed for another split.
+    Raises DataError if too few questions of a modality are left, because groups are needed whole for another split.
     """
     pools = _pool_groups(samples, groups, quotas, seed)
     splits: list[str | None] = [None] * len(samples)
