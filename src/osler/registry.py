@@ -71,7 +71,8 @@ class Registry(Mapping[str, T], Generic[T]):
             raise ConfigError(f"the {self.kind} {name!r}{source} cannot be imported: {type(error).__name__}: {error}") from error
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._parts and name not in _entry_points(self.group):
+        is_path = self.takes_paths and ":" in name
+        if name not in self._parts and name not in _entry_points(self.group) and not is_path:
             raise KeyError(name)
         return self.find(name)
 

@@ -128,5 +128,8 @@ def _read_images(config: Mapping[str, Any]) -> dict[str, Callable[[], Image]]:
 
     if "data" not in config:
         return {}
-    samples = load_split(build_config({"data": config["data"]}).data, "test")
+    data = build_config({"data": config["data"]}).data
+    if ":" in data.reader:  # the config of a run that somebody else sent must not choose the code that runs here
+        return {}
+    samples = load_split(data, "test")
     return {sample.id: sample.images[0].load for sample in samples if sample.images}

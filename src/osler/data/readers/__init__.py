@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from osler.data.readers import huatuo, jsonl, med_r1, omnimedvqa, phantom, slake, vqa_rad
 from osler.data.readers.base import Reader, ReaderCard, ReadReport, Refusal
-from osler.errors import ConfigError
+from osler.errors import ConfigError, DataError
+from osler.registry import Registry
 from osler.types import Sample
 
-__all__ = ["COMMON_OPTIONS", "READERS", "ReadReport", "Reader", "ReaderCard", "Refusal", "read", "read_with_report"]
-
-READERS: Final[Mapping[str, Reader]] = MappingProxyType(
-    {module.READER.name: module.READER for module in (phantom, med_r1, omnimedvqa, huatuo, slake, vqa_rad, jsonl)}
-)
+__all__ = ["COMMON_OPTIONS", "READERS", "ReadReport", "Reader", "ReaderCard", "Refusal", "read", "read_with_report", "register_reader"]
 
 COMMON_OPTIONS: Final = MappingProxyType(
     {
@@ -27,6 +25,50 @@ COMMON_OPTIONS: Final = MappingProxyType(
         "seed": "seed of all random choices of the reader, such as distractors; 0 when left out",
     }
 )
+
+
+def _as_reader(name: str, part: Any) -> Reader:
+    """A Reader, or a function `read(root, *, split=None, **options)` that returns samples or a ReadReport."""
+    if isinstance(part, Reader):
+        return part
+    if not callable(part):
+        raise ConfigError(f"the reader {name!r} is a {type(part).__name__}: register a function or an osler.Reader")
+    parameters = inspect.signature(part).parameters
+    if "split" not in parameters:
+        raise ConfigError(f"the reader {name!r} has no parameter 'split': define it as read(root, *, split=None, ...)")
+    root, *options = (key for key in parameters if key not in COMMON_OPTIONS)
+    card = ReaderCard(
+        title=name,
+        source=f"{part.__module__}.{part.__qualname__}",
+        licence="not stated",
+        counts="not stated",
+        layout=(inspect.getdoc(part) or "see the reader's documentation").splitlines()[0],
+        options=dict.fromkeys(options, "see the reader's documentation"),
+    )
+    needs_root = parameters[root].default is inspect.Parameter.empty
+    return Reader(name=name, card=card, read=_reporting(name, part, accepts_seed="seed" in parameters), needs_root=needs_root)
+
+
+def _reporting(name: str, function: Callable[..., Any], *, accepts_seed: bool) -> Callable[..., ReadReport]:
+    def read_root(root: Path | None, **options: Any) -> ReadReport:
+        if not accepts_seed:
+            options.pop("seed", None)
+        result = function(root, **options)
+        report = result if isinstance(result, ReadReport) else ReadReport(samples=tuple(result))
+        if wrong := [sample for sample in report.samples if not isinstance(sample, Sample)]:
+            raise DataError(f"the reader {name!r} returned a {type(wrong[0]).__name__} where an osler.Sample is expected")
+        return report
+
+    return read_root
+
+
+_BUILT_IN: Final = (phantom, med_r1, omnimedvqa, huatuo, slake, vqa_rad, jsonl)
+READERS: Final[Registry[Reader]] = Registry(
+    "reader", {module.READER.name: module.READER for module in _BUILT_IN}, adapt=_as_reader, takes_paths=True
+)
+"""Every reader, by name; `register_reader` and the entry points `osler.readers` add to it."""
+
+register_reader = READERS.register
 
 
 def read(reader: str, root: str | Path | None = None, /, **options: Any) -> list[Sample]:
@@ -40,8 +82,7 @@ def read(reader: str, root: str | Path | None = None, /, **options: Any) -> list
 
 def read_with_report(reader: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
     """The same as `read`, with the refused rows and the counts of repaired or unusual rows."""
-    if (found := READERS.get(reader)) is None:
-        raise ConfigError(f"unknown reader {reader!r}: use one of {', '.join(READERS)}")
+    found = READERS.find(reader)
     valid = (*COMMON_OPTIONS, *found.card.options)
     if unknown := sorted(set(options) - set(valid)):
         raise ConfigError(f"unknown option {unknown[0]!r} of reader {reader!r}: use {', '.join(valid)}")
