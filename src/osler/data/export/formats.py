@@ -160,25 +160,13 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         chosen.name: chosen
         for chosen in (
             Format(
-                name="verl",
-                suffix={"embed": "parquet", "copy": "parquet", "reference": "parquet"},
-                row=_verl_row,
-                extras=("reward.py",),
+                name="verl", suffix={"embed": "parquet", "copy": "parquet", "reference": "parquet"}, row=_verl_row, extras=("reward.py",)
             ),
             Format(name="ms_swift", suffix={"copy": "jsonl", "reference": "jsonl"}, row=_ms_swift_row, extras=("plugin.py",)),
             Format(
-                name="easyr1",
-                suffix={"copy": "jsonl", "reference": "jsonl", "embed": "parquet"},
-                row=_easyr1_row,
-                extras=("easyr1.yaml",),
+                name="easyr1", suffix={"copy": "jsonl", "reference": "jsonl", "embed": "parquet"}, row=_easyr1_row, extras=("easyr1.yaml",)
             ),
-            Format(
-                name="lmms_eval",
-                suffix={"embed": "parquet"},
-                row=_lmms_eval_row,
-                extras=("NAME.yaml", "utils.py"),
-                splits=("test",),
-            ),
+            Format(name="lmms_eval", suffix={"embed": "parquet"}, row=_lmms_eval_row, extras=("NAME.yaml", "utils.py"), splits=("test",)),
         )
     }
 )

@@ -46,6 +46,17 @@ class Atlas:
     others: tuple[str, ...] = LOCATIONS
     diseases_without_other: frozenset[str] = frozenset({NORMAL})  # e.g. glaucoma has no location
 
+    def make_findings(self, *, technique: str, anatomy: str, disease: str, grade: str, other: str) -> Findings:
+        """The findings with these values; `grade` is dropped for a normal image, `other` for a disease without it."""
+        return Findings(
+            modality=self.modality,
+            technique=technique,
+            anatomy=anatomy,
+            disease=disease,
+            grade=None if disease == NORMAL else grade,
+            other=None if disease in self.diseases_without_other else other,
+        )
+
     @property
     def techniques(self) -> tuple[str, ...]:
         """The names of the techniques."""

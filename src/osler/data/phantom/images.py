@@ -48,14 +48,7 @@ def draw_findings(atlas: Atlas, rng: np.random.Generator, *, has_lesion: bool) -
     pools = (atlas.techniques, atlas.anatomies, diseases, GRADES, atlas.others)
     picks = rng.integers([len(pool) for pool in pools])
     technique, anatomy, disease, grade, other = (pool[pick] for pool, pick in zip(pools, picks, strict=True))
-    return Findings(
-        modality=atlas.modality,
-        technique=technique,
-        anatomy=anatomy,
-        disease=disease,
-        grade=None if disease == NORMAL else grade,
-        other=None if disease in atlas.diseases_without_other else other,
-    )
+    return atlas.make_findings(technique=technique, anatomy=anatomy, disease=disease, grade=grade, other=other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from osler.data.phantom.atlas import NORMAL, Atlas, Findings
+from osler.data.phantom.atlas import Atlas, Findings
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.data.phantom.images import ATLASES, MIN_SIZE
 from osler.errors import ConfigError
@@ -26,14 +26,12 @@ _SHOWN_GRADES: Final = ("severe", "moderate", "mild", "severe", "moderate", "min
 def pick_findings(atlas: Atlas, column: int) -> Findings:
     """The findings of one column. Neighbouring columns differ in every attribute, and eight columns show every value twice."""
     block = column // 4
-    disease = atlas.diseases[(column + block) % len(atlas.diseases)]
-    return Findings(
-        modality=atlas.modality,
+    return atlas.make_findings(
         technique=atlas.techniques[column % len(atlas.techniques)],
         anatomy=atlas.anatomies[(column + 2 * block) % len(atlas.anatomies)],
-        disease=disease,
-        grade=None if disease == NORMAL else _SHOWN_GRADES[column % len(_SHOWN_GRADES)],
-        other=None if disease in atlas.diseases_without_other else atlas.others[(column + 3 * block) % len(atlas.others)],
+        disease=atlas.diseases[(column + block) % len(atlas.diseases)],
+        grade=_SHOWN_GRADES[column % len(_SHOWN_GRADES)],
+        other=atlas.others[(column + 3 * block) % len(atlas.others)],
     )
 
 
