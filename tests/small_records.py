@@ -1,4 +1,4 @@
-"""Records with as much in them as a statistic looks at."""
+"""Small records for the tests of metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def answer(
     modality: str | None = "mri",
     policy: str = "tiny",
 ) -> Record:
-    """The record of question `number`, whose target is A; it has an image of its own unless `image` names one."""
+    """The record of question `number` with target A, about an image of its own unless `image` names one."""
     return Record(
         sample_id=f"{dataset}/{number}",
         dataset=dataset,
@@ -50,6 +50,6 @@ def answer(
 
 
 def answers(rights: Sequence[float], images: Sequence[object] | None = None, **others: object) -> list[Record]:
-    """One record for each of `rights`, about the images in step with them."""
+    """One record for each of `rights`, about the image at the same index."""
     pictures = [None] * len(rights) if images is None else images
     return [answer(i, right, image=image, **others) for i, (right, image) in enumerate(zip(rights, pictures, strict=True))]  # type: ignore[arg-type]

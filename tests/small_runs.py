@@ -1,4 +1,4 @@
-"""Small recipes, one-colour images and readers of what a run wrote, for the tests of training."""
+"""Small recipes, one-colour images and readers of metrics files, for the tests of training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SolidImage:
 
 
 def solid_sample(*squares: tuple[int, int]) -> Sample:
-    """A question whose text says which greys its images have, in order."""
+    """A question with the greys of its images, in order, in its text."""
     greys = [grey for grey, _ in squares]
     return Sample(
         id=f"solid/{'-'.join(map(str, greys))}",
@@ -70,7 +70,7 @@ def recipe(policy: Path, /, **sections: Any) -> Config:
             "per_device_train_batch_size": 4,
             "max_steps": 2,
             "learning_rate": 1e-3,
-            "entropy_coef": 0.01,  # a gradient even where a random policy earns nothing
+            "entropy_coef": 0.01,  # a gradient even where all rewards are zero
             "disable_tqdm": True,
         },
         "sft": {"learning_rate": 1e-3},
@@ -81,13 +81,13 @@ def recipe(policy: Path, /, **sections: Any) -> Config:
 
 
 def read_lines(run: Run) -> list[dict[str, Any]]:
-    """The metrics of a run, without what a clock says."""
+    """The metrics of a run without the measured times."""
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
 
 
 def assert_same_lines(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """The same steps with the same numbers, but for the last digits."""
+    """The same steps with the same numbers up to rounding."""
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)

@@ -1,4 +1,4 @@
-"""What each ablation takes from a question, and whose image a swap gives it."""
+"""What each ablation changes in a question, and which image a swap gives it."""
 
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ PREFERRED: list[tuple[str, list[Sample], int | None]] = [
     ("the same subject, where there is no other", [question(1, "b", subject="s0")], 1),
     ("as many images", [replace(question(1, "b"), images=question(1, "b").images * 2), question(2, "b")], 2),
     ("never its own image", [replace(question(1, "b"), images=question(0, "a").images)], None),
-    ("nobody", [], None),
+    ("no other sample", [], None),
 ]
 
 
@@ -115,7 +115,7 @@ def test_nothing_to_ablate(ablation: Ablation, samples: list[Sample]) -> None:
 
 
 def test_thousands_of_swaps_are_quick() -> None:
-    """One question asked of every image, most answers equal: looking through all donors for each would take minutes."""
+    """One question about every image, with mostly equal answers: a search of all donors for each sample would take minutes."""
     answers = ["b" if number % 50 == 0 else "a" for number in range(1500)]
     samples = [
         replace(question(0, answer), id=f"test/{number}", images=(SolidImage(grey=0, size=number),))

@@ -58,7 +58,7 @@ TOKENIZER: Any = SimpleNamespace(
 )
 
 
-def test_a_letter_is_a_token_alone_or_behind_a_sign() -> None:
+def test_a_letter_is_a_token_alone_or_after_a_mark() -> None:
     found = LetterTokens.of(TOKENIZER)
     names = [list(VOCABULARY)[token] for token in found.token_ids]
     assert dict(zip(names, found.letters, strict=True)) == {"A": 0, "B": 1, "C": 2, "ĠA": 0, "ĠB": 1, ">A": 0, ">B": 1, ">C": 2}
@@ -77,11 +77,11 @@ PLACES: list[tuple[str, list[str], str, int | None]] = [
     ("an option's text", [*TAG, "CT", *END], "", None),
     ("the begin of a text", [*TAG, "C", "a", *END], "", None),
     ("a statement", ["B"], "", 0),
-    ("a statement behind reasoning", ["<think>", "a", "</think>", "Ċ", "B", ")"], "", 4),
+    ("a statement after reasoning", ["<think>", "a", "</think>", "Ċ", "B", ")"], "", 4),
     ("prose", ["CT", "ĠB"], "", None),
-    ("a letter with words behind it", ["A", "ĠCT"], "", None),
+    ("a letter before words", ["A", "ĠCT"], "", None),
     ("nothing", [], "", None),
-    ("behind a prefix", ["B", *END], "<think>a</think><answer>", 0),
+    ("after a prefix", ["B", *END], "<think>a</think><answer>", 0),
     ("a prefix that reasons", ["B", *END], "<think>", None),
 ]
 
@@ -115,9 +115,9 @@ def test_probabilities_are_those_of_one_forward_pass(policy: Policy, prompts: li
         if not tag or completion.option_probabilities is None:
             continue
         processor = policy.processor
-        asked = processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
+        text = processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
         images = [source.load() for source in prompt.sample.images]
-        inputs = dict(processor(text=[asked + head + tag], images=images, return_tensors="pt"))
+        inputs = dict(processor(text=[text + head + tag], images=images, return_tensors="pt"))
         with torch.inference_mode():
             logits = policy.model(**inputs).logits[0, -1]
         letters = [policy.tokenizer.convert_tokens_to_ids(letter) for letter in "ABCDEFGH"[: len(prompt.sample.choices)]]
@@ -179,7 +179,7 @@ def vote_config(folder: Path, **evaluation: Any) -> Config:
     )
 
 
-def test_voting_goes_on_where_it_stopped(tiny_folder: Path, tmp_path: Path) -> None:
+def test_voting_resumes(tiny_folder: Path, tmp_path: Path) -> None:
     config = vote_config(tiny_folder)
     evaluate(config, tmp_path / "run")
     path = tmp_path / "run" / "records" / "eval.jsonl"

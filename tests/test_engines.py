@@ -157,7 +157,7 @@ def test_a_checkpoints_sampling_defaults_do_not_leak(tmp_path: Path) -> None:
     published = {"do_sample": True, "top_k": 1, "temperature": 0.01, "top_p": 0.001, "repetition_penalty": 1.9, "min_p": 0.9}
     expected = [HfEngine(policy).generate([make_prompt(0)], max_completion_length=6)]
     expected.append(_sample(policy))
-    policy.model.generation_config.update(**published)  # as if it had come through the door
+    policy.model.generation_config.update(**published)  # as if the checkpoint had brought it
     assert [HfEngine(policy).generate([make_prompt(0)], max_completion_length=6), _sample(policy)] == expected
     assert len({completion.token_ids for completion in expected[1][0]}) > 1
 

@@ -1,4 +1,4 @@
-"""What each rule reads in a reasoning, row by row, and how reasoning is cut, shuffled and replaced."""
+"""What each rule reads in a reasoning, and how reasoning is cut, shuffled and replaced."""
 
 import random
 from dataclasses import replace
@@ -181,7 +181,7 @@ RECORDS = [
 LEFT_OUT: list[tuple[str, Record]] = [
     ("no answer", record("It is", answer=None, number=9)),
     ("no reasoning", replace(record(None, number=9), completion="<answer>A</answer>")),
-    ("reasoning behind the answer", replace(record("x y", number=9), completion="<answer>A</answer><think>x y</think>")),
+    ("reasoning after the answer", replace(record("x y", number=9), completion="<answer>A</answer><think>x y</think>")),
     ("a chat token", record("see <|image_pad|> here", number=9)),
     ("tags inside", record("<think> again", number=9)),
     ("nothing inside", replace(record(None, number=9), completion="<think></think><answer>A</answer>")),
@@ -205,6 +205,6 @@ def test_what_cannot_be_changed_is_left_out(name: str, found: Record) -> None:
     assert found.sample_id not in intervene([*RECORDS, found], Intervention.REPLACED).prefixes
 
 
-def test_nobody_to_replace_with() -> None:
+def test_no_donor_of_reasoning() -> None:
     assert intervene([RECORDS[0], replace(RECORDS[0], sample_id="test/7")], Intervention.REPLACED).left_out == {"nothing to change": 2}
     assert intervene([], Intervention.CUT).prefixes == {}

@@ -16,7 +16,7 @@ from osler.cli.tables import print_accuracies
 from osler.errors import DataError, OslerError
 from osler.evaluation.records import append_records, question_of
 from osler.metrics import Estimate, p_value, points
-from osler.reports.examples import MAX_IMAGE_BYTES, encode_image, pick_examples, recipe_images
+from osler.reports.examples import MAX_IMAGE_BYTES, FindImage, encode_image, pick_examples, recipe_images
 from osler.reports.heat import shade
 from osler.reports.load_runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
 from osler.reports.make import write_report
@@ -95,8 +95,22 @@ def grey_image(_: Record) -> Image.Image:
     return Image.fromarray(np.full((40, 60), 90, np.uint8))
 
 
+def report_of(
+    folder: Path,
+    evaluations: Mapping[str, Sequence[Record]],
+    steps: Sequence[Mapping[str, object]] = (),
+    find_image: FindImage = grey_image,
+) -> str:
+    """The checked page of one run, written below `folder`."""
+    run = write_run(folder / "demo", evaluations, steps)
+    write_report([run], folder / "report.html", find_image=find_image)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    check(html)
+    return html
+
+
 def check(html: str) -> list[str]:
-    """The page's tags, after making sure that they nest, that no id repeats, and that nothing points outside or runs."""
+    """The tags of a page, whose elements nest, whose ids are unique, and that refers to nothing outside and has no script."""
     assert html.startswith("<!DOCTYPE html>")
     tags, open_tags, ids = [], [], []
     unstyled = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
@@ -155,10 +169,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_runs_that_lack_a_part(
     tmp_path: Path, evaluations: Mapping[str, Sequence[Record]], steps: Sequence[Mapping[str, object]], present: str, absent: str
 ) -> None:
-    run = write_run(tmp_path / "demo", evaluations, steps)
-    write_report([run], tmp_path / "report.html", find_image=lambda _: None)
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    check(html)
+    html = report_of(tmp_path, evaluations, steps, find_image=lambda _: None)
     assert present in html
     assert absent not in html
 
@@ -359,7 +370,7 @@ def test_the_terminal_table_is_plain_text_in_a_file(capsys: pytest.CaptureFixtur
     assert "Guessing" in lines[-1]
 
 
-def test_runs_are_told_from_checkpoints(tmp_path: Path) -> None:
+def test_a_checkpoint_is_not_a_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {}, STEPS)
     (run / "policy").mkdir()
     (run / "policy" / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Altered questions in a report: in no table of plain answers, and beside them in a section of their own."""
+"""Altered questions in a report: they have a section of their own and count in no table of plain answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_report import answers, check, grey_image, write_run
+from test_report import answers, report_of, write_run
 
 from osler.errors import DataError
 from osler.evaluation.ablations import Ablation
@@ -17,7 +17,6 @@ from osler.evaluation.compare import TITLES, alteration_of, compare
 from osler.metrics import paired_difference, rotation_id
 from osler.reports.load_runs import collect_evaluations, load_runs
 from osler.reports.looking import look_figure, look_notes, look_rows
-from osler.reports.make import write_report
 from osler.types import Record
 
 PLAIN = answers(6, 9)
@@ -37,14 +36,6 @@ def rotated(correct: Sequence[int]) -> list[Record]:
         for turn, number in enumerate(correct)
         for row in answers(number, 9)
     ]
-
-
-def report(folder: Path, evaluations: Mapping[str, Sequence[Record]]) -> str:
-    run = write_run(folder / "demo", evaluations)
-    write_report([run], folder / "report.html", find_image=grey_image)
-    html = (folder / "report.html").read_text(encoding="utf-8")
-    check(html)
-    return html
 
 
 def looked(html: str) -> str:
@@ -68,14 +59,14 @@ ALL = {
 }
 
 
-def test_the_rest_of_the_page_is_as_if_nobody_had_altered_anything(tmp_path: Path) -> None:
-    plain = report(tmp_path / "plain", {"grpo": PLAIN})
+def test_altered_questions_change_no_other_section(tmp_path: Path) -> None:
+    plain = report_of(tmp_path / "plain", {"grpo": PLAIN})
     assert "Did it look?" not in plain
-    assert outside(report(tmp_path / "all", ALL)) == outside(plain)
+    assert outside(report_of(tmp_path / "all", ALL)) == outside(plain)
 
 
 def test_the_section_by_hand(tmp_path: Path) -> None:
-    text = looked(report(tmp_path, ALL))
+    text = looked(report_of(tmp_path, ALL))
     change = paired_difference(PLAIN, altered("blank", 2), "subject")
     assert (change.gained, change.lost, change.num_clusters) == (0, 8, 18)
     blank = text[text.index("Blank 18") : text.index("Swapped, same modality")]
@@ -111,7 +102,7 @@ def test_the_section_by_hand(tmp_path: Path) -> None:
 def test_what_is_missing_is_absent_or_a_dash(
     tmp_path: Path, evaluations: Mapping[str, Sequence[Record]], present: list[str] | None, absent: list[str]
 ) -> None:
-    html = report(tmp_path, evaluations)
+    html = report_of(tmp_path, evaluations)
     assert ('id="looked"' in html) == (present is not None)
     text = looked(html) if present is not None else ""
     for part in present or []:
@@ -145,7 +136,7 @@ def test_p_values_allow_for_the_rows_of_their_table(tmp_path: Path) -> None:
     assert [row.adjusted_p for look in rows for row in look.reasoning] == [1.0]
 
 
-def test_the_figure_has_a_bar_for_what_was_asked(tmp_path: Path) -> None:
+def test_the_figure_has_a_bar_for_every_ablation(tmp_path: Path) -> None:
     labels = {f"grpo-{number}": answers(number, 9) for number in range(8)}
     blanks = {f"{label}.blank": altered("blank", number) for number, label in enumerate(labels)}
     write_run(tmp_path / "run", {**labels, **blanks})

@@ -6,19 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_report import STEPS, answers, check, evaluation, grey_image, record, write_run
+from test_report import STEPS, answers, evaluation, record, report_of
 
 from osler.cli.tables import print_accuracies
-from osler.reports.make import write_report
 from osler.reports.tables import gain_table
 
 
 def test_a_blind_row_brings_image_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blind = answers(6, 9, policy="option prior")
-    run = write_run(tmp_path / "demo", {"blind": blind, "grpo": answers(8, 9), "sft": answers(4, 9)}, STEPS)
-    write_report([run], tmp_path / "report.html", find_image=grey_image)
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    check(html)
+    html = report_of(tmp_path, {"blind": blind, "grpo": answers(8, 9), "sft": answers(4, 9)}, STEPS)
     assert "over Blind 66.7" in html
     assert "Blind</th><td" not in html[html.index("Changes</h3>") : html.index("Accuracy by modality</h3>")]
     rows = [evaluation("blind", blind), evaluation("grpo", answers(8, 9)), evaluation("other", [record(99)])]
@@ -26,7 +22,7 @@ def test_a_blind_row_brings_image_gains(tmp_path: Path, capsys: pytest.CaptureFi
     assert table is not None
     assert [row.title for row in table.rows] == ["GRPO", "other"]
     assert table.rows[0].average.value == pytest.approx(2 / 9)
-    assert [cell.gain.value for cell in table.rows[1].cells] == [None, None]  # the baseline was not asked that
+    assert [cell.gain.value for cell in table.rows[1].cells] == [None, None]  # the baseline did not answer these questions
     assert gain_table(rows[1:]) is None
     print_accuracies([("Blind", blind), ("GRPO", answers(8, 9))])
     text = capsys.readouterr().out
@@ -38,18 +34,13 @@ def test_questions_of_one_image_are_counted_together(tmp_path: Path, capsys: pyt
     shared = [replace(row, image_uris=(f"{number // 3}.png",)) for number, row in enumerate(answers(5, 9))]
     print_accuracies([("GRPO", shared)])
     assert "18 questions about 6 separate images or patients" in capsys.readouterr().out
-    run = write_run(tmp_path / "demo", {"grpo": shared})
-    write_report([run], tmp_path / "report.html", find_image=grey_image)
-    assert "18 questions about 6 separate images or patients" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "18 questions about 6 separate images or patients" in report_of(tmp_path, {"grpo": shared})
 
 
 def test_confidence_has_its_own_section(tmp_path: Path) -> None:
     sure = [replace(row, option_probabilities=(0.9, 0.1), vote_share=0.75) for row in answers(8, 9)]
     none = [replace(row, answer=None, outcome="no_answer", option_probabilities=(0.9, 0.1)) for row in answers(8, 9)]
-    run = write_run(tmp_path / "demo", {"grpo": sure, "sft": none, "zero_shot": answers(3, 9)})
-    write_report([run], tmp_path / "report.html", find_image=grey_image)
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    check(html)
+    html = report_of(tmp_path, {"grpo": sure, "sft": none, "zero_shot": answers(3, 9)})
     section = html[html.index('<section id="confidence"') : html.index('<section id="examples"')]
     assert section.count("<svg") == 1 + 2
     for text in ("option probabilities", "share of votes", "Reliability of GRPO (share of votes)", "75.0"):
