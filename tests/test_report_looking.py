@@ -126,7 +126,7 @@ def test_altered_answers_stand_with_their_label(tmp_path: Path) -> None:
 def test_p_values_allow_for_the_rows_of_their_table(tmp_path: Path) -> None:
     write_run(tmp_path / "run", {**ALL, "sft": PLAIN, "sft.noise": altered("noise", 3)})
     rows = look_rows(collect_evaluations(load_runs([tmp_path / "run"])))
-    raw = [row.found.change.p_value for look in rows for row in look.images if row.found.change is not None]
+    raw = [row.result.change.p_value for look in rows for row in look.images if row.result.change is not None]
     adjusted = [row.adjusted_p for look in rows for row in look.images]
     order = sorted(range(len(raw)), key=lambda place: raw[place] or 0.0)
     expected: dict[int, float] = {}

@@ -24,7 +24,7 @@ class AlteredRow:
     """A policy under one alteration of its questions."""
 
     title: str  # "Blank"
-    found: Alteration
+    result: Alteration
     adjusted_p: float | None = None  # Holm's p over the rows of the table
 
 
@@ -56,19 +56,19 @@ def _look(evaluation: Evaluation) -> LookRow:
     plain = _policies(evaluation.records)
     incomparable = tuple(name for name, records in altered.items() if evaluation.records and _policies(records) != plain)
     compared = [
-        AlteredRow(title=TITLES[name], found=compare(name, () if name in incomparable else evaluation.records, records))
+        AlteredRow(title=TITLES[name], result=compare(name, () if name in incomparable else evaluation.records, records))
         for name, records in altered.items()
         if name != CIRCULAR
     ]
     circular = summarize_rotations(altered.get(CIRCULAR, ()), UNIT)
     rules = summarize_reasoning(evaluation.records, UNIT)
-    everything = [*evaluation.records, *(record for row in compared for record in altered[row.found.name])]
+    everything = [*evaluation.records, *(record for row in compared for record in altered[row.result.name])]
     return LookRow(
         title=evaluation.title,
         plain=metrics.accuracy(evaluation.records, UNIT),
         chance=metrics.chance(evaluation.records or everything),
-        images=tuple(row for row in compared if not row.found.name.startswith(REASONING)),
-        reasoning=tuple(row for row in compared if row.found.name.startswith(REASONING)),
+        images=tuple(row for row in compared if not row.result.name.startswith(REASONING)),
+        reasoning=tuple(row for row in compared if row.result.name.startswith(REASONING)),
         circular=circular if circular.num_questions else None,
         rules=rules if any(rule.agreement.total for rule in rules) else (),
         incomparable=incomparable,
@@ -81,7 +81,7 @@ def _policies(records: Iterable[Record]) -> frozenset[tuple[str, str]]:
 
 def _adjust(tables: Sequence[Sequence[AlteredRow]]) -> list[tuple[AlteredRow, ...]]:
     """The rows of one table, by policy, with Holm's p over all of them."""
-    p_values = [None if row.found.change is None else row.found.change.p_value for rows in tables for row in rows]
+    p_values = [None if row.result.change is None else row.result.change.p_value for rows in tables for row in rows]
     adjusted = iter(metrics.holm(p_values))
     return [tuple(replace(row, adjusted_p=next(adjusted)) for row in rows) for rows in tables]
 
@@ -102,12 +102,12 @@ def look_notes(rows: Sequence[LookRow]) -> tuple[str, ...]:
 def look_figure(rows: Sequence[LookRow]) -> Figure | None:
     """Bars of accuracy with the original images and under every ablation in the rows; None without ablations."""
     shown = [row for row in rows if row.images][-MAX_BARS:]
-    names = [name for name in Ablation if any(row.found.name == name for look in shown for row in look.images)]
+    names = [name for name in Ablation if any(row.result.name == name for look in shown for row in look.images)]
     if not names:
         return None
     series = []
     for look in shown:
-        by_name = {row.found.name: row.found.accuracy for row in look.images}
+        by_name = {row.result.name: row.result.accuracy for row in look.images}
         series.append(Series(title=look.title, estimates=(look.plain, *(by_name.get(name, NO_ESTIMATE) for name in names))))
     guesses = [look.chance for look in shown if look.chance is not None]
     guess = sum(guesses) / len(guesses) if len(guesses) == len(shown) else None
