@@ -1,7 +1,7 @@
-"""Published figures that a reproduction compares its own with.
+"""Published results, which a reproduction is compared with.
 
-Med-R1 (arXiv 2503.13939): No-Think minus Think, in percentage points of accuracy. Rows of a matrix are where a policy was trained, columns
-where it was tested.
+Med-R1 (arXiv 2503.13939): No-Think minus Think, in percentage points of accuracy. The rows of a matrix are training domains, the columns
+test domains.
 """
 
 from __future__ import annotations
@@ -53,4 +53,4 @@ def _cells(names: tuple[str, ...], rows: tuple[tuple[float, ...], ...]) -> Mappi
 NO_THINK_MINUS_THINK: Final[Mapping[str, Mapping[tuple[str, str], float]]] = MappingProxyType(
     {"modality": _cells(_MODALITIES, _BY_MODALITY), "question_type": _cells(_QUESTION_TYPES, _BY_QUESTION_TYPE)}
 )
-"""By axis, then (train, test); shares of one, as all of Osler's differences are: 0.0775 for 7.75 points."""
+"""By axis, then (train, test); as shares, like all differences in Osler: 0.0775 for 7.75 points."""
