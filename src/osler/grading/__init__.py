@@ -2,6 +2,6 @@
 
 from osler.grading.grade import grade
 from osler.grading.parse import Parsed, Source, parse
-from osler.grading.rewards import REWARDS, RewardFunction, completion_text, resolve_rewards
+from osler.grading.rewards import REWARDS, RewardFunction, completion_text, register_reward, resolve_rewards
 
-__all__ = ["REWARDS", "Parsed", "RewardFunction", "Source", "completion_text", "grade", "parse", "resolve_rewards"]
+__all__ = ["REWARDS", "Parsed", "RewardFunction", "Source", "completion_text", "grade", "parse", "register_reward", "resolve_rewards"]

@@ -1,0 +1,144 @@
+"""Parts from outside: a package with entry points, decorators, and "package.module:function" in a recipe."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from small_records import answer
+
+import osler
+from osler.data.readers import READERS
+from osler.errors import ConfigError
+from osler.evaluation.engines import ENGINES
+from osler.grading import REWARDS, resolve_rewards
+from osler.policies.families import FAMILIES
+from osler.prompts import STRATEGIES
+from osler.registry import Registry
+from osler.reports.examples import recipe_images
+
+PLUGIN = Path(__file__).parent / "fixtures" / "plugin"
+
+
+def run_osler(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`osler` with the plug-in package on the path, as if it were installed."""
+    path = os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "osler", *arguments]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+
+
+def test_a_recipe_uses_a_reader_a_reward_and_an_engine_of_another_package(tiny_folder: Path, tmp_path: Path) -> None:
+    trained = run_osler("train", str(PLUGIN / "squares.toml"), f"--policy.path={tiny_folder}", "--out", "run", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(logged) == 2
+    assert all(0 < line["rewards/brevity/mean"] < 1 for line in logged)
+
+    tested = run_osler("eval", str(PLUGIN / "squares.toml"), f"--policy.path={tiny_folder}", "--out", "run", "--json", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    records = [json.loads(line) for line in (tmp_path / "run" / "records" / "eval.jsonl").read_text().splitlines()]
+    assert [(record["policy"], record["outcome"]) for record in records] == [("ruler", "correct")] * 4
+    assert records[0]["image_uris"] == ["square:11"]
+
+
+REFUSED = [
+    (['--rewards.names=["broken"]'], r"the reward 'broken' of the package osler-shapes cannot be imported: ModuleNotFoundError"),
+    (['--rewards.names=["osler_shapes:absent"]'], r"the reward 'osler_shapes:absent' cannot be imported: AttributeError"),
+    (['--rewards.names=["speed"]'], r"unknown reward 'speed': use some of accuracy.*brevity.*package.module:function"),
+    (["--data.reader=no_such.module:read"], r"the reader 'no_such.module:read' cannot be imported: ModuleNotFoundError"),
+    (["--data.reader=osler_shapes:SIZES"], r"the reader 'osler_shapes:SIZES' is a tuple"),
+    (["--data.colour=red"], r"unknown option 'colour' of reader 'squares': use split, seed, number"),
+    (["--data.reader=squared"], r"unknown reader 'squared': use one of phantom.*squares"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=[row[0][0] for row in REFUSED])
+def test_what_cannot_be_used_is_one_line(tiny_folder: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    found = run_osler("train", str(PLUGIN / "squares.toml"), f"--policy.path={tiny_folder}", "--out", "run", *overrides, cwd=tmp_path)
+    assert found.returncode == 2
+    (line,) = found.stderr.strip().splitlines()
+    assert re.search(message, line)
+    assert not (tmp_path / "run").exists()
+
+
+class Counting:
+    """A reward that is an instance."""
+
+    def __call__(self, prompts: object, completions: list[Any], **columns: Any) -> list[float]:
+        return [float(len(text)) for text in completions]
+
+
+KINDS: list[tuple[Registry[Any], Any, Any]] = [
+    (READERS, lambda root=None, *, split=None: [], 3),
+    (REWARDS, Counting(), "accuracy"),
+    (STRATEGIES, osler.Strategy(**{f: getattr(STRATEGIES["think"], f) for f in STRATEGIES["think"].__slots__}), "think"),
+    (ENGINES, lambda config: None, 3),
+    (FAMILIES, FAMILIES["qwen2_vl"], "qwen2_vl"),
+]
+
+
+@pytest.mark.parametrize(("registry", "part", "wrong"), KINDS, ids=[row[0].kind for row in KINDS])
+def test_every_kind_is_registered_by_a_decorator(registry: Registry[Any], part: Any, wrong: Any) -> None:
+    own = Registry(registry.kind, dict(registry), adapt=registry._adapt)
+    assert own.register("mine")(part) is part
+    assert "mine" in own
+    assert list(own) == [*registry, "mine"]
+    with pytest.raises(ConfigError, match=f"the {registry.kind} 'mine' is registered already"):
+        own.register("mine")(part)
+    with pytest.raises(ConfigError, match=f"the {registry.kind} 'wrong' is a "):
+        own.register("wrong")(wrong)
+    with pytest.raises(ConfigError, match=f"unknown {registry.kind} 'absent': use one of"):
+        own.find("absent")
+    with pytest.raises(KeyError):
+        own["absent"]
+
+
+def test_a_reader_needs_a_split() -> None:
+    with pytest.raises(ConfigError, match="has no parameter 'split'"):
+        READERS._adapt("mine", lambda root: [])
+
+
+def test_a_reader_function_returns_samples() -> None:
+    reader = READERS._adapt("mine", lambda root=None, *, split=None: ["a sample"])
+    with pytest.raises(osler.OslerError, match=r"'mine' returned a str where an osler\.Sample is expected"):
+        reader.read(None, split="test", seed=0)
+
+
+def test_a_reward_by_path_can_be_pickled() -> None:
+    (reward,) = resolve_rewards(["osler.grading.rewards:accuracy"])
+    assert pickle.loads(pickle.dumps(reward)) is reward
+
+
+def test_the_config_of_a_run_chooses_no_code(tmp_path: Path) -> None:
+    """A report is made of folders that others may have sent."""
+    record = answer(0)
+    assert recipe_images({"data": {"reader": "pathlib:Path.touch", "root": str(tmp_path / "made")}})(record) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(osler.__all__) - {"__version__"}))
+def test_every_public_name_exists_and_is_explained(name: str) -> None:
+    assert getattr(osler, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        osler.nothing  # noqa: B018
+
+
+def test_the_code_of_the_page_runs(tmp_path: Path) -> None:
+    """Every Python block of docs/extending.md, one after the other, on a folder as the page describes it."""
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 6
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("a.png,Is it bright?,no\na.png,Is it dark?,yes\n")
+    code = "\n".join(blocks).replace('"DIR"', repr(str(tmp_path))) + "\nassert earned == [0.0, 1.0], earned"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
