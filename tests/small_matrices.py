@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from small_records import answers
+
+from osler.metrics.matrices import Cell
 from osler.reports.matrices import AxisMatrices, MatrixRecords, MatrixReport, build_matrix, compare_all
+from osler.types import Record
+
+
+def cells(own: float, other: float, domains: Sequence[str], size: int, empty: Sequence[str] = ()) -> dict[Cell, Sequence[Record]]:
+    """Records with the accuracy `own` on the diagonal and `other` off it; train domains of `empty` have none."""
+    return {
+        (train, test): [] if train in empty else answers([i < size * (own if train == test else other) for i in range(size)], dataset=test)
+        for train in domains
+        for test in domains
+    }
 
 
 def make_matrices(*parts: MatrixRecords, axis: str = "modality", notes: tuple[str, ...] = ()) -> AxisMatrices:

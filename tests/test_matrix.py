@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_matrices import axis_json, make_matrices, report_of
+from small_matrices import axis_json, cells, make_matrices, report_of
 from small_plans import RECIPE, make_plan, write_med_r1
-from small_records import answers
 
 from osler.cli.main import main
 from osler.cli.matrix import print_matrices
@@ -31,7 +30,6 @@ from osler.reports.heat import shade_difference
 from osler.reports.matrices import AxisMatrices, MatrixRecords, compare_all, difference_title
 from osler.reports.published import NO_THINK_MINUS_THINK
 from osler.reports.report import render_matrix_page
-from osler.types import Record
 
 DOMAINS = ("ct", "mri", "xray")
 
@@ -157,26 +155,15 @@ def test_records_that_are_not_whole_are_one_line(name: str, damage: Callable[[Pa
     assert str(tmp_path / plan.jobs[1].name) in str(caught.value)
 
 
-def cells(
-    shares: Mapping[bool, float], domains: Sequence[str] = DOMAINS, size: int = 40, empty: Sequence[str] = ()
-) -> dict[Cell, list[Record]]:
-    """So large a share right on and off the diagonal; domains of `empty` have no row."""
-    return {
-        (train, test): [] if train in empty else answers([i < shares[train == test] * size for i in range(size)], dataset=test)
-        for train in domains
-        for test in domains
-    }
-
-
 @functools.cache
 def made_up(domains: tuple[str, ...] = DOMAINS, *, size: int = 40, empty: tuple[str, ...] = (), axis: str = "modality") -> AxisMatrices:
-    same = cells({True: 0.3, False: 0.3}, domains, size)
+    same = cells(0.3, 0.3, domains, size)
     return make_matrices(
         MatrixRecords(row="zero_shot", strategy="think", cells=same),
         MatrixRecords(row="zero_shot", strategy="no_think", cells=same),
-        MatrixRecords(row="grpo", strategy="think", cells=cells({True: 0.6, False: 0.3}, domains, size)),
-        MatrixRecords(row="grpo", strategy="no_think", cells=cells({True: 0.9, False: 0.35}, domains, size, empty)),
-        MatrixRecords(row="blind", strategy=None, cells=cells({True: 0.25, False: 0.25}, domains, size)),
+        MatrixRecords(row="grpo", strategy="think", cells=cells(0.6, 0.3, domains, size)),
+        MatrixRecords(row="grpo", strategy="no_think", cells=cells(0.9, 0.35, domains, size, empty)),
+        MatrixRecords(row="blind", strategy=None, cells=cells(0.25, 0.25, domains, size)),
         axis=axis,
     )
 
@@ -210,7 +197,7 @@ def test_the_json_holds_every_cell_as_shares() -> None:
 )
 def test_one_policy_asked_both_ways_has_no_published_row(think: dict[str, str], no_think: dict[str, str], shown: set[str] | None) -> None:
     found = {"think": think, "no_think": no_think}
-    records = cells({True: 0.6, False: 0.3}, ("ct", "mri"))
+    records = cells(0.6, 0.3, ("ct", "mri"), 40)
     parts = [
         MatrixRecords(row="given", strategy=name, cells=records, given={k: Path(v) for k, v in folders.items()})
         for name, folders in found.items()

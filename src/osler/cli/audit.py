@@ -102,37 +102,23 @@ def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
 
 def print_audit(audit: Audit) -> None:
     """Print the tables of the main axis, leaks by source, faulty rows, and the reasons that --fail-on can give."""
-    from osler.reports.audit_page import (
-        ITEM_COLUMNS,
-        ITEMS_TITLE,
-        LEAD_BASELINE,
-        across_lines,
-        axis_title,
-        blind_grid,
-        blind_overview,
-        case_grid,
-        item_row,
-        leak_overview,
-        recovered_line,
-        verdict,
-    )
+    from osler.reports.audit_page import build_audit
 
-    main, quality, images = audit.main, audit.quality, audit.images
+    page, quality, images = build_audit(audit), audit.quality, audit.images
     rows = f"{quality.num_rows:,} distinct rows, {quality.num_closed:,} with choices, {quality.num_refused:,} refused"
     print(printable(f"{audit.title}: {rows}"))
     print(f"{images.num_shared:,} of {images.num_test:,} test images stand in train, compared {images.compared}")
-    for grid in (blind_overview(main), blind_grid(main, LEAD_BASELINE), leak_overview(main)):
+    for grid in (page.axes[0].blind, page.axes[0].lead, page.axes[0].leaks):
         print_heat(grid)
-    if audit.items:
-        items = [item_row(domain, found) for domain, found in audit.items.items()]
-        title = f"{ITEMS_TITLE}, by {axis_title(audit.axis)}"
-        print_table(["", *ITEM_COLUMNS, "Kept because"], [[item.title, *item.values, item.kept] for item in items], title=title)
-    print(verdict(main))
-    if main.recovered:
-        print(printable(recovered_line(main)))
-    if audit.cases:
-        print_heat(case_grid(audit))
-    for line in (*across_lines(audit), *fault_lines(audit), *(f"note: {note}" for note in audit.notes), *audit.reasons):
+    if page.items:
+        table = [[item.title, *item.values, item.kept] for item in page.items]
+        print_table(["", *page.item_columns, "Kept because"], table, title=f"{page.items_title}, by {page.axes[0].title}")
+    print(page.verdict)
+    if page.recovered:
+        print(printable(page.recovered))
+    if page.cases:
+        print_heat(page.cases)
+    for line in (*page.across, *fault_lines(audit), *(f"note: {note}" for note in audit.notes), *audit.reasons):
         print(printable(line))
 
 

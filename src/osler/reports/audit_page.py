@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from osler.audits.baselines import BASELINES, Baseline, blind_accuracy
-from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Grid, LeakKind
+from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Grid, LeakKind, Shares
 from osler.audits.redrawn import RedrawnComparison
 from osler.data.answer_options import Distractors
 from osler.metrics import DASH, percent, points
@@ -36,8 +36,6 @@ KEPT_TITLES: Final[Mapping[Distractors, str]] = {
 ITEMS_TITLE: Final = "Option prior on original and on redrawn questions"
 ITEM_COLUMNS: Final = ("Rows", "Rows redrawn", "Guessing", "Original", "Redrawn", "Difference", "All rows, original", "All rows, redrawn")
 
-NUM_EXAMPLES: Final = 3
-
 CORNER: Final = "train \N{DOWNWARDS ARROW} test \N{RIGHTWARDS ARROW}"
 
 
@@ -48,15 +46,6 @@ class ItemRow:
     title: str
     values: tuple[str, ...]  # ("3,241", "1,839", "25.0", "100.0 [99.8, 100.0]", "29.3 [27.3, 31.4]", "-70.7 [..]", "99.0", "58.9")
     kept: str  # "568 too few other right answers, 834 yes or no"; a dash where all were redrawn
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultRow:
-    """One kind of fault."""
-
-    title: str
-    count: int
-    such_as: str  # ids of a few rows, "" where none are known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +71,9 @@ class AuditPage:
     axes: tuple[AxisPage, ...]  # the main one first
     items: tuple[ItemRow, ...]
     cases: HeatMap | None
-    faults: tuple[FaultRow, ...]
     items_title: str = ITEMS_TITLE
     item_columns: tuple[str, ...] = ITEM_COLUMNS
+    fault_titles: Mapping[str, str] = field(default_factory=lambda: FAULT_TITLES)
     baselines: tuple[Baseline, ...] = tuple(BASELINES.values())
 
     @property
@@ -104,7 +93,6 @@ def build_audit(audit: Audit) -> AuditPage:
         axes=tuple(_build_axis(found) for found in axes),
         items=tuple(item_row(domain, found) for domain, found in audit.items.items()),
         cases=case_grid(audit) if audit.cases else None,
-        faults=fault_rows(audit),
     )
 
 
@@ -131,63 +119,64 @@ def axis_title(axis: str) -> str:
 
 def blind_overview(found: AxisAudit) -> HeatMap:
     """Every baseline fitted and tested on the same domain, and guessing."""
-    blind = (
-        (BASELINES[name].title, [_blind_tile(grid[domain][domain], found.questions[domain]) for domain in found.rows.test])
-        for name, grid in found.blind.items()
-    )
-    guessing = [_tile(found.chance[domain], f"n = {found.questions[domain]:,}") for domain in found.rows.test]
+    rows = [(BASELINES[name].title, _tiles(found, _diagonal(found, grid), _blind_tile)) for name, grid in found.blind.items()]
     return HeatMap(
         title=f"Answered blind, by {axis_title(found.axis)}",
         caption="Per cent right without image or model, fitted on train and tested on test of the same column, with 95 % intervals.",
         columns=_columns(found),
-        rows=tuple((title, tuple(tiles)) for title, tiles in (*blind, ("Guessing", guessing))),
+        rows=(*rows, ("Guessing", _tiles(found, found.chance, lambda share, total: _tile(share, f"n = {total:,}")))),
     )
 
 
 def leak_overview(found: AxisAudit) -> HeatMap:
     """Every kind of leak from a domain's train rows into its test rows, and paths that name the right option."""
-    leaks = (
-        (_leak_title(kind), [_leak_tile(grid[domain][domain], found.rows.test[domain]) for domain in found.rows.test])
-        for kind, grid in found.leaks.items()
-    )
-    paths = [_leak_tile(found.label_in_path[domain], found.questions[domain]) for domain in found.rows.test]
+    rows = [(_leak_title(kind), _tiles(found, _diagonal(found, grid), _leak_tile, found.rows.test)) for kind, grid in found.leaks.items()]
     return HeatMap(
         title=f"Shared with train, by {axis_title(found.axis)}",
         caption="Per cent of a column's test rows that share something with train rows of the same column. A path that names the right "
         "option is no leak while no prompt shows it.",
         columns=_columns(found),
-        rows=tuple((title, tuple(tiles)) for title, tiles in (*leaks, ("Path names the right option", paths))),
+        rows=(*rows, ("Path names the right option", _tiles(found, found.label_in_path, _leak_tile))),
     )
 
 
 def blind_grid(found: AxisAudit, baseline: str) -> HeatMap:
     """One baseline on every train (rows) and test domain (columns)."""
-    rule = BASELINES[baseline]
-    caption = f"Looks at {rule.what}. Per cent right with 95 % intervals."
-    return _train_by_test(found, rule.title, caption, found.blind[baseline], _blind_tile, found.questions)
+    return HeatMap(
+        title=f"{BASELINES[baseline].title}: train (rows) by test (columns), {axis_title(found.axis)}",
+        caption=f"Looks at {BASELINES[baseline].what}. Per cent right with 95 % intervals.",
+        columns=_columns(found),
+        rows=tuple((domain_title(train), _tiles(found, shares, _blind_tile)) for train, shares in found.blind[baseline].items()),
+        corner=CORNER,
+    )
 
 
 def leak_grid(found: AxisAudit, kind: LeakKind) -> HeatMap:
     """One kind of leak from every train (rows) into every test domain (columns)."""
-    return _train_by_test(found, _leak_title(kind), "Per cent of test rows.", found.leaks[kind], _leak_tile, found.rows.test)
-
-
-def _train_by_test(
-    found: AxisAudit, title: str, caption: str, grid: Grid, tile: Callable[[float | None, int], Tile], totals: Mapping[str, int]
-) -> HeatMap:
+    rows = ((domain_title(train), _tiles(found, shares, _leak_tile, found.rows.test)) for train, shares in found.leaks[kind].items())
     return HeatMap(
-        title=f"{title}: train (rows) by test (columns), {axis_title(found.axis)}",
-        caption=caption,
+        title=f"{_leak_title(kind)}: train (rows) by test (columns), {axis_title(found.axis)}",
+        caption="Per cent of test rows.",
         columns=_columns(found),
-        rows=tuple(
-            (domain_title(train), tuple(tile(share, totals[test]) for test, share in cells.items())) for train, cells in grid.items()
-        ),
+        rows=tuple(rows),
         corner=CORNER,
     )
 
 
 def _columns(found: AxisAudit) -> tuple[str, ...]:
     return tuple(domain_title(name) for name in found.rows.test)
+
+
+def _diagonal(found: AxisAudit, grid: Grid) -> Shares:
+    return {domain: grid[domain][domain] for domain in found.rows.test}
+
+
+def _tiles(
+    found: AxisAudit, shares: Shares, tile: Callable[[float | None, int], Tile], totals: Mapping[str, int] | None = None
+) -> tuple[Tile, ...]:
+    """One tile for each test domain, made from its share and its `totals`, by default its number of questions with choices."""
+    totals = found.questions if totals is None else totals
+    return tuple(tile(shares[domain], totals[domain]) for domain in found.rows.test)
 
 
 def _blind_tile(share: float | None, total: int) -> Tile:
@@ -271,14 +260,3 @@ def across_lines(audit: Audit) -> list[str]:
         for test, share in cells.items()
         if share
     ]
-
-
-def fault_rows(audit: Audit) -> tuple[FaultRow, ...]:
-    """Every kind of fault with its rows, then the reasons for which the reader refused rows."""
-    quality = audit.quality
-    faults = [
-        FaultRow(title=FAULT_TITLES[name], count=fault.num_rows, such_as=", ".join(fault.ids[:NUM_EXAMPLES]))
-        for name, fault in quality.faults.items()
-    ]
-    refused = [FaultRow(title=f"Refused: {reason}", count=count, such_as="") for reason, count in quality.refused.items()]
-    return (*faults, *refused)
