@@ -197,6 +197,8 @@ DAMAGE: list[tuple[str, Any]] = [
     ("quality.letters.2.questions", 0),
     ("items.ct.counts", {"guessed": 1}),
     ("items.ct.difference.low", -3),
+    ("by_axis.modality.rows.recovered", None),  # a file of an earlier version
+    ("across_axes", {"modality": {"organ": 0.5}}),
     ("images", 4),
     ("cases_by_source", [1]),
 ]

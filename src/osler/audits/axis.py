@@ -34,21 +34,23 @@ def audit_axis(
     train, test = _by_domain(axis, splits[axis])
     recovered = _recover(axis, splits, keys["same_row"]) if can_recover and len(splits) > 1 else {}
     # Encode everything before anything is fitted.
-    fitted, asked, refitted = (
+    train_arrays, test_arrays, recovered_arrays = (
         {domain: vocabulary.encode(samples) for domain, samples in domains.items()} for domains in (train, test, recovered)
     )
-    matrices = {domain: blind_matrix({domain: arrays}, {domain: asked[domain]}, vocabulary) for domain, arrays in refitted.items()}
+    matrices = {
+        domain: blind_matrix({domain: arrays}, {domain: test_arrays[domain]}, vocabulary) for domain, arrays in recovered_arrays.items()
+    }
     leaks = {kind: leak_matrix(function, train, test) for kind, function in keys.items()}
     return AxisAudit(
         axis=axis,
         rows=RowCounts(
             train={domain: len(samples) for domain, samples in train.items()},
             test={domain: len(samples) for domain, samples in test.items()},
-            recovered={domain: len(arrays) for domain, arrays in refitted.items()},
+            recovered={domain: len(arrays) for domain, arrays in recovered_arrays.items()},
         ),
-        questions={domain: len(arrays) for domain, arrays in asked.items()},
-        chance={domain: chance(arrays) for domain, arrays in asked.items()},
-        blind=blind_matrix(fitted, asked, vocabulary),
+        questions={domain: len(arrays) for domain, arrays in test_arrays.items()},
+        chance={domain: chance(arrays) for domain, arrays in test_arrays.items()},
+        blind=blind_matrix(train_arrays, test_arrays, vocabulary),
         leaks={
             kind: {row: {column: leak.value for column, leak in cells.items()} for row, cells in matrix.items()}
             for kind, matrix in leaks.items()

@@ -149,27 +149,27 @@ def punctuation_style(text: str) -> str:
     return "".join(sorted({sign for sign in text if not sign.isalnum() and not sign.isspace()}))
 
 
-def _option_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
-    return vocabulary.number(fold_option)[asked.options]
+def _option_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    return vocabulary.number(fold_option)[arrays.options]
 
 
-def _question_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
-    return asked.questions[:, None] * len(vocabulary.options) + _option_keys(asked, vocabulary)
+def _question_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    return arrays.questions[:, None] * len(vocabulary.options) + _option_keys(arrays, vocabulary)
 
 
-def _length_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
-    return vocabulary.measure(len)[asked.options]
+def _length_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    return vocabulary.measure(len)[arrays.options]
 
 
-def _position_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+def _position_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
     """(number of options, position), so that the last of two and the last of four options have different keys."""
-    return asked.sizes[:, None] * len(LETTERS) + _letter_keys(asked, vocabulary)
+    return arrays.sizes[:, None] * len(LETTERS) + _letter_keys(arrays, vocabulary)
 
 
-def _letter_keys(asked: QuestionArrays, vocabulary: Vocabulary) -> Ints:  # noqa: ARG001 - the keys of every baseline take a vocabulary
+def _letter_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:  # noqa: ARG001 - the keys of every baseline take a vocabulary
     import numpy as np
 
-    return np.broadcast_to(np.arange(asked.options.shape[1]), asked.options.shape)
+    return np.broadcast_to(np.arange(arrays.options.shape[1]), arrays.options.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,27 +199,27 @@ BASELINES: Final[Mapping[str, Baseline]] = {
             name="shortest",
             title="Shortest option",
             what="the shortest option; nothing is fitted",
-            keys=lambda asked, vocabulary: -_length_keys(asked, vocabulary),
+            keys=lambda arrays, vocabulary: -_length_keys(arrays, vocabulary),
             how="fixed",
         ),
         Baseline(
             name="lower_case",
             title="Lower case",
             what="the option without capitals; nothing is fitted",
-            keys=lambda asked, vocabulary: vocabulary.measure(lambda text: text == text.lower())[asked.options],
+            keys=lambda arrays, vocabulary: vocabulary.measure(lambda text: text == text.lower())[arrays.options],
             how="fixed",
         ),
         Baseline(
             name="case",
             title="Case",
             what="how an option is capitalised",
-            keys=lambda asked, vocabulary: vocabulary.number(case_style)[asked.options],
+            keys=lambda arrays, vocabulary: vocabulary.number(case_style)[arrays.options],
         ),
         Baseline(
             name="punctuation",
             title="Punctuation",
             what="which signs an option holds",
-            keys=lambda asked, vocabulary: vocabulary.number(punctuation_style)[asked.options],
+            keys=lambda arrays, vocabulary: vocabulary.number(punctuation_style)[arrays.options],
         ),
         Baseline(name="position", title="Position", what="where an option stands among so many", keys=_position_keys),
         Baseline(
@@ -241,9 +241,9 @@ def blind_accuracy(credit: float | None, total: int) -> Estimate:
     return Estimate(value=credit, low=low, high=high)
 
 
-def chance(asked: QuestionArrays) -> float | None:
+def chance(arrays: QuestionArrays) -> float | None:
     """The mean accuracy of guessing, e.g. 0.25 with four options each; None without questions."""
-    return float((1 / asked.sizes).mean()) if len(asked) else None
+    return float((1 / arrays.sizes).mean()) if len(arrays) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,16 +281,16 @@ def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lo
     return Lookup(known=known, scores=(gold + _PRIOR_GOLD) / (seen + _PRIOR_SEEN), unknown=_PRIOR_GOLD / _PRIOR_SEEN)
 
 
-def score(baseline: Baseline, lookup: Lookup | None, asked: QuestionArrays, keys: Ints) -> Floats | None:
+def score(baseline: Baseline, lookup: Lookup | None, arrays: QuestionArrays, keys: Ints) -> Floats | None:
     """(N,) the credit of every question with the baseline's `keys` (N, K); None for a fitted baseline without a lookup."""
     import numpy as np
 
     if lookup is None and baseline.how != "fixed":
         return None
     scores_NK = keys.astype(np.float64) if lookup is None else lookup.look_up(keys)
-    scores_NK = np.where(asked.options == _ABSENT, -np.inf, scores_NK)
+    scores_NK = np.where(arrays.options == _ABSENT, -np.inf, scores_NK)
     is_best = scores_NK == scores_NK.max(axis=1, keepdims=True)
-    credits_N: Floats = is_best[np.arange(len(asked)), asked.targets] / np.maximum(is_best.sum(axis=1), 1)
+    credits_N: Floats = is_best[np.arange(len(arrays)), arrays.targets] / np.maximum(is_best.sum(axis=1), 1)
     return credits_N
 
 
@@ -300,13 +300,13 @@ def blind_credits(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, 
     Fitted baselines are left out where train has no question with choices.
     """
     vocabulary = Vocabulary()
-    fitted, asked = vocabulary.encode(train), vocabulary.encode(test)
-    earned: dict[str, dict[str, float]] = {}
+    train_arrays, test_arrays = vocabulary.encode(train), vocabulary.encode(test)
+    credits_by_baseline: dict[str, dict[str, float]] = {}
     for name, baseline in BASELINES.items():
-        credits_N = score(baseline, fit(baseline, fitted, vocabulary), asked, baseline.keys(asked, vocabulary))
+        credits_N = score(baseline, fit(baseline, train_arrays, vocabulary), test_arrays, baseline.keys(test_arrays, vocabulary))
         if credits_N is not None:
-            earned[name] = dict(zip(asked.ids, credits_N.tolist(), strict=True))
-    return earned
+            credits_by_baseline[name] = dict(zip(test_arrays.ids, credits_N.tolist(), strict=True))
+    return credits_by_baseline
 
 
 def blind_matrix(
@@ -316,9 +316,9 @@ def blind_matrix(
     matrix: dict[str, dict[str, dict[str, float | None]]] = {}
     for name, baseline in BASELINES.items():
         lookups = {domain: fit(baseline, arrays, vocabulary) for domain, arrays in train.items()}
-        asked = {domain: (arrays, baseline.keys(arrays, vocabulary)) for domain, arrays in test.items()}
+        tested = {domain: (arrays, baseline.keys(arrays, vocabulary)) for domain, arrays in test.items()}
         matrix[name] = {
-            row: {column: _mean_credit(score(baseline, lookup, *arrays)) for column, arrays in asked.items()}
+            row: {column: _mean_credit(score(baseline, lookup, *arrays)) for column, arrays in tested.items()}
             for row, lookup in lookups.items()
         }
     return matrix

@@ -53,8 +53,8 @@ def compute_credits(data: DataConfig, test: Sequence[Sample]) -> dict[str, dict[
         train = load_split(data, "train")
     except OslerError:  # an evaluation needs no training data
         train = []
-    found = blind_credits(train, [sample for sample in test if sample.choices])
-    return {BASELINES[name].title: by_sample for name, by_sample in found.items()}
+    by_baseline = blind_credits(train, [sample for sample in test if sample.choices])
+    return {BASELINES[name].title: by_sample for name, by_sample in by_baseline.items()}
 
 
 def credits_file(records: Path) -> Path:

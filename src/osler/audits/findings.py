@@ -59,7 +59,7 @@ class AxisAudit:
         tables = [self.questions, self.chance, self.label_in_path, *(cells for grid in grids for cells in grid.values())]
         blind = [cells for grid in self.blind.values() for cells in grid.values()]
         if (
-            any(found.keys() != BASELINES.keys() for found in (self.blind, *self.recovered.values()))
+            any(table.keys() != BASELINES.keys() for table in (self.blind, *self.recovered.values()))
             or any(grid.keys() != self.rows.train.keys() for grid in grids)
             or any(cells.keys() != self.rows.test.keys() for cells in tables)
             or not self.rows.test.keys() <= self.rows.train.keys()
@@ -67,6 +67,11 @@ class AxisAudit:
             or any(share is not None and not self.questions[domain] for cells in blind for domain, share in cells.items())
         ):
             raise ValueError("a table lacks a baseline or a domain, or holds the accuracy of no questions")
+
+    @property
+    def title(self) -> str:
+        """The title for display, "question type"."""
+        return self.axis.replace("_", " ")
 
     def in_domain(self, baseline: str, domain: str) -> Estimate:
         """Accuracy of a baseline on a test domain, fitted on the train rows of the same domain."""
@@ -91,7 +96,7 @@ class AxisAudit:
     def derived_json(self) -> dict[str, Any]:
         """The parts of the JSON that follow from the others: the best baseline of every domain, and how many results are above chance."""
         above, total = self.count_above_chance()
-        best = {domain: found for domain in self.rows.test if (found := self.best(domain)) is not None}
+        best = {domain: pair for domain in self.rows.test if (pair := self.best(domain)) is not None}
         return {
             "best": {
                 domain: {"baseline": name, **accuracy.to_json(), "questions": self.questions[domain]}
@@ -120,7 +125,7 @@ class SourceCases:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """All results of an audit. Raises ValueError where the main axis is absent."""
+    """All results of an audit. Raises ValueError where an axis is absent."""
 
     reader: str
     title: str
@@ -135,8 +140,8 @@ class Audit:
     items: Mapping[str, RedrawnComparison]  # by domain of the main axis; empty without `--redrawn`
 
     def __post_init__(self) -> None:
-        if self.axis not in self.axes:
-            raise ValueError("the main axis is absent")
+        if not {self.axis, *self.across_axes, *(test for cells in self.across_axes.values() for test in cells)} <= self.axes.keys():
+            raise ValueError("an axis is absent")
 
     @property
     def main(self) -> AxisAudit:
@@ -153,8 +158,8 @@ class Audit:
         Shares are between 0 and 1, null where there is nothing to measure.
         """
         values: dict[str, Any] = ADAPTER.dump_python(self, mode="json", by_alias=True)
-        for axis, found in self.axes.items():
-            values["by_axis"][axis] |= found.derived_json()
+        for name, axis in self.axes.items():
+            values["by_axis"][name] |= axis.derived_json()
         return {**values, **values["by_axis"][self.axis]}
 
 

@@ -60,14 +60,14 @@ def cache_keys(keys: Keys) -> Keys:
 
 def leak_matrix(keys: Keys, train: Mapping[str, Sequence[Sample]], test: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Leak]]:
     """Train -> test -> how many rows of the test set share a key with the train set; 0 of 0 rows where the train set is empty."""
-    known = {name: {key for sample in samples for key in keys(sample)} for name, samples in train.items()}
-    rows = {name: [tuple(keys(sample)) for sample in samples] for name, samples in test.items()}
+    train_keys = {name: {key for sample in samples for key in keys(sample)} for name, samples in train.items()}
+    test_keys = {name: [tuple(keys(sample)) for sample in samples] for name, samples in test.items()}
     return {
         train_name: {
-            test_name: Leak(shared=sum(not seen.isdisjoint(row) for row in found), total=len(found) if train[train_name] else 0)
-            for test_name, found in rows.items()
+            test_name: Leak(shared=sum(not known.isdisjoint(row) for row in rows), total=len(rows) if train[train_name] else 0)
+            for test_name, rows in test_keys.items()
         }
-        for train_name, seen in known.items()
+        for train_name, known in train_keys.items()
     }
 
 

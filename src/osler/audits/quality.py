@@ -202,9 +202,9 @@ def _balance_letters(closed: Iterable[Sample]) -> dict[int, LetterBalance]:
     for sample in closed:
         counts[len(sample.choices)][sample.target] += 1
     balances = {}
-    for size, found in sorted(counts.items()):
-        total, letters = found.total(), LETTERS[:size]
-        statistic = sum((found[letter] - total / size) ** 2 / (total / size) for letter in letters)
-        shares = {letter: found[letter] / total for letter in letters}
+    for size, times in sorted(counts.items()):
+        total, letters = times.total(), LETTERS[:size]
+        statistic = sum((times[letter] - total / size) ** 2 / (total / size) for letter in letters)
+        shares = {letter: times[letter] / total for letter in letters}
         balances[size] = LetterBalance(questions=total, shares=shares, p_value=float(chdtrc(size - 1, statistic)))
     return balances

@@ -116,7 +116,7 @@ def _audit(data: DataConfig, options: AuditOptions) -> Audit:
         cases={source: SourceCases(share=leak.value, num_rows=leak.total) for source, leak in cases.items()},
         across_axes=compare_axes(splits, matching.keys["same_row"]) if has_axis_files else {},
         quality=assess(samples, (refusal.reason for refusal in refused)),
-        notes=(*notes, *_note_absent_files(axes)),
+        notes=(*notes, *_note_absent_files(axes.values())),
         reasons=tuple(_find_reasons(axes[main], options)),
         items=items,
     )
@@ -160,14 +160,14 @@ def _choose_matching(samples: Iterable[Sample], options: AuditOptions, notes: li
     sources = list({image.uri: image for sample in samples for image in sample.images}.values())
     if not _should_open_images(sources, options, notes):
         return Matching(keys=keys, images="by path", fingerprints={})
-    prints = take_fingerprints(sources, has_progress=len(sources) > MAX_AUTO_IMAGES)
-    if unreadable := sum(found.digest is None for found in prints.values()):
-        notes.append(f"{unreadable:,} of {len(prints):,} images cannot be read and are compared by path.")
-    keys["same_image"] = cache_keys(image_keys({image: found.digest for image, found in prints.items()}))
-    hashes = {image: found.perceptual_hash for image, found in prints.items()}
+    fingerprints = take_fingerprints(sources, has_progress=len(sources) > MAX_AUTO_IMAGES)
+    if unreadable := sum(fingerprint.digest is None for fingerprint in fingerprints.values()):
+        notes.append(f"{unreadable:,} of {len(fingerprints):,} images cannot be read and are compared by path.")
+    keys["same_image"] = cache_keys(image_keys({image: fingerprint.digest for image, fingerprint in fingerprints.items()}))
+    hashes = {image: fingerprint.perceptual_hash for image, fingerprint in fingerprints.items()}
     keys["near_duplicate"] = cache_keys(near_keys(hashes, options.max_distance))
     images = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
-    return Matching(keys=keys, images=images, fingerprints=prints)
+    return Matching(keys=keys, images=images, fingerprints=fingerprints)
 
 
 def _should_open_images(sources: Sequence[ImageSource], options: AuditOptions, notes: list[str]) -> bool:
@@ -189,33 +189,34 @@ def _compare_redrawn(
     axis: Axis, splits: Splits, seed: int, matching: Matching, options: AuditOptions, notes: list[str]
 ) -> dict[str, RedrawnComparison]:
     """The option prior on original and on redrawn questions, with the domains in the order of the other tables."""
-    prints = matching.fingerprints
-    found = compare_redrawn(splits.train, splits.test, by=axis, seed=seed, fingerprints=prints, max_distance=options.max_distance)
-    if not found:
+    comparisons = compare_redrawn(
+        splits.train, splits.test, by=axis, seed=seed, fingerprints=matching.fingerprints, max_distance=options.max_distance
+    )
+    if not comparisons:
         notes.append("No test question has choices, so no distractors were redrawn.")
-    return {domain: found[domain] for domain in sorted(found, key=domain_order)}
+    return {domain: comparisons[domain] for domain in sorted(comparisons, key=domain_order)}
 
 
-def _note_absent_files(axes: Mapping[Axis, AxisAudit]) -> Iterable[str]:
+def _note_absent_files(axes: Iterable[AxisAudit]) -> Iterable[str]:
     """Which cells of the tables are empty because train files are absent."""
-    for axis, found in axes.items():
-        absent = [name for name in found.rows.test if not found.rows.train[name]]
-        rest = "".join(f"; {count:,} of its rows stand in files of the other axis" for count in found.rows.recovered.values())
+    for axis in axes:
+        absent = [name for name in axis.rows.test if not axis.rows.train[name]]
+        rest = "".join(f"; {count:,} of its rows stand in files of the other axis" for count in axis.rows.recovered.values())
         if absent:
-            yield f"No train rows by {axis.replace('_', ' ')} for {', '.join(absent)}{rest}."
+            yield f"No train rows by {axis.title} for {', '.join(absent)}{rest}."
 
 
-def _find_reasons(found: AxisAudit, options: AuditOptions) -> Iterable[str]:
+def _find_reasons(axis: AxisAudit, options: AuditOptions) -> Iterable[str]:
     """What the gates stop at: leaks above their limit, then shortcuts."""
-    for domain, num_rows in found.rows.test.items():
-        for kind, grid in found.leaks.items():
+    for domain, num_rows in axis.rows.test.items():
+        for kind, grid in axis.leaks.items():
             leak = grid[domain][domain]
             if leak is not None and leak > options.max_leak:
                 share = f"{percent(leak)} % ({round(leak * num_rows):,} of {num_rows:,})"
                 limit = f"more than {percent(options.max_leak)} %"
                 yield f"leak: {share} of the test rows of {domain} share {LEAK_TITLES[kind]} with train, {limit}"
-    for domain, guessing in found.chance.items():
-        best = found.best(domain)
+    for domain, guessing in axis.chance.items():
+        best = axis.best(domain)
         if best is None or guessing is None or best[1].low is None or best[1].low <= guessing + options.max_shortcut:
             continue
         name, accuracy = best

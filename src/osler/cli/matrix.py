@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from osler.cli.common import add_recipe, add_verb, all_overrides, resolve, split_names
+from osler.cli.common import add_recipe, add_run_options, add_verb, all_overrides, resolve, split_names
 from osler.cli.tables import print_heat, print_table
 from osler.errors import ConfigError
 
@@ -27,7 +27,7 @@ def add_matrix(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "matrix",
-        run_matrix,
+        _run,
         "train on each modality or question type, and test every policy on all of them",
         "Train one policy on each domain of an axis, with SFT and with GRPO, and test it on every domain,\n"
         "beside the untrained policy and a blind baseline that never sees the image. With two strategies,\n"
@@ -54,16 +54,11 @@ def add_matrix(verbs: Any) -> None:
     )
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="training and test questions of each domain")
     parser.add_argument("--policies", type=Path, default=None, metavar="DIR", help="test the runs DIR/<domain> instead of training")
-    parser.add_argument("--out", type=Path, default=None, help="folder for the runs (default: runs/<name of the recipe>)")
-    parser.add_argument("--seed", type=int, default=None, help="random seed (default: the recipe's)")
-    parser.add_argument("--fresh", action="store_true", help="rename the folder --out, if it holds runs, and start over")
-    parser.add_argument("--dry-run", action="store_true", help="print the questions of every domain and the commands, then stop")
+    add_run_options(parser, "folder for the runs (default: runs/<name of the recipe>)")
 
 
-def run_matrix(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler matrix`."""
-    from osler.experiments.matrix import plan_matrix
-    from osler.experiments.matrix import run_matrix as run
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.experiments.matrix import plan_matrix, run_matrix
     from osler.experiments.plan import ROWS, MatrixOptions
     from osler.taxonomy import AXES
 
@@ -79,7 +74,7 @@ def run_matrix(options: argparse.Namespace) -> Mapping[str, Any]:
     out = options.out or Path("runs") / resolve(options).name
     if options.dry_run:
         return print_plans(plan_matrix(options.recipe, out, chosen, overrides=overrides))
-    result = run(options.recipe, out, chosen, overrides=overrides, fresh=options.fresh)
+    result = run_matrix(options.recipe, out, chosen, overrides=overrides, fresh=options.fresh)
     print_matrices(result.figures.axes.values())
     print(f"\nreport: {result.report}   ({result.seconds:.0f} s)")
     return {"out": out, "report": result.report, "seconds": round(result.seconds, 1), **result.figures.to_json()}
@@ -127,7 +122,7 @@ def print_matrices(axes: Iterable[AxisMatrices]) -> None:
                 [row.title, *map(str, three(row.accuracy)), *(map(points, three(row.gain)) if row.gain is not None else [""] * 3)]
                 for row in page.means
             ],
-            title=f"Means over cells, by {page.found.title}",
+            title=f"Means over cells, by {page.figures.title}",
         )
         for note in found.notes:
             print(note)

@@ -79,31 +79,31 @@ class AuditPage:
     @property
     def title(self) -> str:
         """The title for display: "SLAKE, by modality"."""
-        return f"{self.audit.title}, by {axis_title(self.audit.axis)}"
+        return f"{self.audit.title}, by {self.audit.main.title}"
 
 
 def build_audit(audit: Audit) -> AuditPage:
     """The heat maps and sentences of an audit."""
-    axes = [audit.main, *(found for axis, found in audit.axes.items() if axis != audit.axis)]
+    axes = [audit.main, *(axis for name, axis in audit.axes.items() if name != audit.axis)]
     return AuditPage(
         audit=audit,
         verdict=verdict(audit.main),
         recovered=recovered_line(audit.main),
         across=tuple(across_lines(audit)),
-        axes=tuple(_build_axis(found) for found in axes),
-        items=tuple(item_row(domain, found) for domain, found in audit.items.items()),
+        axes=tuple(_build_axis(axis) for axis in axes),
+        items=tuple(item_row(domain, comparison) for domain, comparison in audit.items.items()),
         cases=case_grid(audit) if audit.cases else None,
     )
 
 
-def _build_axis(found: AxisAudit) -> AxisPage:
+def _build_axis(axis: AxisAudit) -> AxisPage:
     return AxisPage(
-        title=axis_title(found.axis),
-        blind=blind_overview(found),
-        lead=blind_grid(found, LEAD_BASELINE),
-        other_blind=tuple(blind_grid(found, name) for name in found.blind if name != LEAD_BASELINE),
-        leaks=leak_overview(found),
-        all_leaks=tuple(leak_grid(found, kind) for kind in found.leaks),
+        title=axis.title,
+        blind=blind_overview(axis),
+        lead=blind_grid(axis, LEAD_BASELINE),
+        other_blind=tuple(blind_grid(axis, name) for name in axis.blind if name != LEAD_BASELINE),
+        leaks=leak_overview(axis),
+        all_leaks=tuple(leak_grid(axis, kind) for kind in axis.leaks),
     )
 
 
@@ -112,71 +112,66 @@ def domain_title(name: str) -> str:
     return "All" if name == ALL else group_title(name)
 
 
-def axis_title(axis: str) -> str:
-    """The name of an axis for display, "question type"."""
-    return axis.replace("_", " ")
-
-
-def blind_overview(found: AxisAudit) -> HeatMap:
+def blind_overview(axis: AxisAudit) -> HeatMap:
     """Every baseline fitted and tested on the same domain, and guessing."""
-    rows = [(BASELINES[name].title, _tiles(found, _diagonal(found, grid), _blind_tile)) for name, grid in found.blind.items()]
+    rows = [(BASELINES[name].title, _tiles(axis, _diagonal(axis, grid), _blind_tile)) for name, grid in axis.blind.items()]
     return HeatMap(
-        title=f"Answered blind, by {axis_title(found.axis)}",
+        title=f"Answered blind, by {axis.title}",
         caption="Per cent right without image or model, fitted on train and tested on test of the same column, with 95 % intervals.",
-        columns=_columns(found),
-        rows=(*rows, ("Guessing", _tiles(found, found.chance, lambda share, total: _tile(share, f"n = {total:,}")))),
+        columns=_columns(axis),
+        rows=(*rows, ("Guessing", _tiles(axis, axis.chance, lambda share, total: _tile(share, f"n = {total:,}")))),
     )
 
 
-def leak_overview(found: AxisAudit) -> HeatMap:
+def leak_overview(axis: AxisAudit) -> HeatMap:
     """Every kind of leak from a domain's train rows into its test rows, and paths that name the right option."""
-    rows = [(_leak_title(kind), _tiles(found, _diagonal(found, grid), _leak_tile, found.rows.test)) for kind, grid in found.leaks.items()]
+    rows = [(_leak_title(kind), _tiles(axis, _diagonal(axis, grid), _leak_tile, axis.rows.test)) for kind, grid in axis.leaks.items()]
     return HeatMap(
-        title=f"Shared with train, by {axis_title(found.axis)}",
+        title=f"Shared with train, by {axis.title}",
         caption="Per cent of a column's test rows that share something with train rows of the same column. A path that names the right "
         "option is no leak while no prompt shows it.",
-        columns=_columns(found),
-        rows=(*rows, ("Path names the right option", _tiles(found, found.label_in_path, _leak_tile))),
+        columns=_columns(axis),
+        rows=(*rows, ("Path names the right option", _tiles(axis, axis.label_in_path, _leak_tile))),
     )
 
 
-def blind_grid(found: AxisAudit, baseline: str) -> HeatMap:
+def blind_grid(axis: AxisAudit, baseline: str) -> HeatMap:
     """One baseline on every train (rows) and test domain (columns)."""
     return HeatMap(
-        title=f"{BASELINES[baseline].title}: train (rows) by test (columns), {axis_title(found.axis)}",
+        title=f"{BASELINES[baseline].title}: train (rows) by test (columns), {axis.title}",
         caption=f"Looks at {BASELINES[baseline].what}. Per cent right with 95 % intervals.",
-        columns=_columns(found),
-        rows=tuple((domain_title(train), _tiles(found, shares, _blind_tile)) for train, shares in found.blind[baseline].items()),
+        columns=_columns(axis),
+        rows=tuple((domain_title(train), _tiles(axis, shares, _blind_tile)) for train, shares in axis.blind[baseline].items()),
         corner=CORNER,
     )
 
 
-def leak_grid(found: AxisAudit, kind: LeakKind) -> HeatMap:
+def leak_grid(axis: AxisAudit, kind: LeakKind) -> HeatMap:
     """One kind of leak from every train (rows) into every test domain (columns)."""
-    rows = ((domain_title(train), _tiles(found, shares, _leak_tile, found.rows.test)) for train, shares in found.leaks[kind].items())
+    rows = ((domain_title(train), _tiles(axis, shares, _leak_tile, axis.rows.test)) for train, shares in axis.leaks[kind].items())
     return HeatMap(
-        title=f"{_leak_title(kind)}: train (rows) by test (columns), {axis_title(found.axis)}",
+        title=f"{_leak_title(kind)}: train (rows) by test (columns), {axis.title}",
         caption="Per cent of test rows.",
-        columns=_columns(found),
+        columns=_columns(axis),
         rows=tuple(rows),
         corner=CORNER,
     )
 
 
-def _columns(found: AxisAudit) -> tuple[str, ...]:
-    return tuple(domain_title(name) for name in found.rows.test)
+def _columns(axis: AxisAudit) -> tuple[str, ...]:
+    return tuple(domain_title(name) for name in axis.rows.test)
 
 
-def _diagonal(found: AxisAudit, grid: Grid) -> Shares:
-    return {domain: grid[domain][domain] for domain in found.rows.test}
+def _diagonal(axis: AxisAudit, grid: Grid) -> Shares:
+    return {domain: grid[domain][domain] for domain in axis.rows.test}
 
 
 def _tiles(
-    found: AxisAudit, shares: Shares, tile: Callable[[float | None, int], Tile], totals: Mapping[str, int] | None = None
+    axis: AxisAudit, shares: Shares, tile: Callable[[float | None, int], Tile], totals: Mapping[str, int] | None = None
 ) -> tuple[Tile, ...]:
     """One tile for each test domain, made from its share and its `totals`, by default its number of questions with choices."""
-    totals = found.questions if totals is None else totals
-    return tuple(tile(shares[domain], totals[domain]) for domain in found.rows.test)
+    totals = axis.questions if totals is None else totals
+    return tuple(tile(shares[domain], totals[domain]) for domain in axis.rows.test)
 
 
 def _blind_tile(share: float | None, total: int) -> Tile:
@@ -202,38 +197,38 @@ def case_grid(audit: Audit) -> HeatMap:
         title="Patient or case in train, by source",
         caption="Of the test rows whose patient or case the data or their file names tell.",
         columns=("Per cent",),
-        rows=tuple((source, (_leak_tile(found.share, found.num_rows),)) for source, found in audit.cases.items()),
+        rows=tuple((source, (_leak_tile(cases.share, cases.num_rows),)) for source, cases in audit.cases.items()),
     )
 
 
-def item_row(domain: str, found: RedrawnComparison) -> ItemRow:
+def item_row(domain: str, comparison: RedrawnComparison) -> ItemRow:
     """One domain of the table of redrawn questions."""
-    kept = {reason: found.counts[reason] for reason in KEPT_TITLES if found.counts.get(reason)}
-    estimates = (str(found.original), str(found.redrawn), points(found.difference))
+    kept = {reason: comparison.counts[reason] for reason in KEPT_TITLES if comparison.counts.get(reason)}
+    estimates = (str(comparison.original), str(comparison.redrawn), points(comparison.difference))
     return ItemRow(
         title=domain_title(domain),
         values=(
-            f"{found.num_test:,}",
-            f"{found.num_redrawn:,}",
-            percent(found.chance),
+            f"{comparison.num_test:,}",
+            f"{comparison.num_redrawn:,}",
+            percent(comparison.chance),
             *estimates,
-            percent(found.all_rows.original),
-            percent(found.all_rows.redrawn),
+            percent(comparison.all_rows.original),
+            percent(comparison.all_rows.redrawn),
         ),
         kept=", ".join(f"{count:,} {KEPT_TITLES[reason]}" for reason, count in kept.items()) or DASH,
     )
 
 
-def verdict(found: AxisAudit) -> str:
+def verdict(axis: AxisAudit) -> str:
     """One sentence on whether the questions can be answered blind."""
-    above, total = found.count_above_chance()
+    above, total = axis.count_above_chance()
     if not total:
         return "No questions with choices, so nothing can be answered blind."
-    domain = ALL if ALL in found.rows.test else next(iter(found.rows.test))
+    domain = ALL if ALL in axis.rows.test else next(iter(axis.rows.test))
     pooled = ""
-    if (best := found.best(domain)) is not None:
+    if (best := axis.best(domain)) is not None:
         name, accuracy = best
-        guessing = percent(found.chance[domain])
+        guessing = percent(axis.chance[domain])
         pooled = f" Over all questions the best is the {BASELINES[name].title.lower()}, {accuracy}, where guessing gets {guessing}."
     expected = 0.025 * total
     results = f"{above} of {total} blind results lie above guessing with their whole interval"
@@ -242,12 +237,12 @@ def verdict(found: AxisAudit) -> str:
     return f"The questions give themselves away: {results}.{pooled}"
 
 
-def recovered_line(found: AxisAudit) -> str:
+def recovered_line(axis: AxisAudit) -> str:
     """A sentence about the domain without a train file, "" where there is none."""
-    for domain, shares in found.recovered.items():
+    for domain, shares in axis.recovered.items():
         return (
-            f"{domain_title(domain)} has no train file at hand; its {found.rows.recovered[domain]:,} train rows in files of the other axis "
-            f"answer {blind_accuracy(shares[LEAD_BASELINE], found.questions[domain])} per cent of its test questions by the option prior."
+            f"{domain_title(domain)} has no train file at hand; its {axis.rows.recovered[domain]:,} train rows in files of the other axis "
+            f"answer {blind_accuracy(shares[LEAD_BASELINE], axis.questions[domain])} per cent of its test questions by the option prior."
         )
     return ""
 
@@ -255,7 +250,7 @@ def recovered_line(found: AxisAudit) -> str:
 def across_lines(audit: Audit) -> list[str]:
     """How many test rows of one axis are train rows of the other, one sentence for each direction."""
     return [
-        f"{percent(share)} % of the test rows by {axis_title(test)} stand in train by {axis_title(train)}: keep the axes apart"
+        f"{percent(share)} % of the test rows by {audit.axes[test].title} stand in train by {audit.axes[train].title}: keep the axes apart"
         for train, cells in audit.across_axes.items()
         for test, share in cells.items()
         if share

@@ -30,10 +30,10 @@ def write_report(
     `find_image` gives the image of an example; by default it is read by the reader of the run's recipe. Examples without an image show a
     grey square. The same paths and seed give the same bytes. Raises DataError in one line for files that cannot be read or written.
     """
-    found = sort_sources(paths)
-    audits = tuple(build_audit(read_audit(path)) for path in found.audits)
-    matrices = tuple(build_matrix_page(read_matrix(folder)) for folder in found.matrices)
-    runs = _gather_runs(found.runs, find_image, examples_per_outcome, seed) if found.runs else None
+    sources = sort_sources(paths)
+    audits = tuple(build_audit(read_audit(path)) for path in sources.audits)
+    matrices = tuple(build_matrix_page(read_matrix(folder)) for folder in sources.matrices)
+    runs = _gather_runs(sources.runs, find_image, examples_per_outcome, seed) if sources.runs else None
     report = Report(audits=audits, runs=runs, matrices=matrices)
     write_page(render_report(report), out)
     return report

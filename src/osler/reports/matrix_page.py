@@ -39,7 +39,7 @@ class MeansRow:
 class AxisPage:
     """The content of a page about one axis."""
 
-    found: AxisMatrices
+    figures: AxisMatrices
     means: tuple[MeansRow, ...]
     accuracy: tuple[HeatMap, ...]  # the leading row, GRPO where there is one, with each strategy
     other_accuracy: tuple[HeatMap, ...]
@@ -59,32 +59,32 @@ class MatrixPage:
 
 def build_matrix_page(report: MatrixReport) -> MatrixPage:
     """The heat maps of every axis."""
-    return MatrixPage(title=report.recipe, axes=tuple(build_axis(found) for found in report.axes.values()))
+    return MatrixPage(title=report.recipe, axes=tuple(build_axis(axis) for axis in report.axes.values()))
 
 
-def build_axis(found: AxisMatrices) -> AxisPage:
+def build_axis(axis: AxisMatrices) -> AxisPage:
     """Every heat map of an axis, divided into those that are always visible and those that fold."""
-    matrices = found.matrices
+    matrices = axis.matrices
     trained = sorted((name for name, part in matrices.items() if part.row in TRAINED), key=lambda name: TRAINED.index(matrices[name].row))
     leading = [name for name in trained if matrices[name].row == matrices[trained[0]].row]
     blind = [name for name, part in matrices.items() if part.row == "blind"]
-    maps = {name: accuracy_map(found, matrices[name]) for name in (*trained, *blind)}
-    gains = {name: gain_map(found, matrices[name], means) for name in trained if (means := matrices[name].image_gain_means) is not None}
-    changes = list(found.differences.values())
+    maps = {name: accuracy_map(axis, matrices[name]) for name in (*trained, *blind)}
+    gains = {name: gain_map(axis, matrices[name], means) for name in trained if (means := matrices[name].image_gain_means) is not None}
+    changes = list(axis.differences.values())
     between = [part for part in changes if matrices[part.after].row == matrices[part.before].row]
     return AxisPage(
-        found=found,
+        figures=axis,
         means=tuple(MeansRow(title=part.title, accuracy=part.means, gain=part.image_gain_means) for part in matrices.values()),
         accuracy=tuple(maps[name] for name in leading),
         other_accuracy=tuple(heat for name, heat in maps.items() if name not in leading),
         gains=tuple(heat for name, heat in gains.items() if name in leading),
         other_gains=tuple(heat for name, heat in gains.items() if name not in leading),
-        differences=tuple((difference_map(found, part), *published_map(found, part)) for part in between),
-        other_differences=tuple(difference_map(found, part) for part in changes if part not in between),
+        differences=tuple((difference_map(axis, part), *published_map(axis, part)) for part in between),
+        other_differences=tuple(difference_map(axis, part) for part in changes if part not in between),
     )
 
 
-def accuracy_map(found: AxisMatrices, part: AccuracyMatrix) -> HeatMap:
+def accuracy_map(axis: AxisMatrices, part: AccuracyMatrix) -> HeatMap:
     """Accuracy in every cell, means at the edges, and the zero-shot row of the same strategy."""
 
     def tile(cell: Cell) -> Tile:
@@ -93,15 +93,15 @@ def accuracy_map(found: AxisMatrices, part: AccuracyMatrix) -> HeatMap:
         return Tile(text=percent(accuracy.value), detail=_interval(accuracy), style=shade(accuracy.value), hint=hint)
 
     rows = [
-        (group_title(train), (*(tile((train, test)) for test in found.domains), _edge(part.train_means[train]))) for train in found.domains
+        (group_title(train), (*(tile((train, test)) for test in axis.domains), _edge(part.train_means[train]))) for train in axis.domains
     ]
     edges = [("Mean of column", part)]
-    edges += [("Zero-shot", other) for other in found.matrices.values() if (other.row, other.strategy) == ("zero_shot", part.strategy)]
+    edges += [("Zero-shot", other) for other in axis.matrices.values() if (other.row, other.strategy) == ("zero_shot", part.strategy)]
     for title, other in edges:
-        rows.append((title, tuple(_edge(mean) for mean in (*(other.test_means[name] for name in found.domains), other.means.everything))))
+        rows.append((title, tuple(_edge(mean) for mean in (*(other.test_means[name] for name in axis.domains), other.means.everything))))
     return HeatMap(
         title=f"{part.title}: accuracy, %",
-        columns=(*(group_title(name) for name in found.domains), "Mean"),
+        columns=(*(group_title(name) for name in axis.domains), "Mean"),
         rows=tuple(rows),
         means=describe_means(part.means, str),
         corner=CORNER,
@@ -113,7 +113,7 @@ def _edge(value: Estimate) -> Tile:
     return Tile(text=percent(value.value), detail=_interval(value), style=shade(value.value), is_edge=True)
 
 
-def gain_map(found: AxisMatrices, part: AccuracyMatrix, means: MatrixMeans) -> HeatMap:
+def gain_map(axis: AxisMatrices, part: AccuracyMatrix, means: MatrixMeans) -> HeatMap:
     """Accuracy minus the best blind baseline of every cell; hatched where the interval contains 0."""
 
     def tile(cell: Cell) -> Tile:
@@ -134,14 +134,14 @@ def gain_map(found: AxisMatrices, part: AccuracyMatrix, means: MatrixMeans) -> H
             mark="interval holds 0" if has_zero else "",
         )
 
-    return _square(found, f"{part.title}: image gain, points", tile, describe_means(means, points))
+    return _square(axis, f"{part.title}: image gain, points", tile, describe_means(means, points))
 
 
-def difference_map(found: AxisMatrices, part: MatrixComparison) -> HeatMap:
+def difference_map(axis: AxisMatrices, part: MatrixComparison) -> HeatMap:
     """The difference of two matrices; hatched where a cell is not significant after Holm's correction."""
-    title = difference_title(found.matrices[part.after], found.matrices[part.before])
+    title = difference_title(axis.matrices[part.after], axis.matrices[part.before])
     means = describe_means(part.means, points)
-    return _square(found, f"{title}, points", lambda cell: _difference_tile(part.cells[cell[0]][cell[1]]), means)
+    return _square(axis, f"{title}, points", lambda cell: _difference_tile(part.cells[cell[0]][cell[1]]), means)
 
 
 def _difference_tile(cell: DifferenceCell) -> Tile:
@@ -156,7 +156,7 @@ def _difference_tile(cell: DifferenceCell) -> Tile:
     )
 
 
-def published_map(found: AxisMatrices, part: MatrixComparison) -> tuple[HeatMap, ...]:
+def published_map(axis: AxisMatrices, part: MatrixComparison) -> tuple[HeatMap, ...]:
     """The published differences in the same cells: one heat map, or none."""
     if part.published_means is None:
         return ()
@@ -167,15 +167,15 @@ def published_map(found: AxisMatrices, part: MatrixComparison) -> tuple[HeatMap,
 
     means = describe_means(part.published_means, _signed)
     caption = "arXiv 2503.13939, Qwen2-VL-2B on OmniMedVQA. Other questions and another policy: compare the pattern, not the size."
-    return (_square(found, "Published by Med-R1: GRPO, No-Think minus Think, points", tile, means, caption),)
+    return (_square(axis, "Published by Med-R1: GRPO, No-Think minus Think, points", tile, means, caption),)
 
 
-def _square(found: AxisMatrices, title: str, tile: Callable[[Cell], Tile], means: str, caption: str = "") -> HeatMap:
+def _square(axis: AxisMatrices, title: str, tile: Callable[[Cell], Tile], means: str, caption: str = "") -> HeatMap:
     return HeatMap(
         title=title,
         caption=caption,
-        columns=tuple(group_title(name) for name in found.domains),
-        rows=tuple((group_title(train), tuple(tile((train, test)) for test in found.domains)) for train in found.domains),
+        columns=tuple(group_title(name) for name in axis.domains),
+        rows=tuple((group_title(train), tuple(tile((train, test)) for test in axis.domains)) for train in axis.domains),
         means=means,
         corner=CORNER,
         has_diagonal=True,

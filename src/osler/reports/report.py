@@ -88,7 +88,7 @@ class Report:
                 id=name,
                 title=f"Tested on every domain: {page.title}",
                 short=_short_title("Matrix", page.title, self.matrices),
-                parts=tuple((f"{name}-{part.found.axis}", f"By {part.found.title}") for part in page.axes),
+                parts=tuple((f"{name}-{part.figures.axis}", f"By {part.figures.title}") for part in page.axes),
             )
             for name, page in zip(_names("matrix", self.matrices), self.matrices, strict=True)
         ]

@@ -49,7 +49,7 @@ def sort_sources(paths: Sequence[Path]) -> Sources:
 
 def _each_once(paths: Sequence[Path]) -> tuple[Path, ...]:
     """The first of several paths to the same file or folder."""
-    found: dict[Path, Path] = {}
+    first: dict[Path, Path] = {}
     for path in paths:
-        found.setdefault(path.resolve(), path)
-    return tuple(found.values())
+        first.setdefault(path.resolve(), path)
+    return tuple(first.values())
