@@ -22,7 +22,7 @@ def add_audit(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "audit",
-        run_audit,
+        _run,
         "check a dataset: answers that need no image, leaks between train and test, faulty rows",
         "Fit baselines that see no image on [data.train] and test them on [data.test], for every train and\n"
         "test domain; find rows, images, near-duplicates and patients that are in both splits; check options\n"
@@ -70,8 +70,7 @@ def add_audit(verbs: Any) -> None:
     parser.add_argument("--redrawn", action="store_true", help="also test the option prior on questions with replaced distractors")
 
 
-def run_audit(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler audit`."""
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.audits.file import save_audit
     from osler.audits.run import AuditOptions, audit, parse_gates
     from osler.reports.make import write_page

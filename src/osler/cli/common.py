@@ -48,12 +48,12 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of verbs that write a run folder."""
-    parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/<name of the recipe>-<verb>)")
+def add_run_options(parser: argparse.ArgumentParser, folder: str = "run folder (default: runs/<name of the recipe>-<verb>)") -> None:
+    """Add the options of verbs that write runs; `folder` is the help of `--out`."""
+    parser.add_argument("--out", type=Path, default=None, help=folder)
     parser.add_argument("--seed", type=int, default=None, help="random seed (default: the recipe's)")
-    parser.add_argument("--fresh", action="store_true", help="start over; by default an interrupted run in --out is resumed")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe, the question counts and one prompt, then stop")
+    parser.add_argument("--fresh", action="store_true", help="start over; by default the run in --out is resumed")
+    parser.add_argument("--dry-run", action="store_true", help="print what would run and on how many questions, then stop")
 
 
 def all_overrides(options: argparse.Namespace) -> list[str]:

@@ -25,7 +25,7 @@ def add_data(families: Any) -> None:
     check = add_verb(
         verbs,
         "check",
-        run_data_check,
+        _check,
         "count the questions of a dataset, and list the rows that were refused and why",
         "Read all annotation files, count the questions of each modality and question type, list the\n"
         "known problems that the reader handled and the rows that it refused, and open the images.",
@@ -46,7 +46,7 @@ def add_data(families: Any) -> None:
     view = add_verb(
         verbs,
         "view",
-        run_data_view,
+        _view,
         "write an HTML page of questions with their images",
         "Show a random sample of questions, drawn with the recipe's seed: image, question, choices, target.",
         "osler data view --data.reader=phantom --out view.html",
@@ -58,7 +58,7 @@ def add_data(families: Any) -> None:
     phantom = add_verb(
         verbs,
         "phantom",
-        run_data_phantom,
+        _phantom,
         "draw phantom images and questions in the file layout of Med-R1",
         "Write images, split files of both axes and a contact sheet. The same seed gives the same bytes.",
         "osler data phantom --out phantom --train 2000 --test 500",
@@ -74,7 +74,7 @@ def add_data(families: Any) -> None:
     convert = add_verb(
         verbs,
         "convert",
-        run_data_convert,
+        _convert,
         "write the questions of any dataset as JSON lines",
         "Write one JSON object a line, in the layout that the jsonl reader reads.",
         "osler data convert --data.reader=vqa_rad --data.root=DIR --out vqa_rad.jsonl",
@@ -84,8 +84,7 @@ def add_data(families: Any) -> None:
     convert.add_argument("--out", type=Path, required=True, help="the JSONL file")
 
 
-def run_data_check(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler data check`."""
+def _check(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.inspect import check
 
     data = resolve(options).data
@@ -142,8 +141,7 @@ def _print_some(lines: Sequence[str]) -> None:
         print(f"  ... and {len(lines) - MAX_SHOWN:,} more; --json lists them all")
 
 
-def run_data_view(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler data view`."""
+def _view(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.inspect import view
     from osler.data.select import load_split
 
@@ -153,8 +151,7 @@ def run_data_view(options: argparse.Namespace) -> Mapping[str, Any]:
     return {"page": path}
 
 
-def run_data_phantom(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler data phantom`."""
+def _phantom(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.phantom import Difficulty
     from osler.data.phantom.write import write_phantom
 
@@ -169,8 +166,7 @@ def run_data_phantom(options: argparse.Namespace) -> Mapping[str, Any]:
     return {"questions": written.num_questions, "images": written.num_images, "files": dict(written.questions_per_file), "out": options.out}
 
 
-def run_data_convert(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler data convert`."""
+def _convert(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.inspect import convert
     from osler.data.select import load_split
 

@@ -21,7 +21,7 @@ def add_demo(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "demo",
-        run_demo,
+        _run,
         "run the protocols of both papers at small scale, in minutes on a laptop",
         "Train the packaged tiny policy on MRI phantom questions and test it on MRI, CT and X-ray:\n"
         "zero-shot, SFT and GRPO, each with Think, No-Think and Think-After. Prints a table and the\n"
@@ -35,8 +35,7 @@ def add_demo(verbs: Any) -> None:
     parser.add_argument("--fresh", action="store_true", help="rename the folder --out, if it holds a demo, and start over")
 
 
-def run_demo(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler demo`."""
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.experiments.demo import run_demo
 
     options.recipe = "demo"

@@ -25,7 +25,7 @@ def add_eval(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "eval",
-        run_eval,
+        _run,
         "test a policy on the questions of any dataset",
         "Answer the test questions of a recipe with greedy decoding and grade every answer. Prints accuracies\n"
         "with 95 % intervals and writes RUN/records/LABEL.jsonl. An interrupted run is resumed.",
@@ -52,8 +52,7 @@ def add_eval(verbs: Any) -> None:
     add_run_options(parser)
 
 
-def run_eval(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler eval`."""
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     config = resolve(options)
     if options.dry_run:
         return print_dry_run(config, options.verb)
@@ -178,6 +177,7 @@ def probes_to_json(results: ProbeResults) -> dict[str, Any]:
     from osler.metrics import accuracy
 
     plain, circular = results.plain, results.circular
+    shares = {} if circular is None else {"plain": circular.plain, "mean": circular.mean, "consistent": circular.consistent}
     return {
         "run": results.run,
         "label": results.label,
@@ -185,13 +185,7 @@ def probes_to_json(results: ProbeResults) -> dict[str, Any]:
         "probes": {result.probe.name: _probe_to_json(result) for result in results.probes},
         "circular": None
         if circular is None
-        else {
-            "questions": circular.num_questions,
-            "plain": circular.plain.to_json(),
-            "mean": circular.mean.to_json(),
-            "consistent": circular.consistent.to_json(),
-            "chance": circular.chance,
-        },
+        else {"questions": circular.num_questions, **{name: share.to_json() for name, share in shares.items()}, "chance": circular.chance},
         "consistency": {
             rule.rule: {
                 "reasonings": rule.num_reasonings,

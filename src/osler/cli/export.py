@@ -17,7 +17,7 @@ def add_export(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "export",
-        run_export,
+        _run,
         "write questions for verl, ms-swift, EasyR1 or lmms-eval",
         "Write the questions of a recipe, a dataset or a manifest in the format of another trainer or\n"
         "evaluation harness. Prompts follow [prompt] strategy; except for EasyR1, a small file beside the\n"
@@ -42,8 +42,7 @@ def add_export(verbs: Any) -> None:
     )
 
 
-def run_export(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler export`."""
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.config import Config
     from osler.data.export.formats import FORMATS as KNOWN
     from osler.data.export.formats import Split, export

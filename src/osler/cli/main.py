@@ -89,13 +89,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"osler {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    add_demo(verbs)
-    add_data(verbs)
-    add_audit(verbs)
-    add_split_verb(verbs)
-    add_export(verbs)
-    add_training(verbs)
-    add_eval(verbs)
-    add_matrix(verbs)
-    add_report(verbs)
+    for add in (add_demo, add_data, add_audit, add_split_verb, add_export, add_training, add_eval, add_matrix, add_report):
+        add(verbs)
     return parser

@@ -15,7 +15,7 @@ def add_report(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "report",
-        run_report,
+        _run,
         "write one self-contained HTML page about audits, runs and matrices",
         "Write one page with a table of contents: what the data give away without images, accuracies with\n"
         "intervals, training curves, whether the policies use the images, heat maps of matrices, and example\n"
@@ -33,8 +33,7 @@ def add_report(verbs: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the HTML file (default: %(default)s)")
 
 
-def run_report(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler report`."""
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.reports.make import write_report
 
     report = write_report(options.paths, options.out)

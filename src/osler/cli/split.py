@@ -20,7 +20,7 @@ def add_split_verb(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "split",
-        run_split,
+        _run,
         "divide a dataset so that train and test share no image, near duplicate, subject or case",
         "Read every question of a dataset, from all of its published splits, and divide it again: questions\n"
         "that share an image (by name, by bytes, or as a near duplicate), a subject or a case stay together;\n"
@@ -61,8 +61,7 @@ def add_split_verb(verbs: Any) -> None:
     parser.add_argument("--fresh", action="store_true", help="replace the file at --out")
 
 
-def run_split(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler split`."""
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.splits.make import SplitOptions, split_dataset
     from osler.data.splits.manifest import write_manifest
 

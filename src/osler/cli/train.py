@@ -14,7 +14,7 @@ def add_training(verbs: Any) -> None:
     train = add_verb(
         verbs,
         "train",
-        run_training,
+        _run,
         "train a policy with GRPO",
         "Train a policy with GRPO (group relative policy optimization). If a run is interrupted, the same\n"
         "command resumes it from its last checkpoint.",
@@ -24,7 +24,7 @@ def add_training(verbs: Any) -> None:
     sft = add_verb(
         verbs,
         "sft",
-        run_training,
+        _run,
         "fine-tune a policy on reference answers, for as many steps as GRPO",
         "Fine-tune a policy on reference answers (supervised fine-tuning). The prompt and the number of steps\n"
         "are those of `osler train`, unless [sft] sets them.",
@@ -36,8 +36,7 @@ def add_training(verbs: Any) -> None:
         add_run_options(parser)
 
 
-def run_training(options: argparse.Namespace) -> Mapping[str, Any]:
-    """`osler train` and `osler sft`."""
+def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     config = resolve(options)
     if options.dry_run:
         return print_dry_run(config, options.verb)

@@ -7,7 +7,6 @@ resumes at the last whole chunk and ends with the same file, byte for byte, as o
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import time
@@ -23,7 +22,7 @@ from osler.errors import ConfigError, DataError
 from osler.evaluation.engines import Engine, open_engine
 from osler.evaluation.records import append_records, resume_records
 from osler.evaluation.votes import Votes, grade_completion, grade_group
-from osler.files import digest_file, write_json
+from osler.files import digest_file, read_json_object, write_json
 from osler.prompts import render
 from osler.run_folder import Run, open_run
 from osler.types import Prompt, Record, Sample
@@ -74,7 +73,7 @@ def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str
     start = time.monotonic()
     records = fill_records(path, task.config, task.prompts, task.terms, lambda: open_engine(task.config), fresh=fresh)
     seconds = time.monotonic() - start
-    write_json(run.manifest, {**_read_manifest(run), "test": describe_samples(task.samples)})
+    write_json(run.manifest, {**read_json_object(run.manifest), "test": describe_samples(task.samples)})
     return EvaluationResult(
         run=run.root,
         path=path,
@@ -234,16 +233,15 @@ def _open(out: Path, config: Config, *, fresh: bool) -> Run:
 
 def _require_same_terms(path: Path, terms: Mapping[str, Any]) -> None:
     """Write the terms beside the records, or raise ConfigError when the terms that are there differ."""
+    if (key := changed_term(path, terms)) is not None:
+        raise ConfigError(f"{path} was made with other {key}: give another --label, or --fresh to start it over")
     beside = path.with_suffix(".terms.json")
-    if path.exists() and beside.exists():
-        before = json.loads(beside.read_text(encoding="utf-8"))
-        for key in {**terms, **before}:
-            if before.get(key) != terms.get(key):
-                raise ConfigError(f"{path} was made with other {key}: give another --label, or --fresh to start it over")
-    else:
+    if not (path.exists() and beside.exists()):
         write_json(beside, terms)
 
 
-def _read_manifest(run: Run) -> dict[str, Any]:
-    values = json.loads(run.manifest.read_text(encoding="utf-8")) if run.manifest.is_file() else {}
-    return values if isinstance(values, dict) else {}
+def changed_term(path: Path, terms: Mapping[str, Any], *, ignored: str = "") -> str | None:
+    """The first of `terms` that differs from those beside a records file; None when all agree, and for records without terms."""
+    before = read_json_object(path.with_suffix(".terms.json")) if path.exists() else {}
+    changed = [key for key in {**terms, **before} if key != ignored and before.get(key) != terms.get(key)]
+    return changed[0] if before and changed else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,10 +161,11 @@ def _longest_first(jobs: Sequence[PolicyJob]) -> list[PolicyJob]:
 
 def collect(plan: AxisPlan, out: Path) -> AxisMatrices:
     """The matrices of an axis from the records of its jobs. Raises DataError when records are missing or incomplete."""
-    records = {(job.row, job.strategy, job.domain): _read(job, plan, out) for job in plan.jobs}
-    fitted: Credits = {domain: blind_credits(samples, plan.test) for domain, samples in plan.train.items()}
-    kinds = dict.fromkeys((row, strategy) for row, strategy, _ in records)
-    parts = [_sort_records(plan, row, strategy, records) for row, strategy in kinds]
+    jobs_of: dict[tuple[Row, str | None], list[PolicyJob]] = {}
+    for job in plan.jobs:
+        jobs_of.setdefault((job.row, job.strategy), []).append(job)
+    parts = [_collect_records(plan, jobs, out) for jobs in jobs_of.values()]
+    blind: Credits = {domain: blind_credits(samples, plan.test) for domain, samples in plan.train.items()}
     num_test = Counter(getattr(sample, plan.axis) for sample in plan.test)
     return AxisMatrices(
         axis=plan.axis,
@@ -172,9 +173,21 @@ def collect(plan: AxisPlan, out: Path) -> AxisMatrices:
         num_train={name: len(plan.train.get(name, ())) for name in plan.domains},
         num_test={name: num_test[name] for name in plan.domains},
         notes=plan.notes,
-        matrices={part.name: build_matrix(part, fitted) for part in sorted(parts, key=lambda part: list(ROW_TITLES).index(part.row))},
+        matrices={part.name: build_matrix(part, blind) for part in sorted(parts, key=lambda part: list(ROW_TITLES).index(part.row))},
         differences=compare_all(plan.axis, parts),
     )
+
+
+def _collect_records(plan: AxisPlan, jobs: Sequence[PolicyJob], out: Path) -> MatrixRecords:
+    """The records of one matrix, by train and test domain."""
+    records = {job.domain: _read(job, plan, out) for job in jobs}
+    cells: dict[Cell, Sequence[Record]] = {}
+    for train in plan.domains:
+        row = records.get(train, records.get(None, ()))  # zero-shot has no train domain
+        for test in plan.domains:
+            cells[train, test] = [record for record in row if getattr(record, plan.axis) == test]
+    given = {job.domain: job.given for job in jobs if job.domain is not None and job.given is not None}
+    return MatrixRecords(row=jobs[0].row, strategy=jobs[0].strategy, cells=cells, given=given)
 
 
 def _read(job: PolicyJob, plan: AxisPlan, out: Path) -> tuple[Record, ...]:
@@ -186,17 +199,3 @@ def _read(job: PolicyJob, plan: AxisPlan, out: Path) -> tuple[Record, ...]:
     if [record.sample_id for record in records] != [sample.id for sample in plan.test]:
         raise DataError(f"{path} does not answer the {len(plan.test):,} test questions of this matrix, one by one: {remedy}")
     return records
-
-
-def _sort_records(
-    plan: AxisPlan, row: Row, strategy: str | None, records: Mapping[tuple[Row, str | None, str | None], Sequence[Record]]
-) -> MatrixRecords:
-    """The records of one matrix, by train and test domain."""
-    cells: dict[Cell, Sequence[Record]] = {}
-    for train in plan.domains:
-        found = records.get((row, strategy, None if row == "zero_shot" else train), ())
-        for test in plan.domains:
-            cells[train, test] = [record for record in found if getattr(record, plan.axis) == test]
-    same = [job for job in plan.jobs if (job.row, job.strategy) == (row, strategy)]
-    given = {job.domain: job.given for job in same if job.domain is not None and job.given is not None}
-    return MatrixRecords(row=row, strategy=strategy, cells=cells, given=given)

@@ -7,12 +7,11 @@ question by question, with the plain records of the label.
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from osler.config import Config
 from osler.data.answer_options import rotate_options
@@ -23,13 +22,11 @@ from osler.evaluation.engines import Engine, open_engine
 from osler.evaluation.interventions import Intervention, intervene
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
 from osler.evaluation.records import read_records
-from osler.evaluation.run import EvaluationTask, digest_prompts, fill_records, prepare
+from osler.evaluation.run import EvaluationTask, changed_term, digest_prompts, fill_records, prepare
 from osler.metrics import Circular, summarize_rotations
 from osler.prompts import Format, find_strategy, render
 from osler.run_folder import Run, open_run
 from osler.types import Prompt, Record
-
-_IGNORED_TERMS: Final = frozenset({"batch_size"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +115,8 @@ def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int, *, is_
         if is_needed:
             raise DataError(f"{path} does not exist: give the same command without --reasoning first, it writes the reasoning to change")
         return ()
-    beside = path.with_suffix(".terms.json")
-    before = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else terms
-    for key in sorted({**terms, **before}.keys() - _IGNORED_TERMS):
-        if before.get(key) != terms.get(key):
-            raise ConfigError(f"{path} was made with other {key}: give its own recipe and --policy, or another --label")
+    if (key := changed_term(path, terms, ignored="batch_size")) is not None:
+        raise ConfigError(f"{path} was made with other {key}: give its own recipe and --policy, or another --label")
     records = read_records(path)
     if len(records) < num_questions:
         raise DataError(
