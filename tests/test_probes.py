@@ -201,7 +201,7 @@ def test_unfinished_plain_records_are_refused(tiny_folder: Path, tmp_path: Path)
     evaluate(config, tmp_path)
     path = tmp_path / "records" / "eval.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
-    with pytest.raises(DataError, match="it goes on"):
+    with pytest.raises(DataError, match="it resumes"):
         run_probes(config, tmp_path, ablations=(Ablation.BLANK,))
 
 

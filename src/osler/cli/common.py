@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from osler.config import Config
 
 Verb = Callable[[argparse.Namespace], Mapping[str, Any]]
-"""Runs a verb, prints its results, and returns the JSON object of `--json`, whose "exit_code" is 0 when absent."""
+"""Runs a verb, prints its results, and returns the JSON object of `--json`; its "exit_code" is the exit code (default 0)."""
 
 EPILOG = """\
 Set any value of a recipe on the command line: --policy.path Qwen/Qwen2-VL-2B-Instruct, --data.train.limit=600.
@@ -42,7 +42,8 @@ def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """Add `--split`."""
+    """Add RECIPE and `--split`."""
+    add_recipe(parser, optional=True)
     parser.add_argument(
         "--split", choices=("train", "test"), default="train", help="the questions of [data.train] or [data.test] (default: %(default)s)"
     )

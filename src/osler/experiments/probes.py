@@ -121,7 +121,7 @@ def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int, *, is_
     if len(records) < num_questions:
         raise DataError(
             f"{path} holds {len(records)} of {num_questions} answers: give the same command without --ablation, --circular and "
-            "--reasoning first, it goes on"
+            "--reasoning first, it resumes"
         )
     return records
 
