@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter
 from osler import metrics
 from osler.errors import DataError
 from osler.files import read_text
-from osler.metrics import Estimate, ImageGain, MatrixMeans, mean
+from osler.metrics import Estimate, MatrixMeans, mean
 from osler.metrics.estimates import Count, Difference, Share, ShareEstimate
 from osler.metrics.matrices import Cell, CellDifference
 from osler.prompts import Format, find_strategy
@@ -62,7 +62,7 @@ class MatrixRecords:
     @property
     def name(self) -> str:
         """Its key in the JSON: "grpo-no_think", "blind"."""
-        return matrix_name(self.row, self.strategy)
+        return self.row if self.strategy is None else f"{self.row}-{self.strategy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +190,6 @@ def read_matrix(folder: Path) -> MatrixReport:
         raise DataError(f"{path} does not hold matrices: run the same `osler matrix` command again, which writes it anew") from None
 
 
-def matrix_name(row: Row, strategy: str | None) -> str:
-    """The key of a matrix in the JSON: "grpo-no_think", "blind"."""
-    return row if strategy is None else f"{row}-{strategy}"
-
-
 def strategy_title(name: str | None) -> str:
     """The title of a strategy for display: "no_think" -> "No-Think"."""
     return (name or "").replace("_", "-").title()
@@ -214,8 +209,10 @@ def build_matrix(records: MatrixRecords, blind: Credits) -> AccuracyMatrix:
     gains = None if records.row == "blind" else metrics.matrix_gains(cells, {cell: blind.get(cell[0], {}) for cell in cells})
 
     def build_cell(cell: Cell) -> AccuracyCell:
-        accuracy = metrics.accuracy(cells[cell], "subject")
-        image_gain = None if gains is None else _cell_gain(gains.cells[cell])
+        accuracy, image_gain = metrics.accuracy(cells[cell], "subject"), None
+        if gains is not None:
+            gain = gains.cells[cell]
+            image_gain = CellGain(**gain.gain.to_json(), baseline=gain.baseline, blind=gain.blind, p_value=gain.p_value)
         return AccuracyCell(**accuracy.to_json(), num_questions=accuracy.total, image_gain=image_gain)
 
     return AccuracyMatrix(
@@ -234,10 +231,6 @@ def _by_domain(cells: Iterable[Cell], build: Callable[[Cell], T]) -> dict[str, d
     for train, test in cells:
         nested.setdefault(train, {})[test] = build((train, test))
     return nested
-
-
-def _cell_gain(gain: ImageGain) -> CellGain:
-    return CellGain(**gain.gain.to_json(), baseline=gain.baseline, blind=gain.blind, p_value=gain.p_value)
 
 
 def _line_means(cells: Mapping[Cell, Sequence[Record]], side: int) -> dict[str, Estimate]:
