@@ -34,7 +34,6 @@ from osler.training.shared_prefix.attention import (
     ATTENTION,
     BranchLayout,
     PromptCache,
-    PromptLayout,
     chunk_layout,
     pack_layout,
     query_heads_per_key,
@@ -171,7 +170,6 @@ def prefill(base: Any, prompts: PromptBatch) -> PromptCache:
             position_ids=positions_3BP,
             mm_token_type_ids=prompts.types_BP,
             use_cache=True,
-            layout=PromptLayout(),
             **prompts.image_inputs,
         )
     return PromptCache(
