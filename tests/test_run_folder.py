@@ -1,6 +1,7 @@
 import getpass
 import json
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from osler.files import write_whole
 from osler.run_folder import Run, first_difference, open_run
 
 
-def test_a_run_appears_with_its_config_and_environment(tmp_path: Path) -> None:
+def test_a_run_appears_with_its_config_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = build_config({"seed": 7})
     home = str(Path.home())
-    run = open_run(tmp_path / "deep" / "run", config, command=[f"{home}/bin/osler", "train", f"--data.root={home}/data"])
+    monkeypatch.setattr(sys, "argv", [f"{home}/bin/osler", "train", f"--data.root={home}/data"])
+    run = open_run(tmp_path / "deep" / "run", config)
     assert sorted(path.name for path in run.root.iterdir()) == ["config.json", "environment.json"]
     assert build_config(json.loads(run.config.read_text())) == config
     environment = json.loads(run.environment.read_text())
@@ -98,5 +100,5 @@ def test_first_difference_sees_removed_keys() -> None:
 
 def test_paths(tmp_path: Path) -> None:
     run = Run(root=tmp_path)
-    names = [path.name for path in (run.manifest, run.metrics, run.checkpoints, run.policy, run.records, run.report)]
-    assert names == ["manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"]
+    names = [path.name for path in (run.manifest, run.metrics, run.checkpoints, run.policy, run.records)]
+    assert names == ["manifest.json", "metrics.jsonl", "checkpoints", "policy", "records"]

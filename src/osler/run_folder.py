@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -50,77 +50,58 @@ PARTS: Final = frozenset(
 PACKAGES: Final = ("torch", "transformers", "trl", "peft", "numpy", "pillow")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(init=False)
 class Run:
-    """The paths of one run (see the module). Only `config` and `environment` exist from the start."""
+    """The paths of one run (see the module). A folder with `config` is a run; only `config` and `environment` exist from the start."""
 
     root: Path  # runs/demo
 
-    @property
-    def config(self) -> Path:
-        """The recipe; a folder with this file is a run."""
-        return self.root / "config.json"
-
-    @property
-    def environment(self) -> Path:
-        """What results depend on besides the recipe: versions, platform, seed, command line."""
-        return self.root / "environment.json"
-
-    @property
-    def manifest(self) -> Path:
-        """The number of questions per split, modality and question type."""
-        return self.root / "manifest.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Training metrics, one JSON object per line."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The output folder of TRL's trainer."""
-        return self.root / "checkpoints"
-
-    @property
-    def policy(self) -> Path:
-        """The trained policy, a model folder of Transformers."""
-        return self.root / "policy"
-
-    @property
-    def records(self) -> Path:
-        """Evaluations, one JSONL file per label."""
-        return self.root / "records"
-
-    @property
-    def report(self) -> Path:
-        """The report, one HTML file."""
-        return self.root / "report.html"
+    def __init__(self, *, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
+        self.environment = root / "environment.json"
+        self.manifest = root / "manifest.json"
+        self.metrics = root / "metrics.jsonl"
+        self.checkpoints = root / "checkpoints"
+        self.policy = root / "policy"
+        self.records = root / "records"
 
 
-def open_run(root: str | Path, config: Config, *, resume: bool = True, command: Sequence[str] | None = None) -> Run:
-    """Open the run at `root` if it has the same config, else create it.
+def open_run(root: str | Path, config: Config, *, resume: bool = True) -> Run:
+    """Open the run at `root` if it has the same config, else create it; environment.json records the command line of this process.
 
-    Without `resume` an existing run is renamed to "<root>.1", "<root>.2" .. and a new one is created. `command` is recorded in
-    environment.json, by default the command line of this process.
+    Without `resume` an existing run is renamed to "<root>.1", "<root>.2" .. and a new one is created.
 
     Raises ConfigError if the existing run has another config, and OslerError if the folder holds other files or cannot be created.
     """
     run = Run(root=Path(root))
-    if run.root.exists():
-        _require_run_folder(run)
-        if run.config.is_file() and not resume:
-            set_aside(run.root)
-        elif run.config.is_file():
-            _require_same_config(run, config)
-            return run
-    return _create(run, config, sys.argv if command is None else command)
+    if run.root.exists() and not run.root.is_dir():
+        raise OslerError(f"{run.root} is a file: give --out a folder")
+    if run.config.is_file() and resume:
+        _require_same_config(run, config)
+        return run
+    if run.config.is_file():
+        set_aside(run.root)
+    elif run.root.exists() and (others := {path.name for path in run.root.iterdir()} - PARTS):
+        raise OslerError(f"{run.root} holds other files ({min(others)}) and no run: give --out a new folder")
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+        write_json(run.environment, _describe_environment(config.seed))
+        create_whole(run.config, config.to_json() + "\n")  # last, because this file makes the folder a run
+    except FileExistsError:
+        _require_same_config(run, config)  # another process has created the run in the meantime
+    except OSError as error:
+        raise OslerError(f"cannot make a run at {run.root}: {error.strerror}; give another --out") from None
+    return run
 
 
-def _describe_environment(*, seed: int, command: Sequence[str]) -> dict[str, Any]:
+def _describe_environment(seed: int) -> dict[str, Any]:
     """The content of environment.json, without user name, host name and home folder."""
+    home = str(Path.home())
+    program, *arguments = sys.argv or [""]
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _without_home(command),
+        "command": [Path(program).name, *(part if len(home) < 2 else part.replace(home, "~") for part in arguments)],
         "seed": seed,
         "python": platform.python_version(),
         "packages": {"osler": __version__, **{name: _version(name) for name in PACKAGES}},
@@ -142,23 +123,16 @@ def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tup
     return None
 
 
-def _require_run_folder(run: Run) -> None:
-    if not run.root.is_dir():
-        raise OslerError(f"{run.root} is a file: give --out a folder")
-    if not run.config.is_file() and (others := {path.name for path in run.root.iterdir()} - PARTS):
-        raise OslerError(f"{run.root} holds other files ({min(others)}) and no run: give --out a new folder")
-
-
 def _require_same_config(run: Run, config: Config) -> None:
     try:
         before = json.loads(run.config.read_text(encoding="utf-8"))
         # An older run lacks the keys that later versions of Osler added: they get their defaults.
-        known = json.loads(build_config({**before}).to_json())
-        found = first_difference(known, json.loads(config.to_json()))
+        completed = build_config({**before}).model_dump(mode="json")
+        difference = first_difference(completed, config.model_dump(mode="json"))
     except (ValueError, TypeError, AttributeError, ConfigError):
         raise OslerError(f"{run.config} is not a run's config: give another --out, or --fresh to start over") from None
-    if found is not None:
-        key, old, new = found
+    if difference is not None:
+        key, old, new = difference
         raise ConfigError(f"the run in {run.root} has {key} = {old!r}, this recipe {new!r}: give another --out, or --fresh to start over")
 
 
@@ -170,31 +144,12 @@ def set_aside(root: Path) -> None:
     root.rename(target)
 
 
-def _create(run: Run, config: Config, command: Sequence[str]) -> Run:
-    """Write environment.json, then config.json, which makes the folder a run."""
-    try:
-        run.root.mkdir(parents=True, exist_ok=True)
-        write_json(run.environment, _describe_environment(seed=config.seed, command=command))
-        create_whole(run.config, config.to_json() + "\n")
-    except FileExistsError:
-        _require_same_config(run, config)  # another process has created the run in the meantime
-    except OSError as error:
-        raise OslerError(f"cannot make a run at {run.root}: {error.strerror}; give another --out") from None
-    return run
-
-
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _without_home(command: Sequence[str]) -> list[str]:
-    home = str(Path.home())
-    program, *arguments = command or [""]
-    return [Path(program).name, *(argument if len(home) < 2 else argument.replace(home, "~") for argument in arguments)]
 
 
 def _version(package: str) -> str | None:

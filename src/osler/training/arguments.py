@@ -8,14 +8,12 @@ import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from osler.config import ROLLOUT_KEYS, Config, PolicyConfig, nearest
-from osler.data.select import counts, describe_samples, load_split
 from osler.errors import ConfigError, MissingExtra
-from osler.prompts import render
 
 OWNED_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -110,23 +108,6 @@ def check_reporters(names: Sequence[str]) -> None:
             raise ConfigError(f"[trainer] report_to does not know {name!r}{nearest(name, known)} (known: {', '.join(known)})")
         if name == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
             raise MissingExtra("tensorboard", "tensorboard")
-
-
-def describe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test")) -> str:
-    """What a run would do: the resolved recipe, the questions of each cell, and one prompt of the first split. Loads no model."""
-    lines = [config.to_json()]
-    found = {split: load_split(config.data, split) for split in splits}
-    for split, samples in found.items():
-        redrawn = describe_samples(samples).get("distractors", {})
-        lines.append(f"\n{split}: {len(samples)} questions" + (f", distractors {redrawn}" if redrawn else ""))
-        for modality, row in counts(samples).items():
-            lines.append(f"  {modality}: " + ", ".join(f"{question_type} {number}" for question_type, number in row.items()))
-    sample = found[splits[0]][0]
-    strategy = config.prompt.strategy if splits[0] == "train" else config.prompt.eval_strategy or config.prompt.strategy
-    prompt = render(sample, strategy, phase="train" if splits[0] == "train" else "eval")
-    images = ", ".join(source.uri for source in sample.images) or "no image"
-    lines.append(f"\n{sample.id} ({images}), strategy {strategy}, target {sample.target}:\n{prompt.text}")
-    return "\n".join(lines)
 
 
 def _check_value(section: str, key: str, value: Any, hint: Any) -> Any:
