@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.osler-installed
 
-.PHONY: help setup demo test test-all check format clean
+.PHONY: help setup demo test test-all test-oldest check docs format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,22 @@ test: setup  ## run the fast tests
 test-all: setup  ## run every test, the slow ones too
 	$(BIN)/python -m pytest -q -n auto -m 'not gpu'
 
+test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml admits (4 GB: the oldest torch comes with CUDA)
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tools/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt torch
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,tensorboard]'
+	.venv-oldest/bin/python -m pytest -q -n auto -m 'not slow and not gpu'
+
+docs: setup  ## build the documentation in build/site; a broken link is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	rm -rf build/docs build/site
+	mkdir -p build/docs/benchmarks build/docs/src/osler/policies/osler-tiny
+	cp -r docs README.md CONTRIBUTING.md CHANGELOG.md LICENSE CITATION.cff build/docs
+	cp benchmarks/README.md build/docs/benchmarks
+	cp src/osler/policies/osler-tiny/README.md build/docs/src/osler/policies/osler-tiny
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 check: setup  ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +53,4 @@ format: setup  ## format the code
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,16 +36,16 @@ ENTRY = {"osler", "osler.__main__"}  # the public face; it imports lazily from e
 
 
 def imports_of(name: str) -> set[str]:
-    """The modules of Osler that a module imports anywhere in its code, whatever the form of the import."""
-    found: set[str] = set()
+    """The modules of Osler that a module imports anywhere in its code, in functions and for type checking too."""
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            # `from osler.metrics import gain` names a module, `from osler.metrics import percent` a name in the package.
+            paths = [f"{node.module}.{alias.name}" for alias in node.names]
+            imported |= {path if path in SOURCES else node.module for path in paths}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    modules = found & SOURCES.keys()
-    # `from osler.metrics import percent` names the package; `from osler.metrics import gain` names a module in it.
-    return modules - {module for module in modules if any(other.startswith(f"{module}.") for other in modules)} - {name, "osler"}
+            imported |= {alias.name for alias in node.names}
+    return (imported & SOURCES.keys()) - {name, "osler"}
 
 
 def package_of(name: str) -> str:
