@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import SolidImage, solid_sample
 
-from osler.evaluation.ablations import GREY, Ablation, BlankImage, NoiseImage, ablate
+from osler.evaluation.ablations import GREY, Ablation, SyntheticImage, ablate
 from osler.taxonomy import Modality, QuestionType
 from osler.types import Sample
 
@@ -45,18 +45,18 @@ def test_only_images_change(ablation: Ablation) -> None:
 def test_blank_and_noise_keep_the_size() -> None:
     source = SolidImage(grey=3, size=84)
     blank, noise, other = (
-        BlankImage(source=source).load(),
-        NoiseImage(source=source, seed=0).load(),
-        NoiseImage(source=source, seed=1).load(),
+        SyntheticImage(source=source).load(),
+        SyntheticImage(source=source, seed=0).load(),
+        SyntheticImage(source=source, seed=1).load(),
     )
     assert blank.size == noise.size == (84, 84)
     assert blank.getextrema() == ((GREY, GREY),) * 3
     pixels = np.asarray(noise)
     assert pixels.mean() == pytest.approx(127.5, abs=3)
     assert pixels.std() == pytest.approx(73.9, abs=3)
-    assert np.array_equal(pixels, np.asarray(NoiseImage(source=source, seed=0).load()))
+    assert np.array_equal(pixels, np.asarray(SyntheticImage(source=source, seed=0).load()))
     assert not np.array_equal(pixels, np.asarray(other))
-    assert len({BlankImage(source=source), NoiseImage(source=source, seed=0), NoiseImage(source=source, seed=1)}) == 3
+    assert len({SyntheticImage(source=source), SyntheticImage(source=source, seed=0), SyntheticImage(source=source, seed=1)}) == 3
 
 
 def test_question_only_has_no_image() -> None:

@@ -21,7 +21,7 @@ from osler.errors import DataError, OslerError
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.evaluation.records import read_records
-from osler.evaluation.run import answer_prompts, ask, evaluate
+from osler.evaluation.run import answer_prompts, ask, describe_terms, evaluate
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.types import Prompt
@@ -225,6 +225,18 @@ def test_mistakes_are_told_in_one_line(
         evaluate(make_config(tiny_folder, **changes(tmp_path)), tmp_path / "run", **arguments)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_an_unknown_engine_is_refused_before_a_file_is_written(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OslerError, match="unknown engine 'vllmm': use one of hf, scripted, option_prior"):
+        evaluate(make_config(tiny_folder, eval={"engine": "vllmm"}), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("engine", "policy"), [("scripted", None), ("option_prior", None), ("plugged_in", "./mine")])
+def test_terms_hold_the_policy_of_an_engine_from_outside(engine: str, policy: str | None) -> None:
+    config = build_config({"eval": {"engine": engine}, "policy": {"path": "./mine"}})
+    assert describe_terms(config, []).get("policy") == policy
 
 
 BAD_ROWS: list[tuple[str, dict[str, Any], str, str]] = [

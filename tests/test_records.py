@@ -59,7 +59,7 @@ def test_a_line_gives_its_record_back(record: Record) -> None:
 def test_append_then_read(tmp_path: Path) -> None:
     path = tmp_path / "records" / "grpo.jsonl"
     append_records(path, [RECORD])
-    append_records(path, [SECOND, RECORD], sync=True)
+    append_records(path, [SECOND, RECORD])
     append_records(path, [])
     assert read_records(path) == resume_records(path) == (RECORD, SECOND, RECORD)
 

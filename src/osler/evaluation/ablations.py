@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -41,34 +42,16 @@ class Ablation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlankImage:
-    """A uniform grey image of the size of `source`."""
+class SyntheticImage:
+    """An image of the size of `source`: uniform grey without a seed, else uniformly random pixels, equal for equal seed and source."""
 
     source: ImageSource
+    seed: int | None = None
 
     @property
     def uri(self) -> str:
-        """E.g. "blank:imgs/xmlab1/source.jpg"."""
-        return f"blank:{self.source.uri}"
-
-    def load(self) -> Image:
-        """The RGB image. Raises DataError where `source` cannot be read."""
-        import PIL.Image
-
-        return PIL.Image.new("RGB", self.source.load().size, (GREY,) * 3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseImage:
-    """Independent, uniformly random pixels in the size of `source`; equal for equal seed and source."""
-
-    source: ImageSource
-    seed: int
-
-    @property
-    def uri(self) -> str:
-        """E.g. "noise:0:imgs/xmlab1/source.jpg"."""
-        return f"noise:{self.seed}:{self.source.uri}"
+        """E.g. "blank:imgs/xmlab1/source.jpg", "noise:0:imgs/xmlab1/source.jpg"."""
+        return f"blank:{self.source.uri}" if self.seed is None else f"noise:{self.seed}:{self.source.uri}"
 
     def load(self) -> Image:
         """The RGB image. Raises DataError where `source` cannot be read."""
@@ -76,6 +59,8 @@ class NoiseImage:
         import PIL.Image
 
         width, height = self.source.load().size
+        if self.seed is None:
+            return PIL.Image.new("RGB", (width, height), (GREY,) * 3)
         rng = np.random.default_rng(list(self.uri.encode()))
         return PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
@@ -95,19 +80,17 @@ def ablate(samples: Sequence[Sample], ablation: Ablation, *, seed: int = 0) -> A
     left_out = {"no image": len(samples) - len(with_images)} if len(with_images) < len(samples) else {}
     if ablation in _DONOR_RULES:
         return _swap(with_images, ablation, seed, left_out)
-    if ablation is Ablation.BLANK:
-        changed = [replace(sample, images=tuple(BlankImage(source=image) for image in sample.images)) for sample in with_images]
-    elif ablation is Ablation.NOISE:
-        changed = [replace(sample, images=tuple(NoiseImage(source=image, seed=seed) for image in sample.images)) for sample in with_images]
-    else:
-        changed = [replace(sample, images=()) for sample in with_images]
-    return Ablated(samples=tuple(changed), left_out=left_out)
+    if ablation is Ablation.QUESTION_ONLY:
+        return Ablated(samples=tuple(replace(sample, images=()) for sample in with_images), left_out=left_out)
+    synthesize = partial(SyntheticImage, seed=seed if ablation is Ablation.NOISE else None)
+    samples = [replace(sample, images=tuple(synthesize(source=image) for image in sample.images)) for sample in with_images]
+    return Ablated(samples=tuple(samples), left_out=left_out)
 
 
 def mark(sample: Sample, ablation: str) -> Sample:
     """The sample with the name of its ablation and the URIs of its own images as metadata, which its record keeps."""
-    own = tuple(image.uri for image in sample.images)
-    return replace(sample, metadata={**sample.metadata, "ablation": ablation, "own_image_uris": own})
+    uris = tuple(image.uri for image in sample.images)
+    return replace(sample, metadata={**sample.metadata, "ablation": ablation, "own_image_uris": uris})
 
 
 def draw_fitting(items: Sequence[T], fits: Callable[[T], bool], rng: random.Random) -> T | None:
@@ -137,8 +120,8 @@ class _DonorRule:
         for sample in samples:
             groups[self.key(sample)].append(sample)
         if self.is_across:  # a sample without a modality may have any, so it neither gives nor receives
-            known = [key for key in groups if key is not None]
-            return {key: [donor for other in known if other != key for donor in groups[other]] for key in known}
+            named = [key for key in groups if key is not None]
+            return {key: [donor for other in named if other != key for donor in groups[other]] for key in named}
         if self.needs_other_answer:
             return {key: group for key, group in groups.items() if len({fold_option(sample.target_text) for sample in group}) > 1}
         return groups
@@ -179,26 +162,18 @@ def _is_other_case_and_answer(sample: Sample, donor: Sample) -> bool:
     return _has_other_answer(sample, donor) and _is_other_case(sample, donor)
 
 
-def _modality(sample: Sample) -> Hashable:
-    return sample.modality
-
-
 # From the best kind of donor to the last resort.
 _DONOR_RULES: Final[Mapping[Ablation, tuple[_DonorRule, ...]]] = MappingProxyType(
     {
         Ablation.SWAP_WITHIN: (
-            _DonorRule(
-                key=lambda sample: (sample.modality, sample.question_type, sample.question),
-                fits=_is_other_case_and_answer,
-                needs_other_answer=True,
-            ),
-            _DonorRule(key=lambda sample: (sample.modality, sample.question_type), fits=_is_other_case_and_answer, needs_other_answer=True),
-            _DonorRule(key=_modality, fits=_is_other_case),
-            _DonorRule(key=_modality, fits=_has_other_images),
+            _DonorRule(key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True),
+            _DonorRule(key=attrgetter("modality", "question_type"), fits=_is_other_case_and_answer, needs_other_answer=True),
+            _DonorRule(key=attrgetter("modality"), fits=_is_other_case),
+            _DonorRule(key=attrgetter("modality"), fits=_has_other_images),
         ),
         Ablation.SWAP_ACROSS: (
-            _DonorRule(key=_modality, fits=_is_other_case, is_across=True),
-            _DonorRule(key=_modality, fits=_has_other_images, is_across=True),
+            _DonorRule(key=attrgetter("modality"), fits=_is_other_case, is_across=True),
+            _DonorRule(key=attrgetter("modality"), fits=_has_other_images, is_across=True),
         ),
     }
 )

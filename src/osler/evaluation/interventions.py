@@ -20,6 +20,7 @@ from osler.text import fold_option
 from osler.types import Record
 
 _REASONED: Final = re.compile(r"(\s*<think>\s*)(.*?)(\s*</think>\s*<answer>).*", re.DOTALL)
+_Groups = defaultdict[tuple[str | None, ...], list[Record]]
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|\n+")
 
 
@@ -43,8 +44,11 @@ def intervene(records: Sequence[Record], intervention: Intervention, *, seed: in
     """The beginnings of completions with changed reasoning. Random draws for a record depend on the seed, its sample id and the records."""
     left_out: Counter[str] = Counter()
     prefixes = {}
-    parts = {record.sample_id: found for record in records if (found := _split_completion(record)) is not None}
-    groups = _group_donors([record for record in records if record.sample_id in parts])
+    parts = {record.sample_id: split for record in records if (split := _split_completion(record)) is not None}
+    groups: _Groups = defaultdict(list)
+    for record in records:
+        for key in _keys(record) if record.sample_id in parts else ():
+            groups[key].append(record)
     for record in records:
         if record.sample_id not in parts:
             left_out["no answer behind reasoning"] += 1
@@ -65,9 +69,9 @@ def intervene(records: Sequence[Record], intervention: Intervention, *, seed: in
 
 def _split_completion(record: Record) -> tuple[str, str, str] | None:
     """("<think>", reasoning, "</think><answer>") of a completion that reasons and then answers, else None."""
-    if record.answer is None or (found := _REASONED.fullmatch(record.completion)) is None:
+    if record.answer is None or (match := _REASONED.fullmatch(record.completion)) is None:
         return None
-    before, reasoning, after = found.groups()
+    before, reasoning, after = match.groups()
     # Chat tokens that a policy spelled out would be tokenized as real chat tokens in the prefix.
     is_safe = not ("<|" in reasoning and "|>" in reasoning) and not any(tag in reasoning for tag in ("<think>", "<answer>"))
     return (before, reasoning, after) if reasoning and is_safe else None
@@ -94,33 +98,22 @@ def shuffle(reasoning: str, rng: random.Random) -> str | None:
     return " ".join(order)
 
 
-_Groups = Mapping[tuple[str | None, ...], Sequence[Record]]
-
-
-def _group_donors(records: Sequence[Record]) -> _Groups:
-    """Records by modality and question type, by question type, and all of them."""
-    groups: defaultdict[tuple[str | None, ...], list[Record]] = defaultdict(list)
-    for record in records:
-        for key in _keys(record):
-            groups[key].append(record)
-    return groups
-
-
 def _keys(record: Record) -> tuple[tuple[str | None, ...], ...]:
+    """The groups that may give a record other reasoning, the best first: same modality and question type, same type, all records."""
     return (record.modality, record.question_type), (record.question_type,), ()
 
 
 def _draw_donor(record: Record, groups: _Groups, rng: random.Random) -> Record | None:
     """A record with another answer about other images."""
-    own_answer, own_images = _folded_answer(record), set(record.image_uris)
+    answer, images = _folded_answer(record), set(record.image_uris)
 
     def fits(donor: Record) -> bool:
-        return _folded_answer(donor) != own_answer and own_images.isdisjoint(donor.image_uris)
+        return _folded_answer(donor) != answer and images.isdisjoint(donor.image_uris)
 
     draws = (draw_fitting(groups.get(key, ()), fits, rng) for key in _keys(record))
     return next((donor for donor in draws if donor is not None), None)
 
 
 def _folded_answer(record: Record) -> str:
-    # A text, because letters cannot be compared between questions; a letter that is out of range has none.
+    # The text of the choice, because letters cannot be compared between questions; an out-of-range letter has no text.
     return fold_option(answer_text_of(record) or record.answer or "")

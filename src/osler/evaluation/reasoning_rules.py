@@ -16,7 +16,7 @@ from typing import Final
 from osler.evaluation.records import answer_text_of, question_of
 from osler.grading.choice import read_choice
 from osler.grading.option_index import index_options
-from osler.metrics import Proportion, Unit
+from osler.metrics import Proportion
 from osler.metrics.clusters import clustered_proportion
 from osler.taxonomy import Modality
 from osler.text import Words, split_words
@@ -64,10 +64,8 @@ class RuleSummary:
 
 def check_reasoning(record: Record) -> tuple[Finding, ...]:
     """The findings of all rules that apply to one record, in the order of RULES; () without reasoning."""
-    if not record.reasoning:
-        return ()
     findings = []
-    for rule in RULES:
+    for rule in RULES if record.reasoning else ():
         expected = rule.expected(record)
         stated = rule.stated(record) if expected is not None else None
         if expected is not None and stated is not None:
@@ -75,23 +73,22 @@ def check_reasoning(record: Record) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def summarize_reasoning(records: Iterable[Record], unit: Unit = "subject") -> tuple[RuleSummary, ...]:
+def summarize_reasoning(records: Iterable[Record]) -> tuple[RuleSummary, ...]:
     """The agreement of every rule over the records with reasoning, in the order of RULES."""
     reasoned = [record for record in records if record.reasoning]
-    found = [(record, finding) for record in reasoned for finding in check_reasoning(record)]
-    summaries = []
-    for rule in RULES:
-        own = [(record, finding) for record, finding in found if finding.rule == rule.name]
-        contradictions = [record.sample_id for record, finding in own if not finding.agrees]
-        summaries.append(
-            RuleSummary(
-                rule=rule.name,
-                num_reasonings=len(reasoned),
-                agreement=clustered_proportion([record for record, _ in own], [finding.agrees for _, finding in own], unit),
-                contradictions=tuple(contradictions[:NUM_EXAMPLES]),
-            )
+    pairs: dict[str, list[tuple[Record, Finding]]] = {rule.name: [] for rule in RULES}
+    for record in reasoned:
+        for finding in check_reasoning(record):
+            pairs[finding.rule].append((record, finding))
+    return tuple(
+        RuleSummary(
+            rule=rule,
+            num_reasonings=len(reasoned),
+            agreement=clustered_proportion([record for record, _ in checked], [finding.agrees for _, finding in checked], "subject"),
+            contradictions=tuple(record.sample_id for record, finding in checked if not finding.agrees)[:NUM_EXAMPLES],
         )
-    return tuple(summaries)
+        for rule, checked in pairs.items()
+    )
 
 
 # Words around a term that keep it from being a statement.
@@ -204,10 +201,10 @@ def _concluded_option(record: Record) -> str | None:
     while position < len(words.folded):
         if words.folded[position] in {".", "!", "?", ";", "\n"}:
             has_ended = True
-        if (found := options.match(words.folded, position)) is None or words.is_joined[found[1] - 1]:
+        if (match := options.match(words.folded, position)) is None or words.is_joined[match[1] - 1]:
             position += 1
             continue
-        names, end = found
+        names, end = match
         has_letters = any(word.isalpha() for word in words.folded[position:end])
         if has_letters and len(names) == 1 and _is_stated(words, position, end, through_prepositions=True):
             last = (set() if has_ended else last) | names

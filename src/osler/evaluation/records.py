@@ -59,20 +59,12 @@ def answer_text_of(record: Record) -> str | None:
     return record.choices[index] if 0 <= index < len(record.choices) else None
 
 
-def append_records(path: Path, records: Iterable[Record], *, sync: bool = False) -> None:
-    """Append records to a file in one write; the file and its folder are made when absent.
-
-    Written records survive the end of the process; with `sync` they are flushed to the disk and also survive a power failure.
-    """
-    payload = "".join(record_to_json(record) + "\n" for record in records).encode()
+def append_records(path: Path, records: Iterable[Record]) -> None:
+    """Append records to a file in one write; the file and its folder are made when absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_last_line(path)
-    with path.open("ab", buffering=0) as file:
-        written = 0
-        while written < len(payload):  # a raw write may be short, e.g. on a network file system
-            written += file.write(payload[written:])
-        if sync:
-            os.fsync(file.fileno())
+    with path.open("ab") as file:
+        file.write("".join(record_to_json(record) + "\n" for record in records).encode())
 
 
 def read_records(path: Path) -> tuple[Record, ...]:

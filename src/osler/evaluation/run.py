@@ -19,7 +19,7 @@ from osler.audits.credits import Credits, update_credits
 from osler.config import Config
 from osler.data.select import describe_samples, load_split
 from osler.errors import ConfigError, DataError
-from osler.evaluation.engines import Engine, open_engine
+from osler.evaluation.engines import ENGINES, Engine, open_engine
 from osler.evaluation.records import append_records, resume_records
 from osler.evaluation.votes import Votes, grade_completion, grade_group
 from osler.files import digest_file, read_json_object, write_json
@@ -68,7 +68,9 @@ def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str
     Raises OslerError for user errors, before anything is generated wherever they can be detected that early.
     """
     task = prepare(config, policy, label)
-    run = _open(out, config, fresh=fresh)
+    run = Run(root=out)
+    has_training = run.policy.exists() or run.checkpoints.exists()
+    run = open_run(out, config, resume=has_training or not fresh)
     path = run.records / f"{label}.jsonl"
     start = time.monotonic()
     records = fill_records(path, task.config, task.prompts, task.terms, lambda: open_engine(task.config), fresh=fresh)
@@ -107,9 +109,13 @@ def ask(
 
 
 def prepare(config: Config, policy: str | None, label: str) -> EvaluationTask:
-    """The test questions of a recipe for `policy` (default: the recipe's). Raises ConfigError for a label that is no file name."""
+    """The test questions of a recipe for `policy` (default: the recipe's).
+
+    Raises ConfigError for a label that is no file name and for an unknown engine.
+    """
     if not _LABEL.fullmatch(label):
         raise ConfigError(f"--label {label!r} cannot name a file: use letters, digits, '.', '_' and '-'")
+    ENGINES.find(config.eval.engine)
     if policy is not None:
         config = config.model_copy(update={"policy": config.policy.model_copy(update={"path": policy})})
     strategy = config.prompt.eval_strategy or config.prompt.strategy
@@ -127,14 +133,18 @@ def fill_records(
     """
     if fresh:
         path.unlink(missing_ok=True)
-    _require_same_terms(path, terms)
+    if (key := changed_term(path, terms)) is not None:
+        raise ConfigError(f"{path} was made with other {key}: give another --label, or --fresh to start it over")
+    terms_file = path.with_suffix(".terms.json")
+    if not (path.exists() and terms_file.exists()):
+        write_json(terms_file, terms)
     chunk_size = CHUNK_BATCHES * config.eval.batch_size
     records = resume(path, prompts, chunk_size)
     if len(records) == len(prompts):
         return records
     votes = Votes(num=config.eval.num_votes, sampling=config.sampling, seed=config.seed) if config.eval.num_votes > 1 else None
-    limit = config.eval.max_completion_length
-    return answer_prompts(engine(), prompts, max_completion_length=limit, chunk_size=chunk_size, path=path, votes=votes)
+    length = config.eval.max_completion_length
+    return answer_prompts(engine(), prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes)
 
 
 def answer_prompts(
@@ -178,13 +188,12 @@ def resume(path: Path, prompts: Sequence[Prompt], chunk_size: int) -> list[Recor
             raise DataError(f"{path} holds {record.sample_id} where {prompt.sample.id} is asked: give another --label, or --fresh")
     if len(records) > len(prompts):
         raise DataError(f"{path} holds {len(records)} records for {len(prompts)} questions: give another --label, or --fresh")
-    if len(records) == len(prompts):
-        return records
-    whole = len(records) - len(records) % chunk_size
-    if whole < len(records):
+    num_loose = len(records) % chunk_size if len(records) < len(prompts) else 0
+    if num_loose:
+        records = records[:-num_loose]
         lines = path.read_bytes().splitlines(keepends=True)
-        os.truncate(path, sum(len(line) for line in lines[:whole]))
-    return records[:whole]
+        os.truncate(path, sum(len(line) for line in lines[: len(records)]))
+    return records
 
 
 def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
@@ -200,14 +209,16 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
     if config.eval.num_votes > 1:
         drawn = config.sampling.model_dump(mode="json", exclude={"max_completion_length"})
         terms |= {"num_votes": config.eval.num_votes, "sampling": drawn, "seed": config.seed}
-    if config.eval.engine == "scripted" and config.eval.script is not None and Path(config.eval.script).is_file():
-        terms["script"] = digest_file(Path(config.eval.script))
-    if config.eval.engine != "hf":
-        return terms
-    from osler.policies.sources import fingerprint
+    if config.eval.engine == "hf":
+        from osler.policies.sources import fingerprint
 
-    loading = config.policy.model_dump(mode="json", include={"dtype", "attn_implementation", "min_pixels", "max_pixels"})
-    return {**terms, "policy": fingerprint(config.policy.path), "batch_size": config.eval.batch_size, **loading}
+        loading = config.policy.model_dump(mode="json", include={"dtype", "attn_implementation", "min_pixels", "max_pixels"})
+        terms |= {"policy": fingerprint(config.policy.path), "batch_size": config.eval.batch_size, **loading}
+    elif config.eval.engine not in ("scripted", "option_prior"):
+        terms["policy"] = config.policy.path
+    elif config.eval.engine == "scripted" and config.eval.script is not None and Path(config.eval.script).is_file():
+        terms["script"] = digest_file(Path(config.eval.script))
+    return terms
 
 
 def digest_prompts(prompts: Sequence[Prompt]) -> str:
@@ -225,23 +236,8 @@ def _identify(prompt: Prompt) -> str:
     return "\0".join(parts)
 
 
-def _open(out: Path, config: Config, *, fresh: bool) -> Run:
-    run = Run(root=out)
-    holds_training = run.policy.exists() or run.checkpoints.exists()
-    return open_run(out, config, resume=holds_training or not fresh)
-
-
-def _require_same_terms(path: Path, terms: Mapping[str, Any]) -> None:
-    """Write the terms beside the records, or raise ConfigError when the terms that are there differ."""
-    if (key := changed_term(path, terms)) is not None:
-        raise ConfigError(f"{path} was made with other {key}: give another --label, or --fresh to start it over")
-    beside = path.with_suffix(".terms.json")
-    if not (path.exists() and beside.exists()):
-        write_json(beside, terms)
-
-
 def changed_term(path: Path, terms: Mapping[str, Any], *, ignored: str = "") -> str | None:
     """The first of `terms` that differs from those beside a records file; None when all agree, and for records without terms."""
     before = read_json_object(path.with_suffix(".terms.json")) if path.exists() else {}
-    changed = [key for key in {**terms, **before} if key != ignored and before.get(key) != terms.get(key)]
-    return changed[0] if before and changed else None
+    changed = (key for key in {**terms, **before} if key != ignored and before.get(key) != terms.get(key))
+    return next(changed, None) if before else None

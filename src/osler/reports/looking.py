@@ -61,7 +61,7 @@ def _look(evaluation: Evaluation) -> LookRow:
         if name != CIRCULAR
     ]
     circular = summarize_rotations(altered.get(CIRCULAR, ()), UNIT)
-    rules = summarize_reasoning(evaluation.records, UNIT)
+    rules = summarize_reasoning(evaluation.records)
     everything = [*evaluation.records, *(record for row in compared for record in altered[row.result.name])]
     return LookRow(
         title=evaluation.title,
