@@ -81,12 +81,12 @@ def print_accuracies(
     table = accuracy_table(evaluations, in_domain=in_domain)
     gains = gain_table(evaluations, in_domain=in_domain)
     heads = ["", *(group_title(name) + (" (in-domain)" if name in in_domain else "") for name in table.columns), "Average"]
-    body = [[row.title, *map(str, row.estimates)] for row in table.rows]
+    body = [[row.title, *map(str, (*row.cells, row.average))] for row in table.rows]
     if gains is not None:
         heads.append("Image gain")
         gained = {row.title: points(row.average) for row in gains.rows}
         body = [[*row, gained.get(row[0], "")] for row in body]
-    best = {(i, k + 1) for i, row in enumerate(table.rows) for k in range(len(row.estimates)) if table.is_best(row, k)}
+    best = {(i, k + 1) for i, row in enumerate(table.rows) for k in range(len(table.columns) + 1) if table.is_best(row, k)}
     print_table(heads, body, best=best, footer=["Guessing", *map(percent, table.chance)])
     if gains is not None:
         print("Image gain: accuracy minus the best blind baseline of each column, guessing included; paired, mean of the columns.")

@@ -34,7 +34,6 @@ _SHARES: Final = ((Outcome.CORRECT,), (Outcome.INCORRECT,), (Outcome.NO_ANSWER, 
 class Example:
     """One card: a record with its image and the answers of other policies."""
 
-    title: str  # of the policy
     record: Record
     question: str
     image: str | None  # a data URI
@@ -64,26 +63,25 @@ def _spread(records: Iterable[Record], count: int, rng: random.Random) -> list[R
 
 def build_examples(
     featured: Sequence[tuple[Evaluation, FindImage]], evaluations: Sequence[Evaluation], *, per_outcome: int, seed: int
-) -> list[Example]:
-    """The cards of the featured evaluations, with the answers of up to MAX_OTHERS others, of the same strategy where there are more."""
+) -> dict[str, list[Example]]:
+    """Title -> cards of each featured evaluation, with answers of up to MAX_OTHERS others, of the same strategy where there are more."""
     by_sample = {row.title: {record.sample_id: record for record in row.records} for row in evaluations}
-    examples = []
+    cards: dict[str, list[Example]] = {}
     for row, find_image in featured:
         others = [other for other in evaluations if other.title != row.title]
         if len(others) > MAX_OTHERS:
             others = [other for other in others if other.strategies == row.strategies][:MAX_OTHERS]
         for record in pick_examples(row.records, per_outcome=per_outcome, seed=seed):
             answers = [(other.title, by_sample[other.title].get(record.sample_id)) for other in others]
-            examples.append(
+            cards.setdefault(row.title, []).append(
                 Example(
-                    title=row.title,
                     record=record,
                     question=question_of(record),
                     image=encode_image(find_image(record)),
                     others=tuple((title, answer) for title, answer in answers if answer is not None),
                 )
             )
-    return examples
+    return cards
 
 
 def encode_image(image: Image | None) -> str | None:

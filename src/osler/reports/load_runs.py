@@ -59,9 +59,7 @@ class Evaluation:
     records: tuple[Record, ...]
     run: str = ""  # "demo"
     title: str  # "GRPO"
-    blind: Mapping[str, Mapping[str, float]] = field(
-        default_factory=dict
-    )  # baseline without images -> sample id -> share of a correct answer
+    blind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # baseline without images -> sample id -> credit, 0 to 1
     altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: records of altered questions
 
     @property
@@ -90,17 +88,11 @@ class Run:
     """The content of one run folder; empty for files that the run did not write."""
 
     name: str
-    path: Path
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     manifest: Mapping[str, Any]
     curves: Mapping[str, Curve]
     evaluations: tuple[Evaluation, ...]
-
-    @property
-    def trained_modalities(self) -> frozenset[str]:
-        """The modalities of the training questions, from the manifest."""
-        return frozenset(manifest_cells(self.manifest, "train"))
 
 
 def is_run(folder: Path) -> bool:
@@ -122,7 +114,6 @@ def _load_run(folder: Path, name: str) -> Run:
     labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_rank(path.stem)[0], path.stem))
     return Run(
         name=name,
-        path=folder,
         config=read_json_object(folder / "config.json"),
         environment=read_json_object(folder / "environment.json"),
         manifest=read_json_object(folder / "manifest.json"),

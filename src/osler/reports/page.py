@@ -7,26 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from osler.metrics import Proportion, percent, taxonomy_order
+from osler import metrics
+from osler.metrics import ImageGain, Summary, taxonomy_order
 from osler.reports.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
 from osler.reports.examples import Example
 from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_figures
-from osler.reports.heat import HeatMap, Tile, shade
+from osler.reports.heat import HeatMap
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
 from osler.reports.tables import (
     AccuracyTable,
     ChangeRow,
-    GainTable,
-    Matrix,
-    OutcomeRow,
-    accuracy_matrix,
+    PolicyTable,
+    accuracy_map,
     accuracy_table,
     change_rows,
     describe_clusters,
     gain_table,
     group_title,
-    outcome_rows,
 )
 from osler.taxonomy import SPLITS
 
@@ -52,10 +50,10 @@ class Page:
     in_domain: frozenset[str]  # the modalities that all runs trained on; empty where runs differ
     by_modality: AccuracyTable
     by_question_type: AccuracyTable
-    gains: GainTable | None  # by modality; None without a blind baseline
+    gains: PolicyTable[ImageGain] | None  # by modality; None without a blind baseline
     changes: tuple[ChangeRow, ...]
     matrices: tuple[HeatMap, ...]
-    outcomes: tuple[OutcomeRow, ...]
+    outcomes: tuple[tuple[str, Summary], ...]  # by the policy's title
     looks: tuple[LookRow, ...]  # altered questions, which no other table counts
     look_notes: tuple[str, ...]
     look_figure: Figure | None
@@ -63,36 +61,35 @@ class Page:
     confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
     training_figures: tuple[Figure, ...]
-    examples: Mapping[str, tuple[Example, ...]]  # by the policy's title
+    examples: Mapping[str, Sequence[Example]]  # by the policy's title
     counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
     plain_title: str = PLAIN_TITLE
     target: float = TARGET  # accuracy that the abstention threshold aims at
 
 
-def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Sequence[Example]) -> Page:
-    """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `examples` the example cards."""
+def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Mapping[str, Sequence[Example]]) -> Page:
+    """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `examples` the cards of each policy."""
     in_domain = shared_domain(runs)
     plain = [row for row in evaluations if row.records or not row.altered]
-    by_modality = accuracy_table(plain, "modality", in_domain=in_domain)
+    by_modality = accuracy_table(plain, in_domain=in_domain)
     by_question_type = accuracy_table(plain, "question_type")
     answered = [row for row in evaluations if row.records]
     has_types = len(by_question_type.columns) > 1
     drawn = [(by_modality, "modality")] if answered else []
     drawn += [(by_question_type, "question type")] if has_types else []
-    matrices = [matrix_map(accuracy_matrix(row, in_domain=in_domain)) for row in answered[:MAX_MATRICES]] if has_types else []
+    matrices = [accuracy_map(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
     confidence = confidence_rows(answered)
     looks = look_rows(evaluations)
-    featured = dict.fromkeys(card.title for card in examples)
     return Page(
         runs=tuple(runs),
         notes=tuple(collect_notes(runs, answered)),
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,
-        gains=gain_table(answered, "modality", in_domain=in_domain),
+        gains=gain_table(answered, in_domain=in_domain),
         changes=change_rows(answered),
         matrices=tuple(matrices),
-        outcomes=outcome_rows(answered),
+        outcomes=tuple((row.title, metrics.summarize(row.records)) for row in answered),
         looks=looks,
         look_notes=look_notes(looks),
         look_figure=look_figure(looks),
@@ -100,27 +97,14 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         confidence_figures=tuple(confidence_figures(confidence)),
         accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),
         training_figures=tuple(training_figures(runs)),
-        examples={title: tuple(card for card in examples if card.title == title) for title in featured},
+        examples=examples,
         counts=tuple((run.name, tables) for run in runs if (tables := count_tables(run.manifest))),
-    )
-
-
-def matrix_map(matrix: Matrix) -> HeatMap:
-    """One policy's accuracy by modality and question type as a heat map."""
-
-    def tile(cell: Proportion) -> Tile:
-        return Tile(text=percent(cell.value), detail=str(cell.total or ""), style=shade(cell.value), hint=str(cell))
-
-    return HeatMap(
-        title=matrix.title,
-        columns=tuple(group_title(name) for name in matrix.columns),
-        rows=tuple((group_title(name), tuple(map(tile, cells))) for name, cells in zip(matrix.rows, matrix.cells, strict=True)),
     )
 
 
 def shared_domain(runs: Sequence[Run]) -> frozenset[str]:
     """The training modalities of the runs with a manifest; empty where they differ."""
-    domains = {run.trained_modalities for run in runs if run.trained_modalities}
+    domains = {frozenset(manifest_cells(run.manifest, "train")) for run in runs} - {frozenset()}
     return domains.pop() if len(domains) == 1 else frozenset()
 
 
