@@ -108,6 +108,66 @@ def save_tiny(folder: Path, model_type: str = "qwen2_vl", *, seed: int = 0, hidd
     return folder
 
 
+PUBLISHED_PREPROCESSOR = {
+    "min_pixels": 3136,
+    "max_pixels": 12845056,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2VLProcessor",
+}
+
+
+def published_config(text: Any, ids: dict[str, int], vocab_size: int) -> dict[str, Any]:
+    """The flat config.json of the first Qwen2-VL releases."""
+    return {
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "attention_dropout": 0.0,
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "vision_token_id": ids["<|vision_pad|>"],
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "hidden_act": "silu",
+        "hidden_size": HIDDEN,
+        "initializer_range": 0.02,
+        "intermediate_size": text.intermediate_size,
+        "max_position_embeddings": 32768,
+        "max_window_layers": LAYERS,
+        "model_type": "qwen2_vl",
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": LAYERS,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": text.rms_norm_eps,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.41.2",
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vision_config": {
+            "depth": 2,
+            "embed_dim": HIDDEN,
+            "mlp_ratio": 2,
+            "num_heads": 4,
+            "in_chans": 3,
+            "hidden_size": HIDDEN,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "temporal_patch_size": 2,
+        },
+        "rope_scaling": {"type": "mrope", "mrope_section": MROPE_SECTION},
+        "vocab_size": vocab_size,
+    }
+
+
 def save_hub_layout(folder: Path) -> Path:
     """Write a checkpoint as published for Qwen2-VL: flat config.json, old weight names, shards with an index, nearly greedy sampling."""
     from safetensors.torch import save_file
@@ -132,49 +192,7 @@ def save_hub_layout(folder: Path) -> Path:
     text = model.config.text_config
     files: dict[str, dict[str, Any]] = {
         "model.safetensors.index.json": {"metadata": {"total_size": total}, "weight_map": weight_map},
-        "config.json": {
-            "architectures": ["Qwen2VLForConditionalGeneration"],
-            "attention_dropout": 0.0,
-            "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
-            "vision_start_token_id": ids["<|vision_start|>"],
-            "vision_end_token_id": ids["<|vision_end|>"],
-            "vision_token_id": ids["<|vision_pad|>"],
-            "image_token_id": ids["<|image_pad|>"],
-            "video_token_id": ids["<|video_pad|>"],
-            "hidden_act": "silu",
-            "hidden_size": HIDDEN,
-            "initializer_range": 0.02,
-            "intermediate_size": text.intermediate_size,
-            "max_position_embeddings": 32768,
-            "max_window_layers": LAYERS,
-            "model_type": "qwen2_vl",
-            "num_attention_heads": HEADS,
-            "num_hidden_layers": LAYERS,
-            "num_key_value_heads": 2,
-            "rms_norm_eps": text.rms_norm_eps,
-            "rope_theta": 1000000.0,
-            "sliding_window": 32768,
-            "tie_word_embeddings": True,
-            "torch_dtype": "bfloat16",
-            "transformers_version": "4.41.2",
-            "use_cache": True,
-            "use_sliding_window": False,
-            "vision_config": {
-                "depth": 2,
-                "embed_dim": HIDDEN,
-                "mlp_ratio": 2,
-                "num_heads": 4,
-                "in_chans": 3,
-                "hidden_size": HIDDEN,
-                "patch_size": 14,
-                "spatial_merge_size": 2,
-                "spatial_patch_size": 14,
-                "temporal_patch_size": 2,
-            },
-            "rope_scaling": {"type": "mrope", "mrope_section": MROPE_SECTION},
-            "vocab_size": len(tokenizer),
-        },
+        "config.json": published_config(text, ids, len(tokenizer)),
         "generation_config.json": {
             "bos_token_id": ids["<|endoftext|>"],
             "pad_token_id": ids["<|endoftext|>"],
@@ -186,17 +204,7 @@ def save_hub_layout(folder: Path) -> Path:
             "top_k": 1,
             "transformers_version": "4.37.0",
         },
-        "preprocessor_config.json": {
-            "min_pixels": 3136,
-            "max_pixels": 12845056,
-            "patch_size": 14,
-            "temporal_patch_size": 2,
-            "merge_size": 2,
-            "image_mean": [0.48145466, 0.4578275, 0.40821073],
-            "image_std": [0.26862954, 0.26130258, 0.27577711],
-            "image_processor_type": "Qwen2VLImageProcessor",
-            "processor_class": "Qwen2VLProcessor",
-        },
+        "preprocessor_config.json": PUBLISHED_PREPROCESSOR,
         "chat_template.json": {"chat_template": CHAT_TEMPLATE},
     }
     for name, values in files.items():
