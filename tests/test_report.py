@@ -19,8 +19,7 @@ from osler.metrics import Estimate, p_value, points
 from osler.reports.examples import MAX_IMAGE_BYTES, FindImage, encode_image, pick_examples, recipe_images
 from osler.reports.heat import shade
 from osler.reports.load_runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
-from osler.reports.make import write_report
-from osler.reports.sources import sort_sources
+from osler.reports.make import sort_sources, write_report
 from osler.reports.tables import accuracy_table, change_rows
 from osler.types import Record
 

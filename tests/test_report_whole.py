@@ -20,13 +20,11 @@ from osler.config import load_config
 from osler.errors import DataError
 from osler.evaluation.records import append_records
 from osler.reports.audit_page import build_audit
-from osler.reports.glossary import read_glossary
 from osler.reports.heat import shade, shade_difference
-from osler.reports.make import write_report
+from osler.reports.make import sort_sources, write_report
 from osler.reports.matrices import AxisMatrices, MatrixRecords, read_matrix
-from osler.reports.render import keep_whole
+from osler.reports.render import keep_whole, read_glossary
 from osler.reports.report import Report, render_audit_page, render_matrix_page, render_report
-from osler.reports.sources import sort_sources
 
 DOMAINS = ("ct", "mri")
 PHANTOM = ("--data.reader=phantom", "--data.train.limit=64", "--data.test.limit=32")

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from osler.audits.file import read_audit
+from osler.audits.findings import read_audit
 from osler.errors import DataError
 from osler.files import write_whole
 from osler.reports.audit_page import build_audit
 from osler.reports.examples import FindImage, build_examples, recipe_images
-from osler.reports.load_runs import Evaluation, collect_evaluations, load_runs
-from osler.reports.matrices import read_matrix
+from osler.reports.load_runs import TRACES, collect_evaluations, is_run, load_runs
+from osler.reports.matrices import MATRIX_FILE, read_matrix
 from osler.reports.matrix_page import build_matrix_page
 from osler.reports.page import Page, build_page
 from osler.reports.report import Report, render_report
-from osler.reports.sources import sort_sources
 
 MAX_FEATURED: Final = 4
-"""How many policies show example cases; the file stays small with any number of runs."""
+"""The most policies with example cards, so that the file stays small."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The files and folders of a report, each once, in the order of the command line."""
+
+    audits: tuple[Path, ...]  # files
+    runs: tuple[Path, ...]  # folders
+    matrices: tuple[Path, ...]  # folders
 
 
 def write_report(
@@ -33,25 +42,55 @@ def write_report(
     sources = sort_sources(paths)
     audits = tuple(build_audit(read_audit(path)) for path in sources.audits)
     matrices = tuple(build_matrix_page(read_matrix(folder)) for folder in sources.matrices)
-    runs = _gather_runs(sources.runs, find_image, examples_per_outcome, seed) if sources.runs else None
+    runs = _build_runs(sources.runs, find_image, examples_per_outcome, seed) if sources.runs else None
     report = Report(audits=audits, runs=runs, matrices=matrices)
     write_page(render_report(report), out)
     return report
 
 
-def _gather_runs(folders: Sequence[Path], find_image: FindImage | None, examples_per_outcome: int, seed: int) -> Page:
-    loaded = load_runs(folders)
-    evaluations = collect_evaluations(loaded)
-    images = {run.name: find_image or recipe_images(run.config) for run in loaded}
-    featured = [(row, images[row.run]) for row in feature(evaluations)]
+def _build_runs(folders: Sequence[Path], find_image: FindImage | None, examples_per_outcome: int, seed: int) -> Page:
+    runs = load_runs(folders)
+    evaluations = collect_evaluations(runs)
+    images = {run.name: find_image or recipe_images(run.config) for run in runs}
+    last = {row.run: row for row in evaluations if row.records}  # of each run, which is the trained policy
+    featured = [(row, images[row.run]) for row in evaluations if last.get(row.run) is row][-MAX_FEATURED:]
     examples = build_examples(featured, evaluations, per_outcome=examples_per_outcome, seed=seed)
-    return build_page(loaded, evaluations, examples)
+    return build_page(runs, evaluations, examples)
 
 
-def feature(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The last evaluation with records of each run, which is that of the trained policy; of these the last MAX_FEATURED."""
-    last = {row.run: row for row in evaluations if row.records}
-    return [row for row in evaluations if last.get(row.run) is row][-MAX_FEATURED:]
+def sort_sources(paths: Sequence[Path]) -> Sources:
+    """A file is an audit or a `matrix.json`; a folder is a run, a matrix, or contains runs and matrices.
+
+    Raises DataError for a path that does not exist and for a folder without runs and matrices.
+    """
+    audits: list[Path] = []
+    runs: list[Path] = []
+    matrices: list[Path] = []
+    for path in paths:
+        if path.is_file() and path.name == MATRIX_FILE:
+            matrices.append(path.parent)
+        elif path.is_file():
+            audits.append(path)
+        elif path.is_dir():
+            folders = (path, *sorted(path.iterdir()))
+            runs_here = [folder for folder in folders if is_run(folder)]
+            matrices_here = [folder for folder in folders if (folder / MATRIX_FILE).is_file()]
+            if not runs_here and not matrices_here:
+                traces = f"a run folder has one of {', '.join(TRACES)}, a matrix folder {MATRIX_FILE}"
+                raise DataError(f"{path} holds no run and no matrix: {traces}")
+            runs += runs_here
+            matrices += matrices_here
+        else:
+            raise DataError(f"{path} does not exist: give folders of runs or matrices that Osler wrote, or files of `osler audit --save`")
+    return Sources(audits=_drop_repeated(audits), runs=_drop_repeated(runs), matrices=_drop_repeated(matrices))
+
+
+def _drop_repeated(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The first of several paths to the same file or folder."""
+    first: dict[Path, Path] = {}
+    for path in paths:
+        first.setdefault(path.resolve(), path)
+    return tuple(first.values())
 
 
 def write_page(html: str, out: Path) -> None:

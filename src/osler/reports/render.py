@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
+from collections.abc import Mapping
 from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from osler import __version__
 from osler.metrics import p_value, percent, points
-from osler.reports.glossary import read_glossary
 from osler.reports.load_runs import environment_rows
 from osler.reports.tables import group_title
 
@@ -51,6 +54,13 @@ def _environment() -> Environment:
     )
     environment.globals.update(glossary=read_glossary())
     return environment
+
+
+@cache
+def read_glossary() -> Mapping[str, tuple[str, str]]:
+    """Name -> (title, explanation) of each term that templates explain, e.g. "dash" -> ("A dash", "There is nothing to measure ..")."""
+    text = files("osler.reports").joinpath("templates", "glossary.toml").read_text(encoding="utf-8")
+    return MappingProxyType({name: (title, what) for name, (title, what) in tomllib.loads(text).items()})
 
 
 def keep_whole(text: str) -> Markup:
