@@ -11,8 +11,7 @@ from PIL import Image
 from small_audits import at, run
 
 from osler.audits.baselines import BASELINES
-from osler.audits.file import read_audit, save_audit
-from osler.audits.findings import Audit
+from osler.audits.findings import Audit, read_audit, save_audit
 from osler.audits.quality import MAX_LISTED
 from osler.audits.run import AuditOptions, parse_gates
 from osler.cli.main import main

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from osler.audits.baselines import Vocabulary, blind_matrix, chance
 from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
 from osler.audits.leaks import Keys, leak_matrix, paths_naming_target
-from osler.data.select import NONE
-from osler.metrics import taxonomy_order
+from osler.audits.redrawn import domain_order, group_by_domain
 from osler.taxonomy import AXES, Axis
 from osler.types import Sample
 
@@ -37,9 +36,7 @@ def audit_axis(
     train_arrays, test_arrays, recovered_arrays = (
         {domain: vocabulary.encode(samples) for domain, samples in domains.items()} for domains in (train, test, recovered)
     )
-    matrices = {
-        domain: blind_matrix({domain: arrays}, {domain: test_arrays[domain]}, vocabulary) for domain, arrays in recovered_arrays.items()
-    }
+    recovered_blind = blind_matrix(recovered_arrays, {domain: test_arrays[domain] for domain in recovered_arrays}, vocabulary)
     leaks = {kind: leak_matrix(function, train, test) for kind, function in keys.items()}
     return AxisAudit(
         axis=axis,
@@ -56,7 +53,7 @@ def audit_axis(
             for kind, matrix in leaks.items()
         },
         label_in_path={domain: paths_naming_target(samples).value for domain, samples in test.items()},
-        recovered={domain: {name: cells[domain][domain] for name, cells in matrix.items()} for domain, matrix in matrices.items()},
+        recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_arrays},
     )
 
 
@@ -65,35 +62,26 @@ def _by_domain(axis: Axis, splits: Splits) -> tuple[Domains, Domains]:
 
     Every domain is in the first mapping, without rows where it has no train rows; the second holds domains with test rows only.
     """
-    train, test = Domains(), Domains()
-    for domains, samples in ((train, splits.train), (test, splits.test)):
-        for sample in samples:
-            domains.setdefault(str(getattr(sample, axis) or NONE), []).append(sample)
+    train, test = group_by_domain(splits.train, axis), group_by_domain(splits.test, axis)
     names = sorted(train.keys() | test.keys(), key=domain_order)
     train = {name: train.get(name, []) for name in names}
-    test = {name: test[name] for name in names if name in test}
     if len(names) > 1:
         train[ALL], test[ALL] = list(splits.train), list(splits.test)
     return train, test
 
 
-def domain_order(name: str) -> tuple[bool, tuple[bool, int, str]]:
-    """A sort key: the taxonomy's order, samples without a domain last."""
-    return name == NONE, taxonomy_order(name)
-
-
 def _recover(axis: Axis, splits: Mapping[Axis, Splits], keys: Keys) -> Domains:
-    """The one domain that has no train file, with the rows that stand in files of the other axis only: these must be its train rows.
+    """The train rows of the one domain without a train file: the rows that are only in files of the other axis.
 
     Empty where no domain lacks its file, or several do.
     """
-    own, other = splits[axis], splits[other_axis(axis)]
-    missing = _domains_without_train(axis, own)
-    if len(missing) != 1:
+    this, other = splits[axis], splits[other_axis(axis)]
+    without_train = _domains_without_train(axis, this)
+    if len(without_train) != 1:
         return {}
-    known = {key for sample in (*own.train, *own.test) for key in keys(sample)}
-    rows = {key: sample for sample in (*other.train, *other.test) for key in keys(sample) if key not in known}
-    return {missing.pop(): list(rows.values())}
+    keys_of_this = {key for sample in (*this.train, *this.test) for key in keys(sample)}
+    rows = {key: sample for sample in (*other.train, *other.test) for key in keys(sample) if key not in keys_of_this}
+    return {without_train.pop(): list(rows.values())}
 
 
 def _domains_without_train(axis: Axis, splits: Splits) -> set[str]:
@@ -112,11 +100,9 @@ def compare_axes(splits: Mapping[Axis, Splits], keys: Keys) -> dict[Axis, dict[A
     """
     shares: dict[Axis, dict[Axis, float | None]] = {}
     for axis in AXES if len(splits) > 1 else ():
-        own = splits[axis]
-        trained = {key for sample in own.train for key in keys(sample)}
-        tested = {key for sample in own.test for key in keys(sample)}
-        is_incomplete = bool(_domains_without_train(axis, own))
+        train_keys, test_keys = ({key for sample in part for key in keys(sample)} for part in (splits[axis].train, splits[axis].test))
+        is_incomplete = bool(_domains_without_train(axis, splits[axis]))
         rows = [key for sample in splits[other_axis(axis)].test for key in keys(sample)]
-        shared = sum(row in trained or (is_incomplete and row not in tested) for row in rows)
+        shared = sum(row in train_keys or (is_incomplete and row not in test_keys) for row in rows)
         shares[axis] = {other_axis(axis): shared / len(rows) if rows else None}
     return shares

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from osler.metrics.estimates import NO_ESTIMATE, Estimate, wilson
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _PRIOR_GOLD = 0.25
 _PRIOR_SEEN = 1.0
 _ABSENT: Final = -1  # where a question has no option
+
+_fold_question = cache(fold_option)  # a dataset repeats few questions often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,6 @@ class Vocabulary:
 
     options: dict[str, int] = field(default_factory=dict)  # option -> index
     questions: dict[str, int] = field(default_factory=dict)  # folded question -> index
-    _folded: dict[str, int] = field(default_factory=dict)  # question as written -> index
     _styles: dict[Callable[[str], str], Ints] = field(default_factory=dict)
 
     def encode(self, samples: Iterable[Sample]) -> QuestionArrays:
@@ -111,14 +113,11 @@ class Vocabulary:
         return QuestionArrays(
             ids=tuple(sample.id for sample in closed),
             options=options,
-            questions=np.array([self._question(sample.question) for sample in closed], dtype=np.int64),
+            questions=np.array(
+                [self.questions.setdefault(_fold_question(sample.question), len(self.questions)) for sample in closed], dtype=np.int64
+            ),
             targets=np.array([LETTERS.index(sample.target) for sample in closed], dtype=np.int64),
         )
-
-    def _question(self, text: str) -> int:
-        if (index := self._folded.get(text)) is None:
-            index = self._folded[text] = self.questions.setdefault(fold_option(text), len(self.questions))
-        return index
 
     def measure(self, function: Callable[[str], int]) -> Ints:
         """`function` of every option text, in the order of their indices."""
@@ -128,10 +127,10 @@ class Vocabulary:
 
     def number(self, style: Callable[[str], str]) -> Ints:
         """A number for the `style` of every option text, the same number for the same style; `style` must be a named function."""
-        if (known := self._styles.get(style)) is None or len(known) < len(self.options):
+        if style not in self._styles or len(self._styles[style]) < len(self.options):
             numbers: dict[str, int] = {}
-            known = self._styles[style] = self.measure(lambda text: numbers.setdefault(style(text), len(numbers)))
-        return known
+            self._styles[style] = self.measure(lambda text: numbers.setdefault(style(text), len(numbers)))
+        return self._styles[style]
 
 
 def case_style(text: str) -> str:
@@ -153,17 +152,8 @@ def _option_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
     return vocabulary.number(fold_option)[arrays.options]
 
 
-def _question_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
-    return arrays.questions[:, None] * len(vocabulary.options) + _option_keys(arrays, vocabulary)
-
-
 def _length_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
     return vocabulary.measure(len)[arrays.options]
-
-
-def _position_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
-    """(number of options, position), so that the last of two and the last of four options have different keys."""
-    return arrays.sizes[:, None] * len(LETTERS) + _letter_keys(arrays, vocabulary)
 
 
 def _letter_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:  # noqa: ARG001 - the keys of every baseline take a vocabulary
@@ -176,7 +166,6 @@ def _letter_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:  # noq
 class Baseline:
     """One way to answer blind."""
 
-    name: str
     title: str
     what: str  # what the answer depends on, as the page says it
     keys: Callable[[QuestionArrays, Vocabulary], Ints]  # (N, K)
@@ -185,47 +174,41 @@ class Baseline:
 
 
 BASELINES: Final[Mapping[str, Baseline]] = {
-    baseline.name: baseline
-    for baseline in (
-        Baseline(name="option_prior", title="Option prior", what="how often an option's text was right in train", keys=_option_keys),
-        Baseline(
-            name="question_prior",
-            title="Question prior",
-            what="how often an option's text was right for the same question in train",
-            keys=_question_keys,
-        ),
-        Baseline(name="longest", title="Longest option", what="the longest option; nothing is fitted", keys=_length_keys, how="fixed"),
-        Baseline(
-            name="shortest",
-            title="Shortest option",
-            what="the shortest option; nothing is fitted",
-            keys=lambda arrays, vocabulary: -_length_keys(arrays, vocabulary),
-            how="fixed",
-        ),
-        Baseline(
-            name="lower_case",
-            title="Lower case",
-            what="the option without capitals; nothing is fitted",
-            keys=lambda arrays, vocabulary: vocabulary.measure(lambda text: text == text.lower())[arrays.options],
-            how="fixed",
-        ),
-        Baseline(
-            name="case",
-            title="Case",
-            what="how an option is capitalised",
-            keys=lambda arrays, vocabulary: vocabulary.number(case_style)[arrays.options],
-        ),
-        Baseline(
-            name="punctuation",
-            title="Punctuation",
-            what="which signs an option holds",
-            keys=lambda arrays, vocabulary: vocabulary.number(punctuation_style)[arrays.options],
-        ),
-        Baseline(name="position", title="Position", what="where an option stands among so many", keys=_position_keys),
-        Baseline(
-            name="majority_letter", title="Majority letter", what="the letter most often right in train", keys=_letter_keys, how="count"
-        ),
-    )
+    "option_prior": Baseline(title="Option prior", what="how often an option's text was right in train", keys=_option_keys),
+    "question_prior": Baseline(
+        title="Question prior",
+        what="how often an option's text was right for the same question in train",
+        keys=lambda arrays, vocabulary: arrays.questions[:, None] * len(vocabulary.options) + _option_keys(arrays, vocabulary),
+    ),
+    "longest": Baseline(title="Longest option", what="the longest option; nothing is fitted", keys=_length_keys, how="fixed"),
+    "shortest": Baseline(
+        title="Shortest option",
+        what="the shortest option; nothing is fitted",
+        keys=lambda arrays, vocabulary: -_length_keys(arrays, vocabulary),
+        how="fixed",
+    ),
+    "lower_case": Baseline(
+        title="Lower case",
+        what="the option without capitals; nothing is fitted",
+        keys=lambda arrays, vocabulary: vocabulary.measure(lambda text: text == text.lower())[arrays.options],
+        how="fixed",
+    ),
+    "case": Baseline(
+        title="Case",
+        what="how an option is capitalised",
+        keys=lambda arrays, vocabulary: vocabulary.number(case_style)[arrays.options],
+    ),
+    "punctuation": Baseline(
+        title="Punctuation",
+        what="which signs an option holds",
+        keys=lambda arrays, vocabulary: vocabulary.number(punctuation_style)[arrays.options],
+    ),
+    "position": Baseline(
+        title="Position",
+        what="where an option stands among so many",  # the last of two options has another key than the last of four
+        keys=lambda arrays, vocabulary: arrays.sizes[:, None] * len(LETTERS) + _letter_keys(arrays, vocabulary),
+    ),
+    "majority_letter": Baseline(title="Majority letter", what="the letter most often right in train", keys=_letter_keys, how="count"),
 }
 """By their names in the JSON of an audit."""
 
@@ -250,16 +233,16 @@ def chance(arrays: QuestionArrays) -> float | None:
 class Lookup:
     """A fitted baseline: the score of every key that occurs in train, and of all other keys."""
 
-    known: Ints  # sorted
+    keys: Ints  # sorted
     scores: Floats
-    unknown: float
+    default: float
 
     def look_up(self, keys: Ints) -> Floats:
         """The score of each key, in the shape of `keys`."""
         import numpy as np
 
-        places = np.minimum(np.searchsorted(self.known, keys), len(self.known) - 1)
-        return np.where(self.known[places] == keys, self.scores[places], self.unknown)
+        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[places] == keys, self.scores[places], self.default)
 
 
 def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lookup | None:
@@ -272,13 +255,12 @@ def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lo
     if baseline.how == "fixed" or not len(train):
         return None
     keys = baseline.keys(train, vocabulary)
-    known, index = np.unique(keys[train.options != _ABSENT], return_inverse=True)
+    distinct, seen = np.unique(keys[train.options != _ABSENT], return_counts=True)
     right = keys[np.arange(len(train)), train.targets]
-    gold = np.bincount(np.searchsorted(known, right), minlength=len(known))
+    gold = np.bincount(np.searchsorted(distinct, right), minlength=len(distinct))
     if baseline.how == "count":
-        return Lookup(known=known, scores=gold.astype(np.float64), unknown=0.0)
-    seen = np.bincount(index, minlength=len(known))
-    return Lookup(known=known, scores=(gold + _PRIOR_GOLD) / (seen + _PRIOR_SEEN), unknown=_PRIOR_GOLD / _PRIOR_SEEN)
+        return Lookup(keys=distinct, scores=gold.astype(np.float64), default=0.0)
+    return Lookup(keys=distinct, scores=(gold + _PRIOR_GOLD) / (seen + _PRIOR_SEEN), default=_PRIOR_GOLD / _PRIOR_SEEN)
 
 
 def score(baseline: Baseline, lookup: Lookup | None, arrays: QuestionArrays, keys: Ints) -> Floats | None:
@@ -317,12 +299,9 @@ def blind_matrix(
     for name, baseline in BASELINES.items():
         lookups = {domain: fit(baseline, arrays, vocabulary) for domain, arrays in train.items()}
         tested = {domain: (arrays, baseline.keys(arrays, vocabulary)) for domain, arrays in test.items()}
-        matrix[name] = {
-            row: {column: _mean_credit(score(baseline, lookup, *arrays)) for column, arrays in tested.items()}
-            for row, lookup in lookups.items()
-        }
+        matrix[name] = {row: {} for row in train}
+        for row, lookup in lookups.items():
+            for column, arrays_and_keys in tested.items():
+                credits_N = score(baseline, lookup, *arrays_and_keys)
+                matrix[name][row][column] = None if credits_N is None or not len(credits_N) else float(credits_N.mean())
     return matrix
-
-
-def _mean_credit(credits_N: Floats | None) -> float | None:
-    return None if credits_N is None or not len(credits_N) else float(credits_N.mean())

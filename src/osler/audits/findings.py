@@ -1,9 +1,14 @@
-"""What an audit finds. The dataclasses have the layout of its JSON, so one pydantic adapter writes it and checks it when it is read."""
+"""What an audit finds, and the file of it: `osler audit --save` writes the file, `osler report` reads it.
+
+The dataclasses have the layout of the JSON, so one pydantic adapter writes it and checks it when it is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter
@@ -11,6 +16,8 @@ from pydantic import Field, TypeAdapter
 from osler.audits.baselines import BASELINES, blind_accuracy
 from osler.audits.quality import Quality
 from osler.audits.redrawn import RedrawnComparison
+from osler.errors import DataError
+from osler.files import read_text, write_json
 from osler.metrics.estimates import Count, Estimate, Share
 from osler.taxonomy import Axis
 
@@ -18,6 +25,9 @@ ALL: Final = "all"
 """All domains of an axis together."""
 
 GATES: Final = ("leak", "shortcut")
+
+MAX_BYTES: Final = 64 << 20
+"""The largest file of an audit that is read."""
 
 LeakKind = Literal["same_row", "same_image", "near_duplicate", "same_case"]
 LEAK_TITLES: Final[Mapping[LeakKind, str]] = {
@@ -164,3 +174,23 @@ class Audit:
 
 
 ADAPTER: Final = TypeAdapter(Audit)
+
+
+def save_audit(report: Mapping[str, Any], path: Path) -> None:
+    """Write the JSON of an audit; the file appears complete or not at all. Raises DataError."""
+    try:
+        write_json(path, report)
+    except OSError as error:
+        raise DataError(f"cannot write {path} ({error.strerror}): choose another --save") from None
+
+
+def read_audit(path: Path) -> Audit:
+    """The audit in a file of `osler audit --save`, or in the output of `osler audit --json`: there it is the last line.
+
+    Raises DataError in one line for any other file, one of an earlier version of Osler included.
+    """
+    text = read_text(path, MAX_BYTES, "name the file that `osler audit --save` wrote")
+    for part in (text, text.strip().rpartition("\n")[2]):
+        with suppress(ValueError):
+            return ADAPTER.validate_json(part, strict=True)
+    raise DataError(f"{path} holds no audit that this version of Osler wrote: make one with `osler audit .. --save FILE`")

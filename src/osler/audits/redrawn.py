@@ -13,7 +13,7 @@ from osler.audits.baselines import OptionPrior
 from osler.data.answer_options import Distractors, redraw_distractors
 from osler.data.select import NONE
 from osler.images.fingerprints import Fingerprint
-from osler.metrics import mean
+from osler.metrics import mean, taxonomy_order
 from osler.metrics.clusters import clustered_difference, clustered_mean
 from osler.metrics.estimates import NO_ESTIMATE, Count, Estimate, Share, ShareEstimate
 from osler.taxonomy import Axis
@@ -57,27 +57,32 @@ def compare_redrawn(
     fingerprints: Mapping[ImageSource, Fingerprint] | None = None,
     max_distance: int | None = None,
 ) -> dict[str, RedrawnComparison]:
-    """Domain of the test questions with choices -> its comparison, sorted by name.
+    """Domain of the test questions with choices -> its comparison, in the order of `domain_order`.
 
     Two images are the same one when they have the same path and, where `fingerprints` are given, when their bytes are equal or their
     perceptual hashes are at most `max_distance` bits apart.
     """
     from osler.data.splits.group import group_samples
 
-    train, test = _by_domain(samples_train, by), _by_domain(samples_test, by)
-    compared = {}
-    for domain, samples in sorted(test.items()):
+    train, test = (group_by_domain([sample for sample in part if sample.choices], by) for part in (samples_train, samples_test))
+    comparisons = {}
+    for domain, samples in test.items():
         groups = group_samples(samples, fingerprints or {}, max_distance=max_distance if fingerprints else None)
-        compared[domain] = _compare(train.get(domain, []), samples, groups.tolist(), seed)
-    return compared
+        comparisons[domain] = _compare(train.get(domain, []), samples, groups.tolist(), seed)
+    return comparisons
 
 
-def _by_domain(samples: Iterable[Sample], by: Axis) -> dict[str, list[Sample]]:
+def group_by_domain(samples: Iterable[Sample], axis: Axis) -> dict[str, list[Sample]]:
+    """Domain of the axis -> its samples, in the order of `domain_order`; "none" for samples without a domain."""
     domains: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        if sample.choices:
-            domains[str(getattr(sample, by) or NONE)].append(sample)
-    return domains
+        domains[str(getattr(sample, axis) or NONE)].append(sample)
+    return {name: domains[name] for name in sorted(domains, key=domain_order)}
+
+
+def domain_order(name: str) -> tuple[bool, tuple[bool, int, str]]:
+    """A sort key: the taxonomy's order, samples without a domain last."""
+    return name == NONE, taxonomy_order(name)
 
 
 def _compare(train: Sequence[Sample], test: Sequence[Sample], groups: Sequence[int], seed: int) -> RedrawnComparison:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from osler.audits.axis import Splits, audit_axis, compare_axes, domain_order, other_axis
+from osler.audits.axis import Splits, audit_axis, compare_axes, other_axis
 from osler.audits.baselines import BASELINES, Vocabulary
 from osler.audits.findings import GATES, LEAK_TITLES, Audit, AxisAudit, LeakKind, SharedImages, SourceCases
 from osler.audits.leaks import Keys, cache_keys, case_keys, cases_by_source, count_shared_images, image_keys, near_keys, row_keys
@@ -60,29 +60,6 @@ def parse_gates(text: str | None) -> tuple[str, ...]:
     return gates
 
 
-def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
-    """Audit `[data.train]` against `[data.test]`, by modality and by question type.
-
-    Raises ConfigError for options out of range and for redrawing data that are redrawn already, and what reading the data raises.
-    """
-    options = options or AuditOptions()
-    _check(options)
-    if options.redrawn and data.distractors == "redrawn":
-        raise ConfigError('--redrawn sets original questions beside redrawn ones: leave data.distractors at "original"')
-    with _no_garbage_collection():
-        return _audit(data, options)
-
-
-def _check(options: AuditOptions) -> None:
-    if options.images not in get_args(ImageComparison):
-        raise ConfigError(f"unknown way to compare images {options.images!r}: use one of {', '.join(get_args(ImageComparison))}")
-    if not 0 <= options.max_distance <= MAX_DISTANCE:
-        raise ConfigError(f"a perceptual distance of {options.max_distance} bits: use 0 to {MAX_DISTANCE}")
-    for name, value in (("--max-leak", options.max_leak), ("--max-shortcut", options.max_shortcut)):
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{name} {value:g}: use a share between 0 and 1, such as 0.05")
-
-
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """An audit makes no reference cycles, and the collector would visit hundreds of thousands of samples again and again."""
@@ -95,25 +72,37 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _audit(data: DataConfig, options: AuditOptions) -> Audit:
+@_no_garbage_collection()
+def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
+    """Audit `[data.train]` against `[data.test]`, by modality and by question type.
+
+    Raises ConfigError for options out of range and for redrawing data that are redrawn already, and what reading the data raises.
+    """
+    options = options or AuditOptions()
+    _check(data, options)
     refused: list[Refusal] = []
     notes: list[str] = []
-    main, has_axis_files = _main_axis(data), _has_axis_files(data)
+    main: Axis = "question_type" if data.options.get("axis") == "question_type" else "modality"
+    has_axis_files = _has_axis_files(data)
     splits = _read_axes(data, main, has_axis_files, refused, notes)
     samples = [sample for axis, part in splits.items() if has_axis_files or axis == main for sample in (*part.train, *part.test)]
     matching = _choose_matching(samples, options, notes)
     vocabulary = Vocabulary()
     axes = {axis: audit_axis(axis, splits, matching.keys, vocabulary, can_recover=has_axis_files) for axis in AXES if axis in splits}
-    shared = count_shared_images(matching.keys["same_image"], splits[main].train, splits[main].test)
-    cases = cases_by_source(splits[main].train, splits[main].test)
-    items = _compare_redrawn(main, splits[main], data.seed, matching, options, notes) if options.redrawn else {}
+    train, test = splits[main].train, splits[main].test
+    shared = count_shared_images(matching.keys["same_image"], train, test)
+    items: dict[str, RedrawnComparison] = {}
+    if options.redrawn:
+        items = compare_redrawn(train, test, by=main, seed=data.seed, fingerprints=matching.fingerprints, max_distance=options.max_distance)
+        if not items:
+            notes.append("No test question has choices, so no distractors were redrawn.")
     return Audit(
         reader=data.reader,
         title=READERS[data.reader].card.title,
         axis=main,
         axes=axes,
         images=SharedImages(compared=matching.images, num_test=shared.total, num_shared=shared.shared),
-        cases={source: SourceCases(share=leak.value, num_rows=leak.total) for source, leak in cases.items()},
+        cases={source: SourceCases(share=leak.value, num_rows=leak.total) for source, leak in cases_by_source(train, test).items()},
         across_axes=compare_axes(splits, matching.keys["same_row"]) if has_axis_files else {},
         quality=assess(samples, (refusal.reason for refusal in refused)),
         notes=(*notes, *_note_absent_files(axes.values())),
@@ -122,9 +111,16 @@ def _audit(data: DataConfig, options: AuditOptions) -> Audit:
     )
 
 
-def _main_axis(data: DataConfig) -> Axis:
-    asked = data.options.get("axis", AXES[0])
-    return AXES[AXES.index(asked)] if asked in AXES else AXES[0]  # the reader refuses an unknown one
+def _check(data: DataConfig, options: AuditOptions) -> None:
+    if options.images not in get_args(ImageComparison):
+        raise ConfigError(f"unknown way to compare images {options.images!r}: use one of {', '.join(get_args(ImageComparison))}")
+    if not 0 <= options.max_distance <= MAX_DISTANCE:
+        raise ConfigError(f"a perceptual distance of {options.max_distance} bits: use 0 to {MAX_DISTANCE}")
+    for name, value in (("--max-leak", options.max_leak), ("--max-shortcut", options.max_shortcut)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} {value:g}: use a share between 0 and 1, such as 0.05")
+    if options.redrawn and data.distractors == "redrawn":
+        raise ConfigError('--redrawn sets original questions beside redrawn ones: leave data.distractors at "original"')
 
 
 def _has_axis_files(data: DataConfig) -> bool:
@@ -135,15 +131,15 @@ def _has_axis_files(data: DataConfig) -> bool:
 
 def _read_axes(data: DataConfig, main: Axis, has_axis_files: bool, refused: list[Refusal], notes: list[str]) -> dict[Axis, Splits]:
     """The samples of both axes, the main one first; the other axis is left out, with a note, where its files cannot be read."""
-    own, other = _read_splits(data, refused), other_axis(main)
+    main_splits, other = _read_splits(data, refused), other_axis(main)
     if not has_axis_files:
-        return {main: own, other: own}
+        return {main: main_splits, other: main_splits}
     options = {key: value for key, value in data.options.items() if key != "name"} | {"axis": other}
     try:
-        return {main: own, other: _read_splits(data.model_copy(update={"options": options}), refused)}
+        return {main: main_splits, other: _read_splits(data.model_copy(update={"options": options}), refused)}
     except DataError as error:
         notes.append(f"The files of the other axis, {other}, were not audited: {error}.")
-        return {main: own}
+        return {main: main_splits}
 
 
 def _read_splits(data: DataConfig, refused: list[Refusal]) -> Splits:
@@ -152,18 +148,18 @@ def _read_splits(data: DataConfig, refused: list[Refusal]) -> Splits:
 
 def _choose_matching(samples: Iterable[Sample], options: AuditOptions, notes: list[str]) -> Matching:
     """Compare images by path, or by bytes and perceptual hash where their files are opened."""
+    sources = list({image.uri: image for sample in samples for image in sample.images}.values())
+    is_opened = _should_open_images(sources, options, notes)
+    fingerprints = take_fingerprints(sources, has_progress=len(sources) > MAX_AUTO_IMAGES) if is_opened else {}
     keys: dict[LeakKind, Keys] = {
         "same_row": cache_keys(row_keys),
-        "same_image": cache_keys(image_keys({})),
+        "same_image": cache_keys(image_keys({image: fingerprint.digest for image, fingerprint in fingerprints.items()})),
         "same_case": cache_keys(case_keys),
     }
-    sources = list({image.uri: image for sample in samples for image in sample.images}.values())
-    if not _should_open_images(sources, options, notes):
+    if not is_opened:
         return Matching(keys=keys, images="by path", fingerprints={})
-    fingerprints = take_fingerprints(sources, has_progress=len(sources) > MAX_AUTO_IMAGES)
     if unreadable := sum(fingerprint.digest is None for fingerprint in fingerprints.values()):
         notes.append(f"{unreadable:,} of {len(fingerprints):,} images cannot be read and are compared by path.")
-    keys["same_image"] = cache_keys(image_keys({image: fingerprint.digest for image, fingerprint in fingerprints.items()}))
     hashes = {image: fingerprint.perceptual_hash for image, fingerprint in fingerprints.items()}
     keys["near_duplicate"] = cache_keys(near_keys(hashes, options.max_distance))
     images = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
@@ -183,18 +179,6 @@ def _should_open_images(sources: Sequence[ImageSource], options: AuditOptions, n
     if absent:
         notes.append(f"{absent:,} of {len(files):,} images are not at hand, so images are compared by path.")
     return not absent
-
-
-def _compare_redrawn(
-    axis: Axis, splits: Splits, seed: int, matching: Matching, options: AuditOptions, notes: list[str]
-) -> dict[str, RedrawnComparison]:
-    """The option prior on original and on redrawn questions, with the domains in the order of the other tables."""
-    comparisons = compare_redrawn(
-        splits.train, splits.test, by=axis, seed=seed, fingerprints=matching.fingerprints, max_distance=options.max_distance
-    )
-    if not comparisons:
-        notes.append("No test question has choices, so no distractors were redrawn.")
-    return {domain: comparisons[domain] for domain in sorted(comparisons, key=domain_order)}
 
 
 def _note_absent_files(axes: Iterable[AxisAudit]) -> Iterable[str]:
