@@ -15,7 +15,7 @@ from osler.config import Config, SamplingConfig, build_config
 from osler.data.select import load_split
 from osler.errors import ConfigError
 from osler.evaluation.engines.hf import HfEngine
-from osler.evaluation.engines.options import LetterTokens, find_answer
+from osler.evaluation.engines.options import find_answer, find_letter_tokens
 from osler.evaluation.records import read_records, record_from_json, record_to_json
 from osler.evaluation.run import evaluate
 from osler.evaluation.votes import Votes, grade_group
@@ -59,9 +59,8 @@ TOKENIZER: Any = SimpleNamespace(
 
 
 def test_a_letter_is_a_token_alone_or_after_a_mark() -> None:
-    found = LetterTokens.of(TOKENIZER)
-    names = [list(VOCABULARY)[token] for token in found.token_ids]
-    assert dict(zip(names, found.letters, strict=True)) == {"A": 0, "B": 1, "C": 2, "ĠA": 0, "ĠB": 1, ">A": 0, ">B": 1, ">C": 2}
+    letters = {list(VOCABULARY)[token]: letter for token, letter in find_letter_tokens(TOKENIZER).items()}
+    assert letters == {"A": 0, "B": 1, "C": 2, "ĠA": 0, "ĠB": 1, ">A": 0, ">B": 1, ">C": 2}
 
 
 TAG = ["<", "answer", ">"]
@@ -89,7 +88,7 @@ PLACES: list[tuple[str, list[str], str, int | None]] = [
 @pytest.mark.parametrize(("name", "tokens", "before", "step"), PLACES, ids=[row[0] for row in PLACES])
 def test_where_the_answer_was_written(name: str, tokens: list[str], before: str, step: int | None) -> None:
     token_ids = [VOCABULARY[token] for token in tokens]
-    assert find_answer(TOKENIZER, token_ids, before, LetterTokens.of(TOKENIZER)) == step
+    assert find_answer(TOKENIZER, token_ids, before, find_letter_tokens(TOKENIZER)) == step
 
 
 @pytest.fixture(scope="module")

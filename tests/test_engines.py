@@ -201,10 +201,11 @@ def test_the_scripted_engine_answers_from_a_table_or_a_function() -> None:
 
 def test_the_scripted_engine_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "zero_shot.jsonl"
-    path.write_text(json.dumps({"sample_id": "own/0", "completion": "ä\n", "outcome": "correct"}) + "\n\n")
+    row = {"sample_id": "own/0", "completion": "ä\u2028\n", "outcome": "correct"}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n\n", encoding="utf-8")
     engine = open_engine(build_config({"eval": {"engine": "scripted", "script": str(path)}}))
     assert engine.policy_name == "zero_shot"
-    assert texts(engine.generate([make_prompt(0)], max_completion_length=1)) == [["ä\n"]]
+    assert texts(engine.generate([make_prompt(0)], max_completion_length=1)) == [["ä\u2028\n"]]
 
 
 BAD_SCRIPTS: list[tuple[str, str | bytes | None, str]] = [

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_recipe, add_verb, resolve
+from osler.cli.common import add_distance, add_recipe, add_verb, resolve
 from osler.cli.tables import print_heat, print_table, printable
-from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE
 
 if TYPE_CHECKING:
     from osler.audits.findings import Audit
@@ -50,13 +49,7 @@ def add_audit(verbs: Any) -> None:
         default="auto",
         help="compare images by path, or by bytes and perceptual hash (default: pixels for up to 5,000 files that are all present)",
     )
-    parser.add_argument(
-        "--distance",
-        type=int,
-        default=DEFAULT_DISTANCE,
-        metavar="BITS",
-        help=f"images are near-duplicates when at most so many of 64 hash bits differ, 0 to {MAX_DISTANCE} (default: %(default)s)",
-    )
+    add_distance(parser)
     parser.add_argument(
         "--max-leak", type=float, default=0.01, metavar="SHARE", help="allowed share of leaking test rows (default: %(default)s)"
     )
@@ -71,7 +64,7 @@ def add_audit(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
-    from osler.audits.file import save_audit
+    from osler.audits.findings import save_audit
     from osler.audits.run import AuditOptions, audit, parse_gates
     from osler.reports.make import write_page
     from osler.reports.report import render_audit_page

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from osler.errors import ConfigError
 from osler.files import packaged_recipes
+from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE
 
 if TYPE_CHECKING:
     from osler.config import Config
 
+Name = TypeVar("Name", bound=str)
 Verb = Callable[[argparse.Namespace], Mapping[str, Any]]
 """Runs a verb, prints its results, and returns the JSON object of `--json`; its "exit_code" is the exit code (default 0)."""
 
@@ -49,6 +52,17 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_distance(parser: argparse.ArgumentParser) -> None:
+    """Add `--distance`."""
+    parser.add_argument(
+        "--distance",
+        type=int,
+        default=DEFAULT_DISTANCE,
+        metavar="BITS",
+        help=f"images are near-duplicates when at most so many of 64 hash bits differ, 0 to {MAX_DISTANCE} (default: %(default)s)",
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser, folder: str = "run folder (default: runs/<name of the recipe>-<verb>)") -> None:
     """Add the options of verbs that write runs; `folder` is the help of `--out`."""
     parser.add_argument("--out", type=Path, default=None, help=folder)
@@ -73,6 +87,14 @@ def resolve(options: argparse.Namespace) -> Config:
 def run_folder(options: argparse.Namespace, config: Config) -> Path:
     """The run folder that a verb writes."""
     return options.out or Path("runs") / f"{config.name}-{options.verb}"
+
+
+def choose(option: str, text: str, known: Collection[Name]) -> tuple[Name, ...]:
+    """ "sft,grpo" -> those members of `known`, in its order; "all" -> all. Raises ConfigError for an unknown name, and for no name."""
+    names = split_names(text) or (text,)
+    if unknown := sorted({*names} - {*known, "all"}):
+        raise ConfigError(f"{option} does not know {unknown[0]!r}: use {', '.join(known)}, or all")
+    return tuple(name for name in known if name in names or "all" in names)
 
 
 def split_names(text: str) -> tuple[str, ...]:

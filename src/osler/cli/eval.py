@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, print_dry_run, resolve, run_folder, split_names
+from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, resolve, run_folder
 from osler.cli.tables import print_accuracies, print_table
-from osler.errors import ConfigError
 
 if TYPE_CHECKING:
     from osler.config import Config
     from osler.evaluation.run import EvaluationResult
     from osler.experiments.probes import ProbeResult, ProbeResults
-
-Name = TypeVar("Name", bound=StrEnum)
 
 
 def add_eval(verbs: Any) -> None:
@@ -96,9 +92,6 @@ def run_altered(options: argparse.Namespace, config: Config) -> Mapping[str, Any
     """`osler eval` with altered questions."""
     from osler.evaluation.ablations import Ablation
     from osler.evaluation.interventions import Intervention
-
-    ablations = parse_names("--ablation", options.ablation, Ablation)
-    interventions = parse_names("--reasoning", options.reasoning, Intervention)
     from osler.experiments.probes import run_probes
 
     def report(result: ProbeResult) -> None:
@@ -111,21 +104,13 @@ def run_altered(options: argparse.Namespace, config: Config) -> Mapping[str, Any
         policy=options.policy,
         label=options.label,
         fresh=options.fresh,
-        ablations=ablations,
+        ablations=choose("--ablation", options.ablation, tuple(Ablation)) if options.ablation else (),
         is_circular=options.circular,
-        interventions=interventions,
+        interventions=choose("--reasoning", options.reasoning, tuple(Intervention)) if options.reasoning else (),
         on_result=report,
     )
     print_probes(results)
     return probes_to_json(results)
-
-
-def parse_names(option: str, text: str, known: type[Name]) -> tuple[Name, ...]:
-    """ "blank,noise" -> members of the enum `known`, in its order; "all" gives every member. Raises ConfigError for an unknown name."""
-    names = split_names(text)
-    if unknown := sorted(set(names) - {*known, "all"}):
-        raise ConfigError(f"{option} does not know {unknown[0]!r}: use {', '.join(known)}, or all")
-    return tuple(member for member in known if "all" in names or member.value in names)
 
 
 def print_probes(results: ProbeResults) -> None:
@@ -153,17 +138,15 @@ def _print_alterations(results: ProbeResults) -> None:
     from osler.evaluation.compare import UNIT
     from osler.metrics import accuracy, p_value, points
 
-    heads = ["", "Questions", "Accuracy", "Change", "p", "Same answer"]
-    rows = [["plain", str(len(results.plain)), str(accuracy(results.plain, UNIT)), *[""] * 3]] if results.plain else []
-    for found in (result.found for result in results.probes):
-        change = ["", ""] if found.change is None else [points(found.change.difference), p_value(found.change.p_value)]
-        same = "" if found.same_answer is None else str(found.same_answer)
-        rows.append([found.name, str(found.num_questions), str(found.accuracy), *change, same])
-    follows = {result.found.name: result.found.follows for result in results.probes if result.found.follows is not None}
-    if follows:
-        heads.append("Follows reasoning")
-        rows = [[*row, str(follows.get(row[0], ""))] for row in rows]
-    print_table(heads, rows)
+    alterations = [result.alteration for result in results.probes]
+    heads = ["", "Questions", "Accuracy", "Change", "p", "Same answer", "Follows reasoning"]
+    rows = [["plain", str(len(results.plain)), str(accuracy(results.plain, UNIT)), *[""] * 4]] if results.plain else []
+    for one in alterations:
+        change = ["", ""] if one.change is None else [points(one.change.difference), p_value(one.change.p_value)]
+        shares = ["" if share is None else str(share) for share in (one.same_answer, one.follows)]
+        rows.append([one.name, str(one.num_questions), str(one.accuracy), *change, *shares])
+    width = len(heads) if any(one.follows is not None for one in alterations) else len(heads) - 1
+    print_table(heads[:width], [row[:width] for row in rows])
     for probe in (result.probe for result in results.probes):
         for reason, number in probe.left_out.items():
             print(f"{probe.name}: {number} questions left out, {reason}")
@@ -199,13 +182,13 @@ def probes_to_json(results: ProbeResults) -> dict[str, Any]:
 
 
 def _probe_to_json(result: ProbeResult) -> dict[str, Any]:
-    found, change = result.found, result.found.change
+    alteration, change = result.alteration, result.alteration.change
     return {
-        "questions": found.num_questions,
+        "questions": alteration.num_questions,
         "left_out": dict(result.probe.left_out),
         "same_target": result.probe.num_same_target,
-        **found.accuracy.to_json(),
+        **alteration.accuracy.to_json(),
         "change": None if change is None else {**change.difference.to_json(), "questions": change.num_samples, "p_value": change.p_value},
-        "same_answer": None if found.same_answer is None else found.same_answer.to_json(),
-        "follows_reasoning": None if found.follows is None else found.follows.to_json(),
+        "same_answer": None if alteration.same_answer is None else alteration.same_answer.to_json(),
+        "follows_reasoning": None if alteration.follows is None else alteration.follows.to_json(),
     }

@@ -8,18 +8,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, all_overrides, resolve, split_names
+from osler.cli.common import add_recipe, add_run_options, add_verb, all_overrides, choose, resolve, split_names
 from osler.cli.tables import print_heat, print_table
-from osler.errors import ConfigError
 
 if TYPE_CHECKING:
     from osler.experiments.plan import AxisPlan
     from osler.metrics import MatrixMeans
     from osler.reports.matrices import AxisMatrices
-
-Name = TypeVar("Name", bound=str)
 
 
 def add_matrix(verbs: Any) -> None:
@@ -41,7 +38,7 @@ def add_matrix(verbs: Any) -> None:
         "osler matrix matrix_phantom --dry-run          prints the commands",
     )
     add_recipe(parser)
-    parser.add_argument("--axis", default="modality", metavar="AXES", help="modality, question_type, or both (default: modality)")
+    parser.add_argument("--axis", default="modality", metavar="AXES", help="modality, question_type, or all (default: modality)")
     parser.add_argument("--domains", default="", metavar="NAMES", help="only these domains (default: those of the test questions)")
     parser.add_argument(
         "--strategy", default="", metavar="NAMES", help="one or more strategies (default: the recipe's [matrix] strategies)"
@@ -78,14 +75,6 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     print_matrices(result.figures.axes.values())
     print(f"\nreport: {result.report}   ({result.seconds:.0f} s)")
     return {"out": out, "report": result.report, "seconds": round(result.seconds, 1), **result.figures.to_json()}
-
-
-def choose(option: str, text: str, known: Sequence[Name]) -> tuple[Name, ...]:
-    """ "sft,grpo" -> those members of `known`, in its order. Raises ConfigError for an unknown name, and for no name."""
-    names = split_names(text)
-    if not names or not set(names) <= set(known):
-        raise ConfigError(f"{option} {text!r}: use one or more of {', '.join(known)}, with commas between")
-    return tuple(name for name in known if name in names)
 
 
 def print_plans(plans: Sequence[AxisPlan]) -> Mapping[str, Any]:

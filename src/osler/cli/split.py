@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_recipe, add_verb, resolve
-from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE
+from osler.cli.common import add_distance, add_recipe, add_verb, resolve
 
 if TYPE_CHECKING:
     from osler.data.splits.make import SplitReport
@@ -47,13 +46,7 @@ def add_split_verb(verbs: Any) -> None:
         default="fractions",
         help="medvlm_r1: train on 600 MRI questions, test on 300 questions each of MRI, CT and X-ray (default: %(default)s)",
     )
-    parser.add_argument(
-        "--distance",
-        type=int,
-        default=DEFAULT_DISTANCE,
-        metavar="BITS",
-        help=f"images are near duplicates when at most so many of 64 hash bits differ, 0 to {MAX_DISTANCE} (default: %(default)s)",
-    )
+    add_distance(parser)
     parser.add_argument(
         "--images", choices=("fingerprint", "none"), default="fingerprint", help="none: group by file names and subjects only"
     )

@@ -31,11 +31,11 @@ from osler.types import Prompt, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """The test questions under one alteration."""
+    """The test questions under one alteration, e.g. all questions with blank images."""
 
     name: str  # "blank", "circular", "reasoning_cut"; the records are in LABEL.<name>.jsonl
     prompts: tuple[Prompt, ...]
-    left_out: Mapping[str, int]  # why questions are not asked -> number of questions
+    left_out: Mapping[str, int]  # why questions are left out -> number of questions
     num_same_target: int = 0  # questions with a swapped image that may have the same answer
 
 
@@ -46,7 +46,7 @@ class ProbeResult:
     probe: Probe
     path: Path  # the records file; absent when the probe has no questions
     records: tuple[Record, ...]
-    found: Alteration
+    alteration: Alteration
     seconds: float
 
 
@@ -56,7 +56,7 @@ class ProbeResults:
 
     run: Path  # the run folder
     label: str
-    plain: tuple[Record, ...]  # answers to the questions as they are; empty when they were not asked yet
+    plain: tuple[Record, ...]  # answers to the unaltered questions; empty where these were not evaluated
     probes: tuple[ProbeResult, ...]  # without the rotations
     circular: Circular | None  # what the rotations changed
     rules: tuple[RuleSummary, ...]  # whether answers agree with the reasoning before them
@@ -87,7 +87,9 @@ def run_probes(
         *([_rotated(task)] if is_circular else []),
         *(_intervened(task.prompts, plain, intervention, config.seed) for intervention in interventions),
     ]
-    _require_questions(probes)
+    if not any(probe.prompts for probe in probes):  # one probe without questions beside others is a dash in the table
+        reasons = ", ".join(f"{number} with {reason}" for reason, number in probes[0].left_out.items())
+        raise DataError(f"{probes[0].name} leaves no question to ask ({reasons}): choose another, or other test questions")
     run = open_run(out, config)
     engine = functools.cache(lambda: open_engine(task.config))
     results = []
@@ -127,9 +129,9 @@ def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int, *, is_
 
 
 def _ablated(task: EvaluationTask, ablation: Ablation) -> Probe:
-    found = ablate(task.samples, ablation, seed=task.config.seed)
-    prompts = tuple(render(sample, task.strategy) for sample in found.samples)
-    return Probe(name=ablation.value, prompts=prompts, left_out=found.left_out, num_same_target=found.same_answer)
+    ablated = ablate(task.samples, ablation, seed=task.config.seed)
+    prompts = tuple(render(sample, task.strategy) for sample in ablated.samples)
+    return Probe(name=ablation.value, prompts=prompts, left_out=ablated.left_out, num_same_target=ablated.same_answer)
 
 
 def _rotated(task: EvaluationTask) -> Probe:
@@ -145,21 +147,13 @@ def _intervened(prompts: Sequence[Prompt], plain: Sequence[Record], intervention
     if find_strategy(strategy).format is not Format.THINK_ANSWER:
         raise ConfigError(f"--reasoning needs a strategy that reasons before it answers, such as think, not {strategy}")
     name = f"{REASONING}{intervention}"
-    found = intervene(plain, intervention, seed=seed)
+    intervened = intervene(plain, intervention, seed=seed)
     changed = [
-        replace(prompt, sample=mark(prompt.sample, name), prefix=prefix)
+        replace(prompt, sample=mark(prompt.sample, name), prefix=intervened.prefixes[prompt.sample.id])
         for prompt in prompts
-        if (prefix := found.prefixes.get(prompt.sample.id)) is not None
+        if prompt.sample.id in intervened.prefixes
     ]
-    return Probe(name=name, prompts=tuple(changed), left_out=found.left_out)
-
-
-def _require_questions(probes: Sequence[Probe]) -> None:
-    """Raise DataError when no probe has a question; one probe without questions beside others is a dash in the table."""
-    if not any(probe.prompts for probe in probes):
-        probe = probes[0]
-        reasons = ", ".join(f"{number} with {reason}" for reason, number in probe.left_out.items())
-        raise DataError(f"{probe.name} leaves no question to ask ({reasons}): choose another, or other test questions")
+    return Probe(name=name, prompts=tuple(changed), left_out=intervened.left_out)
 
 
 def _run_probe(
@@ -171,4 +165,5 @@ def _run_probe(
         terms = {**task.terms, "questions": digest_prompts(probe.prompts)}
         records = fill_records(path, task.config, probe.prompts, terms, engine, fresh=fresh)
     seconds = time.monotonic() - start
-    return ProbeResult(probe=probe, path=path, records=tuple(records), found=compare(probe.name, plain, records), seconds=seconds)
+    alteration = compare(probe.name, plain, records)
+    return ProbeResult(probe=probe, path=path, records=tuple(records), alteration=alteration, seconds=seconds)

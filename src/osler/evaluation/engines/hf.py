@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.config import SamplingConfig
 from osler.errors import DataError, EngineError
 from osler.evaluation.engines.features import FeatureCache
-from osler.evaluation.engines.options import LetterRecorder, LetterTokens
+from osler.evaluation.engines.options import LetterRecorder, find_letter_tokens
 from osler.policies.load import Policy
 from osler.types import Completion, FinishReason, ImageSource, Prompt
 
@@ -47,7 +47,7 @@ class HfEngine:
         self, policy: Policy, *, batch_size: int = 32, max_prompt_length: int | None = None, option_probabilities: bool = False
     ) -> None:
         self.policy = policy
-        self.letters = LetterTokens.of(policy.tokenizer) if option_probabilities else None
+        self.letters = find_letter_tokens(policy.tokenizer) if option_probabilities else None
         self.batch_size = batch_size
         self.max_prompt_length = max_prompt_length
         self._load_cached: Any = lru_cache(maxsize=CACHED_IMAGES)(lambda source: source.load())

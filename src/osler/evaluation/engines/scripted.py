@@ -26,7 +26,7 @@ class ScriptedEngine:
     def from_jsonl(cls, path: Path) -> ScriptedEngine:
         """Read a file with `sample_id` and `completion` on every line, such as a records file. Raises DataError."""
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")  # not `splitlines`, which also cuts at U+2028 within a completion
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the script {path}: {error}") from None
         script: dict[str, str] = {}
