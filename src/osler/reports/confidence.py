@@ -9,7 +9,7 @@ from typing import Final
 from osler import metrics
 from osler.evaluation.compare import UNIT
 from osler.metrics import Abstention, Calibration, ConfidenceSource, CoveragePoint, percent
-from osler.reports.figures import INK, PALETTE, Figure, add_legend, in_percent, legend_height, new_canvas, to_svg
+from osler.reports.figures import INK, PALETTE, Figure, add_legend, in_percent, legend_height, new_canvas, to_figure
 from osler.reports.load_runs import Evaluation
 
 TARGET: Final = 0.9
@@ -84,8 +84,7 @@ def reliability_figure(row: ConfidenceRow) -> Figure:
     description = f"{title}, expected calibration error {percent(calibration.expected_error)} per cent: " + "; ".join(
         f"confidence {percent(part.confidence)}, accuracy {part.accuracy}, {part.accuracy.total} answers" for part in bins
     )
-    with new_canvas(title, 3.3) as canvas:
-        axes = canvas.add_subplot()
+    with new_canvas(title, 3.3) as (canvas, axes):
         axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle=(0, (3, 2)))
         for part in bins:
             share = 100 * part.accuracy.total / calibration.num_answers
@@ -98,7 +97,7 @@ def reliability_figure(row: ConfidenceRow) -> Figure:
         axes.set_ylim(0, 102)
         axes.set_xlabel("confidence, %")
         axes.set_ylabel("accuracy, %; bars: share of answers")
-        return Figure(title=title, svg=to_svg(canvas, description), description=description)
+        return to_figure(canvas, title, description)
 
 
 def coverage_figure(rows: Sequence[ConfidenceRow]) -> Figure:
@@ -106,8 +105,7 @@ def coverage_figure(rows: Sequence[ConfidenceRow]) -> Figure:
     title = "Accuracy against coverage"
     description = f"{title}: " + "; ".join(f"{row.name}: {_describe_curve(row.curve)}" for row in rows)
     names = [row.name for row in rows]
-    with new_canvas(title, 3.1 + legend_height(names)) as canvas:
-        axes = canvas.add_subplot()
+    with new_canvas(title, 3.1 + legend_height(names)) as (canvas, axes):
         for colour, row in zip(PALETTE, rows, strict=False):
             shown = [point for point in row.curve if point.accuracy.total >= MIN_ANSWERS]
             coverages = [100 * point.coverage for point in shown if point.coverage is not None]
@@ -120,7 +118,7 @@ def coverage_figure(rows: Sequence[ConfidenceRow]) -> Figure:
         axes.set_xlabel("share of questions answered, %")
         axes.set_ylabel("accuracy of those, %")
         add_legend(canvas, axes.get_lines(), names)
-        return Figure(title=title, svg=to_svg(canvas, description), description=description)
+        return to_figure(canvas, title, description)
 
 
 def _describe_curve(curve: Sequence[CoveragePoint]) -> str:

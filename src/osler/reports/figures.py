@@ -15,6 +15,7 @@ from osler.reports.tables import AccuracyTable, group_title
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
 
@@ -71,20 +72,21 @@ class Figure:
 
 
 @contextmanager
-def new_canvas(salt: str, height: float, width: float = WIDTH, grid: str = "both") -> Iterator[Canvas]:
-    """An empty figure in the style of all figures; sizes in inches, `grid` the axes with grid lines.
+def new_canvas(salt: str, height: float, width: float = WIDTH, grid: str = "both") -> Iterator[tuple[Canvas, Axes]]:
+    """An empty canvas with axes, in the style of all figures; sizes in inches, `grid` the axes with grid lines.
 
-    The style is active while this is open, so drawing and `to_svg` belong inside. `salt` makes the ids inside the SVG repeatable.
+    The style is active while this is open, so drawing and `to_figure` belong inside. `salt` makes the ids inside the SVG repeatable.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas  # not pyplot, which keeps global state and chooses a display
 
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt, "axes.grid.axis": grid}):
-        yield Canvas(figsize=(width, height), layout="constrained")
+        canvas = Canvas(figsize=(width, height), layout="constrained")
+        yield canvas, canvas.add_subplot()
 
 
-def to_svg(canvas: Canvas, description: str) -> str:
-    """The figure as an SVG element with a description for screen readers."""
+def to_figure(canvas: Canvas, title: str, description: str) -> Figure:
+    """The canvas as an SVG element with a description for screen readers."""
     buffer = io.StringIO()
     canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -94,13 +96,14 @@ def to_svg(canvas: Canvas, description: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font: ([^\"]*?)'[^\"]*?sans-serif", r"font: \1sans-serif", svg)
     label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', svg, count=1)
+    svg = re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', svg, count=1)
+    return Figure(title=title, svg=svg, description=description)
 
 
-def add_legend(canvas: Canvas, handles: Sequence[Any], names: Sequence[str], width: float = WIDTH) -> None:
-    """A legend above the axes of a figure of `width` inches; `handles` are what was drawn for each name."""
+def add_legend(canvas: Canvas, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend above the axes; `handles` are what was drawn for each name."""
     names = [name.lstrip("_") or "run" for name in names]  # matplotlib leaves names that start with "_" out of a legend
-    canvas.legend(handles, names, loc="outside upper left", ncols=_legend_columns(names, width))
+    canvas.legend(handles, names, loc="outside upper left", ncols=_legend_columns(names, canvas.get_figwidth()))
 
 
 def legend_height(names: Sequence[str]) -> float:
@@ -146,8 +149,7 @@ def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
         f"{name} from {curve.values[0]:.3g} at step {curve.steps[0]:g} to {curve.values[-1]:.3g} at step {curve.steps[-1]:g}"
         for name, curve in lines.items()
     )
-    with new_canvas(title, 2.5 + (legend_height(list(lines)) if len(lines) > 1 else 0)) as canvas:
-        axes = canvas.add_subplot()
+    with new_canvas(title, 2.5 + (legend_height(list(lines)) if len(lines) > 1 else 0)) as (canvas, axes):
         handles: list[Any] = []
         for colour, curve in zip(PALETTE, lines.values(), strict=False):
             mean = moving_average(curve.values)
@@ -159,7 +161,7 @@ def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
         axes.margins(x=0.02)
         if len(lines) > 1:
             add_legend(canvas, handles, list(lines))
-        return Figure(title=title, svg=to_svg(canvas, description), description=description)
+        return to_figure(canvas, title, description)
 
 
 def moving_average(values: Sequence[float]) -> list[float]:
@@ -173,34 +175,35 @@ def accuracy_figure(table: AccuracyTable, name: str) -> Figure:
 
     A group of bars for each column and the average, with a bar for each policy. With more than MAX_BARS policies, only the averages.
     """
-    grouped = len(table.rows) <= MAX_BARS
-    groups = [*(group_title(column) for column in table.columns), "Average"] if grouped else [row.title for row in table.rows]
-    averages = tuple(row.average for row in table.rows)
-    estimates = {row.title: (*row.cells, row.average) for row in table.rows} if grouped else {"average": averages}
-    guesses = table.chance if grouped else [table.chance[-1]] * len(groups)
     description = f"Accuracy by {name}: " + "; ".join(f"{row.title}: average {row.average} per cent" for row in table.rows)
-    series = [Series(title=title, estimates=parts) for title, parts in estimates.items()]
-    svg = draw_bars(groups, series, guesses, salt=name, description=description)
-    return Figure(title=f"Accuracy by {name}" if grouped else f"Average accuracy by {name}", svg=svg, description=description)
+    if len(table.rows) > MAX_BARS:
+        averages, guesses = [row.average for row in table.rows], [table.chance[-1]] * len(table.rows)
+        titles = [row.title for row in table.rows]
+        return draw_bars(f"Average accuracy by {name}", titles, {"average": averages}, guesses, salt=name, description=description)
+    groups = [*(group_title(column) for column in table.columns), "Average"]
+    bars = {row.title: [*row.cells, row.average] for row in table.rows}
+    return draw_bars(f"Accuracy by {name}", groups, bars, table.chance, salt=name, description=description)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """The bars of one colour, one for each group; there is no bar for an estimate without a value."""
+def draw_bars(
+    title: str,
+    groups: Sequence[str],
+    bars: Mapping[str, Sequence[Estimate]],
+    guesses: Sequence[float | None],
+    *,
+    salt: str,
+    description: str,
+) -> Figure:
+    """Groups of horizontal bars of accuracy with 95 % intervals, and a line at the accuracy of guessing in each group.
 
-    title: str
-    estimates: tuple[Estimate, ...]
-
-
-def draw_bars(groups: Sequence[str], series: Sequence[Series], guesses: Sequence[float | None], *, salt: str, description: str) -> str:
-    """Groups of horizontal bars of accuracy with 95 % intervals, and a line at the accuracy of guessing in each group, as SVG."""
-    thickness = 0.8 / max(1, len(series))
-    with new_canvas(salt, 1.0 + len(groups) * (0.25 + 0.17 * len(series)), _BARS_WIDTH, grid="x") as canvas:
-        axes = canvas.add_subplot()
+    `bars` maps the name of a colour to its estimates, one for each group; there is no bar for an estimate without a value.
+    """
+    thickness = 0.8 / max(1, len(bars))
+    with new_canvas(salt, 1.0 + len(groups) * (0.25 + 0.17 * len(bars)), _BARS_WIDTH, grid="x") as (canvas, axes):
         handles: list[Any] = []
-        for index, (colour, one) in enumerate(zip(PALETTE, series, strict=False)):
-            offset = (index - (len(series) - 1) / 2) * thickness
-            places, values, lows, highs = in_percent([group + offset for group in range(len(groups))], one.estimates)
+        for index, (colour, estimates) in enumerate(zip(PALETTE, bars.values(), strict=False)):
+            offset = (index - (len(bars) - 1) / 2) * thickness
+            places, values, lows, highs = in_percent([group + offset for group in range(len(groups))], estimates)
             handles.append(axes.barh(places, values, thickness * 0.9, color=colour, alpha=0.85))
             errors = [values - lows, highs - values]
             axes.errorbar(values, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.9, capsize=1.8)
@@ -213,6 +216,5 @@ def draw_bars(groups: Sequence[str], series: Sequence[Series], guesses: Sequence
         axes.set_ylim(len(groups) - 0.45, -0.55)
         axes.set_xlim(0, 100)
         axes.set_xlabel("accuracy, %")
-        names = [one.title for one in series] + ["guessing"] * len(guessing)
-        add_legend(canvas, [*handles, *guessing], names, _BARS_WIDTH)
-        return to_svg(canvas, description)
+        add_legend(canvas, [*handles, *guessing], [*bars, *["guessing"] * len(guessing)])
+        return to_figure(canvas, title, description)

@@ -10,9 +10,9 @@ from osler import metrics
 from osler.evaluation.ablations import Ablation
 from osler.evaluation.compare import CIRCULAR, REASONING, TITLES, UNIT, Alteration, compare
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
-from osler.metrics import Circular, Proportion, percent, summarize_rotations
+from osler.metrics import Circular, Estimate, Proportion, percent, summarize_rotations
 from osler.metrics.estimates import NO_ESTIMATE
-from osler.reports.figures import MAX_BARS, Figure, Series, draw_bars
+from osler.reports.figures import MAX_BARS, Figure, draw_bars
 from osler.reports.load_runs import Evaluation
 from osler.types import Record
 
@@ -105,18 +105,17 @@ def look_figure(rows: Sequence[LookRow]) -> Figure | None:
     names = [name for name in Ablation if any(row.result.name == name for look in shown for row in look.images)]
     if not names:
         return None
-    series = []
+    bars: dict[str, list[Estimate]] = {}
     for look in shown:
         by_name = {row.result.name: row.result.accuracy for row in look.images}
-        series.append(Series(title=look.title, estimates=(look.plain, *(by_name.get(name, NO_ESTIMATE) for name in names))))
+        bars[look.title] = [look.plain, *(by_name.get(name, NO_ESTIMATE) for name in names)]
     guesses = [look.chance for look in shown if look.chance is not None]
-    guess = sum(guesses) / len(guesses) if len(guesses) == len(shown) else None
-    title = "Accuracy without the image"
-    description = f"{title}: " + "; ".join(
-        f"{one.title}: {PLAIN_TITLE.lower()} {percent(one.estimates[0].value)}, "
-        + ", ".join(f"{TITLES[name].lower()} {percent(part.value)}" for name, part in zip(names, one.estimates[1:], strict=True))
-        for one in series
-    )
+    guess = metrics.mean(guesses) if len(guesses) == len(shown) else None
     groups = [PLAIN_TITLE, *(TITLES[name] for name in names)]
-    svg = draw_bars(groups, series, [guess] * len(groups), salt=title, description=description)
-    return Figure(title=title, svg=svg, description=description)
+    title = "Accuracy without the image"
+    texts = []
+    for policy, estimates in bars.items():
+        values = ", ".join(f"{group.lower()} {percent(part.value)}" for group, part in zip(groups, estimates, strict=True))
+        texts.append(f"{policy}: {values}")
+    description = f"{title}: {'; '.join(texts)}"
+    return draw_bars(title, groups, bars, [guess] * len(groups), salt=title, description=description)
