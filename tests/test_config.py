@@ -10,7 +10,7 @@ from osler.files import packaged_recipes
 from osler.taxonomy import Modality, QuestionType, parse_modality, parse_question_type
 
 
-@pytest.mark.parametrize("recipe", sorted(packaged_recipes().glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", sorted(packaged_recipes().values()), ids=lambda path: path.stem)
 def test_every_recipe_parses(recipe: Path) -> None:
     assert load_config(recipe).name == recipe.stem
     assert load_config(recipe.stem) == load_config(recipe)

@@ -308,8 +308,8 @@ def test_three_by_three_with_given_policies(tmp_path: Path, capsys: pytest.Captu
 
 
 MISTAKES = [
-    (["--axis", "organ"], "--axis 'organ'"),
-    (["--rows", "ppo"], "--rows 'ppo'"),
+    (["--axis", "organ"], "--axis does not know 'organ'"),
+    (["--rows", "ppo"], "--rows does not know 'ppo'"),
     (["--rows", ","], "--rows"),
     (["--domains", "pet"], "unknown modality 'pet'"),
     (["--strategy", "ponder"], "ponder"),

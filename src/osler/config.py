@@ -203,11 +203,11 @@ def find_recipe(recipe: str | Path) -> Path:
     path = Path(recipe)
     if path.is_file():
         return path
-    packaged = packaged_recipes() / f"{path.name.removesuffix('.toml')}.toml"
-    if path.parent.name in ("", "recipes") and packaged.is_file():
-        return packaged
-    known = ", ".join(sorted(p.stem for p in packaged_recipes().glob("*.toml")))
-    raise ConfigError(f"no recipe at {recipe}: give a TOML file or one of {known}")
+    packaged = packaged_recipes()
+    name = path.name.removesuffix(".toml")
+    if path.parent.name in ("", "recipes") and name in packaged:
+        return packaged[name]
+    raise ConfigError(f"no recipe at {recipe}: give a TOML file or one of {', '.join(sorted(packaged))}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -225,21 +225,16 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
 
     Raises ConfigError for an argument without "--", or without a value.
     """
-    pairs: list[tuple[str, Any]] = []
-    pending: str | None = None
-    for argument in arguments:
-        if pending is not None:
-            pairs.append((pending, _parse_value(argument)))
-            pending = None
-        elif not argument.startswith("--"):
+    pairs = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("--"):
             raise ConfigError(f"unexpected argument {argument!r}: overrides look like --section.key=value")
-        elif "=" in argument:
-            key, _, raw = argument[2:].partition("=")
-            pairs.append((key, _parse_value(raw)))
-        else:
-            pending = argument[2:]
-    if pending is not None:
-        raise ConfigError(f"--{pending} needs a value: --{pending}=value")
+        key, equals, value = argument[2:].partition("=")
+        raw = value if equals else next(remaining, None)
+        if raw is None:
+            raise ConfigError(f"--{key} needs a value: --{key}=value")
+        pairs.append((key, _parse_value(raw)))
     return pairs
 
 

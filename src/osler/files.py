@@ -130,7 +130,8 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def packaged_recipes() -> Path:
-    """The folder of the recipes that are part of Osler, in an installed package or in a checkout."""
+def packaged_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that are part of Osler, in an installed package or in a checkout."""
     installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+    return {path.stem: path for path in folder.glob("*.toml")}

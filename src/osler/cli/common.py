@@ -40,7 +40,7 @@ def add_verb(verbs: Any, name: str, run: Verb, summary: str, description: str, *
 
 def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add the RECIPE argument."""
-    known = ", ".join(sorted(path.stem for path in packaged_recipes().glob("*.toml")))
+    known = ", ".join(sorted(packaged_recipes()))
     parser.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=f"a TOML file, or one of {known}")
 
 

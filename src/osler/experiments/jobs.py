@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
-import json
 import os
 import shlex
 import shutil
@@ -22,7 +21,7 @@ from typing import Final
 from tqdm import tqdm
 
 from osler.errors import OslerError
-from osler.files import write_json
+from osler.files import read_json_object, write_json
 
 STATE: Final = "jobs.json"
 LOG_LINES: Final = 5
@@ -60,9 +59,9 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
     A job has finished when its commands ran to the end under the same `terms` and its folder still exists. `terms` is everything else that
     the commands depend on, such as the content of their recipe; when it changes, all jobs run again, and each decides what it can reuse.
 
-    Raises OslerError when a job fails; waiting jobs are not started.
+    Raises OslerError when a job fails, and waiting jobs are not started; DataError when the file of finished jobs is damaged.
     """
-    done = _read_state(out)
+    done: dict[str, list[list[str]]] = read_json_object(out / STATE)  # name -> the commands that were run, and a digest of the terms
     waiting = [job for job in jobs if done.get(job.name) != _state_of(job, terms) or not (out / job.name).is_dir()]
     if not waiting:
         tqdm.write(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)
@@ -115,17 +114,3 @@ def _state_of(job: Job, terms: str) -> list[list[str]]:
 def _has_gpu() -> bool:
     """Whether jobs would share a GPU: whether NVIDIA's driver is installed, which needs no import of torch."""
     return shutil.which("nvidia-smi") is not None
-
-
-def _read_state(out: Path) -> dict[str, list[list[str]]]:
-    """Finished jobs by name, with the commands that they ran. Raises OslerError for a damaged file."""
-    path = out / STATE
-    if not path.is_file():
-        return {}
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        state = None
-    if not isinstance(state, dict):
-        raise OslerError(f"{path} does not say which jobs ended: delete it, finished runs are found again")
-    return state

@@ -74,7 +74,8 @@ def run_matrix(recipe: str, out: Path, options: MatrixOptions, *, overrides: Seq
         set_aside(out)
     check_policies(config, jobs, out)
     out.mkdir(parents=True, exist_ok=True)
-    run_jobs(_longest_first(jobs), out, title="matrix", terms=config.to_json())
+    longest_first = sorted(jobs, key=lambda job: {"grpo": 0, "sft": 1}.get(job.row, 2))  # so that parallel processes end together
+    run_jobs(longest_first, out, title="matrix", terms=config.to_json())
     figures = MatrixReport(recipe=config.name, axes={plan.axis: collect(plan, out) for plan in plans})
     report = out / "report.html"
     write_page(render_matrix_page(figures), report)
@@ -104,22 +105,21 @@ def check_plans(config: Config, plans: Sequence[AxisPlan]) -> None:
     for job in (job for plan in plans for job in plan.jobs):
         if job.row in ("sft", "grpo") or (config.eval.engine == "hf" and job.row != "blind"):
             find_policy(job.given or config.policy.path)
-    trained = {plan.axis: [job.domain for job in plan.jobs if job.row == "grpo" and job.domain is not None] for plan in plans}
-    if not any(trained.values()):
+    trained = [(plan, job.domain) for plan in plans for job in plan.jobs if job.row == "grpo" and job.domain is not None]
+    if not trained:
         return
     from osler.training.arguments import grpo_arguments
     from osler.training.grpo import check_group
 
     arguments = grpo_arguments(config, Path("unused"))
-    for plan in plans:
-        short: dict[str, ConfigError] = {}
-        for domain in trained[plan.axis]:
-            try:
-                check_group(arguments, len(plan.train[domain]))
-            except ConfigError as error:
-                short[domain] = error
-        if short:
-            raise ConfigError(f"GRPO cannot train on {', '.join(short)}: {next(iter(short.values()))}")
+    short: dict[str, ConfigError] = {}
+    for plan, domain in trained:
+        try:
+            check_group(arguments, len(plan.train[domain]))
+        except ConfigError as error:
+            short[domain] = error
+    if short:
+        raise ConfigError(f"GRPO cannot train on {', '.join(short)}: {next(iter(short.values()))}")
 
 
 def check_policies(config: Config, jobs: Iterable[PolicyJob], out: Path) -> None:
@@ -151,12 +151,6 @@ def _read_fingerprint(job: PolicyJob, out: Path) -> str | None:
     except (ValueError, TypeError):
         raise DataError(f"{terms} does not say what was tested: delete {out / job.name}, and the same command makes it again") from None
     return str(policy)
-
-
-def _longest_first(jobs: Sequence[PolicyJob]) -> list[PolicyJob]:
-    """GRPO before SFT before evaluations, so that parallel processes end at about the same time."""
-    order = ("grpo", "sft")
-    return sorted(jobs, key=lambda job: order.index(job.row) if job.row in order else len(order))
 
 
 def collect(plan: AxisPlan, out: Path) -> AxisMatrices:

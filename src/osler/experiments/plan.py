@@ -27,7 +27,6 @@ BLIND_STRATEGY: Final = "no_think"
 """The strategy of the option prior's prompts; the option prior does not read them."""
 
 _SELECTORS: Final[Mapping[Axis, str]] = {"modality": "modalities", "question_type": "question_types"}
-_LIMITS: Final[Mapping[Axis, str]] = {"modality": "limit_per_modality", "question_type": "limit_per_question_type"}
 _VERBS: Final[Mapping[Row, str]] = {"sft": "sft", "grpo": "train"}
 
 
@@ -73,7 +72,10 @@ def plan_axis(recipe: str, out: Path, axis: Axis, options: MatrixOptions, overri
     """
     config = load_config(recipe, overrides)
     chosen = parse_domains(axis, options.domains)
-    common = [*overrides, *_axis_overrides(config, axis, options.limit)]
+    has_files = _has_files_by_axis(config)
+    common = [*overrides, f"--data.axis={axis}"] if has_files else list(overrides)
+    if options.limit is not None:
+        common += [f"--data.train.limit={options.limit}", f"--data.test.limit_per_{axis}={options.limit}"]
     if chosen:
         common.append(_select("test", axis, chosen))
     test = load_split(load_config(recipe, common).data, "test")
@@ -86,7 +88,9 @@ def plan_axis(recipe: str, out: Path, axis: Axis, options: MatrixOptions, overri
         test = load_split(load_config(recipe, common).data, "test")  # as the commands will: a limit applies after the selection
     notes = [f"{counts[None]:,} test questions do not say their {axis.replace('_', ' ')} and are left out."] if counts[None] else []
     notes += [f"No test questions for {name}: its column is empty." for name in domains if not counts[name]]
-    overrides_of = {name: [*common, *_domain_overrides(config, axis, name)] for name in domains}
+    overrides_of = {name: [*common, _select("train", axis, [name])] for name in domains}
+    if has_files:
+        overrides_of = {name: [*parts, f"--data.train.name={name}"] for name, parts in overrides_of.items()}
     train = _load_training(recipe, overrides_of, notes, is_needed=options.policies is None)
     jobs = _plan_jobs(partial(_job, recipe, out, axis), config, options, common, overrides_of, train, notes)
     if (note := _explain_unpublished(axis, jobs)) is not None:
@@ -105,16 +109,6 @@ def parse_domains(axis: Axis, names: Sequence[str]) -> tuple[str, ...]:
 
 def _select(split: str, axis: Axis, domains: Sequence[str]) -> str:
     return f"--data.{split}.{_SELECTORS[axis]}={json.dumps(list(domains))}"
-
-
-def _axis_overrides(config: Config, axis: Axis, limit: int | None) -> list[str]:
-    files = [f"--data.axis={axis}"] if _has_files_by_axis(config) else []
-    return files if limit is None else [*files, f"--data.train.limit={limit}", f"--data.test.{_LIMITS[axis]}={limit}"]
-
-
-def _domain_overrides(config: Config, axis: Axis, domain: str) -> list[str]:
-    file = [f"--data.train.name={domain}"] if _has_files_by_axis(config) else []
-    return [_select("train", axis, [domain]), *file]
 
 
 def _has_files_by_axis(config: Config) -> bool:
@@ -153,22 +147,21 @@ def _plan_jobs(
     trained = [row for row in options.rows if row in _VERBS] if options.policies is None else []
     jobs = []
     for strategy in strategies:
-        own = f"--prompt.strategy={strategy}"
+        prompt = f"--prompt.strategy={strategy}"
         if "zero_shot" in options.rows:
-            jobs.append(new_job("zero_shot", strategy, None, [own, *common]))
+            jobs.append(new_job("zero_shot", strategy, None, [prompt, *common]))
         for row in trained:
             for domain, samples in train.items():
                 if row == "sft" and (error := _missing_target(samples, strategy, config)) is not None:
                     notes.append(f"No SFT for {domain}, {strategy}, so its row is empty: {error}.")
                     continue
-                jobs.append(new_job(row, strategy, domain, [own, *overrides_of[domain]]))
+                jobs.append(new_job(row, strategy, domain, [prompt, *overrides_of[domain]]))
         if options.policies is not None:
             for domain, overrides in overrides_of.items():
-                policy = find_given(options.policies, strategy, domain)
-                if policy is None:
+                if (policy := find_given(options.policies, strategy, domain)) is not None:
+                    jobs.append(new_job("given", strategy, domain, [prompt, *overrides], policy))
+                else:
                     notes.append(f"{options.policies} holds no run for {domain}, {strategy}: its row is empty.")
-                    continue
-                jobs.append(new_job("given", strategy, domain, [own, *overrides], policy))
     if options.policies is not None and not any(job.row == "given" for job in jobs):
         domains = list(overrides_of)
         raise DataError(f"{options.policies} holds no run for any of {', '.join(domains)}: name its folders so, as in {domains[0]}")
@@ -220,7 +213,7 @@ def _explain_unpublished(axis: Axis, jobs: Sequence[PolicyJob]) -> str | None:
         if job.given is not None and job.domain is not None and job.strategy is not None:
             formats.setdefault((job.domain, job.given), set()).add(find_strategy(job.strategy).format)
     published = {train for train, _ in NO_THINK_MINUS_THINK[axis]}
-    both = [domain for (domain, _), found in formats.items() if domain in published and found >= {Format.ANSWER, Format.THINK_ANSWER}]
+    both = [domain for (domain, _), used in formats.items() if domain in published and used >= {Format.ANSWER, Format.THINK_ANSWER}]
     if not both:
         return None
     return (
