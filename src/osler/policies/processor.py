@@ -37,7 +37,10 @@ def load_processor(path: str | Path, processor_class: type[Any], **options: Any)
 
     Raises PolicyError when the folder has no usable processor files.
     """
-    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers import AutoProcessor, AutoTokenizer
+
+    # Not from `transformers`: without torchvision, Transformers 5.17 exports a placeholder there that only raises ImportError.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     if importlib.util.find_spec("torchvision") is not None:
         with suppress(OSError, ValueError, KeyError):  # a folder that was saved without torchvision has no video part
