@@ -18,7 +18,7 @@ from osler.errors import ConfigError
 from osler.images.files import ImageFile
 from osler.images.fingerprints import (
     DEFAULT_DISTANCE,
-    NO_FINGERPRINT,
+    Fingerprint,
     digest_image,
     find_near_pairs,
     hash_picture,
@@ -57,7 +57,7 @@ def test_what_cannot_be_seen_has_no_hash(tmp_path: Path) -> None:
     )
     taken = take_fingerprints([broken, absent, flat, flat])
     assert len(taken) == 3
-    assert taken[absent] == NO_FINGERPRINT
+    assert taken[absent] == Fingerprint(digest=None, perceptual_hash=None)
     assert taken[broken].digest is not None
     assert [taken[source].perceptual_hash for source in (broken, flat)] == [None, None]
 

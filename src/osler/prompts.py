@@ -64,14 +64,7 @@ def layout_inline(question: str, choices: tuple[str, ...]) -> str:
 def _osler_strategy(name: str, shape: Format, instruction: str) -> Strategy:
     """One of Osler's strategies. In `instruction`, "{answer}" is replaced by "the letter" or "a short answer"."""
     closed, open_ended = (f"{_PLACEHOLDER}\n{instruction.replace('{answer}', answer)}" for answer in ("the letter", "a short answer"))
-    return Strategy(
-        name=name,
-        train_template=closed,
-        eval_template=closed,
-        open_template=open_ended,
-        layout=layout_lines,
-        format=shape,
-    )
+    return Strategy(name=name, train_template=closed, eval_template=closed, open_template=open_ended, layout=layout_lines, format=shape)
 
 
 def _paper_strategy(name: str, shape: Format, layout: Layout, train: str, evaluation: str) -> Strategy:
@@ -88,19 +81,14 @@ def _paper_strategy(name: str, shape: Format, layout: Layout, train: str, evalua
     )
 
 
-# MedVLM-R1 (arXiv 2502.19634). The spaces at line ends and the indentation are part of the protocol.
+# MedVLM-R1 (arXiv 2502.19634). Spaces at line ends and the indentation, 8 spaces in training and 4 in evaluation, are part of the protocol.
 _MEDVLM_R1_TRAIN: Final = (
     "\n        {Question} \n        Your task: \n"
     "        1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. \n"
     "        2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.\n"
     "        3. No extra information or text outside of these tags.\n        "
 )
-_MEDVLM_R1_EVAL: Final = (
-    "\n    {Question} \n    Your task: \n"
-    "    1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. \n"
-    "    2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.\n"
-    "    3. No extra information or text outside of these tags.\n    "
-)
+_MEDVLM_R1_EVAL: Final = _MEDVLM_R1_TRAIN.replace(" " * 8, " " * 4)
 _MEDVLM_R1_ZERO_SHOT: Final = "\n    {Question} \n    Your task: provide the correct single-letter choice (A, B, C, D,...).\n    "
 
 # Med-R1 (arXiv 2503.13939).

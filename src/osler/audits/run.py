@@ -19,7 +19,7 @@ from osler.data.readers import READERS, Refusal
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
-from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE, Fingerprint, take_fingerprints
+from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, check_distance, take_fingerprints
 from osler.metrics import percent
 from osler.taxonomy import AXES, Axis
 from osler.types import ImageSource, Sample
@@ -114,8 +114,7 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
 def _check(data: DataConfig, options: AuditOptions) -> None:
     if options.images not in get_args(ImageComparison):
         raise ConfigError(f"unknown way to compare images {options.images!r}: use one of {', '.join(get_args(ImageComparison))}")
-    if not 0 <= options.max_distance <= MAX_DISTANCE:
-        raise ConfigError(f"a perceptual distance of {options.max_distance} bits: use 0 to {MAX_DISTANCE}")
+    check_distance(options.max_distance)
     for name, value in (("--max-leak", options.max_leak), ("--max-shortcut", options.max_shortcut)):
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} {value:g}: use a share between 0 and 1, such as 0.05")

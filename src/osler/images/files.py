@@ -132,14 +132,12 @@ class ImageFile:
                 raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
             if decoder is None:
                 raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}): convert it, or remove the row")
-            self._check_size(*decoder.size)
+            width, height = decoder.size
+            if width * height > MAX_PIXELS:
+                raise self._fault(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: store a smaller copy")
+            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+                raise self._fault(f"has {width} x {height} pixels, too narrow for any model: remove the row")
             yield decoder
-
-    def _check_size(self, width: int, height: int) -> None:
-        if width * height > MAX_PIXELS:
-            raise self._fault(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: store a smaller copy")
-        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-            raise self._fault(f"has {width} x {height} pixels, too narrow for any model: remove the row")
 
     def _fault(self, what: str) -> DataError:
         return DataError(f"image {_shorten(self.path)} {what}")
@@ -231,7 +229,7 @@ def _reason(error: BaseException) -> str:
     return _shorten(str(error) or type(error).__name__, quote=False)
 
 
-def _shorten(text: str, *, quote: bool = True, limit: int = 200) -> str:
-    """`text` on one line of at most `limit` characters, control characters escaped; quoted for a path."""
-    text = text if len(text) <= limit else text[: limit - 3] + "..."
+def _shorten(text: str, *, quote: bool = True) -> str:
+    """The first 200 characters of `text` on one line, control characters escaped; quoted for a path."""
+    text = text if len(text) <= 200 else f"{text[:197]}..."
     return repr(text) if quote else text.encode("unicode_escape").decode("ascii")

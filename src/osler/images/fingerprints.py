@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -45,9 +46,6 @@ class Fingerprint:
     perceptual_hash: int | None  # 64 bits; None if the image cannot be decoded or has no structure
 
 
-NO_FINGERPRINT: Final = Fingerprint(digest=None, perceptual_hash=None)
-
-
 def digest_image(source: ImageSource) -> str | None:
     """The SHA-256 from `source.digest()` where the source has that method, else of its decoded pixels; None if it cannot be opened."""
     try:
@@ -80,22 +78,21 @@ def hash_picture(picture: Image) -> int | None:
 
 def take_fingerprints(sources: Iterable[ImageSource], *, has_progress: bool = False) -> dict[ImageSource, Fingerprint]:
     """The fingerprint of every distinct image. One decoded picture per thread is in memory."""
-    return _map_images(_take_fingerprint, sources, has_progress)
-
-
-def digest_images(sources: Iterable[ImageSource]) -> dict[ImageSource, str | None]:
-    """`digest_image` of every distinct image."""
-    return _map_images(digest_image, sources, has_progress=False)
+    return map_images(_take_fingerprint, sources, has_progress=has_progress)
 
 
 def _take_fingerprint(source: ImageSource) -> Fingerprint:
-    digest = digest_image(source)
-    if digest is None:
-        return NO_FINGERPRINT
-    try:
-        return Fingerprint(digest=digest, perceptual_hash=hash_picture(source.load()))
-    except DataError:
-        return Fingerprint(digest=digest, perceptual_hash=None)
+    digest, perceptual_hash = digest_image(source), None
+    if digest is not None:
+        with suppress(DataError):
+            perceptual_hash = hash_picture(source.load())
+    return Fingerprint(digest=digest, perceptual_hash=perceptual_hash)
+
+
+def check_distance(max_distance: int) -> None:
+    """Raise ConfigError for a distance outside 0 to MAX_DISTANCE."""
+    if not 0 <= max_distance <= MAX_DISTANCE:
+        raise ConfigError(f"a perceptual distance of {max_distance} bits: use 0 to {MAX_DISTANCE}")
 
 
 def find_near_pairs(hashes: Iterable[int], max_distance: int) -> Iterator[NDArray[np.uint64]]:
@@ -107,8 +104,7 @@ def find_near_pairs(hashes: Iterable[int], max_distance: int) -> Iterator[NDArra
     """
     import numpy as np
 
-    if not 0 <= max_distance <= MAX_DISTANCE:
-        raise ConfigError(f"a perceptual distance of {max_distance} bits: use 0 to {MAX_DISTANCE}")
+    check_distance(max_distance)
     values = np.array(sorted(set(hashes)), dtype=np.uint64)
     edges = np.linspace(0, HASH_BITS, max_distance + 2).astype(int)
     masks = np.array([((1 << int(high)) - (1 << int(low))) for low, high in pairwise(edges)], dtype=np.uint64)
@@ -130,13 +126,12 @@ def _compare_bucket(bucket: NDArray[np.uint64], earlier: NDArray[np.uint64], max
         differing = rows[:, None] ^ bucket[None, begin:]
         is_near = np.triu(np.bitwise_count(differing) <= max_distance, k=1)
         one, other = np.nonzero(is_near)
-        found = differing[one, other]
-        is_new = (found[:, None] & earlier[None, :]).all(axis=1)
+        is_new = (differing[one, other][:, None] & earlier[None, :]).all(axis=1)
         if is_new.any():
             yield np.stack([rows[one[is_new]], bucket[begin + other[is_new]]], axis=1)
 
 
-def _map_images(measure: Callable[[ImageSource], T], sources: Iterable[ImageSource], has_progress: bool) -> dict[ImageSource, T]:
+def map_images(measure: Callable[[ImageSource], T], sources: Iterable[ImageSource], *, has_progress: bool = False) -> dict[ImageSource, T]:
     """`measure` of every distinct image, on threads: decoding, scaling and hashing release Python's global interpreter lock."""
     from tqdm import tqdm
 

@@ -32,7 +32,7 @@ class Calibration:
     num_answers: int
     confidence: float | None  # mean
     accuracy: Proportion
-    expected_error: float | None  # ECE of `bins`, in [0, 1]
+    expected_error: float | None  # ECE: mean of |accuracy - confidence| over `bins`, weighted by their number of answers, in [0, 1]
     brier: float | None  # mean squared difference between the confidence and 1 for a right, 0 for a wrong answer
     bins: tuple[Bin, ...]
 
@@ -46,25 +46,19 @@ def calibrate(rated: Iterable[RatedAnswer], *, num_bins: int = 10, bins: BinKind
     """
     confidences, rights = with_confidence(rated)
     filled = _fill_bins(confidences, rights, _edges(confidences, num_bins, bins))
+    errors = [
+        part.accuracy.total * abs(part.accuracy.value - part.confidence)
+        for part in filled
+        if part.accuracy.value is not None and part.confidence is not None
+    ]
     return Calibration(
         num_answers=len(confidences),
         confidence=mean(confidences),
         accuracy=proportion(sum(rights), len(confidences)),
-        expected_error=expected_calibration_error(filled),
+        expected_error=sum(errors) / len(confidences) if confidences else None,
         brier=mean([(confidence - right) ** 2 for confidence, right in zip(confidences, rights, strict=True)]),
         bins=tuple(filled),
     )
-
-
-def expected_calibration_error(bins: Sequence[Bin]) -> float | None:
-    """The mean of |accuracy - confidence| over bins, weighted by their number of answers, in [0, 1]; None for no answers."""
-    total = sum(part.accuracy.total for part in bins)
-    errors = [
-        part.accuracy.total * abs(part.accuracy.value - part.confidence)
-        for part in bins
-        if part.accuracy.value is not None and part.confidence is not None
-    ]
-    return sum(errors) / total if total else None
 
 
 def multiclass_brier(records: Iterable[Record]) -> float | None:

@@ -58,7 +58,10 @@ def choose_baseline(records: Iterable[Record], blind: Mapping[str, Mapping[str, 
     shared = sorted(name for name in answered if all(name in baseline for baseline in blind.values()))
     if not shared:
         return None, Pairs(records=(), before=(), after=())
-    _check_credits(blind, shared)
+    for sample in shared:
+        for name, baseline in blind.items():
+            if not 0 <= baseline[sample] <= 1:
+                raise DataError(f"the baseline {name!r} gives {sample!r} a credit of {baseline[sample]}: use a number from 0 to 1")
     baselines = {**blind, GUESSING: guess_credits(answered[name] for name in shared)}
     # Of equal baselines the first, so that a named one precedes guessing.
     best = max(baselines, key=lambda name: sum(baselines[name][sample] for sample in shared))
@@ -83,10 +86,3 @@ def gain_over(baseline: str | None, pairs: Pairs, unit: Unit) -> ImageGain:
         num_clusters=policy.num_clusters if policy else 0,
         p_value=flip_test(pairs.cluster_sums(clusters)) if policy else None,
     )
-
-
-def _check_credits(blind: Mapping[str, Mapping[str, float]], shared: Iterable[str]) -> None:
-    for sample in shared:
-        for name, baseline in blind.items():
-            if not 0 <= baseline[sample] <= 1:
-                raise DataError(f"the baseline {name!r} gives {sample!r} a credit of {baseline[sample]}: use a number from 0 to 1")

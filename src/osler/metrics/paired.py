@@ -68,12 +68,12 @@ def pair(before: Iterable[Record], after: Iterable[Record]) -> Pairs:
 
 def by_sample(records: Iterable[Record]) -> dict[str, Record]:
     """The records by sample id. Raises DataError for a second record of a sample."""
-    found: dict[str, Record] = {}
+    by_id: dict[str, Record] = {}
     for record in records:
-        if record.sample_id in found:
+        if record.sample_id in by_id:
             raise DataError(f"the sample {record.sample_id!r} has two records on one side: compare one evaluation with one other")
-        found[record.sample_id] = record
-    return found
+        by_id[record.sample_id] = record
+    return by_id
 
 
 def paired_difference(before: Iterable[Record], after: Iterable[Record], unit: Unit = "sample") -> PairedDifference:

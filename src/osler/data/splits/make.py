@@ -13,8 +13,8 @@ from osler.data.select import counts
 from osler.data.splits.group import MEDVLM_R1, assign_groups, assign_protocol, check_fractions, group_samples, stratify
 from osler.data.splits.manifest import Entry, Manifest, digest_sample, source_options
 from osler.errors import DataError
-from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, take_fingerprints
-from osler.types import ImageSource, Sample
+from osler.images.fingerprints import DEFAULT_DISTANCE, take_fingerprints
+from osler.types import Sample
 
 Protocol = Literal["fractions", "medvlm_r1"]
 
@@ -65,49 +65,28 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
     considered = [sample for sample in samples if _is_considered(sample, options.protocol)]
     if len(considered) < 2:
         raise DataError(f"{data.reader} has {len(considered)} questions to divide: check the data root and its options")
-    sources = (source for sample in considered for source in sample.images)
-    taken = take_fingerprints(sources, has_progress=has_progress) if options.has_images else {}
-    groups = group_samples(considered, taken, max_distance=options.max_distance if options.has_images else None)
-    plain = group_samples(considered, taken, max_distance=None)
+    sources = dict.fromkeys(source for sample in considered for source in sample.images)
+    fingerprints = take_fingerprints(sources, has_progress=has_progress) if options.has_images else {}
+    max_distance = options.max_distance if options.has_images else None
+    groups = group_samples(considered, fingerprints, max_distance=max_distance)
+    plain = group_samples(considered, fingerprints, max_distance=None)
     splits: Sequence[str | None]
     if options.protocol == "medvlm_r1":
         splits = assign_protocol(considered, groups, MEDVLM_R1, seed=options.seed)
     else:
         splits = assign_groups(groups, [stratify(sample) for sample in considered], options.fractions, seed=options.seed)
-    ids = [sample.id for sample in considered]
-    split_of, group_of = dict(zip(ids, splits, strict=True)), dict(zip(ids, groups.tolist(), strict=True))
-    return SplitReport(
-        manifest=_describe(data, options, samples, split_of, group_of, taken),
-        num_images=len({source for sample in considered for source in sample.images}),
-        num_known_images=sum(found.digest is not None for found in taken.values()),
-        largest_group=max(Counter(groups.tolist()).values()),
-        largest_plain_group=max(Counter(plain.tolist()).values()),
-    )
-
-
-def _is_considered(sample: Sample, protocol: Protocol) -> bool:
-    """Whether the protocol can use a sample; MedVLM-R1 uses multiple-choice questions of three modalities."""
-    return protocol == "fractions" or (bool(sample.choices) and any(sample.modality == modality for _, modality, _ in MEDVLM_R1))
-
-
-def _describe(
-    data: DataConfig,
-    options: SplitOptions,
-    samples: Sequence[Sample],
-    split_of: Mapping[str, str | None],
-    group_of: Mapping[str, int],
-    taken: Mapping[ImageSource, Fingerprint],
-) -> Manifest:
-    """The manifest. It also lists the samples that the protocol cannot use, so that new samples can be detected later."""
-    images = {source.uri: taken[source].digest if source in taken else None for sample in samples for source in sample.images}
-    names = dict.fromkeys(split for split, _, _ in MEDVLM_R1) if options.protocol == "medvlm_r1" else options.fractions
-    return Manifest(
+    split_of = {sample.id: split for sample, split in zip(considered, splits, strict=True)}
+    group_of = {sample.id: group for sample, group in zip(considered, groups.tolist(), strict=True)}
+    names = options.fractions if options.protocol == "fractions" else dict.fromkeys(split for split, _, _ in MEDVLM_R1)
+    # The manifest also lists the samples that the protocol cannot use, so that new samples can be detected later.
+    images = {source.uri: fingerprints[source].digest if source in fingerprints else None for sample in samples for source in sample.images}
+    manifest = Manifest(
         reader=data.reader,
         options=source_options(data.options),
         data_seed=data.seed,
         protocol=options.protocol,
         seed=options.seed,
-        max_distance=options.max_distance if options.has_images else None,
+        max_distance=max_distance,
         fractions=dict(options.fractions) if options.protocol == "fractions" else {},
         num_groups=len(set(group_of.values())),
         counts={name: counts(sample for sample in samples if split_of.get(sample.id) == name) for name in names},
@@ -117,3 +96,15 @@ def _describe(
             for sample in samples
         ),
     )
+    return SplitReport(
+        manifest=manifest,
+        num_images=len(sources),
+        num_known_images=sum(fingerprint.digest is not None for fingerprint in fingerprints.values()),
+        largest_group=max(Counter(groups.tolist()).values()),
+        largest_plain_group=max(Counter(plain.tolist()).values()),
+    )
+
+
+def _is_considered(sample: Sample, protocol: Protocol) -> bool:
+    """Whether the protocol can use a sample; MedVLM-R1 uses multiple-choice questions of three modalities."""
+    return protocol == "fractions" or (bool(sample.choices) and any(sample.modality == modality for _, modality, _ in MEDVLM_R1))

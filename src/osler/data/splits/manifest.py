@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from osler.errors import ConfigError, DataError
-from osler.files import write_whole
-from osler.images.fingerprints import digest_images
+from osler.files import read_text, write_whole
+from osler.images.fingerprints import digest_image, map_images
 from osler.types import ImageSource, Sample
 
 FORMAT: Final = "osler-split"
@@ -111,13 +111,17 @@ def load_manifest(path: str | Path) -> Manifest:
     """Read a manifest. Raises DataError for a file that is missing, not a manifest, of another version, or was edited."""
     from pydantic import TypeAdapter, ValidationError
 
-    values = _read(Path(path))
+    if not Path(path).exists():
+        raise DataError(f"{path} does not exist: make it with osler split")
+    try:
+        values = json.loads(read_text(Path(path), MAX_MANIFEST_BYTES, "name the file that osler split wrote"))
+    except (ValueError, RecursionError):
+        raise DataError(f"{path} is no manifest (not JSON): make one with osler split") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise DataError(f"{path} is no manifest: make one with osler split")
     if values.get("version") != VERSION:
-        raise DataError(
-            f"{path} is a manifest of version {values.get('version')!r}, this is for {VERSION}: make a new one with osler split"
-        )
+        version = values.get("version")
+        raise DataError(f"{path} is a manifest of version {version!r}, this is for {VERSION}: make a new one with osler split")
     digest = values.pop("digest", None)
     try:
         manifest = TypeAdapter(Manifest).validate_python({**values, "path": str(path)})
@@ -179,23 +183,10 @@ def verify_images(manifest: Manifest, samples: Iterable[Sample]) -> None:
         for source in sample.images:
             if manifest.images.get(source.uri) is not None:
                 owners.setdefault(source, sample.id)
-    for source, digest in digest_images(owners).items():
+    for source, digest in map_images(digest_image, owners).items():
         if digest != manifest.images[source.uri]:
             what = "is not at hand" if digest is None else "has changed"
             raise DataError(f"{owners[source]}: the image {source.uri!r} {what} since {manifest.path} was made: {REMEDY}")
-
-
-def _read(path: Path) -> Any:
-    try:
-        if (size := path.stat().st_size) > MAX_MANIFEST_BYTES:
-            raise DataError(f"{path} has {size:,} bytes, more than {MAX_MANIFEST_BYTES:,}: that is no manifest")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: make it with osler split") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): name the file that osler split wrote") from error
-    except (ValueError, RecursionError):
-        raise DataError(f"{path} is no manifest (not JSON): make one with osler split") from None
 
 
 def _canonical(value: Any) -> bytes:
