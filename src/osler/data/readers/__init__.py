@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -27,17 +26,27 @@ COMMON_OPTIONS: Final = MappingProxyType(
 )
 
 
-def _as_reader(name: str, part: Any) -> Reader:
-    """A Reader, or a function `read(root, *, split=None, **options)` that returns samples or a ReadReport."""
+def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
+    """The reader of a function `read(root, *, split=None, **options)` that returns samples or a ReadReport; a Reader as it is."""
     if isinstance(part, Reader):
         return part
     if not callable(part):
-        raise ConfigError(f"the reader {name!r} is a {type(part).__name__}: register a function or an osler.Reader")
+        raise ConfigError(f"the reader {name!r} is a {type(part).__name__}: register a function or an osler.data.readers.Reader")
     parameters = inspect.signature(part).parameters
     if "split" not in parameters:
         raise ConfigError(f"the reader {name!r} has no parameter 'split': define it as read(root, *, split=None, ...)")
     root, *options = (key for key in parameters if key not in COMMON_OPTIONS)
-    card = ReaderCard(
+
+    def read_root(root: Path | None, **options: Any) -> ReadReport:
+        if "seed" not in parameters:
+            options.pop("seed", None)
+        result = part(root, **options)
+        report = result if isinstance(result, ReadReport) else ReadReport(samples=tuple(result))
+        if wrong := [sample for sample in report.samples if not isinstance(sample, Sample)]:
+            raise DataError(f"the reader {name!r} returned a {type(wrong[0]).__name__} where an osler.Sample is expected")
+        return report
+
+    card = card or ReaderCard(
         title=name,
         source=f"{part.__module__}.{part.__qualname__}",
         licence="not stated",
@@ -45,26 +54,13 @@ def _as_reader(name: str, part: Any) -> Reader:
         layout=(inspect.getdoc(part) or "see the reader's documentation").splitlines()[0],
         options=dict.fromkeys(options, "see the reader's documentation"),
     )
-    needs_root = parameters[root].default is inspect.Parameter.empty
-    return Reader(name=name, card=card, read=_reporting(name, part, accepts_seed="seed" in parameters), needs_root=needs_root)
+    return Reader(card=card, read=read_root, needs_root=parameters[root].default is inspect.Parameter.empty)
 
 
-def _reporting(name: str, function: Callable[..., Any], *, accepts_seed: bool) -> Callable[..., ReadReport]:
-    def read_root(root: Path | None, **options: Any) -> ReadReport:
-        if not accepts_seed:
-            options.pop("seed", None)
-        result = function(root, **options)
-        report = result if isinstance(result, ReadReport) else ReadReport(samples=tuple(result))
-        if wrong := [sample for sample in report.samples if not isinstance(sample, Sample)]:
-            raise DataError(f"the reader {name!r} returned a {type(wrong[0]).__name__} where an osler.Sample is expected")
-        return report
-
-    return read_root
-
-
-_BUILT_IN: Final = (phantom, med_r1, omnimedvqa, huatuo, slake, vqa_rad, jsonl)
+_MODULES: Final = {"phantom": phantom, "med_r1": med_r1, "omnimedvqa": omnimedvqa, "huatuo": huatuo, "slake": slake, "vqa_rad": vqa_rad,
+                   "jsonl": jsonl}  # fmt: skip
 READERS: Final[Registry[Reader]] = Registry(
-    "reader", {module.READER.name: module.READER for module in _BUILT_IN}, adapt=_as_reader, takes_paths=True
+    "reader", {name: _as_reader(name, module.read, module.CARD) for name, module in _MODULES.items()}, adapt=_as_reader, takes_paths=True
 )
 """Every reader, by name; `register_reader` and the entry points `osler.readers` add to it."""
 

@@ -52,7 +52,6 @@ class ReaderCard:
 class Reader:
     """The reader of one dataset layout. `read(root, split=, seed=, **options)` returns a ReadReport and accepts the card's options."""
 
-    name: str
     card: ReaderCard
     read: Callable[..., ReadReport]
     needs_root: bool = True
@@ -62,22 +61,19 @@ class Rows:
     """Collects the samples, refusals and notes of one dataset."""
 
     def __init__(self) -> None:
-        self._samples: list[Sample] = []
+        self._samples: dict[str, Sample] = {}  # by id
         self._refused: list[Refusal] = []
-        self._ids: set[str] = set()
         self.notes: Counter[str] = Counter()
 
     def add(self, row_id: str, make: Callable[P, Sample], *args: P.args, **kwargs: P.kwargs) -> None:
         """Add the sample that `make(*args, **kwargs)` returns; a DataError, or an id that was added before, refuses the row."""
         try:
             sample = make(*args, **kwargs)
-            if sample.id in self._ids:
+            if sample.id in self._samples:
                 raise DataError(f"the id {sample.id!r} was used by an earlier row")
+            self._samples[sample.id] = sample
         except DataError as error:
             self.refuse(row_id, error)
-        else:
-            self._ids.add(sample.id)
-            self._samples.append(sample)
 
     def refuse(self, row_id: str, error: DataError) -> None:
         """Record that a row was refused, and why."""
@@ -85,7 +81,7 @@ class Rows:
 
     def report(self) -> ReadReport:
         """Everything collected so far."""
-        return ReadReport(samples=tuple(self._samples), refused=tuple(self._refused), notes=dict(sorted(self.notes.items())))
+        return ReadReport(samples=tuple(self._samples.values()), refused=tuple(self._refused), notes=dict(sorted(self.notes.items())))
 
 
 def check_choice(option: str, value: Any, allowed: Iterable[str]) -> None:
@@ -118,22 +114,22 @@ def check_object(value: Any, what: str = "the row") -> dict[str, Any]:
 
 def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None) -> str:
     """The stripped text under `key`; a number becomes text. Both changes are counted in `notes`. Raises DataError for no text."""
-    value = row.get(key)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if notes is not None:
-            notes[f"number instead of text in {key!r}"] += 1
-        value = format_number(value)
+    notes = Counter() if notes is None else notes
+    value = number_to_text(row.get(key), f"in {key!r}", notes)
     if not isinstance(value, str):
         raise DataError(f"{key!r} is missing" if value is None else f"{key!r} is {type(value).__name__}, not text")
     if not (stripped := value.strip()):
         raise DataError(f"{key!r} is empty")
-    if notes is not None and stripped != value:
+    if stripped != value:
         notes[f"white space around {key!r}"] += 1
     return stripped
 
 
-def format_number(value: float) -> str:
-    """A number as text, without a fraction of zero: 2.0 -> "2"."""
+def number_to_text(value: Any, where: str, notes: Counter[str]) -> Any:
+    """A number as text, without a fraction of zero: 2.0 -> "2"; `notes` counts it. Any other value is returned unchanged."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return value
+    notes[f"number instead of text {where}"] += 1
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_object, check_test_only, get_text, image_files, parse_names
+from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_object, check_test_only, get_text, image_files, parse_names
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import check_choices, letter_of, parse_label, repair_mojibake
 from osler.errors import DataError
@@ -28,17 +28,15 @@ CARD: Final = ReaderCard(
 )
 
 
-def read_huatuo(
+def read(
     root: Path,
     *,
     split: str | None = None,
-    seed: int = 0,
     dataset: str | None = None,
     modalities: Sequence[str] | None = None,
     images: str | Path | None = None,
 ) -> ReadReport:
-    """All rows that match the options, which are one test split; `seed` has no effect. Raises ConfigError and DataError."""
-    del seed
+    """All rows that match the options, which are one test split. Raises ConfigError and DataError."""
     check_test_only("huatuo", split)
     file = _find_file(root)
     wanted = parse_names(modalities or (), parse_modality)
@@ -84,6 +82,3 @@ def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -
         question_type=None,
         metadata={"source_set": row.get("dataset"), "subset": row.get("subset")},
     )
-
-
-READER: Final = Reader(name="huatuo", card=CARD, read=read_huatuo)

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text, image_files
-from osler.data.readers.read_files import Line, load_lines, load_rows
+from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, get_text, image_files
+from osler.data.readers.read_files import load_lines, load_rows
 from osler.data.readers.text import Problem, check_choices, letter_of, repair_mojibake, split_problem, unwrap_answer
 from osler.errors import DataError
 from osler.taxonomy import SPLITS, parse_modality, parse_question_type
@@ -35,16 +34,15 @@ CARD: Final = ReaderCard(
 _PLACEHOLDER: Final = re.compile(r"\s*<image>\s*")
 
 
-def read_jsonl(root: Path, *, split: str | None = None, seed: int = 0, images: str | Path | None = None) -> ReadReport:
-    """All rows of a file, or of the files of a folder: with `split` those named after it. `seed` has no effect. Raises DataError."""
-    del seed
+def read(root: Path, *, split: str | None = None, images: str | Path | None = None) -> ReadReport:
+    """All rows of a file, or of the files of a folder: with `split` those named after it. Raises DataError."""
     check_choice("split", split, SPLITS)
     rows = Rows()
     for file in _list_files(root, split):
         image_root = Path(images) if images is not None else file.parent
-        for line in _load(file):
-            row_id = f"{file.name}:{line.number}"
-            rows.add(row_id, _make_sample, line, file.stem, image_root, rows.notes)
+        lines = enumerate(load_rows(file), start=1) if file.suffix == ".json" else load_lines(file)
+        for number, row in lines:
+            rows.add(f"{file.name}:{number}", _make_sample, number, row, file.stem, image_root, rows.notes)
     return rows.report()
 
 
@@ -57,22 +55,16 @@ def _list_files(root: Path, split: str | None) -> list[Path]:
     return files
 
 
-def _load(file: Path) -> Iterator[Line]:
-    if file.suffix == ".json":
-        return (Line(number=number, value=value) for number, value in enumerate(load_rows(file), start=1))
-    return load_lines(file)
-
-
-def _make_sample(line: Line, stem: str, image_root: Path, notes: Counter[str]) -> Sample:
-    if line.fault is not None:
-        raise DataError(line.fault)
-    row = check_object(line.value)
+def _make_sample(number: int, row: Any, stem: str, image_root: Path, notes: Counter[str]) -> Sample:
+    if isinstance(row, DataError):
+        raise row
+    row = check_object(row)
     problem = _problem(row, notes)
     answer = _answer(row, notes)
     dataset = _optional(row, "dataset") or stem
     modality, question_type = _optional(row, "modality"), _optional(row, "question_type")
     return Sample(
-        id=_optional(row, "id") or f"{dataset}/{line.number}",
+        id=_optional(row, "id") or f"{dataset}/{number}",
         dataset=dataset,
         images=image_files(row.get("images", row.get("image")), image_root, "'image' or 'images'"),
         question=problem.question,
@@ -90,20 +82,21 @@ def _make_sample(line: Line, stem: str, image_root: Path, notes: Counter[str]) -
 def _problem(row: dict[str, Any], notes: Counter[str]) -> Problem:
     """The question and its options, from whichever fields hold them."""
     raw = row.get("messages", row.get("prompt"))
-    text = _user_text(raw) if isinstance(raw, list) else get_text(row, "problem" if "problem" in row else "question")
+    text = _last_turn(raw, "user") if isinstance(raw, list) else get_text(row, "problem" if "problem" in row else "question")
+    if text is None:
+        raise DataError("no message of role 'user'")
     if "<image>" in text:
         notes["<image> placeholder removed"] += 1
         text = _PLACEHOLDER.sub("\n", text).strip()
-    if (explicit := row.get("choices", row.get("options"))) is not None and explicit != []:
-        question, choices = text, explicit
+    question, choices = text, row.get("choices", row.get("options"))
+    if choices is not None and choices != []:
         if row.get("question") is not None:  # the problem repeats the options
             question = get_text(row, "question")
     elif re.search(r"(?:^|\s)\(?A\)|^\s*A[.:]\s", text, re.MULTILINE):
         parts = split_problem(text)
         question, choices = parts.question, parts.choices
-    else:
-        return Problem(question=_not_empty(repair_mojibake(text, notes), "question"), choices=())
-    return Problem(question=_not_empty(repair_mojibake(question, notes), "question"), choices=check_choices(choices, notes))
+    question = _not_empty(repair_mojibake(question, notes), "question")
+    return Problem(question=question, choices=check_choices(choices, notes) if choices not in (None, []) else ())
 
 
 def _not_empty(text: str, what: str) -> str:
@@ -112,16 +105,12 @@ def _not_empty(text: str, what: str) -> str:
     return text
 
 
-def _user_text(messages: list[Any]) -> str:
-    """The text of the last user turn."""
-    for message in reversed(messages):
-        if isinstance(message, dict) and message.get("role") == "user":
-            return _content_text(message.get("content"))
-    raise DataError("no message of role 'user'")
-
-
-def _content_text(content: Any) -> str:
-    """The text of a message with a string or a list of parts as its content; parts without text are skipped."""
+def _last_turn(messages: list[Any], role: str) -> str | None:
+    """The text of the last message of a role, None without one. Its content is a text or a list of parts, of which some have a text."""
+    turns = [message for message in messages if isinstance(message, dict) and message.get("role") == role]
+    if not turns:
+        return None
+    content = turns[-1].get("content")
     if isinstance(content, str):
         return content.strip()
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
@@ -134,14 +123,11 @@ def _answer(row: dict[str, Any], notes: Counter[str]) -> str:
     for key in ("target", "answer", "solution"):
         if row.get(key) is not None:
             return _not_empty(unwrap_answer(repair_mojibake(get_text(row, key, notes), notes)), "answer")
-    for message in reversed(row.get("messages") or []):
-        if isinstance(message, dict) and message.get("role") == "assistant":
-            return _not_empty(unwrap_answer(_content_text(message.get("content"))), "answer")
-    raise DataError("no 'answer', 'solution' or assistant message")
+    messages = row.get("messages")
+    if (text := _last_turn(messages if isinstance(messages, list) else [], "assistant")) is None:
+        raise DataError("no 'answer', 'solution' or assistant message")
+    return _not_empty(unwrap_answer(text), "answer")
 
 
 def _optional(row: dict[str, Any], key: str) -> str | None:
     return get_text(row, key) if row.get(key) is not None else None
-
-
-READER: Final = Reader(name="jsonl", card=CARD, read=read_jsonl)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
+from osler.images.files import ImageFile
 from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_words
-from osler.types import LETTERS
+from osler.types import LETTERS, Sample
 
 MAX_ANSWER_SET: Final = 12
 """Questions stay open-ended if their content type has more distinct right answers than this."""
@@ -68,7 +70,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A question with its right answer."""
+    """A row with a question and its right answer."""
 
     id: str  # "slake/10513"
     question: str
@@ -77,6 +79,8 @@ class Answered:
     answer_type: str  # "OPEN" or "CLOSED"
     modality: Modality | None
     language: str = "en"
+    split: str = "train"
+    raw: Mapping[str, Any] = field(default_factory=dict)  # the row as in the file
 
 
 def parse_content_type(raw: str) -> QuestionType | None:
@@ -90,43 +94,63 @@ class AnswerPool:
 
     def __init__(self, rows: Iterable[Answered], *, seed: int) -> None:
         self._seed = seed
-        self._vocabulary: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self._drawable: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-        self._by_modality: defaultdict[tuple[str, str, str, Modality | None], Counter[str]] = defaultdict(Counter)
+        # By language and content type; by these and answer type; by these and modality.
+        self._answers: defaultdict[tuple[str | None, ...], Counter[str]] = defaultdict(Counter)
         for row in rows:
             answer = _present(row.answer)
             if _yes_no_pair(answer) is None:
-                self._vocabulary[row.language, row.content_type][answer] += 1
-                self._drawable[row.language, row.content_type, row.answer_type][answer] += 1
-                self._by_modality[row.language, row.content_type, row.answer_type, row.modality][answer] += 1
-        self._patterns = {key: _known_pattern(answers) for key, answers in self._vocabulary.items()}
+                key = (row.language, row.content_type, row.answer_type, row.modality)
+                for length in (2, 3, 4):
+                    self._answers[key[:length]][answer] += 1
+        self._patterns = {key: _known_pattern(answers) for key, answers in self._answers.items() if len(key) == 2}
 
     def close(self, row: Answered, notes: Counter[str]) -> Closed:
         """The choices of a question in random order, and its target. Counts the rule that applied in `notes`."""
-        closed, outcome = self._close(row)
+        answer, key = _present(row.answer), (row.language, row.content_type)
+        rng = random.Random(f"{self._seed}/{row.id}")
+        if pair := _yes_no_pair(answer):
+            closed, outcome = _arrange(pair, answer, rng), "a choice of yes and no"
+        elif named := _named(row.question, answer, self._answers[key], self._patterns[key]):
+            closed, outcome = _arrange(named, _trim(answer), rng), "a choice of the alternatives that it names"
+        elif drawn := self._draw(row, answer, rng):
+            closed, outcome = _arrange((answer, *drawn), answer, rng), "a choice with drawn distractors"
+        else:
+            closed, outcome = Closed(choices=(), target=row.answer), "open-ended"
         notes[f"{row.answer_type} question made {outcome}"] += 1
         return closed
 
-    def _close(self, row: Answered) -> tuple[Closed, str]:
-        answer = _present(row.answer)
-        rng = random.Random(f"{self._seed}/{row.id}")
-        if pair := _yes_no_pair(answer):
-            return _arrange(pair, answer, rng), "a choice of yes and no"
-        key = (row.language, row.content_type)
-        if named := _named(row.question, answer, self._vocabulary[key], self._patterns[key]):
-            return _arrange(named, _trim(answer), rng), "a choice of the alternatives that it names"
-        if drawn := self._draw(row, answer, rng):
-            return _arrange((answer, *drawn), answer, rng), "a choice with drawn distractors"
-        return Closed(choices=(), target=row.answer), "open-ended"
+    def make_sample(
+        self, row: Answered, dataset: str, image_root: Path, image: str, notes: Counter[str], *, subject_id: str | None, **metadata: Any
+    ) -> Sample:
+        """The sample of a row, multiple choice if `close` finds choices. The metadata keep the answer and what the choices depend on."""
+        closed = self.close(row, notes)
+        return Sample(
+            id=row.id,
+            dataset=dataset,
+            images=(ImageFile(root=image_root, path=image),),
+            question=row.question,
+            choices=closed.choices,
+            target=closed.target,
+            modality=row.modality,
+            question_type=parse_content_type(row.content_type),
+            subject_id=subject_id,
+            metadata={
+                "answer": row.answer,
+                "answer_type": row.answer_type,
+                "content_type": row.content_type,
+                **metadata,
+                "split": row.split,
+            },
+        )
 
     def _draw(self, row: Answered, answer: str, rng: random.Random) -> tuple[str, ...]:
         """Up to three distractors of the same content type: of the same modality, or of any modality if that gives none."""
         key = (row.language, row.content_type, row.answer_type)
-        everywhere = self._drawable[key]
+        everywhere = self._answers[key]
         num_answers = len({fold_words(text) for text in everywhere})
         if num_answers > MAX_ANSWER_SET or everywhere.total() < MIN_ROWS_PER_ANSWER * num_answers:
             return ()
-        for pool in (self._by_modality[*key, row.modality], everywhere):
+        for pool in (self._answers[*key, row.modality], everywhere):
             if usable := _distractors(answer, pool):
                 return tuple(rng.sample(usable, min(NUM_CHOICES - 1, len(usable))))
         return ()

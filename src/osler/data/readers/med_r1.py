@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from osler.data.readers.base import TRAIN_TEST, Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
+from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import check_choices, letter_of, repair_mojibake, split_problem, unwrap_answer
 from osler.errors import ConfigError, DataError
@@ -47,27 +47,23 @@ CARD: Final = ReaderCard(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitFile:
-    """One annotation file and the labels in its name."""
+    """One annotation file and the label in its name."""
 
     path: Path
     axis: str
     split: str
     name: str  # "ct", "lesion_grading", or "unknown"
-    modality: Modality | None = None
-    question_type: QuestionType | None = None
 
 
-def read_med_r1(
+def read(
     root: Path,
     *,
     split: str | None = None,
-    seed: int = 0,
     axis: str = "modality",
     name: str | None = None,
     images: str | Path | None = None,
 ) -> ReadReport:
-    """All rows of the selected files; `seed` has no effect. Raises ConfigError for an unknown option and DataError for missing files."""
-    del seed
+    """All rows of the selected files. Raises ConfigError for an unknown option and DataError for missing files."""
     check_choice("axis", axis, AXES)
     check_choice("split", split, TRAIN_TEST)
     folder = root / "Splits" if (root / "Splits").is_dir() else root
@@ -90,21 +86,21 @@ def _has_key(row: Any) -> bool:
     return isinstance(row, dict) and isinstance(row.get("image"), str) and isinstance(row.get("problem"), str)
 
 
+def _parse_name(label: str, axis: str) -> str:
+    return UNKNOWN if label.lower() == UNKNOWN else _PARSERS[axis](label).value
+
+
 def _list_files(folder: Path, axis: str, splits: Sequence[str]) -> list[SplitFile]:
     """The files of one axis, by split and name. Raises DataError for a file name that is not a label."""
-    return [_parse_name(path, axis, split) for split in splits for path in sorted((folder / axis / split).glob(f"*_{split}.json"))]
-
-
-def _parse_name(path: Path, axis: str, split: str) -> SplitFile:
-    label = path.stem.removesuffix(f"_{split}")
-    if label.lower() == UNKNOWN:
-        return SplitFile(path=path, axis=axis, split=split, name=UNKNOWN)
-    try:
-        value = _PARSERS[axis](label)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    modality, question_type = (value, None) if isinstance(value, Modality) else (None, value)
-    return SplitFile(path=path, axis=axis, split=split, name=value.value, modality=modality, question_type=question_type)
+    files = []
+    for split in splits:
+        for path in sorted((folder / axis / split).glob(f"*_{split}.json")):
+            try:
+                name = _parse_name(path.stem.removesuffix(f"_{split}"), axis)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from error
+            files.append(SplitFile(path=path, axis=axis, split=split, name=name))
+    return files
 
 
 def _select(files: list[SplitFile], axis: str, name: str | None) -> list[SplitFile]:
@@ -113,7 +109,7 @@ def _select(files: list[SplitFile], axis: str, name: str | None) -> list[SplitFi
     if name is None:
         return files
     try:
-        wanted = UNKNOWN if name.lower() == UNKNOWN else _PARSERS[axis](name).value
+        wanted = _parse_name(name, axis)
     except DataError as error:
         raise ConfigError(f"option name: {error}") from error
     if not (chosen := [file for file in files if file.name == wanted]):
@@ -130,6 +126,7 @@ def _make_sample(row_id: str, row: Any, file: SplitFile, other: SplitFile | None
         notes["option text that holds what looks like a letter, such as '(H&E)'"] += 1
     if other is not None:
         notes["other axis's label known from the same row there"] += 1
+    labels = {part.axis: part.name for part in (file, other) if part is not None and part.name != UNKNOWN}
     return Sample(
         id=row_id,
         dataset="med_r1",
@@ -137,10 +134,7 @@ def _make_sample(row_id: str, row: Any, file: SplitFile, other: SplitFile | None
         question=repair_mojibake(problem.question, notes),
         choices=choices,
         target=letter_of(unwrap_answer(get_text(row, "solution")), choices, notes, kind="letter"),
-        modality=file.modality or (other.modality if other else None),
-        question_type=file.question_type or (other.question_type if other else None),
+        modality=Modality(labels["modality"]) if "modality" in labels else None,
+        question_type=QuestionType(labels["question_type"]) if "question_type" in labels else None,
         metadata={"axis": file.axis, "split": file.split},
     )
-
-
-READER: Final = Reader(name="med_r1", card=CARD, read=read_med_r1)

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, check_test_only, get_text
+from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, check_test_only, get_text
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import check_choices, letter_of, parse_label, repair_mojibake
 from osler.errors import ConfigError, DataError
@@ -31,17 +31,15 @@ CARD: Final = ReaderCard(
 )
 
 
-def read_omnimedvqa(
+def read(
     root: Path,
     *,
     split: str | None = None,
-    seed: int = 0,
     access: str = "Open-access",
     name: str | None = None,
     images: str | Path | None = None,
 ) -> ReadReport:
-    """All rows of the selected files, which are one test split; `seed` has no effect. Raises ConfigError and DataError."""
-    del seed
+    """All rows of the selected files, which are one test split. Raises ConfigError and DataError."""
     check_test_only("omnimedvqa", split)
     check_choice("access", access, ACCESS)
     image_root = Path(images) if images is not None else (root.parent if root.is_file() else root)
@@ -85,6 +83,3 @@ def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -
         question_type=parse_label(row.get("question_type"), parse_question_type, "question type", notes),
         metadata={"source_set": row.get("dataset"), "modality_type": row.get("modality_type")},
     )
-
-
-READER: Final = Reader(name="omnimedvqa", card=CARD, read=read_omnimedvqa)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, check_choice, parse_names
+from osler.data.readers.base import ReaderCard, ReadReport, check_choice, parse_names
 from osler.errors import ConfigError
 from osler.taxonomy import SPLITS, Modality, QuestionType, parse_modality, parse_question_type
 from osler.types import Sample
@@ -30,7 +30,7 @@ CARD: Final = ReaderCard(
 )
 
 
-def read_phantom(
+def read(
     root: Path | None = None,  # noqa: ARG001 - every reader takes a root
     *,
     split: str | None = None,
@@ -72,6 +72,3 @@ def _build_difficulty(raw: Difficulty | Mapping[str, Any] | None) -> Difficulty:
         return Difficulty(**values)
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"difficulty {raw!r}: use a table of numbers with the keys contrast, noise, lesion_size") from error
-
-
-READER: Final = Reader(name="phantom", card=CARD, read=read_phantom, needs_root=False)

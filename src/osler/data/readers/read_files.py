@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +11,6 @@ from osler.errors import DataError
 
 MAX_FILE_BYTES: Final = 512 * 1024**2
 MAX_LINE_BYTES: Final = 16 * 1024**2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One line of a JSON Lines file: its value, or the reason why it cannot be read."""
-
-    number: int  # from 1
-    value: Any = None
-    fault: str | None = None
 
 
 def load_rows(path: Path) -> list[Any]:
@@ -32,20 +22,21 @@ def load_rows(path: Path) -> list[Any]:
     return value
 
 
-def load_lines(path: Path) -> Iterator[Line]:
-    """The lines of a JSON Lines file without blank lines; an invalid line has a `fault`. Raises DataError for an unreadable file."""
+def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number, from 1, and value of each line of a JSON Lines file that is not blank; the value of an invalid line is a DataError.
+
+    Raises DataError for a file that cannot be read.
+    """
     for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
         if not line.strip():
             continue
-        if len(line) > MAX_LINE_BYTES:
-            yield Line(number=number, fault=f"the line has {len(line):,} bytes, more than {MAX_LINE_BYTES:,}")
-            continue
         try:
+            if len(line) > MAX_LINE_BYTES:
+                raise DataError(f"the line has {len(line):,} bytes, more than {MAX_LINE_BYTES:,}")
             value = _parse(line, path)
         except DataError as error:
-            yield Line(number=number, fault=str(error).removeprefix(f"{path} "))
-        else:
-            yield Line(number=number, value=value)
+            value = DataError(str(error).removeprefix(f"{path} "))
+        yield number, value
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from osler.data.readers.base import Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
-from osler.data.readers.make_choices import Answered, AnswerPool, parse_content_type
+from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
+from osler.data.readers.make_choices import Answered, AnswerPool
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import parse_label, repair_mojibake
 from osler.errors import DataError
-from osler.images.files import ImageFile
 from osler.taxonomy import SPLITS, parse_modality
 from osler.types import Sample
 
@@ -31,21 +29,14 @@ CARD: Final = ReaderCard(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    raw: dict[str, Any]
-    split: str
-    answered: Answered
-
-
-def read_slake(root: Path, *, split: str | None = None, seed: int = 0, language: str = "en") -> ReadReport:
+def read(root: Path, *, split: str | None = None, seed: int = 0, language: str = "en") -> ReadReport:
     """The questions of one split and language. Distractors come from the rows of all present files, so they do not depend on `split`.
 
     Raises ConfigError for an unknown split or language and DataError for missing or unreadable files.
     """
     check_choice("split", split, SPLITS)
     check_choice("language", language, ("en", "zh", "all"))
-    parsed: list[_Row] = []
+    parsed: list[Answered] = []
     rows = Rows()
     present = {part: name for part, name in _FILES.items() if part == split or (root / name).is_file()}
     if not present:
@@ -58,16 +49,16 @@ def read_slake(root: Path, *, split: str | None = None, seed: int = 0, language:
             except DataError as error:
                 if is_wanted:
                     rows.refuse(f"slake/{name}/{index}", error)
-    pool = AnswerPool((row.answered for row in parsed), seed=seed)
+    pool = AnswerPool(parsed, seed=seed)
     for row in parsed:
-        if split in (None, row.split) and language in ("all", row.answered.language):
-            rows.add(row.answered.id, _make_sample, row, pool, root, rows.notes)
+        if split in (None, row.split) and language in ("all", row.language):
+            rows.add(row.id, _make_sample, row, pool, root, rows.notes)
     return rows.report()
 
 
-def _parse_row(raw: Any, split: str, notes: Counter[str]) -> _Row:
+def _parse_row(raw: Any, split: str, notes: Counter[str]) -> Answered:
     raw = check_object(raw)
-    answered = Answered(
+    return Answered(
         id=f"slake/{get_text(raw, 'qid')}",
         question=repair_mojibake(get_text(raw, "question", notes), notes),
         answer=repair_mojibake(get_text(raw, "answer", notes), notes),
@@ -75,32 +66,13 @@ def _parse_row(raw: Any, split: str, notes: Counter[str]) -> _Row:
         answer_type=get_text(raw, "answer_type", notes).upper(),
         modality=parse_label(raw.get("modality"), parse_modality, "modality", notes),
         language=get_text(raw, "q_lang", notes),
+        split=split,
+        raw=raw,
     )
-    return _Row(raw=raw, split=split, answered=answered)
 
 
-def _make_sample(row: _Row, pool: AnswerPool, root: Path, notes: Counter[str]) -> Sample:
+def _make_sample(row: Answered, pool: AnswerPool, root: Path, notes: Counter[str]) -> Sample:
     path = get_text(row.raw, "img_name")
-    closed = pool.close(row.answered, notes)
-    return Sample(
-        id=row.answered.id,
-        dataset="slake",
-        images=(ImageFile(root=root / "imgs", path=path),),
-        question=row.answered.question,
-        choices=closed.choices,
-        target=closed.target,
-        modality=row.answered.modality,
-        question_type=parse_content_type(row.answered.content_type),
-        subject_id=PurePosixPath(path).parts[0],
-        metadata={
-            "answer": row.answered.answer,
-            "answer_type": row.answered.answer_type,
-            "content_type": row.answered.content_type,
-            "language": row.answered.language,
-            "location": row.raw.get("location"),
-            "split": row.split,
-        },
-    )
-
-
-READER: Final = Reader(name="slake", card=CARD, read=read_slake)
+    subject_id = PurePosixPath(path).parts[0]
+    location = row.raw.get("location")
+    return pool.make_sample(row, "slake", root / "imgs", path, notes, subject_id=subject_id, language=row.language, location=location)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from osler.data.readers.base import Label, format_number
+from osler.data.readers.base import Label, number_to_text
 from osler.errors import DataError
 from osler.text import fold_words, ignore_case_and_end
 from osler.types import LETTERS
@@ -72,9 +72,7 @@ def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
 
 
 def _option_text(letter: str, value: Any, notes: Counter[str]) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        notes["number instead of text among the options"] += 1
-        value = format_number(value)
+    value = number_to_text(value, "among the options", notes)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"option {letter} is {'empty' if isinstance(value, str) else 'not text'}")
     return repair_mojibake(value.strip(), notes)
@@ -158,12 +156,12 @@ def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind:
     """
     by_letter = _letter_index(answer, choices) if kind != "text" else None
     by_text = _text_index(answer, choices, notes) if kind != "letter" else None
-    if by_letter is None and by_text is None:
+    matches = {index for index in (by_letter, by_text) if index is not None}
+    if not matches:
         raise DataError(f"the right answer {answer[:80]!r} is none of the {len(choices)} options")
-    if by_letter is not None and by_text is not None and by_letter != by_text:
+    if len(matches) > 1:
         raise DataError(f"the right answer {answer!r} is the letter of one option and the text of another")
-    index = by_letter if by_letter is not None else by_text
-    assert index is not None
+    (index,) = matches
     if sum(ignore_case_and_end(choice) == ignore_case_and_end(choices[index]) for choice in choices) > 1:
         raise DataError(f"the right answer {choices[index][:80]!r} is given by several options")
     return LETTERS[index]
@@ -178,11 +176,11 @@ def _letter_index(answer: str, choices: Sequence[str]) -> int | None:
 def _text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int | None:
     if answer in choices:
         return choices.index(answer)
-    near = [index for index, choice in enumerate(choices) if ignore_case_and_end(choice) == ignore_case_and_end(answer)]
-    if not near:
+    folded = [ignore_case_and_end(choice) for choice in choices]
+    if ignore_case_and_end(answer) not in folded:
         return None
     notes["right answer equals its option but for case, spacing or a full stop"] += 1
-    return near[0]
+    return folded.index(ignore_case_and_end(answer))
 
 
 def parse_label(raw: Any, parse: Callable[[str], Label], kind: str, notes: Counter[str]) -> Label | None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from osler.data.readers.base import TRAIN_TEST, Reader, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
+from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
 from osler.data.readers.make_choices import Answered, AnswerPool, parse_content_type
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import repair_mojibake
 from osler.errors import DataError
-from osler.images.files import ImageFile
 from osler.taxonomy import Modality
 from osler.text import fold_words
 from osler.types import Sample
@@ -47,15 +46,7 @@ _NEGATED: Final = re.compile(r"\bnot\b")
 _CASE_ID: Final = re.compile(r"[?&]id=([\w-]+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    raw: dict[str, Any]
-    split: str
-    image: str  # the file name
-    answered: Answered
-
-
-def read_vqa_rad(root: Path, *, split: str | None = None, seed: int = 0) -> ReadReport:
+def read(root: Path, *, split: str | None = None, seed: int = 0) -> ReadReport:
     """The questions of one split: rows with the phrase type test_freeform or test_para are "test", all others "train".
 
     Raises ConfigError for an unknown split and DataError for a missing or unreadable file.
@@ -64,45 +55,50 @@ def read_vqa_rad(root: Path, *, split: str | None = None, seed: int = 0) -> Read
     file = root if root.is_file() else root / _FILE
     image_root = next((file.parent / name for name in _IMAGE_FOLDERS if (file.parent / name).is_dir()), file.parent / _IMAGE_FOLDERS[0])
     rows = Rows()
-    parsed: list[_Row] = []
+    parsed: list[Answered] = []
     for index, raw in enumerate(load_rows(file)):
         try:
             parsed.append(_parse_row(raw, rows.notes))
         except DataError as error:
             rows.refuse(f"vqa_rad/row {index}", error)
     modalities = _find_modalities(parsed, rows.notes)
-    parsed = [replace(row, answered=replace(row.answered, modality=modalities.get(row.image))) for row in parsed]
-    pool = AnswerPool((row.answered for row in parsed), seed=seed)
+    parsed = [replace(row, modality=modalities.get(_image_name(row))) for row in parsed]
+    pool = AnswerPool(parsed, seed=seed)
     cases = _find_cases(parsed)
     for row in parsed:
         if split in (None, row.split):
-            rows.add(row.answered.id, _make_sample, row, pool, cases, image_root, rows.notes)
+            rows.add(row.id, _make_sample, row, pool, cases, image_root, rows.notes)
     return rows.report()
 
 
-def _parse_row(raw: Any, notes: Counter[str]) -> _Row:
+def _parse_row(raw: Any, notes: Counter[str]) -> Answered:
     raw = check_object(raw)
     phrase = get_text(raw, "phrase_type", notes)
     question_id, answer_type = get_text(raw, "qid"), get_text(raw, "answer_type", notes)
-    image = get_text(raw, "image_name", notes)
-    answered = Answered(
+    get_text(raw, "image_name", notes)  # refuses a row without an image before its answer is used
+    return Answered(
         id=f"vqa_rad/{question_id}",
         question=repair_mojibake(get_text(raw, "question", notes), notes),
         answer=repair_mojibake(get_text(raw, "answer", notes), notes),
         content_type=get_text(raw, "question_type", notes),
         answer_type=answer_type.upper(),
         modality=None,
+        split="test" if phrase.startswith("test_") else "train",
+        raw=raw,
     )
-    return _Row(raw=raw, split="test" if phrase.startswith("test_") else "train", image=image, answered=answered)
 
 
-def _find_modalities(rows: Iterable[_Row], notes: Counter[str]) -> dict[str, Modality]:
+def _image_name(row: Answered) -> str:
+    return get_text(row.raw, "image_name")
+
+
+def _find_modalities(rows: Iterable[Answered], notes: Counter[str]) -> dict[str, Modality]:
     """Image -> modality. Images with modality answers that disagree are left out and counted."""
     named: defaultdict[str, set[Modality]] = defaultdict(set)
     for row in rows:
-        modality = name_modality(row.answered.question, row.answered.answer)
-        if modality is not None and "MODALITY" in row.answered.content_type:
-            named[row.image].add(modality)
+        modality = name_modality(row.question, row.answer)
+        if modality is not None and "MODALITY" in row.content_type:
+            named[_image_name(row)].add(modality)
     for found in named.values():
         if len(found) > 1:
             notes["image whose modality answers disagree"] += 1
@@ -120,38 +116,17 @@ def name_modality(question: str, answer: str) -> Modality | None:
     return found[0] if len(found) == 1 else None
 
 
-def _find_cases(rows: Iterable[_Row]) -> dict[str, str]:
+def _find_cases(rows: Iterable[Answered]) -> dict[str, str]:
     """Image name -> case; an image of two cases gets the first one, so that no image has two subjects."""
     cases: dict[str, str] = {}
     for row in rows:
         if case := _CASE_ID.search(str(row.raw.get("image_case_url"))):
-            cases.setdefault(row.image, case[1])
+            cases.setdefault(_image_name(row), case[1])
     return cases
 
 
-def _make_sample(row: _Row, pool: AnswerPool, cases: Mapping[str, str], image_root: Path, notes: Counter[str]) -> Sample:
-    closed = pool.close(row.answered, notes)
-    question_type = parse_content_type(row.answered.content_type)
-    if question_type is None:
+def _make_sample(row: Answered, pool: AnswerPool, cases: Mapping[str, str], image_root: Path, notes: Counter[str]) -> Sample:
+    if parse_content_type(row.content_type) is None:
         notes["question types that disagree, such as 'PRES, POS'"] += 1
-    return Sample(
-        id=row.answered.id,
-        dataset="vqa_rad",
-        images=(ImageFile(root=image_root, path=row.image),),
-        question=row.answered.question,
-        choices=closed.choices,
-        target=closed.target,
-        modality=row.answered.modality,
-        question_type=question_type,
-        subject_id=cases.get(row.image),
-        metadata={
-            "answer": row.answered.answer,
-            "answer_type": row.answered.answer_type,
-            "content_type": row.answered.content_type,
-            "organ": row.raw.get("image_organ"),
-            "split": row.split,
-        },
-    )
-
-
-READER: Final = Reader(name="vqa_rad", card=CARD, read=read_vqa_rad)
+    image, organ = _image_name(row), row.raw.get("image_organ")
+    return pool.make_sample(row, "vqa_rad", image_root, image, notes, subject_id=cases.get(image), organ=organ)
