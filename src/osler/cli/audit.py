@@ -103,8 +103,7 @@ def print_audit(audit: Audit) -> None:
     for grid in (page.axes[0].blind, page.axes[0].lead, page.axes[0].leaks):
         print_heat(grid)
     if page.items:
-        table = [[item.title, *item.values, item.kept] for item in page.items]
-        print_table(["", *page.item_columns, "Kept because"], table, title=f"{page.items_title}, by {page.axes[0].title}")
+        print_table(["", *page.item_columns, "Kept because"], page.items, title=f"{page.items_title}, by {page.axes[0].title}")
     print(page.verdict)
     if page.recovered:
         print(printable(page.recovered))

@@ -108,10 +108,10 @@ def print_matrices(axes: Iterable[AxisMatrices]) -> None:
         print_table(
             ("", "Diagonal", "Off-diagonal", "All", "Image gain, diagonal", "off-diagonal", "all"),
             [
-                [row.title, *map(str, three(row.accuracy)), *(map(points, three(row.gain)) if row.gain is not None else [""] * 3)]
-                for row in page.means
+                [part.title, *map(str, three(part.means)), *(map(points, three(gain)) if (gain := part.image_gain_means) else [""] * 3)]
+                for part in found.matrices.values()
             ],
-            title=f"Means over cells, by {page.figures.title}",
+            title=f"Means over cells, by {found.title}",
         )
         for note in found.notes:
             print(note)

@@ -33,19 +33,13 @@ KEPT_TITLES: Final[Mapping[Distractors, str]] = {
 }
 """Why a question keeps its distractors."""
 
+MakeTile = Callable[[float | None, int], Tile]
+"""The tile of a share and its total."""
+
 ITEMS_TITLE: Final = "Option prior on original and on redrawn questions"
 ITEM_COLUMNS: Final = ("Rows", "Rows redrawn", "Guessing", "Original", "Redrawn", "Difference", "All rows, original", "All rows, redrawn")
 
 CORNER: Final = "train \N{DOWNWARDS ARROW} test \N{RIGHTWARDS ARROW}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemRow:
-    """A domain's option prior before and after redrawing, with the texts of `ITEM_COLUMNS`."""
-
-    title: str
-    values: tuple[str, ...]  # ("3,241", "1,839", "25.0", "100.0 [99.8, 100.0]", "29.3 [27.3, 31.4]", "-70.7 [..]", "99.0", "58.9")
-    kept: str  # "568 too few other right answers, 834 yes or no"; a dash where all were redrawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +63,7 @@ class AuditPage:
     recovered: str
     across: tuple[str, ...]
     axes: tuple[AxisPage, ...]  # the main one first
-    items: tuple[ItemRow, ...]
+    items: tuple[tuple[str, ...], ...]  # by domain: its title, the texts of ITEM_COLUMNS, and why questions were not redrawn
     cases: HeatMap | None
     items_title: str = ITEMS_TITLE
     item_columns: tuple[str, ...] = ITEM_COLUMNS
@@ -97,81 +91,66 @@ def build_audit(audit: Audit) -> AuditPage:
 
 
 def _build_axis(axis: AxisAudit) -> AxisPage:
+    columns = tuple(map(domain_title, axis.rows.test))
+
+    def tiles(shares: Shares, tile: MakeTile, totals: Mapping[str, int]) -> tuple[Tile, ...]:
+        return tuple(tile(shares[domain], totals[domain]) for domain in axis.rows.test)
+
+    def diagonal(grid: Grid, tile: MakeTile, totals: Mapping[str, int]) -> tuple[Tile, ...]:
+        return tiles({domain: grid[domain][domain] for domain in axis.rows.test}, tile, totals)
+
+    def train_by_test(title: str, caption: str, grid: Grid, tile: MakeTile, totals: Mapping[str, int]) -> HeatMap:
+        return HeatMap(
+            title=f"{title}: train (rows) by test (columns), {axis.title}",
+            caption=caption,
+            columns=columns,
+            rows=tuple((domain_title(train), tiles(shares, tile, totals)) for train, shares in grid.items()),
+            corner=CORNER,
+        )
+
+    blind = {
+        name: train_by_test(
+            BASELINES[name].title,
+            f"Looks at {BASELINES[name].what}. Per cent right with 95 % intervals.",
+            grid,
+            _blind_tile,
+            axis.questions,
+        )
+        for name, grid in axis.blind.items()
+    }
     return AxisPage(
         title=axis.title,
-        blind=blind_overview(axis),
-        lead=blind_grid(axis, LEAD_BASELINE),
-        other_blind=tuple(blind_grid(axis, name) for name in axis.blind if name != LEAD_BASELINE),
-        leaks=leak_overview(axis),
-        all_leaks=tuple(leak_grid(axis, kind) for kind in axis.leaks),
+        blind=HeatMap(
+            title=f"Answered blind, by {axis.title}",
+            caption="Per cent right without image or model, fitted on train and tested on test of the same column, with 95 % intervals.",
+            columns=columns,
+            rows=(
+                *((BASELINES[name].title, diagonal(grid, _blind_tile, axis.questions)) for name, grid in axis.blind.items()),
+                ("Guessing", tiles(axis.chance, lambda share, total: _tile(share, f"n = {total:,}"), axis.questions)),
+            ),
+        ),
+        lead=blind[LEAD_BASELINE],
+        other_blind=tuple(heat for name, heat in blind.items() if name != LEAD_BASELINE),
+        leaks=HeatMap(
+            title=f"Shared with train, by {axis.title}",
+            caption="Per cent of a column's test rows that share something with train rows of the same column. A path that names the right "
+            "option is no leak while no prompt shows it.",
+            columns=columns,
+            rows=(
+                *((_leak_title(kind), diagonal(grid, _leak_tile, axis.rows.test)) for kind, grid in axis.leaks.items()),
+                ("Path names the right option", tiles(axis.label_in_path, _leak_tile, axis.questions)),
+            ),
+        ),
+        all_leaks=tuple(
+            train_by_test(_leak_title(kind), "Per cent of test rows.", grid, _leak_tile, axis.rows.test)
+            for kind, grid in axis.leaks.items()
+        ),
     )
 
 
 def domain_title(name: str) -> str:
     """The name of a domain for display: "xray" -> "X-ray", "all" -> "All"."""
     return "All" if name == ALL else group_title(name)
-
-
-def blind_overview(axis: AxisAudit) -> HeatMap:
-    """Every baseline fitted and tested on the same domain, and guessing."""
-    rows = [(BASELINES[name].title, _tiles(axis, _diagonal(axis, grid), _blind_tile)) for name, grid in axis.blind.items()]
-    return HeatMap(
-        title=f"Answered blind, by {axis.title}",
-        caption="Per cent right without image or model, fitted on train and tested on test of the same column, with 95 % intervals.",
-        columns=_columns(axis),
-        rows=(*rows, ("Guessing", _tiles(axis, axis.chance, lambda share, total: _tile(share, f"n = {total:,}")))),
-    )
-
-
-def leak_overview(axis: AxisAudit) -> HeatMap:
-    """Every kind of leak from a domain's train rows into its test rows, and paths that name the right option."""
-    rows = [(_leak_title(kind), _tiles(axis, _diagonal(axis, grid), _leak_tile, axis.rows.test)) for kind, grid in axis.leaks.items()]
-    return HeatMap(
-        title=f"Shared with train, by {axis.title}",
-        caption="Per cent of a column's test rows that share something with train rows of the same column. A path that names the right "
-        "option is no leak while no prompt shows it.",
-        columns=_columns(axis),
-        rows=(*rows, ("Path names the right option", _tiles(axis, axis.label_in_path, _leak_tile))),
-    )
-
-
-def blind_grid(axis: AxisAudit, baseline: str) -> HeatMap:
-    """One baseline on every train (rows) and test domain (columns)."""
-    return HeatMap(
-        title=f"{BASELINES[baseline].title}: train (rows) by test (columns), {axis.title}",
-        caption=f"Looks at {BASELINES[baseline].what}. Per cent right with 95 % intervals.",
-        columns=_columns(axis),
-        rows=tuple((domain_title(train), _tiles(axis, shares, _blind_tile)) for train, shares in axis.blind[baseline].items()),
-        corner=CORNER,
-    )
-
-
-def leak_grid(axis: AxisAudit, kind: LeakKind) -> HeatMap:
-    """One kind of leak from every train (rows) into every test domain (columns)."""
-    rows = ((domain_title(train), _tiles(axis, shares, _leak_tile, axis.rows.test)) for train, shares in axis.leaks[kind].items())
-    return HeatMap(
-        title=f"{_leak_title(kind)}: train (rows) by test (columns), {axis.title}",
-        caption="Per cent of test rows.",
-        columns=_columns(axis),
-        rows=tuple(rows),
-        corner=CORNER,
-    )
-
-
-def _columns(axis: AxisAudit) -> tuple[str, ...]:
-    return tuple(domain_title(name) for name in axis.rows.test)
-
-
-def _diagonal(axis: AxisAudit, grid: Grid) -> Shares:
-    return {domain: grid[domain][domain] for domain in axis.rows.test}
-
-
-def _tiles(
-    axis: AxisAudit, shares: Shares, tile: Callable[[float | None, int], Tile], totals: Mapping[str, int] | None = None
-) -> tuple[Tile, ...]:
-    """One tile for each test domain, made from its share and its `totals`, by default its number of questions with choices."""
-    totals = axis.questions if totals is None else totals
-    return tuple(tile(shares[domain], totals[domain]) for domain in axis.rows.test)
 
 
 def _blind_tile(share: float | None, total: int) -> Tile:
@@ -201,21 +180,20 @@ def case_grid(audit: Audit) -> HeatMap:
     )
 
 
-def item_row(domain: str, comparison: RedrawnComparison) -> ItemRow:
-    """One domain of the table of redrawn questions."""
-    kept = {reason: comparison.counts[reason] for reason in KEPT_TITLES if comparison.counts.get(reason)}
-    estimates = (str(comparison.original), str(comparison.redrawn), points(comparison.difference))
-    return ItemRow(
-        title=domain_title(domain),
-        values=(
-            f"{comparison.num_test:,}",
-            f"{comparison.num_redrawn:,}",
-            percent(comparison.chance),
-            *estimates,
-            percent(comparison.all_rows.original),
-            percent(comparison.all_rows.redrawn),
-        ),
-        kept=", ".join(f"{count:,} {KEPT_TITLES[reason]}" for reason, count in kept.items()) or DASH,
+def item_row(domain: str, comparison: RedrawnComparison) -> tuple[str, ...]:
+    """One domain of the table of redrawn questions: its title, the texts of ITEM_COLUMNS, and why questions were not redrawn."""
+    kept = {reason: count for reason in KEPT_TITLES if (count := comparison.counts.get(reason))}
+    return (
+        domain_title(domain),
+        f"{comparison.num_test:,}",
+        f"{comparison.num_redrawn:,}",
+        percent(comparison.chance),
+        str(comparison.original),
+        str(comparison.redrawn),
+        points(comparison.difference),
+        percent(comparison.all_rows.original),
+        percent(comparison.all_rows.redrawn),
+        ", ".join(f"{count:,} {KEPT_TITLES[reason]}" for reason, count in kept.items()) or DASH,
     )
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from osler.audits.baselines import BASELINES
 from osler.metrics import DASH, Estimate, MatrixMeans, p_value, percent, points
-from osler.metrics.matrices import Cell
+from osler.metrics.estimates import NO_ESTIMATE
 from osler.reports.heat import HeatMap, Tile, shade, shade_difference
 from osler.reports.matrices import (
     TRAINED,
     AccuracyMatrix,
     AxisMatrices,
-    DifferenceCell,
     MatrixComparison,
     MatrixReport,
     PublishedMeans,
@@ -27,20 +26,10 @@ CORNER: Final = "trained on \N{DOWNWARDS ARROW} tested on \N{RIGHTWARDS ARROW}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeansRow:
-    """One matrix in the table of means."""
-
-    title: str
-    accuracy: MatrixMeans
-    gain: MatrixMeans | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AxisPage:
     """The content of a page about one axis."""
 
     figures: AxisMatrices
-    means: tuple[MeansRow, ...]
     accuracy: tuple[HeatMap, ...]  # the leading row, GRPO where there is one, with each strategy
     other_accuracy: tuple[HeatMap, ...]
     gains: tuple[HeatMap, ...]
@@ -74,7 +63,6 @@ def build_axis(axis: AxisMatrices) -> AxisPage:
     between = [part for part in changes if matrices[part.after].row == matrices[part.before].row]
     return AxisPage(
         figures=axis,
-        means=tuple(MeansRow(title=part.title, accuracy=part.means, gain=part.image_gain_means) for part in matrices.values()),
         accuracy=tuple(maps[name] for name in leading),
         other_accuracy=tuple(heat for name, heat in maps.items() if name not in leading),
         gains=tuple(heat for name, heat in gains.items() if name in leading),
@@ -87,73 +75,52 @@ def build_axis(axis: AxisMatrices) -> AxisPage:
 def accuracy_map(axis: AxisMatrices, part: AccuracyMatrix) -> HeatMap:
     """Accuracy in every cell, means at the edges, and the zero-shot row of the same strategy."""
 
-    def tile(cell: Cell) -> Tile:
-        accuracy = part.cells[cell[0]][cell[1]]
-        hint = f"{round((accuracy.value or 0) * accuracy.num_questions)} of {accuracy.num_questions}"
-        return Tile(text=percent(accuracy.value), detail=_interval(accuracy), style=shade(accuracy.value), hint=hint)
+    def tile(train: str, test: str) -> Tile:
+        accuracy = part.cells[train][test]
+        return _accuracy_tile(accuracy, hint=f"{round((accuracy.value or 0) * accuracy.num_questions)} of {accuracy.num_questions}")
 
-    rows = [
-        (group_title(train), (*(tile((train, test)) for test in axis.domains), _edge(part.train_means[train]))) for train in axis.domains
-    ]
-    edges = [("Mean of column", part)]
-    edges += [("Zero-shot", other) for other in axis.matrices.values() if (other.row, other.strategy) == ("zero_shot", part.strategy)]
-    for title, other in edges:
-        rows.append((title, tuple(_edge(mean) for mean in (*(other.test_means[name] for name in axis.domains), other.means.everything))))
-    return HeatMap(
-        title=f"{part.title}: accuracy, %",
-        columns=(*(group_title(name) for name in axis.domains), "Mean"),
-        rows=tuple(rows),
-        means=describe_means(part.means, str),
-        corner=CORNER,
-        has_diagonal=True,
-    )
+    def edge(mean: Estimate) -> Tile:
+        return _accuracy_tile(mean, is_edge=True)
 
-
-def _edge(value: Estimate) -> Tile:
-    return Tile(text=percent(value.value), detail=_interval(value), style=shade(value.value), is_edge=True)
+    heat = _square(axis, f"{part.title}: accuracy, %", tile, describe_means(part.means, str))
+    rows = [(title, (*tiles, edge(part.train_means[train]))) for train, (title, tiles) in zip(axis.domains, heat.rows, strict=True)]
+    below = [("Mean of column", part)]
+    below += [("Zero-shot", other) for other in axis.matrices.values() if (other.row, other.strategy) == ("zero_shot", part.strategy)]
+    for title, other in below:
+        rows.append((title, tuple(map(edge, (*(other.test_means[name] for name in axis.domains), other.means.everything)))))
+    return replace(heat, columns=(*heat.columns, "Mean"), rows=tuple(rows))
 
 
 def gain_map(axis: AxisMatrices, part: AccuracyMatrix, means: MatrixMeans) -> HeatMap:
     """Accuracy minus the best blind baseline of every cell; hatched where the interval contains 0."""
 
-    def tile(cell: Cell) -> Tile:
-        accuracy = part.cells[cell[0]][cell[1]]
+    def tile(train: str, test: str) -> Tile:
+        accuracy = part.cells[train][test]
         gain = accuracy.image_gain
         if gain is None:
-            return Tile(text=DASH, style=shade_difference(None))
+            return _change_tile(NO_ESTIMATE)
         hint = ""
         if gain.baseline is not None:
             baseline = BASELINES[gain.baseline].title.lower() if gain.baseline in BASELINES else gain.baseline
             hint = f"accuracy {percent(accuracy.value)}, {baseline} {percent(gain.blind)}"
         has_zero = gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
-        return Tile(
-            text=_signed(gain.value),
-            detail=_interval(gain),
-            style=shade_difference(gain.value, is_faded=has_zero),
-            hint=hint,
-            mark="interval holds 0" if has_zero else "",
-        )
+        return _change_tile(gain, hint, "interval holds 0" if has_zero else "")
 
     return _square(axis, f"{part.title}: image gain, points", tile, describe_means(means, points))
 
 
 def difference_map(axis: AxisMatrices, part: MatrixComparison) -> HeatMap:
     """The difference of two matrices; hatched where a cell is not significant after Holm's correction."""
+
+    def tile(train: str, test: str) -> Tile:
+        cell = part.cells[train][test]
+        counts = f"{cell.num_questions} questions: {cell.gained} newly right, {cell.lost} newly wrong"
+        hint = "" if cell.adjusted_p is None else f"{counts}; Holm's p {p_value(cell.adjusted_p)}"
+        change = _change_tile(cell, hint, "not significant" if cell.is_significant is False else "")
+        return replace(change, star="*" if cell.is_significant else "")
+
     title = difference_title(axis.matrices[part.after], axis.matrices[part.before])
-    means = describe_means(part.means, points)
-    return _square(axis, f"{title}, points", lambda cell: _difference_tile(part.cells[cell[0]][cell[1]]), means)
-
-
-def _difference_tile(cell: DifferenceCell) -> Tile:
-    counts = f"{cell.num_questions} questions: {cell.gained} newly right, {cell.lost} newly wrong"
-    return Tile(
-        text=_signed(cell.value),
-        detail=_interval(cell),
-        style=shade_difference(cell.value, is_faded=cell.is_significant is False),
-        hint="" if cell.adjusted_p is None else f"{counts}; Holm's p {p_value(cell.adjusted_p)}",
-        mark="not significant" if cell.is_significant is False else "",
-        star="*" if cell.is_significant else "",
-    )
+    return _square(axis, f"{title}, points", tile, describe_means(part.means, points))
 
 
 def published_map(axis: AxisMatrices, part: MatrixComparison) -> tuple[HeatMap, ...]:
@@ -161,21 +128,30 @@ def published_map(axis: AxisMatrices, part: MatrixComparison) -> tuple[HeatMap, 
     if part.published_means is None:
         return ()
 
-    def tile(cell: Cell) -> Tile:
-        value = part.cells[cell[0]][cell[1]].published
-        return Tile(text=_signed(value), style=shade_difference(value))
+    def tile(train: str, test: str) -> Tile:
+        return _change_tile(Estimate(value=part.cells[train][test].published, low=None, high=None))
 
     means = describe_means(part.published_means, _signed)
     caption = "arXiv 2503.13939, Qwen2-VL-2B on OmniMedVQA. Other questions and another policy: compare the pattern, not the size."
     return (_square(axis, "Published by Med-R1: GRPO, No-Think minus Think, points", tile, means, caption),)
 
 
-def _square(axis: AxisMatrices, title: str, tile: Callable[[Cell], Tile], means: str, caption: str = "") -> HeatMap:
+def _accuracy_tile(accuracy: Estimate, *, hint: str = "", is_edge: bool = False) -> Tile:
+    return Tile(text=percent(accuracy.value), detail=_interval(accuracy), style=shade(accuracy.value), hint=hint, is_edge=is_edge)
+
+
+def _change_tile(change: Estimate, hint: str = "", mark: str = "") -> Tile:
+    style = shade_difference(change.value, is_faded=bool(mark))
+    return Tile(text=_signed(change.value), detail=_interval(change), style=style, hint=hint, mark=mark)
+
+
+def _square(axis: AxisMatrices, title: str, tile: Callable[[str, str], Tile], means: str, caption: str = "") -> HeatMap:
+    """A heat map of train (rows) by test domains (columns), with the tiles of `tile(train, test)`."""
     return HeatMap(
         title=title,
         caption=caption,
-        columns=tuple(group_title(name) for name in axis.domains),
-        rows=tuple((group_title(train), tuple(tile((train, test)) for test in axis.domains)) for train in axis.domains),
+        columns=tuple(map(group_title, axis.domains)),
+        rows=tuple((group_title(train), tuple(tile(train, test) for test in axis.domains)) for train in axis.domains),
         means=means,
         corner=CORNER,
         has_diagonal=True,
