@@ -67,7 +67,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
         tqdm.write(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)
         return
     cores = os.cpu_count() or 1
-    workers = min(MAX_WORKERS, cores) if not _has_gpu() else 1
+    workers = 1 if shutil.which("nvidia-smi") is not None else min(MAX_WORKERS, cores)  # jobs do not share a GPU
     for job in waiting:
         for command in job.commands:
             tqdm.write("  osler " + shlex.join(command), file=sys.stderr)
@@ -109,8 +109,3 @@ def _run_job(job: Job, out: Path, threads: int) -> None:
 
 def _state_of(job: Job, terms: str) -> list[list[str]]:
     return [*(list(command) for command in job.commands), [hashlib.sha256(terms.encode()).hexdigest()]]
-
-
-def _has_gpu() -> bool:
-    """Whether jobs would share a GPU: whether NVIDIA's driver is installed, which needs no import of torch."""
-    return shutil.which("nvidia-smi") is not None

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from osler.audits.baselines import blind_credits
@@ -126,15 +127,11 @@ def check_policies(config: Config, jobs: Iterable[PolicyJob], out: Path) -> None
     """Raise ConfigError when a policy that the matrix tests but does not train has changed since its records were made."""
     if config.eval.engine != "hf":
         return
-    fingerprints: dict[Path | str, str] = {}
+    fingerprint_once = cache(fingerprint)
     for job in jobs:
         before = _read_fingerprint(job, out) if job.row in ("given", "zero_shot") else None
-        if before is None:
-            continue
         path = job.given or config.policy.path
-        if path not in fingerprints:
-            fingerprints[path] = fingerprint(path)
-        if fingerprints[path] != before:
+        if before is not None and before != fingerprint_once(path):
             raise ConfigError(f"{path} is not the policy that {out / job.name} tested: --fresh starts over, or give another --out")
 
 

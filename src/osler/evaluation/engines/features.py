@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.policies.vision_features import replace_image_features
+from osler.policies.vision_features import ImageFeatures, join_features, replace_image_features, split_features
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from osler.policies.vision_features import ImageFeatures
 
 MAX_BYTES: Final = 256 << 20
 """Limit of the cache. An image of 384 x 384 pixels takes 0.6 MB in a model of 2 billion parameters."""
@@ -32,8 +30,6 @@ class FeatureCache:
     @contextmanager
     def use_for(self, sources: Sequence[ImageSource]) -> Iterator[None]:
         """While this is open, the images of the model's input are `sources`, in order, and each is encoded once."""
-        from osler.policies.vision_features import join_features
-
         encode = self._model.model.get_image_features
 
         def encode_once(pixel_values: Tensor, image_grid_thw: Tensor | None = None, **options: Any) -> Any:
@@ -49,8 +45,6 @@ class FeatureCache:
     ) -> list[ImageFeatures]:
         """The features of each image in order; those that are not in the cache are computed."""
         import torch
-
-        from osler.policies.vision_features import split_features
 
         pieces = torch.split(patches, grids.prod(-1).tolist())
         missing = {source: index for index, source in reversed(list(enumerate(sources))) if source not in self._features}

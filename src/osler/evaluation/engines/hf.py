@@ -85,7 +85,8 @@ class HfEngine:
                 completions = self._read(tokens[:, inputs["input_ids"].shape[1] :].tolist(), settings.eos_token_id)
                 if recorder is not None:
                     repeated = [prompts[position] for position in batch.positions for _ in range(num_generations)]
-                    completions = self._with_options(completions, repeated, recorder)
+                    pairs = zip(completions, recorder.read(self.policy.tokenizer, completions, repeated), strict=True)
+                    completions = [replace(completion, option_probabilities=probs) for completion, probs in pairs]
                 for row, position in enumerate(batch.positions):
                     group = completions[row * num_generations : (row + 1) * num_generations]
                     groups[position] = [replace(completion, text=prompts[position].prefix + completion.text) for completion in group]
@@ -156,12 +157,6 @@ class HfEngine:
             cut.append((row if end is None else row[: end + 1], FinishReason.LENGTH if end is None else FinishReason.STOP))
         texts = self.policy.tokenizer.batch_decode([row for row, _ in cut], skip_special_tokens=True)
         return [Completion(text=text, token_ids=tuple(row), finish_reason=reason) for text, (row, reason) in zip(texts, cut, strict=True)]
-
-    def _with_options(self, completions: Sequence[Completion], prompts: Sequence[Prompt], recorder: LetterRecorder) -> list[Completion]:
-        """The completions with the probabilities of the choices; `prompts` holds the prompt of each completion."""
-        rows = [(part.token_ids, prompt.prefix, len(prompt.sample.choices)) for part, prompt in zip(completions, prompts, strict=True)]
-        probs = recorder.read(self.policy.tokenizer, rows)
-        return [replace(part, option_probabilities=own) for part, own in zip(completions, probs, strict=True)]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.types import LETTERS
+from osler.types import LETTERS, Completion, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -40,20 +40,21 @@ class LetterRecorder:
         self.logits_TRN.append(scores[:, list(self.letters)].float())
         return scores
 
-    def read(self, tokenizer: Any, rows: Sequence[tuple[Sequence[int], str, int]]) -> Iterator[tuple[float, ...] | None]:
-        """The probability of each choice for every row, which is (token ids, prefix of the completion, number of choices).
+    def read(self, tokenizer: Any, completions: Sequence[Completion], prompts: Sequence[Prompt]) -> Iterator[tuple[float, ...] | None]:
+        """The probability of each choice, for every completion and its prompt; they sum to 1 over the choices.
 
-        The probabilities sum to 1 over the choices. None for open-ended questions and where the answer is not a single letter.
+        None for open-ended questions and where the answer is not a single letter.
         """
         import torch
 
         if not self.letters or not self.logits_TRN:
-            yield from (None for _ in rows)
+            yield from (None for _ in completions)
             return
         logits_TRN = torch.stack(self.logits_TRN).cpu()
         letters_N = torch.tensor(list(self.letters.values()))
-        for row, (token_ids, prefix, num_choices) in enumerate(rows):
-            step = find_answer(tokenizer, token_ids, prefix, self.letters)
+        for row, (completion, prompt) in enumerate(zip(completions, prompts, strict=True)):
+            step = find_answer(tokenizer, completion.token_ids, prompt.prefix, self.letters)
+            num_choices = len(prompt.sample.choices)
             if step is None or num_choices == 0 or not set(range(num_choices)) <= set(self.letters.values()):
                 yield None
                 continue
