@@ -75,6 +75,7 @@ MISTAKES = [
     (["audit", "--data.reader=phantom", "--fail-on", "luck"], "luck"),
     (["audit", "--data.reader=slake", "--data.root=/no/such/folder"], "/no/such/folder"),
     (["eval", "demo", "--ablation", "blur"], "blur"),
+    (["eval", "demo", "--ablation", ","], "--ablation does not know ','"),
     (["eval", "demo", "--reasoning", "louder"], "louder"),
     (["matrix", "matrix_phantom", "--axis", "colour"], "colour"),
     (["matrix", "matrix_phantom", "--policies", "/no/such/folder"], "/no/such/folder"),

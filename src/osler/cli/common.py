@@ -120,9 +120,9 @@ def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] =
         lines.append(f"\n{split}: {len(samples)} questions" + (f", distractors {redrawn}" if redrawn else ""))
         for modality, row in counts(samples).items():
             lines.append(f"  {modality}: " + ", ".join(f"{question_type} {number}" for question_type, number in row.items()))
-    sample = samples_of[splits[0]][0]
-    strategy = config.prompt.strategy if splits[0] == "train" else config.prompt.eval_strategy or config.prompt.strategy
-    prompt = render(sample, strategy, phase="train" if splits[0] == "train" else "eval")
+    sample, is_training = samples_of[splits[0]][0], splits[0] == "train"
+    strategy = (None if is_training else config.prompt.eval_strategy) or config.prompt.strategy
+    prompt = render(sample, strategy, phase="train" if is_training else "eval")
     images = ", ".join(source.uri for source in sample.images) or "no image"
     lines.append(f"\n{sample.id} ({images}), strategy {strategy}, target {sample.target}:\n{prompt.text}")
     return "\n".join(lines)

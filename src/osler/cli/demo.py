@@ -87,10 +87,10 @@ def row_to_json(row: TableRow, result: DemoResult, config: Config) -> dict[str, 
     return values
 
 
-def sparkline(values: Sequence[float], width: int = 40) -> str:
-    """A curve as one line of text; each character shows the mean of an equal part of the values, e.g. "▁▂▅▇█"."""
+def sparkline(values: Sequence[float]) -> str:
+    """A curve as one line of up to 40 characters; each shows the mean of an equal part of the values, e.g. "▁▂▅▇█"."""
     marks = "▁▂▃▄▅▆▇█"
-    width = min(width, len(values))
+    width = min(40, len(values))
     edges = [len(values) * k // width for k in range(width + 1)] if width else []
     means = [sum(values[i:j]) / (j - i) for i, j in pairwise(edges)]
     low, high = (min(means), max(means)) if means else (0.0, 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from osler.audits import OptionPrior
+from osler.audits.baselines import OptionPrior
 from osler.config import Config, SamplingConfig
 from osler.data.select import load_split
 from osler.errors import ConfigError

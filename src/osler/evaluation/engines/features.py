@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import torch
+from torch import Tensor
 
 from osler.policies.vision_features import ImageFeatures, join_features, replace_image_features, split_features
 from osler.types import ImageSource
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MAX_BYTES: Final = 256 << 20
 """Limit of the cache. An image of 384 x 384 pixels takes 0.6 MB in a model of 2 billion parameters."""
@@ -44,8 +44,6 @@ class FeatureCache:
         self, encode: Any, sources: Sequence[ImageSource], patches: Tensor, grids: Tensor, options: dict[str, Any]
     ) -> list[ImageFeatures]:
         """The features of each image in order; those that are not in the cache are computed."""
-        import torch
-
         pieces = torch.split(patches, grids.prod(-1).tolist())
         missing = {source: index for index, source in reversed(list(enumerate(sources))) if source not in self._features}
         features = dict(self._features)
