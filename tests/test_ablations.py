@@ -74,7 +74,7 @@ def test_swaps_within_a_modality_are_for_another_answer(seed: int) -> None:
         assert donor.modality == sample.modality
         assert donor.images != sample.images
         assert donor.target_text != sample.target_text or sample.modality is Modality.MRI
-    assert found.same_answer == len(MRIS)
+    assert found.num_same_target == len(MRIS)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -122,4 +122,4 @@ def test_thousands_of_swaps_are_quick() -> None:
         for number, answer in enumerate(answers)
     ]
     found = ablate(samples, Ablation.SWAP_WITHIN)
-    assert (len(found.samples), found.same_answer) == (1500, 0)
+    assert (len(found.samples), found.num_same_target) == (1500, 0)

@@ -70,20 +70,20 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.reports.report import render_audit_page
 
     gates = parse_gates(options.fail_on)
-    chosen = AuditOptions(
+    settings = AuditOptions(
         images=options.images,
         max_distance=options.distance,
         max_leak=options.max_leak,
         max_shortcut=options.max_shortcut,
         redrawn=options.redrawn,
     )
-    found = audit(resolve(options).data, chosen)
-    print_audit(found)
+    result = audit(resolve(options).data, settings)
+    print_audit(result)
     if options.out is not None:
-        write_page(render_audit_page(found), options.out)
+        write_page(render_audit_page(result), options.out)
         print(f"page: {options.out}")
-    failures = found.failures(gates)
-    report = {**found.to_json(), "failures": list(failures)}
+    failures = result.failures(gates)
+    report = {**result.to_json(), "failures": list(failures)}
     if options.save is not None:
         save_audit(report, options.save)
         print(f"audit: {options.save}")

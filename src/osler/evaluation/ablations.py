@@ -71,7 +71,7 @@ class Ablated:
 
     samples: tuple[Sample, ...]  # metadata["ablation"] names the ablation
     left_out: Mapping[str, int]  # {"no image": 3}
-    same_answer: int = 0  # swaps that did not find a donor with another answer to the same type of question
+    num_same_target: int = 0  # samples for which no donor has another answer to the same type of question
 
 
 def ablate(samples: Sequence[Sample], ablation: Ablation, *, seed: int = 0) -> Ablated:
@@ -140,7 +140,7 @@ def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Ma
             swapped.append(replace(sample, images=donor.images))
     if len(swapped) < len(samples):
         left_out = {**left_out, "no image to swap with": len(samples) - len(swapped)}
-    return Ablated(samples=tuple(swapped), left_out=left_out, same_answer=num_same)
+    return Ablated(samples=tuple(swapped), left_out=left_out, num_same_target=num_same)
 
 
 def _has_other_images(sample: Sample, donor: Sample) -> bool:

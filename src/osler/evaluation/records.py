@@ -45,8 +45,8 @@ def record_from_json(line: str | bytes) -> Record:
 def question_of(record: Record) -> str:
     """The question of a record: its prompt up to the first choice, or the whole prompt where the choices do not follow the question."""
     for separator in (" ", "") if record.choices else ():
-        question, found, _ = record.prompt.partition(f"A){separator}{record.choices[0]}")
-        if found:
+        question, first_choice, _ = record.prompt.partition(f"A){separator}{record.choices[0]}")
+        if first_choice:
             return question.strip()
     return record.prompt.strip()
 

@@ -131,7 +131,7 @@ def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int, *, is_
 def _ablated(task: EvaluationTask, ablation: Ablation) -> Probe:
     ablated = ablate(task.samples, ablation, seed=task.config.seed)
     prompts = tuple(render(sample, task.strategy) for sample in ablated.samples)
-    return Probe(name=ablation.value, prompts=prompts, left_out=ablated.left_out, num_same_target=ablated.same_answer)
+    return Probe(name=ablation.value, prompts=prompts, left_out=ablated.left_out, num_same_target=ablated.num_same_target)
 
 
 def _rotated(task: EvaluationTask) -> Probe:
@@ -160,10 +160,8 @@ def _run_probe(
     probe: Probe, path: Path, task: EvaluationTask, engine: Callable[[], Engine], plain: Sequence[Record], *, fresh: bool
 ) -> ProbeResult:
     start = time.monotonic()
-    records: Sequence[Record] = ()
-    if probe.prompts:
-        terms = {**task.terms, "questions": digest_prompts(probe.prompts)}
-        records = fill_records(path, task.config, probe.prompts, terms, engine, fresh=fresh)
+    terms = {**task.terms, "questions": digest_prompts(probe.prompts)}
+    records = fill_records(path, task.config, probe.prompts, terms, engine, fresh=fresh) if probe.prompts else []
     seconds = time.monotonic() - start
     alteration = compare(probe.name, plain, records)
     return ProbeResult(probe=probe, path=path, records=tuple(records), alteration=alteration, seconds=seconds)
