@@ -7,6 +7,7 @@ import io
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.errors import OslerError
@@ -102,17 +103,18 @@ def encode_image(image: Image | None) -> str | None:
 
 def recipe_images(config: Mapping[str, Any]) -> FindImage:
     """Finds images by sample id in the test split of a run's recipe, which is read at the first call."""
-    images: dict[str, Callable[[], Image]] | None = None
+
+    @cache
+    def load_images() -> dict[str, Callable[[], Image]]:
+        try:
+            return _read_images(config)
+        except OslerError:
+            return {}  # the data are not on this machine; the page shows placeholders
 
     def find(record: Record) -> Image | None:
-        nonlocal images
-        if images is None:
-            try:
-                images = _read_images(config)
-            except OslerError:
-                images = {}  # the data are not on this machine; the page shows placeholders
+        load = load_images().get(record.sample_id)
         try:
-            return images[record.sample_id]() if record.sample_id in images else None
+            return load() if load else None
         except (OslerError, OSError):
             return None
 
@@ -129,5 +131,4 @@ def _read_images(config: Mapping[str, Any]) -> dict[str, Callable[[], Image]]:
     data = build_config({"data": config["data"]}).data
     if ":" in data.reader:  # the config of a run that somebody else sent must not choose the code that runs here
         return {}
-    samples = load_split(data, "test")
-    return {sample.id: sample.images[0].load for sample in samples if sample.images}
+    return {sample.id: sample.images[0].load for sample in load_split(data, "test") if sample.images}

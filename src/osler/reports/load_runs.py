@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from osler.audits.credits import read_credits
@@ -21,25 +20,23 @@ from osler.types import Record
 TRACES: Final = ("environment.json", "metrics.jsonl", "records")
 """A folder with one of these is a run. config.json does not count, because checkpoints have it too."""
 
-_STAGES: Final = MappingProxyType({"blind": "Blind", "zero_shot": "Zero-shot", "sft": "SFT", "grpo": "GRPO"})
+_STAGES: Final[Mapping[str, str]] = {"blind": "Blind", "zero_shot": "Zero-shot", "sft": "SFT", "grpo": "GRPO"}
 """First parts of labels with their titles, in the order of rows."""
 
-_STRATEGIES: Final = MappingProxyType({"think": "Think", "no_think": "No-Think", "think_after": "Think-After"})
+_STRATEGIES: Final[Mapping[str, str]] = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
 """Last parts of labels with their titles, in the order of rows."""
 
-_ALIASES: Final = MappingProxyType(
-    {
-        "step": "step",
-        "global_step": "step",
-        "reward": "reward",
-        "completion_length": "completion_length",
-        "completions/mean_length": "completion_length",
-        "kl": "kl",
-        "loss": "loss",
-        "train_loss": "loss",
-        "frac_reward_zero_std": "zero_std",
-    }
-)
+_ALIASES: Final[Mapping[str, str]] = {
+    "step": "step",
+    "global_step": "step",
+    "reward": "reward",
+    "completion_length": "completion_length",
+    "completions/mean_length": "completion_length",
+    "kl": "kl",
+    "loss": "loss",
+    "train_loss": "loss",
+    "frac_reward_zero_std": "zero_std",
+}
 """Names of TRL and Osler in metrics.jsonl -> names of curves. `rewards/NAME` and `rewards/NAME/mean` become "reward: NAME"."""
 
 
@@ -93,11 +90,6 @@ class Run:
     manifest: Mapping[str, Any]
     curves: Mapping[str, Curve]
     evaluations: tuple[Evaluation, ...]
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run."""
-    return folder.is_dir() and any((folder / name).exists() for name in TRACES)
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:

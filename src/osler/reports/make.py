@@ -12,7 +12,7 @@ from osler.errors import DataError
 from osler.files import write_whole
 from osler.reports.audit_page import build_audit
 from osler.reports.examples import FindImage, build_examples, recipe_images
-from osler.reports.load_runs import TRACES, collect_evaluations, is_run, load_runs
+from osler.reports.load_runs import TRACES, collect_evaluations, load_runs
 from osler.reports.matrices import MATRIX_FILE, read_matrix
 from osler.reports.matrix_page import build_matrix_page
 from osler.reports.page import Page, build_page
@@ -73,7 +73,7 @@ def sort_sources(paths: Sequence[Path]) -> Sources:
             audits.append(path)
         elif path.is_dir():
             folders = (path, *sorted(path.iterdir()))
-            runs_here = [folder for folder in folders if is_run(folder)]
+            runs_here = [folder for folder in folders if any((folder / name).exists() for name in TRACES)]
             matrices_here = [folder for folder in folders if (folder / MATRIX_FILE).is_file()]
             if not runs_here and not matrices_here:
                 traces = f"a run folder has one of {', '.join(TRACES)}, a matrix folder {MATRIX_FILE}"

@@ -18,7 +18,7 @@ from osler.errors import DataError
 from osler.files import read_text
 from osler.metrics import Estimate, MatrixMeans, mean
 from osler.metrics.estimates import Count, Difference, Share, ShareEstimate
-from osler.metrics.matrices import Cell, CellDifference
+from osler.metrics.matrices import Cell
 from osler.prompts import Format, find_strategy
 from osler.reports.published import NO_THINK_MINUS_THINK
 from osler.taxonomy import Axis
@@ -261,31 +261,31 @@ def _order_by_reasoning(first: MatrixRecords, second: MatrixRecords) -> tuple[Ma
 def _compare(axis: Axis, after: MatrixRecords, before: MatrixRecords) -> MatrixComparison:
     difference = metrics.matrix_difference(before.cells, after.cells)
     published = _find_published(axis, after, before)
+    means = PublishedMeans(
+        diagonal=mean([value for (train, test), value in published.items() if train == test]),
+        off_diagonal=mean([value for (train, test), value in published.items() if train != test]),
+        everything=mean(list(published.values())),
+    )
+
+    def build_cell(cell: Cell) -> DifferenceCell:
+        part = difference.cells[cell]
+        return DifferenceCell(
+            **part.change.difference.to_json(),
+            num_questions=part.change.num_samples,
+            gained=part.change.gained,
+            lost=part.change.lost,
+            p_value=part.change.p_value,
+            adjusted_p=part.adjusted_p,
+            is_significant=part.is_significant,
+            published=published.get(cell),
+        )
+
     return MatrixComparison(
         after=after.name,
         before=before.name,
         means=difference.means,
-        cells=_by_domain(difference.cells, lambda cell: _difference_cell(difference.cells[cell], published.get(cell))),
-        published_means=PublishedMeans(
-            diagonal=mean([value for (train, test), value in published.items() if train == test]),
-            off_diagonal=mean([value for (train, test), value in published.items() if train != test]),
-            everything=mean(list(published.values())),
-        )
-        if published
-        else None,
-    )
-
-
-def _difference_cell(cell: CellDifference, published: float | None) -> DifferenceCell:
-    return DifferenceCell(
-        **cell.change.difference.to_json(),
-        num_questions=cell.change.num_samples,
-        gained=cell.change.gained,
-        lost=cell.change.lost,
-        p_value=cell.change.p_value,
-        adjusted_p=cell.adjusted_p,
-        is_significant=cell.is_significant,
-        published=published,
+        cells=_by_domain(difference.cells, build_cell),
+        published_means=means if published else None,
     )
 
 

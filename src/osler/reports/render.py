@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from osler import __version__
@@ -60,7 +59,7 @@ def _environment() -> Environment:
 def read_glossary() -> Mapping[str, tuple[str, str]]:
     """Name -> (title, explanation) of each term that templates explain, e.g. "dash" -> ("A dash", "There is nothing to measure ..")."""
     text = files("osler.reports").joinpath("templates", "glossary.toml").read_text(encoding="utf-8")
-    return MappingProxyType({name: (title, what) for name, (title, what) in tomllib.loads(text).items()})
+    return {name: (title, what) for name, (title, what) in tomllib.loads(text).items()}
 
 
 def keep_whole(text: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,25 +83,17 @@ class Report:
     @property
     def contents(self) -> tuple[Section, ...]:
         """Every section, in the order of the page."""
+        parts = (("blind", "Answered blind"), ("items", "Redrawn questions"), ("leaks", "Leaks"), ("quality", "Quality of the rows"))
+        audits = [(page.title, page.audit.reader, [part for part in parts if part[0] != "items" or page.items]) for page in self.audits]
         matrices = [
-            Section(
-                id=name,
-                title=f"Tested on every domain: {page.title}",
-                short=_short_title("Matrix", page.title, self.matrices),
-                parts=tuple((f"{name}-{part.figures.axis}", f"By {part.figures.title}") for part in page.axes),
-            )
-            for name, page in zip(_names("matrix", self.matrices), self.matrices, strict=True)
+            (page.title, page.title, [(axis.figures.axis, f"By {axis.figures.title}") for axis in page.axes]) for page in self.matrices
         ]
-        return (*self._audit_sections(), *self._run_sections(_RESULTS), *matrices, *self._run_sections(_DETAILS))
-
-    def _audit_sections(self) -> list[Section]:
-        sections = []
-        for name, page in zip(_names("audit", self.audits), self.audits, strict=True):
-            parts = [("blind", "Answered blind"), ("items", "Redrawn questions"), ("leaks", "Leaks"), ("quality", "Quality of the rows")]
-            shown = tuple((f"{name}-{key}", title) for key, title in parts if key != "items" or page.items)
-            short = _short_title("Audit", page.audit.reader, self.audits)
-            sections.append(Section(id=name, title=f"What the data give away: {page.title}", short=short, parts=shown))
-        return sections
+        return (
+            *_number("Audit", "What the data give away", audits),
+            *self._run_sections(_RESULTS),
+            *_number("Matrix", "Tested on every domain", matrices),
+            *self._run_sections(_DETAILS),
+        )
 
     def _run_sections(self, sections: Sequence[tuple[str, str, str, str]]) -> list[Section]:
         if self.runs is None:
@@ -109,12 +101,16 @@ class Report:
         return [Section(id=key, title=title, short=short) for key, title, short, field in sections if getattr(self.runs, field)]
 
 
-def _names(kind: str, pages: Sequence[object]) -> list[str]:
-    return [kind if number == 1 else f"{kind}-{number}" for number in range(1, len(pages) + 1)]
-
-
-def _short_title(kind: str, title: str, pages: Sequence[object]) -> str:
-    return kind if len(pages) == 1 else f"{kind}: {title}"
+def _number(kind: str, subject: str, pages: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]) -> Iterator[Section]:
+    """The sections of one kind of pages, with numbers from the second on. A page is its title, short title, and parts by id."""
+    for number, (title, short, parts) in enumerate(pages, start=1):
+        name = kind.lower() if number == 1 else f"{kind.lower()}-{number}"
+        yield Section(
+            id=name,
+            title=f"{subject}: {title}",
+            short=kind if len(pages) == 1 else f"{kind}: {short}",
+            parts=tuple((f"{name}-{key}", heading) for key, heading in parts),
+        )
 
 
 def render_report(report: Report) -> str:
