@@ -28,11 +28,6 @@ class Format(StrEnum):
     ANSWER_THINK = "answer_think"  # <answer>B</answer><think>..</think>
     FREE = "free"  # B
 
-    @property
-    def has_think(self) -> bool:
-        """Whether a completion has reasoning, so that an SFT target needs a rationale."""
-        return self in (Format.THINK_ANSWER, Format.ANSWER_THINK)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
@@ -173,16 +168,16 @@ def target_completion(sample: Sample, strategy: str) -> str:
     Raises ConfigError for an unknown strategy, and DataError for a strategy with reasoning where the sample has no rationale, and for
     tags in the target or rationale.
     """
-    known = find_strategy(strategy)
-    if known.format is Format.FREE:
+    spec = find_strategy(strategy)
+    if spec.format is Format.FREE:
         return sample.target
     answer = f"<answer>{_without_tags(sample.id, sample.target)}</answer>"
-    if not known.format.has_think:
+    if spec.format is Format.ANSWER:
         return answer
     if not (sample.rationale and sample.rationale.strip()):
         raise DataError(f"{sample.id} has no rationale and {strategy} trains reasoning: use no_think, or add rationales to the data")
     think = f"<think>{_without_tags(sample.id, sample.rationale.strip())}</think>"
-    return known.separator.join((think, answer) if known.format is Format.THINK_ANSWER else (answer, think))
+    return spec.separator.join((think, answer) if spec.format is Format.THINK_ANSWER else (answer, think))
 
 
 def _without_tags(sample_id: str, text: str) -> str:

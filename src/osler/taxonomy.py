@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from osler.errors import DataError
@@ -51,23 +50,21 @@ Split = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 """The splits of a dataset. The random streams of phantom images depend on this order."""
 
-_TITLES: Final = MappingProxyType({Modality.CT: "CT", Modality.MRI: "MRI", Modality.XRAY: "X-ray", Modality.OCT: "OCT"})
+_TITLES: Final = {Modality.CT: "CT", Modality.MRI: "MRI", Modality.XRAY: "X-ray", Modality.OCT: "OCT"}
 
 # Compared by `fold_label`, so "MR (Mag-netic Resonance Imaging)" is covered too.
-_MODALITY_LABELS: Final = MappingProxyType(
-    {
-        Modality.CT: ("CT", "computed tomography", "CT (computed tomography)"),
-        Modality.MRI: ("MR", "MRI", "magnetic resonance imaging", "MR (magnetic resonance imaging)"),
-        Modality.XRAY: ("X-ray", "CR", "DX", "radiograph"),
-        Modality.ULTRASOUND: ("ultrasound", "US"),
-        Modality.DERMOSCOPY: ("dermoscopy", "Der"),
-        Modality.FUNDUS: ("fundus", "fundus photography", "FP"),
-        Modality.OCT: ("OCT", "optical coherence tomography", "OCT (optical coherence tomography)"),
-        Modality.MICROSCOPY: ("microscopy", "microscopy images", "Mic"),
-    }
-)
-_MODALITIES: Final = MappingProxyType({fold_label(label): kind for kind, labels in _MODALITY_LABELS.items() for label in labels})
-_QUESTION_TYPES: Final = MappingProxyType({fold_label(kind): kind for kind in QuestionType})
+_MODALITY_LABELS: Final = {
+    Modality.CT: ("CT", "computed tomography", "CT (computed tomography)"),
+    Modality.MRI: ("MR", "MRI", "magnetic resonance imaging", "MR (magnetic resonance imaging)"),
+    Modality.XRAY: ("X-ray", "CR", "DX", "radiograph"),
+    Modality.ULTRASOUND: ("ultrasound", "US"),
+    Modality.DERMOSCOPY: ("dermoscopy", "Der"),
+    Modality.FUNDUS: ("fundus", "fundus photography", "FP"),
+    Modality.OCT: ("OCT", "optical coherence tomography", "OCT (optical coherence tomography)"),
+    Modality.MICROSCOPY: ("microscopy", "microscopy images", "Mic"),
+}
+_MODALITIES: Final = {fold_label(label): kind for kind, labels in _MODALITY_LABELS.items() for label in labels}
+_QUESTION_TYPES: Final = {fold_label(kind): kind for kind in QuestionType}
 
 
 def parse_modality(raw: str) -> Modality:

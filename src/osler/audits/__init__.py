@@ -1,5 +1,1 @@
 """What a dataset gives away: accuracies of blind baselines, rows, images and patients that test shares with train, faults of the rows."""
-
-from osler.audits.baselines import OptionPrior
-
-__all__ = ["OptionPrior"]

@@ -53,8 +53,7 @@ def compute_credits(data: DataConfig, test: Sequence[Sample]) -> dict[str, dict[
         train = load_split(data, "train")
     except OslerError:  # an evaluation needs no training data
         train = []
-    by_baseline = blind_credits(train, [sample for sample in test if sample.choices])
-    return {BASELINES[name].title: by_sample for name, by_sample in by_baseline.items()}
+    return {BASELINES[name].title: by_sample for name, by_sample in blind_credits(train, test).items()}
 
 
 def credits_file(records: Path) -> Path:

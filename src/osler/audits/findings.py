@@ -61,7 +61,7 @@ class AxisAudit:
     chance: Shares  # test domain -> accuracy of guessing
     blind: Mapping[str, Grid]  # baseline -> mean credit
     leaks: Mapping[LeakKind, Grid]
-    label_in_path: Shares  # test domain -> rows with choices whose path names the right option
+    label_in_path: Shares  # test domain -> share of the rows with choices that have a path that names the right option
     recovered: Mapping[str, Shares]  # domain without a train file -> baseline -> mean credit on the domain's test set
 
     def __post_init__(self) -> None:
@@ -89,9 +89,8 @@ class AxisAudit:
 
     def best(self, domain: str) -> tuple[str, Estimate] | None:
         """The most accurate baseline on a test domain, fitted on the same domain; None where the domain has no questions with choices."""
-        accuracies = {name: self.in_domain(name, domain) for name in self.blind}
-        known = [(name, accuracy) for name, accuracy in accuracies.items() if accuracy.value is not None]
-        return max(known, key=lambda pair: pair[1].value or 0.0, default=None)
+        accuracies = [(name, self.in_domain(name, domain)) for name in self.blind]
+        return max((pair for pair in accuracies if pair[1].value is not None), key=lambda pair: pair[1].value or 0.0, default=None)
 
     def count_above_chance(self) -> tuple[int, int]:
         """How many in-domain accuracies have an interval above guessing, and how many there are; 2.5 % are expected by chance."""
@@ -106,11 +105,11 @@ class AxisAudit:
     def derived_json(self) -> dict[str, Any]:
         """The parts of the JSON that follow from the others: the best baseline of every domain, and how many results are above chance."""
         above, total = self.count_above_chance()
-        best = {domain: pair for domain in self.rows.test if (pair := self.best(domain)) is not None}
         return {
             "best": {
-                domain: {"baseline": name, **accuracy.to_json(), "questions": self.questions[domain]}
-                for domain, (name, accuracy) in best.items()
+                domain: {"baseline": best[0], **best[1].to_json(), "questions": self.questions[domain]}
+                for domain in self.rows.test
+                if (best := self.best(domain)) is not None
             },
             "above_chance": {"results": above, "of": total},
         }
@@ -127,7 +126,7 @@ class SharedImages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCases:
-    """The share of the test rows of one source whose patient or case is also in train, among rows with a known case."""
+    """Of the test rows of one source with a known patient or case, the share that has it in common with a train row."""
 
     share: Share | None
     num_rows: Annotated[Count, Field(alias="rows")]
@@ -139,7 +138,7 @@ class Audit:
 
     reader: str
     title: str
-    axis: Axis  # the main axis: the one that the data are split by, or that was asked for
+    axis: Axis  # the main axis: `axis` of the reader's options, else modality
     axes: Annotated[Mapping[Axis, AxisAudit], Field(alias="by_axis")]
     images: SharedImages
     cases: Annotated[Mapping[str, SourceCases], Field(alias="cases_by_source")]

@@ -15,7 +15,7 @@ from osler.data.splits.cases import case_of, source_of
 from osler.types import LETTERS, ImageSource, Sample
 
 Keys = Callable[[Sample], Iterable[Hashable]]
-"""A sample's keys of one kind; empty where nothing is known."""
+"""The keys of one kind that a sample has, () if none can be read from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ def cache_keys(keys: Keys) -> Keys:
     cached: dict[int, tuple[Sample, tuple[Hashable, ...]]] = {}  # holding the sample prevents that its id is used again
 
     def look_up(sample: Sample) -> tuple[Hashable, ...]:
-        if (known := cached.get(id(sample))) is None:
-            known = cached[id(sample)] = (sample, tuple(keys(sample)))
-        return known[1]
+        if id(sample) not in cached:
+            cached[id(sample)] = (sample, tuple(keys(sample)))
+        return cached[id(sample)][1]
 
     return look_up
 
@@ -64,10 +64,10 @@ def leak_matrix(keys: Keys, train: Mapping[str, Sequence[Sample]], test: Mapping
     test_keys = {name: [tuple(keys(sample)) for sample in samples] for name, samples in test.items()}
     return {
         train_name: {
-            test_name: Leak(shared=sum(not known.isdisjoint(row) for row in rows), total=len(rows) if train[train_name] else 0)
+            test_name: Leak(shared=sum(not keys_of_set.isdisjoint(row) for row in rows), total=len(rows) if train[train_name] else 0)
             for test_name, rows in test_keys.items()
         }
-        for train_name, known in train_keys.items()
+        for train_name, keys_of_set in train_keys.items()
     }
 
 
@@ -99,16 +99,13 @@ def count_shared_images(keys: Keys, train: Iterable[Sample], test: Iterable[Samp
 
 def cases_by_source(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Leak]:
     """Source -> how many of its test rows with a known case share the case with a train row, e.g. {"Mura": 243 of 309}."""
-    known = {case_of(sample) for sample in train}
+    train_cases = {case_of(sample) for sample in train}
     shared: defaultdict[str, list[bool]] = defaultdict(list)
     for sample in test:
         if (case := case_of(sample)) is not None:
-            shared[_source(sample)].append(case in known)
+            source = source_of(sample.images[0].uri) if sample.images else None
+            shared[source or sample.dataset].append(case in train_cases)
     return {source: Leak(shared=sum(flags), total=len(flags)) for source, flags in sorted(shared.items())}
-
-
-def _source(sample: Sample) -> str:
-    return (source_of(sample.images[0].uri) if sample.images else None) or sample.dataset
 
 
 def paths_naming_target(samples: Iterable[Sample]) -> Leak:

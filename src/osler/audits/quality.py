@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from types import MappingProxyType
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -61,7 +60,7 @@ _SPELLINGS: Final = (("aem", "em"), ("oed", "ed"), ("oes", "es"), ("umour", "umo
 _ABBREVIATED: Final = re.compile(r"(?P<long>.+?)\s*\((?P<short>[A-Z][\w -]*)\)")
 _ARTICLE: Final = re.compile(r"^(?:a|an|the) ")
 
-_NAMES: Final[Mapping[str, str]] = MappingProxyType({name: group[0] for group in _SYNONYMS for name in group})
+_NAMES: Final[Mapping[str, str]] = {name: group[0] for group in _SYNONYMS for name in group}
 
 
 @cache
@@ -72,8 +71,7 @@ def name_concept(option: str) -> str:
     """
     match = _ABBREVIATED.fullmatch(option.strip())
     text = match["long"] if match and _abbreviates(match["short"], match["long"]) else option
-    known = _NAMES.get(_ARTICLE.sub("", _american(fold_words(text))))
-    return known or _american(ignore_case_and_end(option))
+    return _NAMES.get(_ARTICLE.sub("", _american(fold_words(text)))) or _american(ignore_case_and_end(option))
 
 
 def _abbreviates(short: str, long: str) -> bool:
@@ -136,7 +134,7 @@ class Quality:
 
 
 def assess(samples: Sequence[Sample], refused: Iterable[str] = ()) -> Quality:
-    """The faults of samples; a row that stands in several files counts once. `refused` holds the reader's reason for each row left out."""
+    """The faults of samples; a row that is in several files counts once. `refused` holds the reader's reason for each row left out."""
     distinct = list({(sample.images, sample.question, sample.choices, sample.target): sample for sample in samples}.values())
     closed = [sample for sample in distinct if sample.choices]
     contradictory, by_option = _find_contradictions(distinct)
@@ -177,7 +175,7 @@ def is_target_repeated(sample: Sample) -> bool:
 
 
 def _find_contradictions(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """The rows whose images and question have another right answer elsewhere, and those of them that offer it as a distractor."""
+    """The rows with the images and question of another row but another right answer, and those of them that have it as a distractor."""
     groups: defaultdict[tuple[object, str], list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.images, sample.question].append(sample)

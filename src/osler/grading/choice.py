@@ -242,7 +242,7 @@ class _Reader:
         return sequence if sequence.claimed or sequence.negated else None
 
     def _is_listed(self, position: int) -> bool:
-        """Whether the next letter of a list without commas stands here: the "B" of "A) CT B) MRI"."""
+        """Whether this is the next letter of a list without commas: the "B" of "A) CT B) MRI"."""
         return letter_index(self._at(position)) is not None and self._at(position + 1) in {")", "]"}
 
     def _negation_length(self, position: int) -> int:
@@ -263,9 +263,9 @@ class _Reader:
 
     def _read_text(self, position: int, *, may_be_subject: bool) -> Item | None:
         """A whole option text, with or without its letter after it: "MRI", "MRI (B)"."""
-        if (found := self._match_text(position)) is None:
+        if (match := self._match_text(position)) is None:
             return None
-        options, end = found
+        options, end = match
         if self._at(end) in _OPENERS and (letter := letter_index(self._at(end + 1))) is not None and self._at(end + 2) in _CLOSERS:
             if letter not in options:
                 return Item(options=options | {letter}, end=end + 3, kind="disagreement")
@@ -279,10 +279,10 @@ class _Reader:
 
     def _match_text(self, position: int) -> tuple[frozenset[int], int] | None:
         """An option text at this position or after an article. A capital A is a letter, not an article."""
-        found = self.options.match(self.words.folded, position)
-        if found is None and self._at(position) in ARTICLES and self.words.raw[position] != "A":
-            found = self.options.match(self.words.folded, position + 1)
-        return found
+        match = self.options.match(self.words.folded, position)
+        if match is None and self._at(position) in ARTICLES and self.words.raw[position] != "A":
+            match = self.options.match(self.words.folded, position + 1)
+        return match
 
     def _starts_new_part(self, position: int) -> bool:
         """Whether the text ends here, or a reason, a "but" or a negation begins."""
@@ -307,7 +307,7 @@ class _Reader:
         return letter_index(self._at(position)) is not None and self.words.raw[position].isupper() and not self.words.is_joined[position]
 
     def _read_letter(self, position: int, *, may_be_subject: bool) -> Item | None:
-        """A letter of its own, with or without its option text: "B", "(B)", "B) MRI", "B because ..".
+        """A single letter, with or without its option text: "B", "(B)", "B) MRI", "B because ..".
 
         An article ("a cyst"), a pronoun ("I see"), a genus ("C. difficile") and a part of a word ("B-cell") are no option letters.
         """
@@ -320,8 +320,8 @@ class _Reader:
         text = end + 1 if self._at(end) in _OPENERS else end
         option = frozenset({letter})
         is_delimited = end > position + 1 or text > end or self._at(end) in {"", ",", ";", "!", "?", "\n"}
-        if found := self._match_text(text):
-            options, text_end = found
+        if match := self._match_text(text):
+            options, text_end = match
             if letter in options:
                 while self._at(text_end) in _CLOSERS:
                     text_end += 1

@@ -34,37 +34,34 @@ def grade(text: str, *, choices: Sequence[str], target: str, strategy: str) -> V
     Raises ConfigError for an unknown strategy and DataError for a target that is not the letter of a choice. No completion raises.
     """
     parsed = parse(text, strategy=strategy)
-    if not choices:
-        return _grade_open(parsed, target)
-    if target not in LETTERS[: len(choices)] or len(target) != 1:
+    if choices and (target not in LETTERS[: len(choices)] or len(target) != 1):
         raise DataError(f"target {target!r} names none of the {len(choices)} choices: use a letter from A to {LETTERS[len(choices) - 1]}")
     if parsed.content is None:
-        return _verdict(parsed, Outcome.NO_ANSWER, None, parsed.source)
+        return _verdict(parsed, Outcome.NO_ANSWER, None)
+    if not choices:
+        return _grade_open(parsed, parsed.content, target)
     reading = read_choice(parsed.content, index_options(tuple(choices)))
-    rule = f"{parsed.source}.{reading.kind}"
     if reading.kind in _AMBIGUOUS_KINDS:
-        return _verdict(parsed, Outcome.AMBIGUOUS, None, rule)
+        return _verdict(parsed, Outcome.AMBIGUOUS, None, reading.kind)
     if reading.option is None:
-        return _verdict(parsed, Outcome.NO_ANSWER, None, rule)
+        return _verdict(parsed, Outcome.NO_ANSWER, None, reading.kind)
     if parsed.source is Source.OPEN_ANSWER_TAG and reading.kind == "text":
-        return _verdict(parsed, Outcome.NO_ANSWER, None, f"{parsed.source}.cut_off_text")
+        return _verdict(parsed, Outcome.NO_ANSWER, None, "cut_off_text")
     answer = LETTERS[reading.option]
     if reading.option >= len(choices):
-        return _verdict(parsed, Outcome.INCORRECT, answer, f"{parsed.source}.letter_out_of_range")
-    return _verdict(parsed, Outcome.CORRECT if answer == target else Outcome.INCORRECT, answer, rule)
+        return _verdict(parsed, Outcome.INCORRECT, answer, "letter_out_of_range")
+    return _verdict(parsed, Outcome.CORRECT if answer == target else Outcome.INCORRECT, answer, reading.kind)
 
 
-def _grade_open(parsed: Parsed, target: str) -> Verdict:
-    if parsed.content is None:
-        return _verdict(parsed, Outcome.NO_ANSWER, None, parsed.source)
+def _grade_open(parsed: Parsed, content: str, target: str) -> Verdict:
     if parsed.source is Source.OPEN_ANSWER_TAG:
-        return _verdict(parsed, Outcome.NO_ANSWER, None, f"{parsed.source}.cut_off_text")
-    answer, kind = read_open_answer(parsed.content, is_tagged=parsed.source is Source.ANSWER_TAG)
-    rule = f"{parsed.source}.{kind}"
+        return _verdict(parsed, Outcome.NO_ANSWER, None, "cut_off_text")
+    answer, kind = read_open_answer(content, is_tagged=parsed.source is Source.ANSWER_TAG)
     if answer is None:
-        return _verdict(parsed, Outcome.AMBIGUOUS if kind == "several" else Outcome.NO_ANSWER, None, rule)
-    return _verdict(parsed, Outcome.CORRECT if is_same_text(answer, target) else Outcome.INCORRECT, answer, rule)
+        return _verdict(parsed, Outcome.AMBIGUOUS if kind == "several" else Outcome.NO_ANSWER, None, kind)
+    return _verdict(parsed, Outcome.CORRECT if is_same_text(answer, target) else Outcome.INCORRECT, answer, kind)
 
 
-def _verdict(parsed: Parsed, outcome: Outcome, answer: str | None, rule: str) -> Verdict:
-    return Verdict(outcome=outcome, answer=answer, reasoning=parsed.reasoning, is_well_formed=parsed.is_well_formed, rule=str(rule))
+def _verdict(parsed: Parsed, outcome: Outcome, answer: str | None, kind: str | None = None) -> Verdict:
+    rule = f"{parsed.source}.{kind}" if kind else str(parsed.source)
+    return Verdict(outcome=outcome, answer=answer, reasoning=parsed.reasoning, is_well_formed=parsed.is_well_formed, rule=rule)

@@ -21,7 +21,7 @@ _SENTENCE_END: Final = re.compile(r"[.!?;](?:\s|$)|。")
 def read_open_answer(text: str, *, is_tagged: bool) -> tuple[str | None, str]:
     """The text of the answer with "claim" or "text", or None with "empty", "several" or "not_committed".
 
-    A claim is what follows "the answer is", up to the end of the sentence. Without a claim, the whole text is the answer if it stood in
+    A claim is what follows "the answer is", up to the end of the sentence. Without a claim, the whole text is the answer if it was inside
     <answer> tags (`is_tagged`) or is one short line; longer prose gives no answer. Claims that differ give "several".
     """
     text = text[-MAX_LENGTH:].strip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 from osler.prompts import Format, find_strategy
@@ -35,13 +34,11 @@ class Parsed:
 
 _TAG: Final = re.compile(r"<\s{0,4}(/?)\s{0,4}(think|answer)\s{0,4}>", re.IGNORECASE)
 _SPECIAL_TOKEN: Final = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|start_of_turn|end_of_turn)>")
-_TAG_ORDER: Final = MappingProxyType(
-    {
-        Format.THINK_ANSWER: ["<think>", "</think>", "<answer>", "</answer>"],
-        Format.ANSWER: ["<answer>", "</answer>"],
-        Format.ANSWER_THINK: ["<answer>", "</answer>", "<think>", "</think>"],
-    }
-)
+_TAG_ORDER: Final = {
+    Format.THINK_ANSWER: ["<think>", "</think>", "<answer>", "</answer>"],
+    Format.ANSWER: ["<answer>", "</answer>"],
+    Format.ANSWER_THINK: ["<answer>", "</answer>", "<think>", "</think>"],
+}
 
 
 def parse(text: str, *, strategy: str) -> Parsed:
@@ -107,7 +104,7 @@ def _split_thinking(text: str, *, is_answer_first: bool) -> tuple[list[str], lis
         elif has_seen_think:  # a </think> too many
             pieces.append(text[position : tag.start()])
             position = tag.end()
-        else:  # the <think> of this </think> stood in the prompt
+        else:  # the <think> of this </think> was in the prompt
             begin = answer_end if is_answer_first else 0
             pieces.append(text[:begin])
             thoughts.append(text[begin : tag.start()])

@@ -36,20 +36,16 @@ MAX_ASPECT_RATIO: Final = 200
 
 _UNSAFE_PATH: Final = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)|\0")
 
-# First bytes -> format. RIFF is checked for "WEBP" four bytes later; BigTIFF has the version 43 where TIFF has 42.
-_SIGNATURES: Final = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"RIFF", "WebP"),
-    (b"BM", "BMP"),
-)
-FORMATS: Final = tuple(dict.fromkeys(name for _, name in _SIGNATURES))
+# Format -> its first bytes. RIFF is checked for "WEBP" four bytes later; BigTIFF has the version 43, "+", where TIFF has 42, "*".
+_SIGNATURES: Final = {
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "JPEG": (b"\xff\xd8\xff",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "WebP": (b"RIFF",),
+    "BMP": (b"BM",),
+}
+FORMATS: Final = tuple(_SIGNATURES)
 
 _WHITE_IS_ZERO: Final = 0  # a value of TIFF's PhotometricInterpretation tag
 
@@ -175,8 +171,8 @@ def _decoder(stream: IO[bytes]) -> Decoder | None:
     }
     head = stream.read(16)
     stream.seek(0)
-    for signature, name in _SIGNATURES:
-        if head.startswith(signature) and (name != "WebP" or head[8:12] == b"WEBP"):
+    for name, signatures in _SIGNATURES.items():
+        if head.startswith(signatures) and (name != "WebP" or head[8:12] == b"WEBP"):
             return plugins[name](stream)
     return None
 

@@ -35,7 +35,7 @@ def cluster(records: Iterable[Record], unit: Unit = "subject") -> tuple[int, ...
 
     "image" joins records that share any image, "subject" those that share an image or a subject, "sample" only records of one sample.
     The relation is transitive: "a and b" joins "b and c". Images and subjects of different datasets are different. Under an ablation the
-    question's own images count, not the images shown instead.
+    images of the unchanged question count, not those that replace them.
     """
     return connect(_keys(record, unit) for record in records)
 
@@ -50,10 +50,10 @@ def connect(keys: Iterable[Iterable[Hashable]], pairs: Iterable[tuple[Hashable, 
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    keys_of_item = [tuple(own) for own in keys]
+    keys_of_item = [tuple(item_keys) for item_keys in keys]
     count = len(keys_of_item)
     nodes: dict[Hashable, int] = {}  # a graph of the items, 0 .. count - 1, and of the keys
-    edges = [(item, nodes.setdefault(key, count + len(nodes))) for item, own in enumerate(keys_of_item) for key in own]
+    edges = [(item, nodes.setdefault(key, count + len(nodes))) for item, item_keys in enumerate(keys_of_item) for key in item_keys]
     edges += [(nodes[one], nodes[other]) for one, other in pairs]
     if len(edges) == len(nodes):  # no common keys, no pairs
         return tuple(range(count))
@@ -213,8 +213,7 @@ def flip_test(sums: Sequence[float]) -> float:
     changed = np.asarray([value for value in sums if value])  # flipping a sum of zero has no effect
     if len(changed) < 2:
         return 1.0
-
-    found = permutation_test(
+    test = permutation_test(
         (changed,),
         np.sum,
         permutation_type="samples",
@@ -223,4 +222,4 @@ def flip_test(sums: Sequence[float]) -> float:
         batch=max(1, _BATCH_ITEMS // len(changed)),
         rng=np.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)

@@ -60,7 +60,14 @@ class MatrixGains:
 
 def matrix_means(cells: Mapping[Cell, Sequence[Record]], unit: Unit = "subject") -> MatrixMeans:
     """The mean accuracy of the diagonal, of the other cells, and of all cells, with intervals by `unit`."""
-    return _means(cells, lambda chosen: _mean_accuracy([cells[cell] for cell in chosen], unit))
+
+    def mean_accuracy(chosen: Sequence[Cell]) -> Estimate:
+        records = [cells[cell] for cell in chosen]
+        values = [[float(is_correct(record)) for record in members] for members in records]
+        mean = _mean_of_cells(values, cluster(chain.from_iterable(records), unit))
+        return NO_ESTIMATE if mean is None else mean.estimate()
+
+    return _means(cells, mean_accuracy)
 
 
 def matrix_difference(
@@ -103,22 +110,13 @@ def _means(cells: Iterable[Cell], mean: Callable[[Sequence[Cell]], Estimate]) ->
 
 
 def _mean_differences(pairs: Mapping[Cell, Pairs], unit: Unit) -> MatrixMeans:
-    return _means(pairs, lambda chosen: _mean_difference([pairs[cell] for cell in chosen], unit))
+    def mean_difference(chosen: Sequence[Cell]) -> Estimate:
+        clusters = cluster(chain.from_iterable(pairs[cell].records for cell in chosen), unit)
+        after = _mean_of_cells([pairs[cell].after for cell in chosen], clusters)
+        before = _mean_of_cells([pairs[cell].before for cell in chosen], clusters)
+        return clustered_difference(after, before)
 
-
-def _mean_accuracy(cells: Sequence[Sequence[Record]], unit: Unit) -> Estimate:
-    mean = _mean_of_cells([[float(is_correct(record)) for record in records] for records in cells], _clusters(cells, unit))
-    return NO_ESTIMATE if mean is None else mean.estimate()
-
-
-def _mean_difference(cells: Sequence[Pairs], unit: Unit) -> Estimate:
-    clusters = _clusters([pairs.records for pairs in cells], unit)
-    after, before = (_mean_of_cells(side, clusters) for side in ([pairs.after for pairs in cells], [pairs.before for pairs in cells]))
-    return clustered_difference(after, before)
-
-
-def _clusters(cells: Iterable[Iterable[Record]], unit: Unit) -> tuple[int, ...]:
-    return cluster(chain.from_iterable(cells), unit)
+    return _means(pairs, mean_difference)
 
 
 def _mean_of_cells(cells: Sequence[Sequence[float]], clusters: Sequence[int]) -> ClusteredMean | None:

@@ -106,12 +106,12 @@ def compare_pairs(pairs: Pairs, unit: Unit) -> PairedDifference:
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     """Holm's (1979) adjusted p-values, which bound the probability of any false positive; None stays None and is not counted as a test."""
-    known = [value for value in p_values if value is not None]
-    if not known:
+    tests = [value for value in p_values if value is not None]
+    if not tests:
         return tuple(p_values)
     from statsmodels.stats.multitest import multipletests
 
-    adjusted = iter(multipletests(known, method="holm")[1].tolist())
+    adjusted = iter(multipletests(tests, method="holm")[1].tolist())
     return tuple(None if value is None else next(adjusted) for value in p_values)
 
 

@@ -2,7 +2,7 @@
 
 Samples with different images can still share a patient. Datasets rarely name the patient, but many file names in the sources of OmniMedVQA
 contain the patient number of the source. A rule exists only where the source documents its file names or where they are self-explanatory.
-An image that no rule matches has an unknown case (None), which is not a case of its own.
+An image that no rule matches has an unknown case (None), which does not connect it to other images.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
 from typing import Final
 
 from osler.types import Sample
@@ -23,7 +22,7 @@ class NamingRule:
 
     pattern: re.Pattern[str]  # searched in the path below the source's folder; its groups, joined by "/", are the case
     unit: str  # "patient": what a case is
-    namespace: str | None = None  # sources with the same namespace share cases; None is the source's own
+    namespace: str | None = None  # sources with the same namespace share cases; None: the source does not share cases
 
     def read(self, source: str, rest: str) -> str | None:
         """The case of the image "Images/<source><rest>", e.g. "Mura:patient11186"; None if the name does not match."""
@@ -39,26 +38,24 @@ def _rule(pattern: str, unit: str, namespace: str | None = None) -> NamingRule:
 # Three sources contain the paediatric chest X-rays of Kermany et al. (2018) under their original names, e.g. person150_bacteria_717.
 _KERMANY: Final = r"(?:^|/)(person\d+_[a-z]+)_|(?:^|/)((?:NORMAL2-)?IM-\d+)-"
 
-CASES: Final[Mapping[str, NamingRule]] = MappingProxyType(
-    {
-        "Blood Cell": _rule(r"/([A-Z]+/_\d+)_\d+\.", "micrograph before augmentation"),
-        "BreakHis": _rule(r"-(\d\d-\d+)[A-Z]*-\d+-\d+\.", "patient"),
-        "Chest CT Scan": _rule(r"/([^/]+)/(\d{6})", "numbered slice position of one diagnosis"),
-        "Chest X-Ray PA": _rule(_KERMANY + r"|/(\d{8})_\d{3}\.", "patient", "kermany"),
-        "CoronaHack": _rule(_KERMANY, "patient", "kermany"),
-        "Covid CT": _rule(r"/(\d{4}\.\d\d\.\d\d\.\d+|[a-z][\w.]*)[^/]*-p\d+-\d+", "publication"),
-        "COVIDx CXR-4": _rule(r"/(MIDRC-RICORD-1C-\w+-\d+)-", "patient"),
-        "DeepDRiD": _rule(r"/(\d+)/\d+_[lr]\d\.", "patient"),
-        "Diabetic Retinopathy": _rule(r"/(\d+)_(?:left|right)\.", "patient"),
-        "Knee Osteoarthritis": _rule(r"/(\d{7})[LR]\.", "patient"),
-        "MAlig Lymph": _rule(r"/(sj-\d\d-\d+)", "slide"),
-        "Mura": _rule(r"/(patient\d+)/", "patient"),
-        "NLM- Malaria Data": _rule(r"/C\d+(P\d+)", "patient"),
-        "OCT & X-Ray 2017": _rule(r"/((?:CNV|DME|DRUSEN|NORMAL)-\d+)-\d+\.|" + _KERMANY, "patient", "kermany"),
-        "OLIVES": _rule(r"/Prime_FULL_Prime_FULL_(\d\d-\d{3})_|/TREX DME_[A-Za-z]+_(\d{4})[A-Z]+_", "patient"),
-        "PAD-UFES-20": _rule(r"/(PAT_\d+)_", "patient"),
-    }
-)
+CASES: Final[Mapping[str, NamingRule]] = {
+    "Blood Cell": _rule(r"/([A-Z]+/_\d+)_\d+\.", "micrograph before augmentation"),
+    "BreakHis": _rule(r"-(\d\d-\d+)[A-Z]*-\d+-\d+\.", "patient"),
+    "Chest CT Scan": _rule(r"/([^/]+)/(\d{6})", "numbered slice position of one diagnosis"),
+    "Chest X-Ray PA": _rule(_KERMANY + r"|/(\d{8})_\d{3}\.", "patient", "kermany"),
+    "CoronaHack": _rule(_KERMANY, "patient", "kermany"),
+    "Covid CT": _rule(r"/(\d{4}\.\d\d\.\d\d\.\d+|[a-z][\w.]*)[^/]*-p\d+-\d+", "publication"),
+    "COVIDx CXR-4": _rule(r"/(MIDRC-RICORD-1C-\w+-\d+)-", "patient"),
+    "DeepDRiD": _rule(r"/(\d+)/\d+_[lr]\d\.", "patient"),
+    "Diabetic Retinopathy": _rule(r"/(\d+)_(?:left|right)\.", "patient"),
+    "Knee Osteoarthritis": _rule(r"/(\d{7})[LR]\.", "patient"),
+    "MAlig Lymph": _rule(r"/(sj-\d\d-\d+)", "slide"),
+    "Mura": _rule(r"/(patient\d+)/", "patient"),
+    "NLM- Malaria Data": _rule(r"/C\d+(P\d+)", "patient"),
+    "OCT & X-Ray 2017": _rule(r"/((?:CNV|DME|DRUSEN|NORMAL)-\d+)-\d+\.|" + _KERMANY, "patient", "kermany"),
+    "OLIVES": _rule(r"/Prime_FULL_Prime_FULL_(\d\d-\d{3})_|/TREX DME_[A-Za-z]+_(\d{4})[A-Z]+_", "patient"),
+    "PAD-UFES-20": _rule(r"/(PAT_\d+)_", "patient"),
+}
 """Source folder below `Images/` -> its rule."""
 
 

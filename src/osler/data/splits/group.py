@@ -49,7 +49,7 @@ def group_samples(
     keys = [list(_shared_keys(sample, fingerprints, max_distance)) for sample in samples]
     pairs: Iterable[tuple[Hashable, Hashable]] = ()
     if max_distance is not None:
-        blocks = find_near_pairs((key[1] for own in keys for key in own if key[0] == "hash"), max_distance)
+        blocks = find_near_pairs((key[1] for sample_keys in keys for key in sample_keys if key[0] == "hash"), max_distance)
         pairs = ((("hash", one), ("hash", other)) for block in blocks for one, other in block.tolist())
     return np.asarray(connect(keys, pairs), dtype=np.int32)
 
@@ -77,10 +77,10 @@ def assign_groups(
     split_of_group = np.zeros(len(sizes), dtype=np.int64)
     for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         span = slice(counts.indptr[group], counts.indptr[group + 1])
-        own, number = counts.indices[span], counts.data[span]
-        best = int(np.argmin(((number + 2 * assigned[:, own]) * number / expected[:, own]).sum(axis=1)))
+        strata_here, number = counts.indices[span], counts.data[span]
+        best = int(np.argmin(((number + 2 * assigned[:, strata_here]) * number / expected[:, strata_here]).sum(axis=1)))
         split_of_group[group] = best
-        assigned[best, own] += number
+        assigned[best, strata_here] += number
     names = list(fractions)
     return [names[split_of_group[group]] for group in groups]
 
@@ -124,11 +124,11 @@ def _shared_keys(sample: Sample, fingerprints: Mapping[ImageSource, Fingerprint]
     """What connects a sample to others: samples with a common key are in one group."""
     for source in sample.images:
         yield "image", source
-        found = fingerprints.get(source)
-        if found is not None and found.digest is not None:
-            yield "digest", found.digest
-        if found is not None and found.perceptual_hash is not None and max_distance is not None:
-            yield "hash", found.perceptual_hash
+        fingerprint = fingerprints.get(source)
+        if fingerprint is not None and fingerprint.digest is not None:
+            yield "digest", fingerprint.digest
+        if fingerprint is not None and fingerprint.perceptual_hash is not None and max_distance is not None:
+            yield "hash", fingerprint.perceptual_hash
         if (case := read_case(source.uri)) is not None:
             yield "case", case
     if sample.subject_id is not None:
