@@ -144,7 +144,7 @@ def questions() -> list[Sample]:
 
 def test_written_files_hold_the_samples(tmp_path) -> None:
     samples = questions()
-    written = write_med_r1(tmp_path, samples=samples, has_progress=False)
+    written = write_med_r1(tmp_path, samples=samples)
     assert written.num_questions == len(samples) == 40
     assert written.num_images == len(list(tmp_path.rglob("*.png"))) == len({sample.images[0].uri for sample in samples})
     assert not list(tmp_path.rglob(".*"))

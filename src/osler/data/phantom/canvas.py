@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from osler.errors import ConfigError
 
 Field = NDArray[np.float32]
+Core = tuple[float, float, float]  # rx, ry and value of a concentric ellipse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +58,12 @@ def ellipse(size: int, cx: float, cy: float, rx: float, ry: float, angle: float 
         dx, dy = dx * cos + dy * sin, dy * cos - dx * sin
     radius = np.sqrt((dx / np.float32(rx)) ** 2 + (dy / np.float32(ry)) ** 2)
     softness = np.float32(max(min(rx, ry), 1e-3) * 56 / max(edge, 1e-3))
-    mask: Field = np.clip((1 - radius) * softness + np.float32(0.5), 0, 1)
-    return mask
+    return ((1 - radius) * softness + np.float32(0.5)).clip(0, 1)
 
 
 def band(distance: Field, half_width: float, *, edge: float = 1.0) -> Field:
     """The mask of the pixels at most `half_width` from a curve, given each pixel's distance to it."""
-    mask: Field = np.clip((np.float32(half_width) - np.abs(distance)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5), 0, 1)
-    return mask
+    return ((np.float32(half_width) - np.abs(distance)) * np.float32(56 / max(edge, 1e-3)) + np.float32(0.5)).clip(0, 1)
 
 
 def blend(picture: Field, mask: Field, value: ArrayLike) -> Field:
@@ -148,19 +147,23 @@ class Sketch:
         high = [min(size, max(0, int((centre + extent + 1) / 2 * size) + 3)) for centre, extent in ((cy, ey), (cx, ex))]
         return slice(low[0], high[0]), slice(low[1], high[1])
 
-    def oval(self, cx: float, cy: float, rx: float, ry: float, value: float, angle: float = 0.0, *, edge: float = 1.0) -> None:
-        """Paint an ellipse, rotated clockwise by `angle` radians."""
-        cx, cy = self._place(cx, cy)
+    def oval(
+        self, cx: float, cy: float, rx: float, ry: float, value: float, angle: float = 0.0, *, edge: float = 1.0, core: Core | None = None
+    ) -> None:
+        """Paint an ellipse, rotated clockwise by `angle` radians, and then the ellipse `core` inside it."""
+        px, py = self._place(cx, cy)
         rx, ry = rx * self.scale, ry * self.scale * self.stretch
         cos, sin = float(np.cos(angle)), float(np.sin(angle))
         soft = edge / 56
-        window = self._window(cx, cy, np.hypot(rx * cos, ry * sin) + soft, np.hypot(rx * sin, ry * cos) + soft)
+        window = self._window(px, py, np.hypot(rx * cos, ry * sin) + soft, np.hypot(rx * sin, ry * cos) + soft)
         x, y = grid(self.field.shape[0])
-        dx, dy = x[window] - np.float32(cx), y[window] - np.float32(cy)
+        dx, dy = x[window] - np.float32(px), y[window] - np.float32(py)
         u, v = dx * np.float32(cos / rx) + dy * np.float32(sin / rx), dy * np.float32(cos / ry) - dx * np.float32(sin / ry)
         mask = np.clip((1 - np.sqrt(u * u + v * v)) * np.float32(min(rx, ry) / soft) + np.float32(0.5), 0, 1)
         part = self.field[window]
         part += mask * (np.float32(value) - part)
+        if core is not None:
+            self.oval(cx, cy, *core, angle, edge=edge)
 
     def mask(self, cx: float, cy: float, rx: float, ry: float, *, edge: float = 1.0) -> Field:
         """The mask of an ellipse in the patient's coordinates."""

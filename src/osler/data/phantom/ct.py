@@ -29,8 +29,7 @@ def _start_body(size: int, rng: np.random.Generator, rx: float, ry: float, wall:
     sketch = Sketch.start(size, rng, _AIR, stretch=1.17)
     rx, ry = rx * rng.uniform(0.97, 1.03), ry * rng.uniform(0.97, 1.03)
     sketch.stroke([(x, 0.82 - 0.1 * x * x) for x in np.linspace(-0.8, 0.8, 9)], 0.012, -350.0)
-    sketch.oval(0, 0.02, rx, ry, -20.0)
-    sketch.oval(0, 0.02, rx - 0.02, ry - 0.02, _FAT)
+    sketch.oval(0, 0.02, rx, ry, -20.0, core=(rx - 0.02, ry - 0.02, _FAT))
     sketch.oval(0, 0.02, rx - wall, ry - wall, muscle)
     sketch.oval(0, -0.03, rx - wall - 0.07, ry - wall - 0.07, _FAT)
     return sketch
@@ -43,8 +42,7 @@ def _add_spine(sketch: Sketch, y: float, muscle: float) -> None:
         sketch.stroke([(side * 0.07, y + 0.07), (side * 0.12, y + 0.15), (0, y + 0.24)], 0.026, _BONE)
         sketch.stroke([(side * 0.1, y + 0.12), (side * 0.25, y + 0.1)], 0.025, _BONE)
     sketch.stroke([(0, y + 0.2), (0, y + 0.32)], 0.022, _BONE)
-    sketch.oval(0, y, 0.15, 0.115, _BONE)
-    sketch.oval(0, y, 0.125, 0.09, _MARROW)
+    sketch.oval(0, y, 0.15, 0.115, _BONE, core=(0.125, 0.09, _MARROW))
     sketch.oval(0, y + 0.145, 0.055, 0.045, 30.0)
 
 
@@ -55,8 +53,7 @@ def _add_ribs(sketch: Sketch, rng: np.random.Generator, rx: float, ry: float, nu
         for turn in np.linspace(-1.0, 1.05, num_ribs) + phase:
             x, y = side * rx * np.cos(turn), 0.0 + ry * np.sin(turn)
             angle = float(np.arctan2(ry * np.cos(turn), -side * rx * np.sin(turn)))
-            sketch.oval(x, y, 0.085, 0.028, _BONE, angle)
-            sketch.oval(x, y, 0.06, 0.011, _MARROW, angle)
+            sketch.oval(x, y, 0.085, 0.028, _BONE, angle, core=(0.06, 0.011, _MARROW))
 
 
 def _draw_chest(size: int, rng: np.random.Generator, units: Mapping[str, float]) -> Sketch:
@@ -81,8 +78,7 @@ def _draw_chest(size: int, rng: np.random.Generator, units: Mapping[str, float])
     sketch.oval(0.01, 0.14, 0.045, 0.035, units["gut"])
     _add_spine(sketch, 0.38, units["muscle"])
     _add_ribs(sketch, rng, 0.8, 0.58, 6)
-    sketch.oval(0, -0.56, 0.13, 0.035, _BONE)
-    sketch.oval(0, -0.56, 0.1, 0.016, _MARROW)
+    sketch.oval(0, -0.56, 0.13, 0.035, _BONE, core=(0.1, 0.016, _MARROW))
     return sketch
 
 
@@ -110,8 +106,7 @@ def _draw_kidneys(size: int, rng: np.random.Generator, units: Mapping[str, float
     for _ in range(13):  # loops of bowel filled with fluid; gas would look like a cyst, so it is only in the midline
         x, y = rng.uniform(-0.55, 0.58), rng.uniform(-0.42, -0.02)
         rx, ry, angle = rng.uniform(0.07, 0.15), rng.uniform(0.06, 0.1), rng.uniform(-0.7, 0.7)
-        sketch.oval(x, y, rx, ry, units["gut"], angle)
-        sketch.oval(x, y, rx - 0.03, ry - 0.03, units["gut"] - 28.0, angle)
+        sketch.oval(x, y, rx, ry, units["gut"], angle, core=(rx - 0.03, ry - 0.03, units["gut"] - 28.0))
     for x in (-0.09, 0.09):
         sketch.oval(x, -0.45, 0.08, 0.045, -800.0)
     sketch.oval(-0.64, -0.02, 0.12, 0.33, units["liver"], 0.12)
@@ -135,15 +130,13 @@ def _draw_pelvis(size: int, rng: np.random.Generator, units: Mapping[str, float]
         sketch.oval(side * 0.5, 0.42, 0.34, 0.19, units["muscle"], side * -0.35)
         sketch.oval(side * 0.36, 0.02, 0.14, 0.28, units["muscle"], side * 0.15)
         sketch.oval(side * 0.45, -0.36, 0.2, 0.12, units["muscle"], side * 0.4)
-        sketch.oval(side * 0.55, 0.0, 0.19, 0.18, _BONE)  # the femoral head in its socket
-        sketch.oval(side * 0.55, 0.0, 0.155, 0.145, _MARROW + 90)
+        sketch.oval(side * 0.55, 0.0, 0.19, 0.18, _BONE, core=(0.155, 0.145, _MARROW + 90))  # the femoral head in its socket
         socket = [(0.55, -0.24), (0.36, -0.14), (0.32, 0.04), (0.4, 0.2), (0.5, 0.26)]
         sketch.stroke([(side * x, y) for x, y in socket], 0.042, _BONE)
         sketch.stroke([(side * 0.68, 0.08), (side * 0.79, 0.14)], 0.07, _BONE - 150)
         sketch.oval(side * 0.27, -0.4, 0.055, 0.055, units["vessel"])
         sketch.oval(side * 0.36, -0.37, 0.05, 0.05, 0.7 * units["vessel"] + 10)
-    sketch.oval(0, -0.16, 0.25, 0.21, units["gut"])
-    sketch.oval(0, -0.16, 0.22, 0.18, _FLUID)
+    sketch.oval(0, -0.16, 0.25, 0.21, units["gut"], core=(0.22, 0.18, _FLUID))
     sketch.oval(0, -0.06, 0.15, 0.07, units["urine"], edge=4)
     sketch.oval(0, 0.17, 0.16, 0.09, units["gut"] + 5)
     sketch.oval(0, 0.34, 0.11, 0.1, units["gut"])

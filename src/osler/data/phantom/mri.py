@@ -70,8 +70,7 @@ def _draw_sagittal_brain(size: int, rng: np.random.Generator, signal: Mapping[st
     sketch.stroke([(-0.78, 0.36), (-0.83, 0.5), (-0.72, 0.52)], 0.05, signal["muscle"])
     sketch.stroke([(0.3, 0.6), (0.42, 1.1)], 0.33, signal["fat"])
     sketch.stroke([(0.28, 0.6), (0.38, 1.1)], 0.27, signal["muscle"])
-    sketch.oval(0, -0.1, 0.93, 0.83, signal["fat"])
-    sketch.oval(0, -0.1, 0.875, 0.775, signal["cortex"])
+    sketch.oval(0, -0.1, 0.93, 0.83, signal["fat"], core=(0.875, 0.775, signal["cortex"]))
     sketch.oval(0, -0.1, 0.835, 0.735, signal["dura"])
     cavity = sketch.mask(0, -0.1, 0.82, 0.72)
     sketch.field = blend(sketch.field, cavity, signal["fluid"])
@@ -119,8 +118,7 @@ def _draw_sagittal_spine(size: int, rng: np.random.Generator, signal: Mapping[st
         sketch.stroke([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], 0.075, signal["cortex"])
         sketch.stroke([(left, y - 0.06), (right, y - 0.06), (right, y + 0.06), (left, y + 0.06)], 0.065, signal["marrow"])
         sketch.stroke([(left, y), (right, y)], 0.07, signal["marrow"])
-        sketch.oval(x + 0.01, y + 0.2, 0.22, 0.05, signal["disc"] * 0.55)
-        sketch.oval(x + 0.01, y + 0.2, 0.15, 0.035, signal["disc"])
+        sketch.oval(x + 0.01, y + 0.2, 0.22, 0.05, signal["disc"] * 0.55, core=(0.15, 0.035, signal["disc"]))
         sketch.stroke([(x + 0.62, y + 0.04), (x + 0.82, y + 0.1)], 0.085, signal["cortex"])
         sketch.stroke([(x + 0.62, y + 0.04), (x + 0.82, y + 0.1)], 0.065, signal["marrow"])
         sketch.stroke([(x + 0.02, y), (x + 0.24, y)], 0.012, signal["vessel"])
@@ -143,8 +141,7 @@ def _draw_axial_spine(size: int, rng: np.random.Generator, signal: Mapping[str, 
         for _ in range(5):
             x, y = side * rng.uniform(0.15, 0.65), rng.uniform(0.35, 0.65)
             sketch.stroke([(x, y), (x + 0.09, y + rng.uniform(-0.06, 0.06))], 0.01, signal["fat"])
-    sketch.oval(0, -0.18, 0.4, 0.29, signal["cortex"])
-    sketch.oval(0, -0.18, 0.37, 0.26, signal["disc"] * 0.6 + 0.03)
+    sketch.oval(0, -0.18, 0.4, 0.29, signal["cortex"], core=(0.37, 0.26, signal["disc"] * 0.6 + 0.03))
     sketch.oval(0, -0.17, 0.26, 0.17, signal["disc"])
     for side in (-1, 1):
         sketch.stroke([(side * 0.26, 0.1), (side * 0.3, 0.28), (side * 0.1, 0.38), (0, 0.45)], 0.06, signal["cortex"])
@@ -152,8 +149,7 @@ def _draw_axial_spine(size: int, rng: np.random.Generator, signal: Mapping[str, 
         sketch.oval(side * 0.3, 0.08, 0.035, 0.03, signal["cord"])
     sketch.stroke([(0, 0.42), (0, 0.72)], 0.065, signal["cortex"])
     sketch.stroke([(0, 0.45), (0, 0.7)], 0.04, signal["marrow"])
-    sketch.oval(0, 0.19, 0.2, 0.14, signal["dura"])
-    sketch.oval(0, 0.19, 0.18, 0.12, signal["fluid"])
+    sketch.oval(0, 0.19, 0.2, 0.14, signal["dura"], core=(0.18, 0.12, signal["fluid"]))
     for x, y in zip(rng.uniform(-0.11, 0.11, 9), rng.uniform(0.2, 0.27, 9), strict=True):
         sketch.oval(x, y, 0.018, 0.018, signal["cord"])
     return sketch

@@ -39,15 +39,14 @@ def outline(size: int, cx: float, cy: float, radius: float, waves: Points, phase
     """The mask of a closed curve around (cx, cy). Wave k changes the radius by the fraction `waves[k]`, with k + 2 periods per turn."""
     x, y = grid(size)
     dx, dy = x - np.float32(cx), y - np.float32(cy)
-    distance = np.hypot(dx, dy)
+    distance: Field = np.hypot(dx, dy)
     # A table of 256 angles is five times faster than a sine per pixel and wave.
     angle = np.linspace(-np.pi, np.pi, 256, dtype=np.float32)
     order = np.arange(2, 2 + len(waves), dtype=np.float32)
     swing = (np.asarray(waves, np.float32)[:, None] * np.sin(order[:, None] * angle + np.asarray(phases, np.float32)[:, None])).sum(axis=0)
     step = ((np.arctan2(dy, dx) + np.float32(np.pi)) * np.float32(255 / (2 * np.pi))).astype(np.int64)
-    limit = np.float32(radius) * (1 + swing[step])
-    mask: Field = np.clip((limit - distance) * np.float32(56 / max(edge, 1e-3)) + 0.5, 0, 1)
-    return mask
+    limit: Field = np.float32(radius) * (1 + swing[step])
+    return ((limit - distance) * np.float32(56 / max(edge, 1e-3)) + 0.5).clip(0, 1)
 
 
 def scatter(rng: np.random.Generator, num: int, *, extent: float) -> Points:

@@ -24,8 +24,7 @@ def _draw_kidney(size: int, rng: np.random.Generator) -> Sketch:
     sketch.oval(0, -1.0, 1.2, 0.42, 0.55, edge=6)
     sketch.stroke([(-1, -0.5), (0, -0.62), (1, -0.5)], 0.02, 0.7, edge=2)
     tilt = rng.uniform(-0.12, 0.12)
-    sketch.oval(0, 0.05, 0.83, 0.56, 0.85, tilt, edge=2)
-    sketch.oval(0, 0.05, 0.8, 0.53, 0.36, tilt, edge=2)
+    sketch.oval(0, 0.05, 0.83, 0.56, 0.85, tilt, edge=2, core=(0.8, 0.53, 0.36))
     for turn in np.linspace(0, 2 * np.pi, 10, endpoint=False) + rng.uniform(-0.1, 0.1, 10):
         x, y = 0.54 * np.cos(turn), 0.05 + 0.33 * np.sin(turn)
         sketch.oval(x, y, 0.11, 0.07, 0.26, float(np.arctan2(np.sin(turn) * 0.6, np.cos(turn))), edge=4)
@@ -74,8 +73,7 @@ def _draw_thyroid(size: int, rng: np.random.Generator) -> Sketch:
     for side in (-1, 1):
         sketch.oval(side * 0.5, -0.6, 0.5, 0.09, 0.2, side * 0.12, edge=2)
         sketch.oval(side * 0.42, 0.02, 0.37, 0.5, 0.6, side * -0.1, edge=2)
-        sketch.oval(side * 0.86, 0.1, 0.13, 0.15, 0.65, edge=2)
-        sketch.oval(side * 0.86, 0.1, 0.105, 0.125, 0.05, edge=2)
+        sketch.oval(side * 0.86, 0.1, 0.13, 0.15, 0.65, edge=2, core=(0.105, 0.125, 0.05))
         sketch.oval(side * 0.5, 0.78, 0.5, 0.16, 0.24, side * -0.15, edge=3)
     sketch.oval(0, -0.28, 0.2, 0.14, 0.58, edge=2)
     sketch.stroke([(0, 0.12), (0, 1.1)], 0.17, 0.06, edge=3)
@@ -92,8 +90,7 @@ def _field_of_view(anatomy: str, size: int) -> Field:
     """The mask of the probe's field of view: a square for the linear probe, else a sector."""
     x, y = grid(size)
     if anatomy == "thyroid":
-        frame: Field = np.clip((0.96 - np.maximum(np.abs(x), np.abs(y))) * 56, 0, 1)
-        return frame
+        return ((0.96 - np.maximum(np.abs(x), np.abs(y))) * 56).clip(0, 1)
     reach, turn = np.hypot(x, y - np.float32(_APEX)), np.arctan2(x, y - np.float32(_APEX))
     within = np.minimum((reach - _DEPTHS[0]) * 56, (_DEPTHS[1] - reach) * 56)
     sector: Field = np.clip(np.minimum(within, (_HALF_ANGLE - np.abs(turn)) * reach * 56), 0, 1)
@@ -103,8 +100,7 @@ def _field_of_view(anatomy: str, size: int) -> Field:
 def _behind(size: int, cx: float, cy: float, half_width: float, anatomy: str, depth: float) -> Field:
     """The mask of the strip behind a point, along the beam, which fades over `depth`."""
     x, y = grid(size)
-    lean = 0.0 if anatomy == "thyroid" else cx / (cy - _APEX)
-    spread = 0.0 if anatomy == "thyroid" else half_width / (cy - _APEX)
+    lean, spread = (0.0, 0.0) if anatomy == "thyroid" else (cx / (cy - _APEX), half_width / (cy - _APEX))
     below = y - np.float32(cy)
     aside = np.abs(x - np.float32(cx) - np.float32(lean) * below)
     width = np.float32(half_width) + np.float32(spread) * np.maximum(below, 0)

@@ -14,8 +14,9 @@ import json
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -73,7 +74,7 @@ def write_phantom(out: Path, *, num_questions: Mapping[Split, int], seed: int, s
     return written
 
 
-def write_med_r1(out: Path, *, samples: Sequence[Sample], has_progress: bool = True) -> Written:
+def write_med_r1(out: Path, *, samples: Sequence[Sample]) -> Written:
     """Write the samples' pictures, the split files of both axes and phantom.jsonl to `out`; existing files are replaced.
 
     Each file appears whole or not at all. Pictures are written first, so an annotation file never names a missing picture.
@@ -91,7 +92,7 @@ def write_med_r1(out: Path, *, samples: Sequence[Sample], has_progress: bool = T
         for axis, value in (("modality", MODALITY_NAMES[image.modality]), ("question_type", QUESTION_TYPE_NAMES[sample.question_type])):
             tables[f"{axis}/{image.split}/{value}_{image.split}.json"].append(_med_r1_item(sample, path))
         sidecar.append(_sidecar_row(sample, image, path))
-    _write_pictures(out, pictures, has_progress)
+    _write_pictures(out, pictures)
     for name, items in tables.items():
         write_whole(out / name, json.dumps(items, indent=4, ensure_ascii=False) + "\n")
     write_json_lines(out / "phantom.jsonl", sidecar)
@@ -113,36 +114,22 @@ def _phantom_image(sample: Sample) -> PhantomImage:
 
 
 def _sidecar_row(sample: Sample, image: PhantomImage, path: str) -> dict[str, Any]:
-    return {
-        "id": sample.id,
-        "image": path,
-        "uri": image.uri,
-        "split": image.split,
-        "modality": image.modality,
-        "question_type": sample.question_type,
-        "subject_id": sample.subject_id,
-        "question": sample.question,
-        "choices": sample.choices,
-        "target": sample.target,
-        "rationale": sample.rationale,
-        "findings": asdict(image.findings),
-    }
+    keys = ("modality", "question_type", "subject_id", "question", "choices", "target", "rationale")
+    facts = {key: getattr(sample, key) for key in keys}
+    return {"id": sample.id, "image": path, "uri": image.uri, "split": image.split, **facts, "findings": asdict(image.findings)}
 
 
-def _write_pictures(out: Path, pictures: Mapping[str, PhantomImage], has_progress: bool) -> None:
+def _write_pictures(out: Path, pictures: Mapping[str, PhantomImage]) -> None:
     tasks = [(image, out / path) for path, image in pictures.items()]
     num_workers = min(os.cpu_count() or 1, len(tasks) // _IMAGES_PER_WORKER)
-
-    def watch(done: Iterable[None]) -> None:
-        for _ in tqdm(done, total=len(tasks), unit="image", desc="phantom", disable=not has_progress):
+    with ExitStack() as stack:
+        if num_workers < 2:
+            written: Iterator[None] = map(_write_picture, tasks)
+        else:  # spawned, because a fork of a process with threads (torch, a notebook) can hang
+            pool = stack.enter_context(ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")))
+            written = pool.map(_write_picture, tasks, chunksize=64)
+        for _ in tqdm(written, total=len(tasks), unit="image", desc="phantom"):
             pass
-
-    if num_workers < 2:
-        watch(map(_write_picture, tasks))
-        return
-    # Spawn, because a fork of a process with threads (torch, a notebook) can hang.
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        watch(pool.map(_write_picture, tasks, chunksize=64))
 
 
 def _write_picture(task: tuple[PhantomImage, Path]) -> None:

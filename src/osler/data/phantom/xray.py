@@ -64,16 +64,14 @@ def _draw_chest(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
 def _draw_hand(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
     """A hand, left or right, with the fingers together."""
     side = 1.0 if rng.random() < 0.5 else -1.0
-    tips = ((-0.42, -0.62), (-0.15, -0.86), (0.13, -0.8), (0.42, -0.52))
-    wrist = (0.0, 0.66)
+    tips = [(side * x, y) for x, y in ((-0.42, -0.62), (-0.15, -0.86), (0.13, -0.8), (0.42, -0.52))]
+    wrist = 0.66
     soft.stroke([(0, 0.5), (0, 1.2)], 0.34, 0.24, edge=3)
     soft.oval(0, 0.3, 0.56, 0.5, 0.26, edge=3)
     soft.stroke([(-side * 0.4, 0.45), (-side * 0.72, 0.1), (-side * 0.82, -0.12)], 0.13, 0.24, edge=3)
     for x, y in tips:
-        x = side * x
         soft.stroke([(0.95 * x, 0.2), (x, y)], 0.155, 0.24, edge=3)
     for x, y in tips:
-        x = side * x
         knuckle = 0.02 + 0.1 * abs(x)
         _add_long_bone(bone, (0.45 * x, 0.46), (0.85 * x, knuckle), 0.055)
         start, span = knuckle - 0.09, knuckle - 0.09 - y
@@ -81,13 +79,12 @@ def _draw_hand(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
             drift = x - 0.88 * x
             base, tip = (0.88 * x + low * drift, start - low * span), (0.88 * x + high * drift, start - high * span)
             _add_long_bone(bone, base, tip, half_width)
-    for start_point, end_point in (((-0.3, 0.47), (-0.56, 0.28)), ((-0.64, 0.2), (-0.74, 0.04)), ((-0.77, -0.05), (-0.81, -0.14))):
-        _add_long_bone(bone, (side * start_point[0], start_point[1]), (side * end_point[0], end_point[1]), 0.05)
+    for (ax, ay), (bx, by) in (((-0.3, 0.47), (-0.56, 0.28)), ((-0.64, 0.2), (-0.74, 0.04)), ((-0.77, -0.05), (-0.81, -0.14))):
+        _add_long_bone(bone, (side * ax, ay), (side * bx, by), 0.05)
     for x, y in ((-0.2, 0.57), (-0.07, 0.56), (0.06, 0.56), (0.19, 0.57), (-0.14, 0.68), (0.0, 0.69), (0.14, 0.68)):
-        bone.oval(side * x, y, 0.072, 0.06, 0.5)
-        bone.oval(side * x, y, 0.045, 0.035, 0.4)
-    _add_long_bone(bone, (-side * 0.13, wrist[1] + 0.17), (-side * 0.12, 1.3), 0.11)
-    _add_long_bone(bone, (side * 0.16, wrist[1] + 0.19), (side * 0.14, 1.3), 0.07)
+        bone.oval(side * x, y, 0.072, 0.06, 0.5, core=(0.045, 0.035, 0.4))
+    _add_long_bone(bone, (-side * 0.13, wrist + 0.17), (-side * 0.12, 1.3), 0.11)
+    _add_long_bone(bone, (side * 0.16, wrist + 0.19), (side * 0.14, 1.3), 0.07)
 
 
 def _draw_knee(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
@@ -111,8 +108,7 @@ def _draw_knee(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
     bone.stroke([(0, 0.3), (0, 1.2)], 0.14, 0.36, edge=2)
     for x in (-0.05, 0.05):
         bone.stroke([(x, 0.1), (x, 0.02)], 0.022, 0.5)
-    bone.oval(0, -0.34, 0.19, 0.2, 0.58, edge=2)
-    bone.oval(0, -0.34, 0.165, 0.175, 0.53, edge=2)
+    bone.oval(0, -0.34, 0.19, 0.2, 0.58, edge=2, core=(0.165, 0.175, 0.53))
     _add_long_bone(bone, (side * 0.44, 0.36), (side * 0.4, 1.3), 0.085)
 
 
