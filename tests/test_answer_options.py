@@ -45,7 +45,7 @@ WRITTEN = [question(number, (gold, "x", "y", "z"), "A") for number, gold in enum
 
 def test_distractors_are_golds_and_the_answer_stays() -> None:
     redraw = redraw_distractors(WRITTEN, seed=3)
-    assert redraw.num_redrawn == 5
+    assert redraw.counts[Distractors.REDRAWN] == 5
     for before, after in zip(WRITTEN, redraw.samples, strict=True):
         assert (after.id, after.target, after.target_text) == (before.id, before.target, before.target_text)
         assert set(after.choices) <= set(GOLDS)

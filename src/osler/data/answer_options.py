@@ -49,11 +49,6 @@ class Redraw:
     samples: tuple[Sample, ...]
     counts: Mapping[Distractors, int]  # {REDRAWN: 1506, TOO_FEW_GOLDS: 109}
 
-    @property
-    def num_redrawn(self) -> int:
-        """The number of questions with redrawn distractors."""
-        return self.counts.get(Distractors.REDRAWN, 0)
-
 
 @dataclass(slots=True, kw_only=True)
 class _Golds:

@@ -9,10 +9,11 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, Refusal, read_with_report
 from osler.data.select import counts
 from osler.errors import ConfigError, DataError
@@ -53,7 +54,7 @@ class CheckReport:
     notes: Mapping[str, int]  # known defect of the data that the reader corrects -> times
     refused: tuple[Refusal, ...]
     image_check: ImageCheck
-    bad_images: tuple[BadImage, ...] = field(default=())
+    bad_images: tuple[BadImage, ...]
 
     @property
     def is_clean(self) -> bool:
@@ -74,9 +75,12 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
     if look not in IMAGE_CHECKS:
         raise ConfigError(f"unknown image check {look!r}: use one of {', '.join(IMAGE_CHECKS)}")
     report = read_with_report(reader, root, **options)
-    first_row = _first_rows(report.samples)
+    first_row: dict[ImageSource, str] = {}
+    for sample in report.samples:
+        for source in sample.images:
+            first_row.setdefault(source, sample.id)
+    faults = {source: verify(source, decode=look == "decode") for source in first_row} if look != "none" else {}
     card = READERS[reader].card
-    closed = [sample for sample in report.samples if sample.choices]
     return CheckReport(
         reader=reader,
         title=card.title,
@@ -86,27 +90,14 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         num_subjects=len({sample.subject_id for sample in report.samples} - {None}),
         counts=counts(report.samples, unknown="unknown", order=taxonomy_order),
         num_choices=_count(str(len(sample.choices)) if sample.choices else "open-ended" for sample in report.samples),
-        targets=_count(sample.target for sample in closed),
+        targets=_count(sample.target for sample in report.samples if sample.choices),
         notes=report.notes,
         refused=report.refused,
         image_check=look,
-        bad_images=tuple(_find_bad(first_row, look)),
+        bad_images=tuple(
+            BadImage(row=first_row[source], uri=source.uri, reason=reason) for source, reason in faults.items() if reason is not None
+        ),
     )
-
-
-def _first_rows(samples: Sequence[Sample]) -> dict[ImageSource, str]:
-    first: dict[ImageSource, str] = {}
-    for sample in samples:
-        for source in sample.images:
-            first.setdefault(source, sample.id)
-    return first
-
-
-def _find_bad(first_row: Mapping[ImageSource, str], images: ImageCheck) -> Iterator[BadImage]:
-    for source, row in first_row.items():
-        reason = verify(source, decode=images == "decode") if images != "none" else None
-        if reason is not None:
-            yield BadImage(row=row, uri=source.uri, reason=reason)
 
 
 def _count(values: Iterator[str]) -> dict[str, int]:
@@ -176,31 +167,23 @@ def convert(samples: Sequence[Sample], out: Path) -> Conversion:
             paths[source] = source.uri
             continue
         paths[source] = f"images/{hashlib.sha256(source.uri.encode()).hexdigest()[:20]}.png"
-        stream = io.BytesIO()
-        source.load().save(stream, "PNG")
-        _write(out.parent / paths[source], stream.getvalue())
+        _write(out.parent / paths[source], encode_image(source)[0])
         num_written += 1
-    lines = (json.dumps(_to_row(sample, paths), ensure_ascii=False) for sample in samples)
-    _write(out, "".join(line + "\n" for line in lines))
+    _write(out, "".join(json.dumps(_to_row(sample, paths), ensure_ascii=False) + "\n" for sample in samples))
     return Conversion(path=out, images=next(iter(roots), out.parent), num_samples=len(samples), num_images_written=num_written)
 
 
 def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
+    keys = ("choices", "target", "modality", "question_type", "subject_id", "context", "rationale")
     row: dict[str, Any] = {
         "id": sample.id,
         "dataset": sample.dataset,
         "images": [paths[source] for source in sample.images],
         "messages": [{"role": "user", "content": sample.question}],
-        "choices": list(sample.choices),
-        "target": sample.target,
-        "modality": sample.modality,
-        "question_type": sample.question_type,
-        "subject_id": sample.subject_id,
-        "context": sample.context,
-        "rationale": sample.rationale,
+        **{key: getattr(sample, key) for key in keys},
         "metadata": dict(sample.metadata),
     }
-    return {key: value for key, value in row.items() if value not in (None, {}, [])}
+    return {key: value for key, value in row.items() if value not in (None, {}, [], ())}
 
 
 def _write(path: Path, content: str | bytes) -> None:

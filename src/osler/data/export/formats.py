@@ -51,7 +51,6 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 class Format:
     """The files of one tool. `row(sample, content, images, split=, index=, strategy=, name=)` returns one row of its data."""
 
-    name: str  # "verl"
     suffix: Mapping[Images, str]  # {"embed": "parquet"}: the supported ways to store images, the default first
     row: Callable[..., Row]
     extras: tuple[str, ...]  # ("reward.py",): helper files, from templates/verl; NAME in a file name stands for the task
@@ -91,7 +90,7 @@ def export(
     store = _ImageStore(out=out, way=way)
     files: dict[str, int] = {}
     for split, members in samples.items():
-        rows = _rows(chosen, members, store, split=split, strategy=strategy, name=name)
+        rows = _rows(members, store, to=to, split=split, strategy=strategy, name=name)
         path = out / f"{split}.{chosen.suffix[way]}"
         with _replacing(path) as draft:
             (_write_parquet if path.suffix == ".parquet" else _write_lines)(draft, rows)
@@ -101,18 +100,18 @@ def export(
         with _replacing(out / file) as draft:
             filled = text.replace("{name}", name).replace("{strategy}", strategy).replace("{suffix}", chosen.suffix[way])
             draft.write_bytes(filled.encode())
-    return Export(out=out, files=files, extras=tuple(extras), num_images=store.num_written, num_references=store.num_references)
+    return Export(out=out, files=files, extras=tuple(extras), num_images=len(store.written), num_references=len(store.referenced))
 
 
-def _rows(chosen: Format, samples: Iterable[Sample], store: _ImageStore, *, split: str, strategy: str, name: str) -> Iterator[Row]:
+def _rows(samples: Iterable[Sample], store: _ImageStore, *, to: str, split: str, strategy: str, name: str) -> Iterator[Row]:
     phase: Phase = "train" if split == "train" else "eval"
     for index, sample in enumerate(samples):
         text = render(sample, strategy, phase=phase).text
         if found := next((token for token in _RESERVED if token in text), None):
-            raise DataError(f"{sample.id} holds {found} in its text, which {chosen.name} would take for an image: remove it from the data")
+            raise DataError(f"{sample.id} holds {found} in its text, which {to} would take for an image: remove it from the data")
         images = [store.place(source) for source in sample.images]
         content = PLACEHOLDER * len(images) + text
-        yield chosen.row(sample, content, images, split=split, index=index, strategy=strategy, name=name)
+        yield FORMATS[to].row(sample, content, images, split=split, index=index, strategy=strategy, name=name)
 
 
 def _facts(sample: Sample, strategy: str) -> Row:
@@ -157,17 +156,10 @@ def _lmms_eval_row(sample: Sample, content: str, images: list[Any], *, strategy:
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
-        chosen.name: chosen
-        for chosen in (
-            Format(
-                name="verl", suffix={"embed": "parquet", "copy": "parquet", "reference": "parquet"}, row=_verl_row, extras=("reward.py",)
-            ),
-            Format(name="ms_swift", suffix={"copy": "jsonl", "reference": "jsonl"}, row=_ms_swift_row, extras=("plugin.py",)),
-            Format(
-                name="easyr1", suffix={"copy": "jsonl", "reference": "jsonl", "embed": "parquet"}, row=_easyr1_row, extras=("easyr1.yaml",)
-            ),
-            Format(name="lmms_eval", suffix={"embed": "parquet"}, row=_lmms_eval_row, extras=("NAME.yaml", "utils.py"), splits=("test",)),
-        )
+        "verl": Format(suffix={"embed": "parquet", "copy": "parquet", "reference": "parquet"}, row=_verl_row, extras=("reward.py",)),
+        "ms_swift": Format(suffix={"copy": "jsonl", "reference": "jsonl"}, row=_ms_swift_row, extras=("plugin.py",)),
+        "easyr1": Format(suffix={"copy": "jsonl", "reference": "jsonl", "embed": "parquet"}, row=_easyr1_row, extras=("easyr1.yaml",)),
+        "lmms_eval": Format(suffix={"embed": "parquet"}, row=_lmms_eval_row, extras=("NAME.yaml", "utils.py"), splits=("test",)),
     }
 )
 """The supported tools, by name."""
@@ -180,18 +172,13 @@ class _ImageStore:
         self._out = out
         self._way = way
         self._paths: dict[ImageSource, str] = {}
-        self._embedded: set[ImageSource] = set()
-        self.num_references = 0
-
-    @property
-    def num_written(self) -> int:
-        """Distinct images that were copied or embedded."""
-        return len(self._paths) - self.num_references + len(self._embedded)
+        self.written: set[ImageSource] = set()  # copied or embedded
+        self.referenced: set[ImageSource] = set()
 
     def place(self, source: ImageSource) -> Any:
         """The entry of a row's image column: a path relative to the output folder, or {"bytes": encoded image, "path": None}."""
         if self._way == "embed":
-            self._embedded.add(source)
+            self.written.add(source)
             return {"bytes": encode_image(source)[0], "path": None}
         if source not in self._paths:
             self._paths[source] = self._reference(source) or self._copy(source)
@@ -201,7 +188,7 @@ class _ImageStore:
         """The relative path of the original file; None if other tools would not decode it as Osler does."""
         if self._way != "reference" or not isinstance(source, ImageFile) or _plain_bytes(source) is None:
             return None
-        self.num_references += 1
+        self.referenced.add(source)
         full = (source.root / source.path).absolute()
         return Path(os.path.relpath(full, self._out.absolute())).as_posix()
 
@@ -210,6 +197,7 @@ class _ImageStore:
         name = f"images/{hashlib.sha256(content).hexdigest()[:24]}.{suffix}"
         with _replacing(self._out / name) as draft:
             draft.write_bytes(content)
+        self.written.add(source)
         return name
 
 
