@@ -228,10 +228,7 @@ def _single_words(text: str, answer: str) -> tuple[str, ...]:
 
 
 def _yes_no_pair(answer: str) -> tuple[str, str] | None:
-    for yes, no in _YES_NO:
-        if answer.lower() in (yes, no):
-            return (yes.capitalize(), no.capitalize())
-    return None
+    return next(((yes.capitalize(), no.capitalize()) for yes, no in _YES_NO if answer.lower() in (yes, no)), None)
 
 
 def _arrange(texts: Sequence[str], answer: str, rng: random.Random) -> Closed:

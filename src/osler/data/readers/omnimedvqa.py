@@ -58,9 +58,7 @@ def _list_files(root: Path, access: str, name: str | None) -> list[Path]:
     files = sorted(folder.glob("*.json"))
     if not files:
         raise DataError(f"{root} does not hold QA_information/{access}/*.json: check the data root")
-    if name is None:
-        return files
-    if not (chosen := [file for file in files if file.stem == name]):
+    if not (chosen := [file for file in files if name in (None, file.stem)]):
         raise ConfigError(f"unknown source set {name!r}: there are {', '.join(file.stem for file in files)}")
     return chosen
 
