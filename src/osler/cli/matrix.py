@@ -101,7 +101,7 @@ def print_matrices(axes: Iterable[AxisMatrices]) -> None:
 
     for found in axes:
         page = build_axis(found)
-        for heat in (*page.accuracy, *page.other_accuracy, *(heat for group in page.differences for heat in group)):
+        for heat in (*page.accuracy, *page.other_accuracy, *page.differences):
             print_heat(heat, "trained on")
         if page.differences:
             print("* significant at 5 % after Holm's correction over the cells of the matrix")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from osler.audits.baselines import BASELINES, Baseline, blind_accuracy
-from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Grid, LeakKind, Shares
+from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Grid, Shares
 from osler.audits.redrawn import RedrawnComparison
 from osler.data.answer_options import Distractors
 from osler.metrics import DASH, percent, points
@@ -96,55 +96,44 @@ def _build_axis(axis: AxisAudit) -> AxisPage:
     def tiles(shares: Shares, tile: MakeTile, totals: Mapping[str, int]) -> tuple[Tile, ...]:
         return tuple(tile(shares[domain], totals[domain]) for domain in axis.rows.test)
 
-    def diagonal(grid: Grid, tile: MakeTile, totals: Mapping[str, int]) -> tuple[Tile, ...]:
-        return tiles({domain: grid[domain][domain] for domain in axis.rows.test}, tile, totals)
-
     def train_by_test(title: str, caption: str, grid: Grid, tile: MakeTile, totals: Mapping[str, int]) -> HeatMap:
-        return HeatMap(
-            title=f"{title}: train (rows) by test (columns), {axis.title}",
-            caption=caption,
-            columns=columns,
-            rows=tuple((domain_title(train), tiles(shares, tile, totals)) for train, shares in grid.items()),
-            corner=CORNER,
-        )
+        rows = tuple((domain_title(train), tiles(shares, tile, totals)) for train, shares in grid.items())
+        title = f"{title}: train (rows) by test (columns), {axis.title}"
+        return HeatMap(title=title, caption=caption, columns=columns, rows=rows, corner=CORNER)
 
-    blind = {
-        name: train_by_test(
-            BASELINES[name].title,
-            f"Looks at {BASELINES[name].what}. Per cent right with 95 % intervals.",
-            grid,
-            _blind_tile,
-            axis.questions,
-        )
-        for name, grid in axis.blind.items()
-    }
+    def diagonal(grid: Grid) -> Shares:
+        return {domain: grid[domain][domain] for domain in axis.rows.test}
+
+    blind_rows, blind_maps = [], {}
+    for name, grid in axis.blind.items():
+        title, caption = BASELINES[name].title, f"Looks at {BASELINES[name].what}. Per cent right with 95 % intervals."
+        blind_rows.append((title, tiles(diagonal(grid), _blind_tile, axis.questions)))
+        blind_maps[name] = train_by_test(title, caption, grid, _blind_tile, axis.questions)
+    blind_rows.append(("Guessing", tiles(axis.chance, lambda share, total: _tile(share, f"n = {total:,}"), axis.questions)))
+    leak_rows, leak_maps = [], []
+    for kind, grid in axis.leaks.items():
+        title = LEAK_TITLES[kind][:1].upper() + LEAK_TITLES[kind][1:]
+        leak_rows.append((title, tiles(diagonal(grid), _leak_tile, axis.rows.test)))
+        leak_maps.append(train_by_test(title, "Per cent of test rows.", grid, _leak_tile, axis.rows.test))
+    leak_rows.append(("Path names the right option", tiles(axis.label_in_path, _leak_tile, axis.questions)))
     return AxisPage(
         title=axis.title,
         blind=HeatMap(
             title=f"Answered blind, by {axis.title}",
             caption="Per cent right without image or model, fitted on train and tested on test of the same column, with 95 % intervals.",
             columns=columns,
-            rows=(
-                *((BASELINES[name].title, diagonal(grid, _blind_tile, axis.questions)) for name, grid in axis.blind.items()),
-                ("Guessing", tiles(axis.chance, lambda share, total: _tile(share, f"n = {total:,}"), axis.questions)),
-            ),
+            rows=tuple(blind_rows),
         ),
-        lead=blind[LEAD_BASELINE],
-        other_blind=tuple(heat for name, heat in blind.items() if name != LEAD_BASELINE),
+        lead=blind_maps[LEAD_BASELINE],
+        other_blind=tuple(heat for name, heat in blind_maps.items() if name != LEAD_BASELINE),
         leaks=HeatMap(
             title=f"Shared with train, by {axis.title}",
             caption="Per cent of a column's test rows that share something with train rows of the same column. A path that names the right "
             "option is no leak while no prompt shows it.",
             columns=columns,
-            rows=(
-                *((_leak_title(kind), diagonal(grid, _leak_tile, axis.rows.test)) for kind, grid in axis.leaks.items()),
-                ("Path names the right option", tiles(axis.label_in_path, _leak_tile, axis.questions)),
-            ),
+            rows=tuple(leak_rows),
         ),
-        all_leaks=tuple(
-            train_by_test(_leak_title(kind), "Per cent of test rows.", grid, _leak_tile, axis.rows.test)
-            for kind, grid in axis.leaks.items()
-        ),
+        all_leaks=tuple(leak_maps),
     )
 
 
@@ -164,10 +153,6 @@ def _leak_tile(share: float | None, total: int) -> Tile:
 
 def _tile(share: float | None, detail: str) -> Tile:
     return Tile(text=percent(share), detail=detail, style=shade(share))
-
-
-def _leak_title(kind: LeakKind) -> str:
-    return LEAK_TITLES[kind][:1].upper() + LEAK_TITLES[kind][1:]
 
 
 def case_grid(audit: Audit) -> HeatMap:

@@ -28,7 +28,7 @@ MAX_OTHERS: Final = 4
 MAX_IMAGE_SIDE: Final = 320
 MAX_IMAGE_BYTES: Final = 48_000
 
-_SHARES: Final = ((Outcome.CORRECT,), (Outcome.INCORRECT,), (Outcome.NO_ANSWER, Outcome.AMBIGUOUS))
+_OUTCOME_GROUPS: Final = ((Outcome.CORRECT,), (Outcome.INCORRECT,), (Outcome.NO_ANSWER, Outcome.AMBIGUOUS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def pick_examples(records: Sequence[Record], *, per_outcome: int, seed: int) -> 
     The choice is random; it depends on the seed and not on the order of the records.
     """
     picked: list[Record] = []
-    for outcomes in _SHARES:
+    for outcomes in _OUTCOME_GROUPS:
         matching = [record for record in records if record.outcome in outcomes]
         picked += _spread(matching, per_outcome, random.Random(seed))
     return picked

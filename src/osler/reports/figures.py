@@ -132,19 +132,19 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
     shown = [run for run in runs if run.curves][: len(PALETTE)]
     figures = []
     for title, unit, name in _PANELS:
-        if lines := {run.name: run.curves[name] for run in shown if name in run.curves}:
-            figures.append(_curve_figure(title, unit, lines))
+        figures += _curve_figures(title, unit, {run.name: run.curves[name] for run in shown if name in run.curves})
     rewarded = [run for run in shown if "reward" in run.curves]
     if len(rewarded) == 1:  # with more runs, the lines of runs and of parts would need two legends
         parts = {name.removeprefix("reward: "): curve for name, curve in rewarded[0].curves.items() if name.startswith("reward: ")}
-        figures[1:1] = [_curve_figure("Parts of the reward", "reward", parts)] if parts else []
+        figures[1:1] = _curve_figures("Parts of the reward", "reward", parts)
     losses = {run.name: run.curves["loss"] for run in shown if "loss" in run.curves and "reward" not in run.curves}
-    if losses:
-        figures.append(_curve_figure("Loss (runs without a reward)", "nats per token", losses))
-    return figures
+    return figures + _curve_figures("Loss (runs without a reward)", "nats per token", losses)
 
 
-def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
+def _curve_figures(title: str, unit: str, lines: Mapping[str, Curve]) -> list[Figure]:
+    """One figure, or none without lines."""
+    if not lines:
+        return []
     description = f"{title} over training steps: " + "; ".join(
         f"{name} from {curve.values[0]:.3g} at step {curve.steps[0]:g} to {curve.values[-1]:.3g} at step {curve.steps[-1]:g}"
         for name, curve in lines.items()
@@ -161,7 +161,7 @@ def _curve_figure(title: str, unit: str, lines: Mapping[str, Curve]) -> Figure:
         axes.margins(x=0.02)
         if len(lines) > 1:
             add_legend(canvas, handles, list(lines))
-        return to_figure(canvas, title, description)
+        return [to_figure(canvas, title, description)]
 
 
 def moving_average(values: Sequence[float]) -> list[float]:

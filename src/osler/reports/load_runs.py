@@ -210,7 +210,8 @@ def _read_curves(path: Path) -> dict[str, Curve]:
     """The curves of metrics.jsonl, {} when there is no file."""
     points: dict[str, dict[float, float]] = {}
     for number, entry in enumerate(read_json_lines(path), start=1):
-        named = {name: value for key, value in entry.items() if (name := _curve_name(key)) and _is_number(value)}
+        numbers = {key: value for key, value in entry.items() if type(value) in (int, float) and math.isfinite(value)}
+        named = {name: value for key, value in numbers.items() if (name := _curve_name(key))}
         step = named.pop("step", float(number))
         for name, value in named.items():
             points.setdefault(name, {})[step] = value  # a resumed run logs a step again; the later value counts
@@ -223,7 +224,3 @@ def _curve_name(key: str) -> str | None:
     if key.startswith("rewards/") and not key.endswith("/std"):
         return f"reward: {key.removeprefix('rewards/').removesuffix('/mean')}"
     return _ALIASES.get(key)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

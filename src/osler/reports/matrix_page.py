@@ -34,7 +34,7 @@ class AxisPage:
     other_accuracy: tuple[HeatMap, ...]
     gains: tuple[HeatMap, ...]
     other_gains: tuple[HeatMap, ...]
-    differences: tuple[tuple[HeatMap, ...], ...]  # between strategies; the published one beside ours
+    differences: tuple[HeatMap, ...]  # between strategies; each is followed by the published one
     other_differences: tuple[HeatMap, ...]
 
 
@@ -67,7 +67,7 @@ def build_axis(axis: AxisMatrices) -> AxisPage:
         other_accuracy=tuple(heat for name, heat in maps.items() if name not in leading),
         gains=tuple(heat for name, heat in gains.items() if name in leading),
         other_gains=tuple(heat for name, heat in gains.items() if name not in leading),
-        differences=tuple((difference_map(axis, part), *published_map(axis, part)) for part in between),
+        differences=tuple(heat for part in between for heat in (difference_map(axis, part), *published_map(axis, part))),
         other_differences=tuple(difference_map(axis, part) for part in changes if part not in between),
     )
 

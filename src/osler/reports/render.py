@@ -66,10 +66,7 @@ def keep_whole(text: str) -> Markup:
     """The escaped text, in which short hyphenated words such as "No-Think" or "X-ray" do not break at the hyphen."""
     from markupsafe import Markup, escape
 
-    parts: list[Markup] = []
-    end = 0
-    for match in _HYPHENATED.finditer(text):
-        if len(match[0]) <= MAX_WHOLE:
-            parts += [escape(text[end : match.start()]), Markup('<span class="nb">{}</span>').format(match[0])]
-            end = match.end()
-    return Markup("").join([*parts, escape(text[end:])])
+    def keep(match: re.Match[str]) -> str:
+        return f'<span class="nb">{match[0]}</span>' if len(match[0]) <= MAX_WHOLE else match[0]
+
+    return Markup(_HYPHENATED.sub(keep, escape(text)))
