@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_distance, add_recipe, add_verb, resolve
+from osler.cli.common import add_distance, add_recipe, add_verb
 from osler.cli.tables import print_heat, print_table, printable
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def add_audit(verbs: Any) -> None:
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.audits.findings import save_audit
     from osler.audits.run import AuditOptions, audit, parse_gates
+    from osler.config import load_config
     from osler.reports.make import write_page
     from osler.reports.report import render_audit_page
 
@@ -77,7 +78,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         max_shortcut=options.max_shortcut,
         redrawn=options.redrawn,
     )
-    result = audit(resolve(options).data, settings)
+    result = audit(load_config(options.recipe, options.overrides).data, settings)
     print_audit(result)
     if options.out is not None:
         write_page(render_audit_page(result), options.out)

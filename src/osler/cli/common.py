@@ -71,19 +71,6 @@ def add_run_options(parser: argparse.ArgumentParser, folder: str = "run folder (
     parser.add_argument("--dry-run", action="store_true", help="print what would run and on how many questions, then stop")
 
 
-def all_overrides(options: argparse.Namespace) -> list[str]:
-    """The overrides of the recipe, `--seed` included."""
-    seed = getattr(options, "seed", None)
-    return [*options.overrides, *([f"--seed={seed}"] if seed is not None else [])]
-
-
-def resolve(options: argparse.Namespace) -> Config:
-    """The recipe of a verb with its overrides. Raises ConfigError."""
-    from osler.config import load_config
-
-    return load_config(options.recipe, all_overrides(options))
-
-
 def run_folder(options: argparse.Namespace, config: Config) -> Path:
     """The run folder that a verb writes."""
     return options.out or Path("runs") / f"{config.name}-{options.verb}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_recipe, add_split, add_verb, resolve
+from osler.cli.common import add_recipe, add_split, add_verb
 from osler.cli.tables import print_table, printable
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ def add_data(families: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.config import load_config
     from osler.data.inspect import check
 
-    data = resolve(options).data
+    data = load_config(options.recipe, options.overrides).data
     report = check(data.reader, data.root, look=options.images, **data.options)
     print_check(report)
     payload: dict[str, Any] = json.loads(report.to_json())
@@ -136,10 +137,11 @@ def _print_some(lines: Sequence[str]) -> None:
 
 
 def _view(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.config import load_config
     from osler.data.inspect import view
     from osler.data.select import load_split
 
-    config = resolve(options)
+    config = load_config(options.recipe, options.overrides)
     path = view(load_split(config.data, options.split), options.out, num=options.count, seed=config.seed)
     print(f"page: {path}")
     return {"page": path}
@@ -161,9 +163,11 @@ def _phantom(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _convert(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.config import load_config
     from osler.data.inspect import convert
     from osler.data.select import load_split
 
-    conversion = convert(load_split(resolve(options).data, options.split), options.out)
-    print(f"{conversion.num_samples} questions in {conversion.path}, image paths from {conversion.images}")
-    return {"rows": conversion.num_samples, "out": conversion.path, "images": conversion.images}
+    samples = load_split(load_config(options.recipe, options.overrides).data, options.split)
+    images = convert(samples, options.out)
+    print(f"{len(samples)} questions in {options.out}, image paths from {images}")
+    return {"rows": len(samples), "out": options.out, "images": images}

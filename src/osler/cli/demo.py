@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_verb, resolve
+from osler.cli.common import add_verb
 from osler.cli.tables import print_accuracies
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ def add_demo(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.config import load_config
     from osler.experiments.demo import run_demo
 
     options.recipe = "demo"
-    seed = [f"--seed={options.seed}", f"--data.seed={options.seed}"] if options.seed is not None else []
-    config = resolve(options)
+    seed = [f"--data.seed={options.seed}"] if options.seed is not None else []
+    config = load_config(options.recipe, options.overrides)
     result = run_demo(config, options.out, fresh=options.fresh, overrides=[*options.overrides, *seed])
     print_demo(result, config, options.out)
     rows = [row_to_json(row, result, config) for row in result.rows]

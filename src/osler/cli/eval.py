@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, resolve, run_folder
+from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, run_folder
 from osler.cli.tables import print_accuracies, print_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def add_eval(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
-    config = resolve(options)
+    from osler.config import load_config
+
+    config = load_config(options.recipe, options.overrides)
     if options.dry_run:
         return print_dry_run(config, options.verb)
     if options.ablation or options.circular or options.reasoning:

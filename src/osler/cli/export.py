@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from osler.cli.common import add_recipe, add_verb, resolve
+from osler.cli.common import add_recipe, add_verb
 
 FORMATS = ("verl", "ms_swift", "easyr1", "lmms_eval")
 
@@ -43,12 +43,12 @@ def add_export(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
-    from osler.config import Config
+    from osler.config import Config, load_config
     from osler.data.export.formats import FORMATS as KNOWN
     from osler.data.export.formats import Split, export
     from osler.data.select import load_split
 
-    config = resolve(options)
+    config = load_config(options.recipe, options.overrides)
     splits: Sequence[Split] = options.splits or KNOWN[options.to].splits
     written = export(
         {split: load_split(config.data, split) for split in splits},

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code; `arguments` are those of this process when None."""
     own, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(own)
-    options.overrides = overrides
+    seed = getattr(options, "seed", None)
+    options.overrides = [*overrides, f"--seed={seed}"] if seed is not None else overrides
     out = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:
         with out:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, all_overrides, choose, resolve, split_names
+from osler.cli.common import add_recipe, add_run_options, add_verb, choose, split_names
 from osler.cli.tables import print_heat, print_table
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def add_matrix(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.config import load_config
     from osler.experiments.matrix import plan_matrix, run_matrix
     from osler.experiments.plan import ROWS, MatrixOptions
     from osler.taxonomy import AXES
@@ -67,8 +68,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         limit=options.limit,
         policies=options.policies,
     )
-    overrides = all_overrides(options)
-    out = options.out or Path("runs") / resolve(options).name
+    overrides = options.overrides
+    out = options.out or Path("runs") / load_config(options.recipe, options.overrides).name
     if options.dry_run:
         return print_plans(plan_matrix(options.recipe, out, chosen, overrides=overrides))
     result = run_matrix(options.recipe, out, chosen, overrides=overrides, fresh=options.fresh)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_distance, add_recipe, add_verb, resolve
+from osler.cli.common import add_distance, add_recipe, add_verb
 
 if TYPE_CHECKING:
     from osler.data.splits.make import SplitReport
@@ -55,10 +55,11 @@ def add_split_verb(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.config import load_config
     from osler.data.splits.make import SplitOptions, split_dataset
     from osler.data.splits.manifest import write_manifest
 
-    config = resolve(options)
+    config = load_config(options.recipe, options.overrides)
     shares = {"train": 1 - options.test - options.validation, "validation": options.validation, "test": options.test}
     report = split_dataset(
         config.data,

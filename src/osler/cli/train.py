@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, print_dry_run, resolve, run_folder
+from osler.cli.common import add_recipe, add_run_options, add_verb, print_dry_run, run_folder
 
 
 def add_training(verbs: Any) -> None:
@@ -37,7 +37,9 @@ def add_training(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
-    config = resolve(options)
+    from osler.config import load_config
+
+    config = load_config(options.recipe, options.overrides)
     if options.dry_run:
         return print_dry_run(config, options.verb)
     if options.verb == "train":

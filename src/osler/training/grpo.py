@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from osler.config import Config
 from osler.errors import ConfigError
-from osler.grading import resolve_rewards
+from osler.grading.rewards import resolve_rewards
 from osler.run_folder import Run, open_run
 from osler.training.arguments import check_reporters, grpo_arguments
 from osler.training.checkpoints import load_for_training, name_reference, start_run, train_and_save
@@ -21,7 +21,7 @@ from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt
 
 if TYPE_CHECKING:
-    from osler.grading import RewardFunction
+    from osler.grading.rewards import RewardFunction
     from osler.policies.load import Policy
     from osler.training.trainer import OslerGRPOTrainer
 
