@@ -15,7 +15,7 @@ from osler.reports.heat import HeatMap, Tile, shade
 from osler.reports.tables import group_title
 
 LEAD_BASELINE: Final = "option_prior"
-"""The baseline whose train x test matrix is always visible; those of the others fold."""
+"""The baseline with a train x test matrix that is always visible; the matrices of the others are folded."""
 
 FAULT_TITLES: Final[Mapping[str, str]] = {
     "duplicate_options": "Two options are the same text",
@@ -201,7 +201,7 @@ def verdict(axis: AxisAudit) -> str:
 
 
 def recovered_line(axis: AxisAudit) -> str:
-    """A sentence about the domain without a train file, "" where there is none."""
+    """A sentence about the first domain without a train file; "" where all have one."""
     for domain, shares in axis.recovered.items():
         return (
             f"{domain_title(domain)} has no train file at hand; its {axis.rows.recovered[domain]:,} train rows in files of the other axis "
@@ -211,7 +211,7 @@ def recovered_line(axis: AxisAudit) -> str:
 
 
 def across_lines(audit: Audit) -> list[str]:
-    """How many test rows of one axis are train rows of the other, one sentence for each direction."""
+    """Sentences on the test rows of one axis that are train rows of another, one for each direction that has such rows."""
     return [
         f"{percent(share)} % of the test rows by {audit.axes[test].title} stand in train by {audit.axes[train].title}: keep the axes apart"
         for train, cells in audit.across_axes.items()

@@ -107,9 +107,9 @@ def coverage_figure(rows: Sequence[ConfidenceRow]) -> Figure:
     names = [row.name for row in rows]
     with new_canvas(title, 3.1 + legend_height(names)) as (canvas, axes):
         for colour, row in zip(PALETTE, rows, strict=False):
-            shown = [point for point in row.curve if point.accuracy.total >= MIN_ANSWERS]
-            coverages = [100 * point.coverage for point in shown if point.coverage is not None]
-            places, values, lows, highs = in_percent(coverages, [point.accuracy for point in shown])
+            points = [point for point in row.curve if point.accuracy.total >= MIN_ANSWERS]
+            coverages = [100 * point.coverage for point in points if point.coverage is not None]
+            places, values, lows, highs = in_percent(coverages, [point.accuracy for point in points])
             marker = "o" if len(places) <= MAX_MARKED else None
             axes.plot(places, values, color=colour, linewidth=1.7, marker=marker, markersize=4)
             if len(rows) <= MAX_BANDS:

@@ -123,21 +123,21 @@ def in_percent(places: Sequence[float], estimates: Sequence[Estimate]) -> NDArra
     import numpy as np
 
     points = [(place, part.value, part.low, part.high) for place, part in zip(places, estimates, strict=True)]
-    known = [(p, 100 * v, 100 * low, 100 * high) for p, v, low, high in points if v is not None and low is not None and high is not None]
-    return np.array(known, dtype=np.float64).reshape(-1, 4).T
+    rows = [(p, 100 * v, 100 * low, 100 * high) for p, v, low, high in points if v is not None and low is not None and high is not None]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4).T
 
 
 def training_figures(runs: Sequence[Run]) -> list[Figure]:
     """Reward, its parts, completion length and KL over the steps, one line per run; the loss of runs that logged no reward."""
-    shown = [run for run in runs if run.curves][: len(PALETTE)]
+    drawn = [run for run in runs if run.curves][: len(PALETTE)]
     figures = []
     for title, unit, name in _PANELS:
-        figures += _curve_figures(title, unit, {run.name: run.curves[name] for run in shown if name in run.curves})
-    rewarded = [run for run in shown if "reward" in run.curves]
+        figures += _curve_figures(title, unit, {run.name: run.curves[name] for run in drawn if name in run.curves})
+    rewarded = [run for run in drawn if "reward" in run.curves]
     if len(rewarded) == 1:  # with more runs, the lines of runs and of parts would need two legends
         parts = {name.removeprefix("reward: "): curve for name, curve in rewarded[0].curves.items() if name.startswith("reward: ")}
         figures[1:1] = _curve_figures("Parts of the reward", "reward", parts)
-    losses = {run.name: run.curves["loss"] for run in shown if "loss" in run.curves and "reward" not in run.curves}
+    losses = {run.name: run.curves["loss"] for run in drawn if "loss" in run.curves and "reward" not in run.curves}
     return figures + _curve_figures("Loss (runs without a reward)", "nats per token", losses)
 
 

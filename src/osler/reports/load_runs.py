@@ -145,14 +145,13 @@ def collect_evaluations(runs: Sequence[Run]) -> list[Evaluation]:
 
     Equal records of one label in several runs become one row. A title names its run only where titles would be equal.
     """
-    rows: list[Evaluation] = []
-    for row in (row for run in runs for row in run.evaluations):
-        same = (place for place, other in enumerate(rows) if row.label == other.label and row.records and row.records == other.records)
-        if (place := next(same, None)) is None:
-            rows.append(row)
-        else:
-            rows[place] = replace(rows[place], altered={**row.altered, **rows[place].altered})
-    rows.sort(key=lambda row: _rank(row.label))
+    merged: dict[tuple[str, object], Evaluation] = {}
+    for run in runs:
+        for row in run.evaluations:
+            key = (row.label, row.records or run.name)  # without records there is nothing to compare
+            first = merged.setdefault(key, row)
+            merged[key] = replace(first, altered={**row.altered, **first.altered})
+    rows = sorted(merged.values(), key=lambda row: _rank(row.label))
     rows = _rename_repeated(rows, lambda row: f"{row.title} ({row.run})")
     return _rename_repeated(rows, lambda row: f"{row.run}: {row.label}")
 

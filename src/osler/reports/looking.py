@@ -62,11 +62,10 @@ def _look(evaluation: Evaluation) -> LookRow:
     ]
     circular = summarize_rotations(altered.get(CIRCULAR, ()), UNIT)
     rules = summarize_reasoning(evaluation.records)
-    everything = [*evaluation.records, *(record for row in compared for record in altered[row.result.name])]
     return LookRow(
         title=evaluation.title,
         plain=metrics.accuracy(evaluation.records, UNIT),
-        chance=metrics.chance(evaluation.records or everything),
+        chance=metrics.chance(evaluation.records or [record for row in compared for record in altered[row.result.name]]),
         images=tuple(row for row in compared if not row.result.name.startswith(REASONING)),
         reasoning=tuple(row for row in compared if row.result.name.startswith(REASONING)),
         circular=circular if circular.num_questions else None,
@@ -101,16 +100,16 @@ def look_notes(rows: Sequence[LookRow]) -> tuple[str, ...]:
 
 def look_figure(rows: Sequence[LookRow]) -> Figure | None:
     """Bars of accuracy with the original images and under every ablation in the rows; None without ablations."""
-    shown = [row for row in rows if row.images][-MAX_BARS:]
-    names = [name for name in Ablation if any(row.result.name == name for look in shown for row in look.images)]
+    drawn = [row for row in rows if row.images][-MAX_BARS:]
+    names = [name for name in Ablation if any(row.result.name == name for look in drawn for row in look.images)]
     if not names:
         return None
     bars: dict[str, list[Estimate]] = {}
-    for look in shown:
+    for look in drawn:
         by_name = {row.result.name: row.result.accuracy for row in look.images}
         bars[look.title] = [look.plain, *(by_name.get(name, NO_ESTIMATE) for name in names)]
-    guesses = [look.chance for look in shown if look.chance is not None]
-    guess = metrics.mean(guesses) if len(guesses) == len(shown) else None
+    guesses = [look.chance for look in drawn if look.chance is not None]
+    guess = metrics.mean(guesses) if len(guesses) == len(drawn) else None
     groups = [PLAIN_TITLE, *(TITLES[name] for name in names)]
     title = "Accuracy without the image"
     texts = []

@@ -98,7 +98,7 @@ class DifferenceCell(Estimate):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedMeans:
-    """Means over the published cells that are shown."""
+    """Means of the published differences, over the cells that have one."""
 
     diagonal: Difference | None
     off_diagonal: Difference | None
@@ -298,6 +298,6 @@ def _find_published(axis: Axis, after: MatrixRecords, before: MatrixRecords) -> 
     if after.row != before.row or after.row not in ("grpo", "given") or formats != (Format.ANSWER, Format.THINK_ANSWER):
         return {}
     same_policy = {domain for domain, folder in after.given.items() if before.given.get(domain) == folder}
-    shown = [cell for cell, records in after.cells.items() if records and before.cells.get(cell) and cell[0] not in same_policy]
+    cells = [cell for cell, records in after.cells.items() if records and before.cells.get(cell) and cell[0] not in same_policy]
     published = NO_THINK_MINUS_THINK[axis]
-    return {cell: published[cell] for cell in shown if cell in published}
+    return {cell: published[cell] for cell in cells if cell in published}

@@ -89,9 +89,9 @@ class Report:
             (page.title, page.title, [(axis.figures.axis, f"By {axis.figures.title}") for axis in page.axes]) for page in self.matrices
         ]
         return (
-            *_number("Audit", "What the data give away", audits),
+            *_page_sections("Audit", "What the data give away", audits),
             *self._run_sections(_RESULTS),
-            *_number("Matrix", "Tested on every domain", matrices),
+            *_page_sections("Matrix", "Tested on every domain", matrices),
             *self._run_sections(_DETAILS),
         )
 
@@ -101,7 +101,7 @@ class Report:
         return [Section(id=key, title=title, short=short) for key, title, short, field in sections if getattr(self.runs, field)]
 
 
-def _number(kind: str, subject: str, pages: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]) -> Iterator[Section]:
+def _page_sections(kind: str, subject: str, pages: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]) -> Iterator[Section]:
     """The sections of one kind of pages, with numbers from the second on. A page is its title, short title, and parts by id."""
     for number, (title, short, parts) in enumerate(pages, start=1):
         name = kind.lower() if number == 1 else f"{kind.lower()}-{number}"

@@ -54,7 +54,7 @@ class AccuracyTable(PolicyTable[Proportion]):
         def value(policy: PolicyRow[Proportion]) -> float | None:
             return (*policy.cells, policy.average)[column].value
 
-        values = [found for other in self.rows if (found := value(other)) is not None]
+        values = [share for other in self.rows if (share := value(other)) is not None]
         return len(values) > 1 and value(row) == max(values)
 
     def total(self, column: int) -> int | None:
@@ -72,8 +72,7 @@ def accuracy_table(evaluations: Sequence[Evaluation], by: GroupKey = "modality",
         cells = tuple(metrics.accuracy(group.get((name,), []), UNIT) for name in columns)
         rows.append(PolicyRow(title=evaluation.title, detail=evaluation.detail, cells=cells, average=metrics.average(cells)))
     guesses = [metrics.chance([record for group in groups for record in group.get((name,), [])]) for name in columns]
-    known = [guess for guess in guesses if guess is not None]
-    mean = metrics.mean(known) if len(known) == len(guesses) else None
+    mean = metrics.mean([guess for guess in guesses if guess is not None]) if None not in guesses else None
     return AccuracyTable(columns=columns, rows=tuple(rows), chance=(*guesses, mean))
 
 
