@@ -60,7 +60,7 @@ def compare_one(train: Sequence[Sample], test: Sequence[Sample], **options: Any)
 def test_both_sides_are_on_the_same_rows(per_image: int, num_clusters: int) -> None:
     train, test = made_up("train", 300), made_up("test", 210, per_image=per_image)
     found = compare_one(train, test)
-    new_train, new_test = redraw_distractors(train).samples, redraw_distractors(test).samples
+    new_train, new_test = redraw_distractors(train), redraw_distractors(test)
     kept = [place for place, sample in enumerate(new_test) if sample.metadata["distractors"] == Distractors.REDRAWN]
     before, after = OptionPrior.fit(train), OptionPrior.fit(new_train)
     original = np.array([before.credit(test[place]) for place in kept])

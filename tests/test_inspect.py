@@ -134,17 +134,18 @@ def flat(sample: Sample):
 
 def test_convert_comes_back_the_same(slake, tmp_path):
     samples = read("slake", slake, language="all")
-    done = convert(samples, tmp_path / "out" / "slake.jsonl")
-    assert (done.num_samples, done.num_images_written, done.images) == (29, 0, slake / "imgs")
-    assert read("jsonl", done.path, images=done.images) == samples
+    path = tmp_path / "out" / "slake.jsonl"
+    assert convert(samples, path) == slake / "imgs"
+    assert len(samples) == 29
+    assert list(path.parent.iterdir()) == [path]
+    assert read("jsonl", path, images=slake / "imgs") == samples
 
 
 def test_convert_writes_images_that_have_no_file(tmp_path):
     samples = read("phantom", split="test", modalities=["ct", "oct"], num_questions=5, size=64)
-    done = convert(samples, tmp_path / "phantom.jsonl")
-    again = read("jsonl", done.path, images=done.images)
+    again = read("jsonl", tmp_path / "phantom.jsonl", images=convert(samples, tmp_path / "phantom.jsonl"))
     assert list(map(flat, again)) == list(map(flat, samples))
-    assert done.num_images_written == len({sample.images for sample in samples})
+    assert len(list((tmp_path / "images").iterdir())) == len({sample.images for sample in samples})
     assert again[0].images[0].load().tobytes() == samples[0].images[0].load().tobytes()
 
 
@@ -162,5 +163,4 @@ def test_real_images_are_sound(reader, folder, num_images):
 @pytest.mark.parametrize(("reader", "folder"), [("slake", "slake"), ("vqa_rad", "vqa_rad"), ("huatuo", "medvlm_r1")])
 def test_real_rows_convert_and_come_back(reader, folder, tmp_path):
     samples = read(reader, Path(DATA) / folder)
-    done = convert(samples, tmp_path / "real.jsonl")
-    assert read("jsonl", done.path, images=done.images) == samples
+    assert read("jsonl", tmp_path / "real.jsonl", images=convert(samples, tmp_path / "real.jsonl")) == samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -87,10 +87,11 @@ def domain_order(name: str) -> tuple[bool, tuple[bool, int, str]]:
 
 def _compare(train: Sequence[Sample], test: Sequence[Sample], groups: Sequence[int], seed: int) -> RedrawnComparison:
     new_train, new_test = redraw_distractors(train, seed=seed), redraw_distractors(test, seed=seed)
-    changed = [place for place, sample in enumerate(new_test.samples) if sample.metadata["distractors"] == Distractors.REDRAWN]
+    outcomes = Counter(sample.metadata["distractors"] for sample in new_test)
+    changed = [place for place, sample in enumerate(new_test) if sample.metadata["distractors"] == Distractors.REDRAWN]
     numbers: dict[int, int] = {}
     clusters = [numbers.setdefault(groups[place], len(numbers)) for place in changed]  # numbered from 0 without gaps
-    before, after = _credits(train, test), _credits(new_train.samples, new_test.samples)
+    before, after = _credits(train, test), _credits(new_train, new_test)
     original, redrawn = (clustered_mean([part[place] for place in changed] if part else [], clusters) for part in (before, after))
     return RedrawnComparison(
         num_test=len(test),
@@ -101,7 +102,7 @@ def _compare(train: Sequence[Sample], test: Sequence[Sample], groups: Sequence[i
         redrawn=NO_ESTIMATE if redrawn is None else redrawn.estimate(),
         difference=clustered_difference(redrawn, original),
         all_rows=Accuracies(original=mean(before), redrawn=mean(after)),
-        counts={outcome: new_test.counts[outcome] for outcome in Distractors if outcome in new_test.counts},
+        counts={outcome: outcomes[outcome] for outcome in Distractors if outcome in outcomes},
     )
 
 

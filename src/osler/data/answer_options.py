@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -42,14 +42,6 @@ class Distractors(StrEnum):
     OPEN_ENDED = "open_ended"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redraw:
-    """The samples in their order, with redrawn distractors where possible."""
-
-    samples: tuple[Sample, ...]
-    counts: Mapping[Distractors, int]  # {REDRAWN: 1506, TOO_FEW_GOLDS: 109}
-
-
 @dataclass(slots=True, kw_only=True)
 class _Golds:
     """The right answers of one modality and question type, as keys of `fold_option`."""
@@ -59,8 +51,10 @@ class _Golds:
     of_image: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # image uri -> keys
 
 
-def redraw_distractors(samples: Sequence[Sample], *, seed: int = 0, pool: Iterable[Sample] | None = None) -> Redraw:
+def redraw_distractors(samples: Sequence[Sample], *, seed: int = 0, pool: Iterable[Sample] | None = None) -> list[Sample]:
     """Replace distractors by right answers of questions in `pool` (default: the samples) of the same modality and question type.
+
+    Returns the samples in their order, each with its outcome, a value of `Distractors`, in `metadata["distractors"]`.
 
     A question keeps its number of options and the letter of its answer. Distractors are drawn without replacement, weighted by how often
     they are right. They differ from the answer after `fold_option` and are not right for another question of that modality and question
@@ -68,13 +62,11 @@ def redraw_distractors(samples: Sequence[Sample], *, seed: int = 0, pool: Iterab
     quarter of the four-option questions remains a good guess, because there are too few questions in which it can be wrong.
     """
     golds = _collect_golds(samples if pool is None else pool)
-    counts: Counter[Distractors] = Counter()
     redrawn = []
     for sample in samples:
         choices, outcome = _redraw(sample, golds.get(_cell(sample), _Golds()), seed)
-        counts[outcome] += 1
         redrawn.append(replace(sample, choices=choices, metadata={**sample.metadata, "distractors": outcome.value}))
-    return Redraw(samples=tuple(redrawn), counts=dict(counts))
+    return redrawn
 
 
 def _collect_golds(pool: Iterable[Sample]) -> dict[Cell, _Golds]:

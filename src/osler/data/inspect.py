@@ -140,20 +140,11 @@ def _thumbnail(source: ImageSource) -> dict[str, str]:
     return {"uri": source.uri, "jpeg": base64.b64encode(stream.getvalue()).decode("ascii")}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
-    """The files that `convert` wrote; `osler.read("jsonl", path, images=images)` reads them back."""
-
-    path: Path
-    images: Path  # the folder that the image paths are relative to
-    num_samples: int
-    num_images_written: int  # images without a file, such as phantom images
-
-
-def convert(samples: Sequence[Sample], out: Path) -> Conversion:
-    """Write samples as JSON Lines, in the chat format of the `jsonl` reader.
+def convert(samples: Sequence[Sample], out: Path) -> Path:
+    """Write samples as JSON Lines, in the chat format of the `jsonl` reader. Returns the folder that the image paths are relative to.
 
     Image files are not copied: their paths stay relative to their root. Images without a file are written as PNG to images/ beside `out`.
+    `osler.read("jsonl", out, images=folder)` reads the samples back, with the returned folder.
     Raises DataError when the images do not share one root folder, or a file cannot be written.
     """
     sources = {source: None for sample in samples for source in sample.images}
@@ -161,16 +152,14 @@ def convert(samples: Sequence[Sample], out: Path) -> Conversion:
     if len(roots) > 1:
         raise DataError(f"the images have {len(roots)} roots: convert each dataset by itself")
     paths: dict[ImageSource, str] = {}
-    num_written = 0
     for source in sources:
         if isinstance(source, ImageFile):
             paths[source] = source.uri
             continue
         paths[source] = f"images/{hashlib.sha256(source.uri.encode()).hexdigest()[:20]}.png"
         _write(out.parent / paths[source], encode_image(source)[0])
-        num_written += 1
     _write(out, "".join(json.dumps(_to_row(sample, paths), ensure_ascii=False) + "\n" for sample in samples))
-    return Conversion(path=out, images=next(iter(roots), out.parent), num_samples=len(samples), num_images_written=num_written)
+    return next(iter(roots), out.parent)
 
 
 def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:

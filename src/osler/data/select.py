@@ -47,7 +47,7 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
     if manifest is not None:
         verify_images(manifest, kept)
     if data.distractors == "redrawn":
-        kept = list(redraw_distractors(kept, seed=data.seed, pool=samples).samples)
+        kept = redraw_distractors(kept, seed=data.seed, pool=samples)
     if data.shuffle_options and which == "test":
         kept = [shuffle_options(sample, f"{data.seed}/test") for sample in kept]
     return kept
@@ -153,16 +153,16 @@ def _draw(samples: Sequence[Sample], limit: int, seed: int) -> list[Sample]:
 
 
 def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, samples: Sequence[Sample]) -> str:
-    asked = [f"split {section.split!r}"]
+    filters = [f"split {section.split!r}"]
     if section.modalities:
-        asked.append(f"modalities {', '.join(section.modalities)}")
+        filters.append(f"modalities {', '.join(section.modalities)}")
     if section.question_types:
-        asked.append(f"question types {', '.join(section.question_types)}")
+        filters.append(f"question types {', '.join(section.question_types)}")
     if section.has_choices is not None:
-        asked.append("with choices" if section.has_choices else "open-ended")
+        filters.append("with choices" if section.has_choices else "open-ended")
     remedy = f"no questions at all: name another split, such as --data.{which}.split=validation"
     exists = "; ".join(f"{modality}: {', '.join(row)}" for modality, row in counts(samples).items()) or remedy
-    return f"[data.{which}] selects nothing from {data.reader} ({'; '.join(asked)}): it has {exists}"
+    return f"[data.{which}] selects nothing from {data.reader} ({'; '.join(filters)}): it has {exists}"
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:

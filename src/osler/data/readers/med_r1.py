@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
@@ -26,9 +25,7 @@ from osler.types import Sample
 UNKNOWN: Final = "unknown"
 """The name of the file that contains the one row without a modality."""
 
-_PARSERS: Final[Mapping[str, Callable[[str], Modality | QuestionType]]] = MappingProxyType(
-    {"modality": parse_modality, "question_type": parse_question_type}
-)
+_PARSERS: Final[Mapping[str, Callable[[str], Modality | QuestionType]]] = {"modality": parse_modality, "question_type": parse_question_type}
 _LONE_LETTER: Final = re.compile(r"\b[A-Z]\)")
 
 CARD: Final = ReaderCard(
