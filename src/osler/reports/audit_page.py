@@ -159,7 +159,7 @@ def case_grid(audit: Audit) -> HeatMap:
     """For each source, the test rows with a known patient or case that is also in train."""
     return HeatMap(
         title="Patient or case in train, by source",
-        caption="Of the test rows whose patient or case the data or their file names tell.",
+        caption="Of the test rows with a patient or case that the data or the file names state.",
         columns=("Per cent",),
         rows=tuple((source, (_leak_tile(cases.share, cases.num_rows),)) for source, cases in audit.cases.items()),
     )

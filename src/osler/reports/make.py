@@ -63,9 +63,7 @@ def sort_sources(paths: Sequence[Path]) -> Sources:
 
     Raises DataError for a path that does not exist and for a folder without runs and matrices.
     """
-    audits: list[Path] = []
-    runs: list[Path] = []
-    matrices: list[Path] = []
+    audits, runs, matrices = [], [], []
     for path in paths:
         if path.is_file() and path.name == MATRIX_FILE:
             matrices.append(path.parent)
@@ -87,10 +85,8 @@ def sort_sources(paths: Sequence[Path]) -> Sources:
 
 def _drop_repeated(paths: Sequence[Path]) -> tuple[Path, ...]:
     """The first of several paths to the same file or folder."""
-    first: dict[Path, Path] = {}
-    for path in paths:
-        first.setdefault(path.resolve(), path)
-    return tuple(first.values())
+    resolved = [path.resolve() for path in paths]
+    return tuple(path for place, path in enumerate(paths) if resolved.index(resolved[place]) == place)
 
 
 def write_page(html: str, out: Path) -> None:
