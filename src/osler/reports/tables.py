@@ -99,7 +99,7 @@ def accuracy_map(evaluation: Evaluation, *, in_domain: Collection[str] = ()) -> 
 
 
 def gain_table(evaluations: Sequence[Evaluation], *, in_domain: Collection[str] = ()) -> PolicyTable[ImageGain] | None:
-    """The image gain of every policy in every modality; None without blind answers or without a policy that saw the images.
+    """The image gain of every policy in every modality; None without blind answers, or without answers by policies that get the images.
 
     Blind answers are the blind rows among the evaluations, and the credits that an evaluation keeps beside its records. A cell counts the
     baselines that answered all its questions, and has no value without one. The average has a value when every column has one.
