@@ -76,14 +76,19 @@ def _paper_strategy(name: str, shape: Format, layout: Layout, train: str, evalua
     )
 
 
-# MedVLM-R1 (arXiv 2502.19634). Spaces at line ends and the indentation, 8 spaces in training and 4 in evaluation, are part of the protocol.
+# MedVLM-R1 (arXiv 2502.19634). Spaces at line ends and the indentation are part of the protocol.
 _MEDVLM_R1_TRAIN: Final = (
     "\n        {Question} \n        Your task: \n"
     "        1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. \n"
     "        2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.\n"
     "        3. No extra information or text outside of these tags.\n        "
 )
-_MEDVLM_R1_EVAL: Final = _MEDVLM_R1_TRAIN.replace(" " * 8, " " * 4)
+_MEDVLM_R1_EVAL: Final = (
+    "\n    {Question} \n    Your task: \n"
+    "    1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. \n"
+    "    2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.\n"
+    "    3. No extra information or text outside of these tags.\n    "
+)
 _MEDVLM_R1_ZERO_SHOT: Final = "\n    {Question} \n    Your task: provide the correct single-letter choice (A, B, C, D,...).\n    "
 
 # Med-R1 (arXiv 2503.13939).
