@@ -197,6 +197,26 @@ def test_jsonl_rows():
     assert read("jsonl", ROOTS["jsonl"], split="train") == list(report.samples)
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "row", "reason"),
+    [
+        ("jsonl", "rows.json", {"image": "a.png", "question": "What?", "messages": 5}, "no 'answer', 'solution' or assistant message"),
+        ("jsonl", "rows.json", {"image": "a.png", "question": "What?", "messages": "CT"}, "no 'answer', 'solution' or assistant message"),
+        (
+            "slake",
+            "train.json",
+            {"qid": 1, "question": "Q", "answer": "A", "content_type": "C", "answer_type": "O", "q_lang": "en", "img_name": "."},
+            None,
+        ),
+    ],
+)
+def test_a_field_of_an_unusual_value_stops_no_reader(tmp_path, name, file, row, reason):
+    (tmp_path / file).write_text(json.dumps([row]))
+    report = read_with_report(name, tmp_path)
+    assert [refusal.reason for refusal in report.refused] == ([reason] if reason else [])
+    assert len(report.samples) == (reason is None)
+
+
 def test_phantom_needs_no_files():
     samples = read("phantom", split="test", modalities=["MRI", "CT"], num_questions=5, seed=3, size=64, difficulty={"noise": 0.5})
     assert Counter(sample.modality for sample in samples) == {Modality.MRI: 5, Modality.CT: 5}

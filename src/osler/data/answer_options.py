@@ -91,13 +91,13 @@ def _redraw(sample: Sample, golds: _Golds, seed: int) -> tuple[tuple[str, ...], 
         return sample.choices, Distractors.REFERS
     excluded = {fold_option(sample.target_text)}.union(*(golds.of_image.get(image.uri, ()) for image in sample.images))
     candidates = [key for key in sorted(golds.counts) if key and key not in excluded]
-    wanted = len(sample.choices) - 1
-    if len(candidates) < wanted:
+    num_distractors = len(sample.choices) - 1
+    if len(candidates) < num_distractors:
         return sample.choices, Distractors.TOO_FEW_GOLDS
     rng = random.Random(f"{seed}/distractors/{sample.id}")
     # Weighted sampling without replacement: the largest u ** (1 / weight), Efraimidis and Spirakis (2006), algorithm A.
     ranks = {key: rng.random() ** (1 / golds.counts[key]) for key in candidates}
-    drawn = [golds.texts[key] for key in sorted(candidates, key=lambda key: -ranks[key])[:wanted]]
+    drawn = [golds.texts[key] for key in sorted(candidates, key=lambda key: -ranks[key])[:num_distractors]]
     drawn.insert(LETTERS.index(sample.target), sample.target_text)
     return tuple(drawn), Distractors.REDRAWN
 

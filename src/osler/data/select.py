@@ -65,10 +65,10 @@ def _read_assigned(data: DataConfig, section: SelectionConfig, manifest: Manifes
     options = {**manifest_options, **data.options, **section.options}
     if options == manifest_options:
         return assigned
-    own = {sample.id: sample for sample in read(data.reader, data.root, **options)}
-    kept = [sample for sample in assigned if sample.id in own]
+    by_id = {sample.id: sample for sample in read(data.reader, data.root, **options)}
+    kept = [sample for sample in assigned if sample.id in by_id]
     for sample in kept:
-        check_same(manifest, sample, own[sample.id])
+        check_same(manifest, sample, by_id[sample.id])
     return kept
 
 

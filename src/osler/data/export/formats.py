@@ -78,27 +78,27 @@ def export(
     Raises ConfigError for an unknown format, image mode or strategy or an invalid name, and DataError for an empty split, an image that
     cannot be read, a question that contains an image placeholder, or a file that cannot be written.
     """
-    if (chosen := FORMATS.get(to)) is None:
+    if (layout := FORMATS.get(to)) is None:
         raise ConfigError(f"unknown format {to!r}: use one of {', '.join(FORMATS)}")
-    way = images if images is not None else next(iter(chosen.suffix))
-    if way not in chosen.suffix:
-        raise ConfigError(f"{to} takes images as {' or '.join(chosen.suffix)}, not {way!r}")
+    image_mode = images if images is not None else next(iter(layout.suffix))
+    if image_mode not in layout.suffix:
+        raise ConfigError(f"{to} takes images as {' or '.join(layout.suffix)}, not {image_mode!r}")
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a task: give --name with small letters, digits and '_' only")
     if empty := next((split for split, members in samples.items() if not members), None):
         raise DataError(f"there are no {empty} questions to export: check the selection")
-    store = _ImageStore(out=out, way=way)
+    store = _ImageStore(out=out, image_mode=image_mode)
     files: dict[str, int] = {}
     for split, members in samples.items():
         rows = _rows(members, store, to=to, split=split, strategy=strategy, name=name)
-        path = out / f"{split}.{chosen.suffix[way]}"
+        path = out / f"{split}.{layout.suffix[image_mode]}"
         with _replacing(path) as draft:
             (_write_parquet if path.suffix == ".parquet" else _write_lines)(draft, rows)
         files[path.name] = len(members)
-    extras = {file.replace("NAME", name): (_TEMPLATES / to / file).read_text(encoding="utf-8") for file in chosen.extras}
+    extras = {file.replace("NAME", name): (_TEMPLATES / to / file).read_text(encoding="utf-8") for file in layout.extras}
     for file, text in extras.items():
         with _replacing(out / file) as draft:
-            filled = text.replace("{name}", name).replace("{strategy}", strategy).replace("{suffix}", chosen.suffix[way])
+            filled = text.replace("{name}", name).replace("{strategy}", strategy).replace("{suffix}", layout.suffix[image_mode])
             draft.write_bytes(filled.encode())
     return Export(out=out, files=files, extras=tuple(extras), num_images=len(store.written), num_references=len(store.referenced))
 
@@ -107,8 +107,8 @@ def _rows(samples: Iterable[Sample], store: _ImageStore, *, to: str, split: str,
     phase: Phase = "train" if split == "train" else "eval"
     for index, sample in enumerate(samples):
         text = render(sample, strategy, phase=phase).text
-        if found := next((token for token in _RESERVED if token in text), None):
-            raise DataError(f"{sample.id} holds {found} in its text, which {to} would take for an image: remove it from the data")
+        if reserved := next((token for token in _RESERVED if token in text), None):
+            raise DataError(f"{sample.id} holds {reserved} in its text, which {to} would take for an image: remove it from the data")
         images = [store.place(source) for source in sample.images]
         content = PLACEHOLDER * len(images) + text
         yield FORMATS[to].row(sample, content, images, split=split, index=index, strategy=strategy, name=name)
@@ -168,16 +168,16 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
 class _ImageStore:
     """Copies, embeds or references the images of the rows; a copied image is written once."""
 
-    def __init__(self, *, out: Path, way: Images) -> None:
+    def __init__(self, *, out: Path, image_mode: Images) -> None:
         self._out = out
-        self._way = way
+        self._image_mode = image_mode
         self._paths: dict[ImageSource, str] = {}
         self.written: set[ImageSource] = set()  # copied or embedded
         self.referenced: set[ImageSource] = set()
 
     def place(self, source: ImageSource) -> Any:
         """The entry of a row's image column: a path relative to the output folder, or {"bytes": encoded image, "path": None}."""
-        if self._way == "embed":
+        if self._image_mode == "embed":
             self.written.add(source)
             return {"bytes": encode_image(source)[0], "path": None}
         if source not in self._paths:
@@ -186,7 +186,7 @@ class _ImageStore:
 
     def _reference(self, source: ImageSource) -> str | None:
         """The relative path of the original file; None if other tools would not decode it as Osler does."""
-        if self._way != "reference" or not isinstance(source, ImageFile) or _plain_bytes(source) is None:
+        if self._image_mode != "reference" or not isinstance(source, ImageFile) or _plain_bytes(source) is None:
             return None
         self.referenced.add(source)
         full = (source.root / source.path).absolute()

@@ -134,11 +134,11 @@ def build_samples(
     """
     if num_questions < 0 or not question_types:
         raise ConfigError(f"cannot ask {num_questions} phantom questions of {len(question_types)} types: ask 0 or more, of one or more")
-    asked = [question_type for question_type in QuestionType if question_type in question_types]
+    types = [question_type for question_type in QuestionType if question_type in question_types]
     samples = []
     for number in range(num_questions):
-        subject, turn = divmod(number, len(asked))
-        index = IMAGES_PER_SUBJECT * subject + (asked[turn] in _NEEDS_LESION)
+        subject, turn = divmod(number, len(types))
+        index = IMAGES_PER_SUBJECT * subject + (types[turn] in _NEEDS_LESION)
         image = PhantomImage(modality=modality, split=split, seed=seed, index=index, size=size, difficulty=difficulty)
-        samples.append(_ask(image, asked[turn]))
+        samples.append(_ask(image, types[turn]))
     return samples

@@ -58,9 +58,9 @@ def _draw_gallbladder(size: int, rng: np.random.Generator) -> Sketch:
     tilt = rng.uniform(-0.25, 0.25)
     lean = -np.sin(tilt)
     sketch.oval(lean * 0.4, 0.62, 0.2, 0.5, 0.75, tilt, edge=14)  # enhancement: fluid does not attenuate sound
-    for grown, value in ((0.035, 0.82), (0.0, 0.04)):  # the wall, then the lumen: body and neck
-        sketch.oval(lean * 0.05, 0.12, 0.17 + grown, 0.34 + grown, value, tilt, edge=2)
-        sketch.stroke([(lean * -0.15, -0.1), (lean * -0.5, -0.42)], 0.075 + grown, value, edge=2)
+    for margin, value in ((0.035, 0.82), (0.0, 0.04)):  # the wall, then the lumen: body and neck
+        sketch.oval(lean * 0.05, 0.12, 0.17 + margin, 0.34 + margin, value, tilt, edge=2)
+        sketch.stroke([(lean * -0.15, -0.1), (lean * -0.5, -0.42)], 0.075 + margin, value, edge=2)
     sketch.stroke([(-0.85, 0.1), (-0.6, 0.35)], 0.03, 0.8, edge=2)
     return sketch
 

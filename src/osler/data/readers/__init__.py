@@ -76,14 +76,14 @@ def read(reader: str, root: str | Path | None = None, /, **options: Any) -> list
     return list(read_with_report(reader, root, **options).samples)
 
 
-def read_with_report(reader: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
+def read_with_report(name: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
     """The same as `read`, with the refused rows and the counts of repaired or unusual rows."""
-    found = READERS.find(reader)
-    valid = (*COMMON_OPTIONS, *found.card.options)
+    reader = READERS.find(name)
+    valid = (*COMMON_OPTIONS, *reader.card.options)
     if unknown := sorted(set(options) - set(valid)):
-        raise ConfigError(f"unknown option {unknown[0]!r} of reader {reader!r}: use {', '.join(valid)}")
-    if root is None and found.needs_root:
-        raise ConfigError(f"reader {reader!r} needs a root: {found.card.layout}")
+        raise ConfigError(f"unknown option {unknown[0]!r} of reader {name!r}: use {', '.join(valid)}")
+    if root is None and reader.needs_root:
+        raise ConfigError(f"reader {name!r} needs a root: {reader.card.layout}")
     if not isinstance(seed := options.get("seed", 0), int) or isinstance(seed, bool):
-        raise ConfigError(f"the seed of reader {reader!r} is {seed!r}: use a whole number")
-    return found.read(None if root is None else Path(root), **options)
+        raise ConfigError(f"the seed of reader {name!r} is {seed!r}: use a whole number")
+    return reader.read(None if root is None else Path(root), **options)

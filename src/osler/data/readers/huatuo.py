@@ -39,13 +39,13 @@ def read(
     """All rows that match the options, which are one test split. Raises ConfigError and DataError."""
     check_test_only("huatuo", split)
     file = _find_file(root)
-    wanted = parse_names(modalities or (), parse_modality)
+    selected = parse_names(modalities or (), parse_modality)
     image_root = Path(images) if images is not None else file.parent
     rows = Rows()
     for index, row in enumerate(load_rows(file)):
         if dataset is not None and isinstance(row, dict) and row.get("dataset") != dataset:
             continue
-        if wanted and isinstance(row, dict) and _modality(row, Counter()) not in wanted:
+        if selected and isinstance(row, dict) and _modality(row, Counter()) not in selected:
             continue
         row_id = f"huatuo/{index}"
         rows.add(row_id, _make_sample, row_id, row, image_root, rows.notes)

@@ -146,11 +146,11 @@ class AnswerPool:
     def _draw(self, row: Answered, answer: str, rng: random.Random) -> tuple[str, ...]:
         """Up to three distractors of the same content type: of the same modality, or of any modality if that gives none."""
         key = (row.language, row.content_type, row.answer_type)
-        everywhere = self._answers[key]
-        num_answers = len({fold_words(text) for text in everywhere})
-        if num_answers > MAX_ANSWER_SET or everywhere.total() < MIN_ROWS_PER_ANSWER * num_answers:
+        answers = self._answers[key]
+        num_answers = len({fold_words(text) for text in answers})
+        if num_answers > MAX_ANSWER_SET or answers.total() < MIN_ROWS_PER_ANSWER * num_answers:
             return ()
-        for pool in (self._answers[*key, row.modality], everywhere):
+        for pool in (self._answers[*key, row.modality], answers):
             if usable := _distractors(answer, pool):
                 return tuple(rng.sample(usable, min(NUM_CHOICES - 1, len(usable))))
         return ()
@@ -168,12 +168,12 @@ def _distractors(answer: str, pool: Counter[str]) -> list[str]:
 
 def _is_apart(answer: str, other: str) -> bool:
     """Whether both answers cannot be right for one image: neither contains the words of the other, and both or neither are weightings."""
-    ours, theirs = _concept(answer), _concept(other)
-    if (ours[0] in _WEIGHTINGS) != (theirs[0] in _WEIGHTINGS):
+    words, other_words = _concept(answer), _concept(other)
+    if (words[0] in _WEIGHTINGS) != (other_words[0] in _WEIGHTINGS):
         return False
-    if set(ours) <= set(theirs) or set(theirs) <= set(ours):
+    if set(words) <= set(other_words) or set(other_words) <= set(words):
         return False
-    joined = ("".join(ours), "".join(theirs))
+    joined = ("".join(words), "".join(other_words))
     return joined[0].isascii() or (joined[0] not in joined[1] and joined[1] not in joined[0])
 
 
@@ -190,7 +190,7 @@ def _named(question: str, answer: str, known: Iterable[str], pattern: re.Pattern
     if not run:
         return _single_words(text, answer)
     spelling = {fold_words(text): text for text in map(_trim, (*sorted(known), answer))}
-    return tuple(spelling.get(fold_words(found), _present(found)) for found in run)
+    return tuple(spelling.get(fold_words(word), _present(word)) for word in run)
 
 
 def _known_pattern(known: Iterable[str]) -> re.Pattern[str]:
@@ -213,9 +213,9 @@ def _known_run(text: str, answer: str, pattern: re.Pattern[str]) -> tuple[str, .
         else:
             runs.append([match[0]])
         end, is_complete = match.end(), is_or and len(runs[-1]) > 1
-    wanted = fold_words(_trim(answer))
-    found = [run for run in runs if len(run) > 1 and wanted in map(fold_words, run) and len(set(map(fold_words, run))) == len(run)]
-    return tuple(found[0]) if len(found) == 1 else ()
+    right = fold_words(_trim(answer))
+    matching = [run for run in runs if len(run) > 1 and right in map(fold_words, run) and len(set(map(fold_words, run))) == len(run)]
+    return tuple(matching[0]) if len(matching) == 1 else ()
 
 
 def _single_words(text: str, answer: str) -> tuple[str, ...]:

@@ -106,13 +106,13 @@ def _select(files: list[SplitFile], axis: str, name: str | None) -> list[SplitFi
     if name is None:
         return files
     try:
-        wanted = _parse_name(name, axis)
+        label = _parse_name(name, axis)
     except DataError as error:
         raise ConfigError(f"option name: {error}") from error
-    if not (chosen := [file for file in files if file.name == wanted]):
+    if not (selected := [file for file in files if file.name == label]):
         present = ", ".join(sorted({f"{file.name} ({file.split})" for file in files}))
-        raise DataError(f"no file of axis {axis!r} for {wanted!r}: there are {present}")
-    return chosen
+        raise DataError(f"no file of axis {axis!r} for {label!r}: there are {present}")
+    return selected
 
 
 def _make_sample(row_id: str, row: Any, file: SplitFile, other: SplitFile | None, image_root: Path, notes: Counter[str]) -> Sample:

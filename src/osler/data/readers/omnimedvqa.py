@@ -58,9 +58,9 @@ def _list_files(root: Path, access: str, name: str | None) -> list[Path]:
     files = sorted(folder.glob("*.json"))
     if not files:
         raise DataError(f"{root} does not hold QA_information/{access}/*.json: check the data root")
-    if not (chosen := [file for file in files if name in (None, file.stem)]):
+    if not (selected := [file for file in files if name in (None, file.stem)]):
         raise ConfigError(f"unknown source set {name!r}: there are {', '.join(file.stem for file in files)}")
-    return chosen
+    return selected
 
 
 def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -> Sample:

@@ -73,6 +73,6 @@ def _parse_row(raw: Any, split: str, notes: Counter[str]) -> Answered:
 
 def _make_sample(row: Answered, pool: AnswerPool, root: Path, notes: Counter[str]) -> Sample:
     path = get_text(row.raw, "img_name")
-    subject_id = PurePosixPath(path).parts[0]
+    subject_id = PurePosixPath(path).as_posix().partition("/")[0]  # the folder of one image
     location = row.raw.get("location")
     return pool.make_sample(row, "slake", root / "imgs", path, notes, subject_id=subject_id, language=row.language, location=location)

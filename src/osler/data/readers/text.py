@@ -144,8 +144,8 @@ def _walk_letters(text: str) -> tuple[str, ...]:
 
 def unwrap_answer(text: str) -> str:
     """The content of the last <answer> tag, or the whole text without one: "<answer> C </answer>" -> "C"."""
-    found = _ANSWER_TAG.findall(text)
-    return str(found[-1] if found else text).strip()
+    tags = _ANSWER_TAG.findall(text)
+    return str(tags[-1] if tags else text).strip()
 
 
 def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind: Literal["letter", "text", "either"]) -> str:

@@ -99,21 +99,21 @@ def _find_modalities(rows: Iterable[Answered], notes: Counter[str]) -> dict[str,
         modality = name_modality(row.question, row.answer)
         if modality is not None and "MODALITY" in row.content_type:
             named[_image_name(row)].add(modality)
-    for found in named.values():
-        if len(found) > 1:
+    for modalities in named.values():
+        if len(modalities) > 1:
             notes["image whose modality answers disagree"] += 1
-    return {image: found.pop() for image, found in named.items() if len(found) == 1}
+    return {image: modalities.pop() for image, modalities in named.items() if len(modalities) == 1}
 
 
 def name_modality(question: str, answer: str) -> Modality | None:
     """The modality that a modality question and its answer state: ("Is this a CT?", "yes") -> CT; None for no or several modalities."""
-    asked, said = fold_words(question), fold_words(answer)
-    if _NEGATED.search(asked) or said == "no":
+    folded_question, statement = fold_words(question), fold_words(answer)
+    if _NEGATED.search(folded_question) or statement == "no":
         return None
-    if said == "yes":
-        said = asked if _ASKS_WHETHER.search(asked) else ""
-    found = [modality for modality, pattern in _TECHNIQUES if pattern.search(said)]
-    return found[0] if len(found) == 1 else None
+    if statement == "yes":
+        statement = folded_question if _ASKS_WHETHER.search(folded_question) else ""
+    modalities = [modality for modality, pattern in _TECHNIQUES if pattern.search(statement)]
+    return modalities[0] if len(modalities) == 1 else None
 
 
 def _find_cases(rows: Iterable[Answered]) -> dict[str, str]:
