@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def lowest(requirement: str) -> tuple[str, str]:
-    """Name and lowest version of a requirement: "transformers>=5.17,<5.24" -> ("transformers", "5.17"); "trl==1.16.*" -> ("trl", "1.16.0")."""
+    """Name and lowest version of a requirement: "numpy>=2.2,<3" -> ("numpy", "2.2"); "trl==1.16.*" -> ("trl", "1.16.0")."""
     match = re.match(r"([\w-]+)(?:>=|==)([\d.]+?)(\.\*)?(?:,|$)", requirement)
     if match is None:
         raise SystemExit(f"{requirement!r} has no lowest version: write it as name>=version")
