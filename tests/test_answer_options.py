@@ -12,7 +12,8 @@ from small_runs import assert_same_lines, forget_after, read_lines, recipe, soli
 from transformers import TrainerState
 
 from osler.config import build_config
-from osler.data.answer_options import Distractors, redraw_distractors, refers_to_options, rotate_options, shuffle_options
+from osler.data.distractors import Distractors, redraw_distractors
+from osler.data.option_order import refers_to_options, rotate_options, shuffle_options
 from osler.data.select import describe_samples, load_split
 from osler.errors import ConfigError
 from osler.metrics import summarize_rotations

@@ -15,7 +15,7 @@ import pytest
 
 from osler.audits.baselines import OptionPrior
 from osler.audits.redrawn import RedrawnComparison, compare_redrawn
-from osler.data.answer_options import Distractors, redraw_distractors
+from osler.data.distractors import Distractors, redraw_distractors
 from osler.data.readers import read
 from osler.images.files import ImageFile
 from osler.types import LETTERS, Sample

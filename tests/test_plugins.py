@@ -99,9 +99,10 @@ def test_every_kind_is_registered_by_a_decorator(registry: Registry[Any], part: 
         own["absent"]
 
 
-def test_a_reader_needs_a_split() -> None:
-    with pytest.raises(ConfigError, match="has no parameter 'split'"):
-        READERS._adapt("mine", lambda root: [])
+@pytest.mark.parametrize("function", [lambda root: [], lambda *, split=None: [], print], ids=["no split", "no root", "built-in"])
+def test_a_reader_needs_a_root_and_a_split(function: Any) -> None:
+    with pytest.raises(ConfigError, match="lacks the parameters root or split"):
+        READERS._adapt("mine", function)
 
 
 def test_a_reader_function_returns_samples() -> None:

@@ -14,9 +14,13 @@ Any other exception is a bug in Osler and keeps its traceback.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class OslerError(Exception):
     """User error. `str(error)` is one line that says how to fix it."""
+
+    exit_code: ClassVar[int] = 2  # of the command line
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from osler.audits.baselines import OptionPrior
-from osler.data.answer_options import Distractors, redraw_distractors
+from osler.data.distractors import Distractors, redraw_distractors
 from osler.data.select import NONE
 from osler.images.fingerprints import Fingerprint
 from osler.metrics import mean, taxonomy_order

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = options.run(options)
     except OslerError as error:
         print(f"osler: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("osler: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 128 + signal.SIGINT

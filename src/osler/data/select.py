@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
 from osler.config import DataConfig, SelectionConfig
-from osler.data.answer_options import redraw_distractors, shuffle_options
+from osler.data.distractors import redraw_distractors
+from osler.data.option_order import shuffle_options
 from osler.data.readers import Refusal, read, read_with_report
 from osler.data.splits.manifest import Manifest, check_reader, check_same, load_manifest, select_split, verify_images
 from osler.errors import DataError
@@ -168,7 +169,7 @@ def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, sampl
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """A split as a run's manifest describes it: {"num_samples": .., "cells": `counts`, "ids_sha256": hash of the ids in order}.
 
-    If distractors were redrawn, "distractors" counts the samples of each outcome (see `answer_options.Distractors`).
+    If distractors were redrawn, "distractors" counts the samples of each outcome (see `distractors.Distractors`).
     """
     digest = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
     described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}

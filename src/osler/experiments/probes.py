@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from osler.config import Config
-from osler.data.answer_options import rotate_options
+from osler.data.option_order import rotate_options
 from osler.errors import ConfigError, DataError
 from osler.evaluation.ablations import Ablation, ablate, mark
 from osler.evaluation.compare import CIRCULAR, REASONING, Alteration, compare

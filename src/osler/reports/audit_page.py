@@ -9,7 +9,7 @@ from typing import Final
 from osler.audits.baselines import BASELINES, Baseline, blind_accuracy
 from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Grid, Shares
 from osler.audits.redrawn import RedrawnComparison
-from osler.data.answer_options import Distractors
+from osler.data.distractors import Distractors
 from osler.metrics import DASH, percent, points
 from osler.reports.heat import HeatMap, Tile, shade
 from osler.reports.tables import group_title

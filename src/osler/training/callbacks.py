@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from osler.config import Config
-from osler.data.answer_options import shuffle_options
+from osler.data.option_order import shuffle_options
 from osler.files import read_json_lines, write_json_lines
 from osler.prompts import render
 from osler.types import Prompt

@@ -30,12 +30,14 @@ def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
     """The reader of a function `read(root, *, split=None, **options)` that returns samples or a ReadReport; a Reader as it is."""
     if isinstance(part, Reader):
         return part
-    if not callable(part):
+    if not inspect.isroutine(part):
         raise ConfigError(f"the reader {name!r} is a {type(part).__name__}: register a function or an osler.data.readers.Reader")
-    parameters = inspect.signature(part).parameters
-    if "split" not in parameters:
-        raise ConfigError(f"the reader {name!r} has no parameter 'split': define it as read(root, *, split=None, ...)")
-    root, *options = (key for key in parameters if key not in COMMON_OPTIONS)
+    try:
+        parameters = inspect.signature(part).parameters
+        root, *options = (key for key in parameters if key not in COMMON_OPTIONS)
+        parameters["split"]
+    except (KeyError, ValueError):  # a built-in function may have no signature
+        raise ConfigError(f"the reader {name!r} lacks the parameters root or split: define it as read(root, *, split=None, ...)") from None
 
     def read_root(root: Path | None, **options: Any) -> ReadReport:
         if "seed" not in parameters:
@@ -57,10 +59,10 @@ def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
     return Reader(card=card, read=read_root, needs_root=parameters[root].default is inspect.Parameter.empty)
 
 
-_MODULES: Final = {"phantom": phantom, "med_r1": med_r1, "omnimedvqa": omnimedvqa, "huatuo": huatuo, "slake": slake, "vqa_rad": vqa_rad,
-                   "jsonl": jsonl}  # fmt: skip
+_MODULES: Final = (phantom, med_r1, omnimedvqa, huatuo, slake, vqa_rad, jsonl)
+_BUILT_IN: Final = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 READERS: Final[Registry[Reader]] = Registry(
-    "reader", {name: _as_reader(name, module.read, module.CARD) for name, module in _MODULES.items()}, adapt=_as_reader, takes_paths=True
+    "reader", {name: _as_reader(name, module.read, module.CARD) for name, module in _BUILT_IN.items()}, adapt=_as_reader, takes_paths=True
 )
 """Every reader, by name; `register_reader` and the entry points `osler.readers` add to it."""
 
