@@ -1,8 +1,8 @@
 """Attention over packed rows: each completion attends to its own prompt and to itself.
 
 `install` registers it with Transformers as one more attention implementation. A layout object travels to it as a keyword argument of the
-model's forward pass: `PackedLayout` for prompts and completions in one row, `BranchLayout` for completions alone after prompts whose keys
-and values are cached. Without a layout, as in the prefill of prompts, it is PyTorch's attention.
+model's forward pass: `PackedLayout` for prompts and completions in one row, `PromptLayout` for prompts alone (prefill), `BranchLayout` for
+completions alone after prompts whose keys and values are cached. Without a layout it is PyTorch's attention.
 
 Legend: see `packed_row`.
 """
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -48,6 +48,13 @@ class PackedLayout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLayout:
+    """Prompts alone: only the last hidden state of each is used."""
+
+    num_scored: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchChunk:
     """The branches after the prompts of one PromptCache."""
 
@@ -78,6 +85,33 @@ def install(model: Any) -> None:
     model.config.text_config._attn_implementation = ATTENTION
     model.model.language_model.config._attn_implementation = ATTENTION
     model.model.register_forward_hook(_keep_scored, with_kwargs=True)
+    _ShortLastLayer().register(model.model.language_model.layers[-1])
+
+
+class _ShortLastLayer:
+    """Hooks that run the last layer's MLP on the scored tokens at the end of a row only.
+
+    After the last layer nothing attends to the other tokens, so only their keys and values in it are needed; their output is set to 0.
+    """
+
+    def __init__(self) -> None:
+        self.num_skipped = 0
+
+    def register(self, layer: Any) -> None:
+        """Add the hooks to a decoder layer; gradient checkpointing calls them again."""
+        layer.self_attn.register_forward_pre_hook(self._count, with_kwargs=True)
+        layer.mlp.register_forward_pre_hook(self._cut)
+        layer.mlp.register_forward_hook(self._pad)
+
+    def _count(self, _attention: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        layout, row = kwargs.get("layout"), kwargs["hidden_states"]
+        self.num_skipped = row.shape[1] - layout.num_scored if isinstance(layout, (PackedLayout, PromptLayout)) else 0
+
+    def _cut(self, _mlp: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, self.num_skipped :],)
+
+    def _pad(self, _mlp: Any, _args: Any, output: Tensor) -> Tensor:
+        return pad(output, (0, 0, self.num_skipped, 0)) if self.num_skipped else output
 
 
 def _keep_scored(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -143,14 +177,14 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    layout: PackedLayout | BranchLayout | None = None,
+    layout: PackedLayout | PromptLayout | BranchLayout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The text decoder's attention, with the signature that Transformers calls.
 
     `query` is [1, H, L, D], `key` and `value` are [1, K, L, D]; returns [1, L, H, D] and None in place of attention weights.
     """
-    if layout is None:
+    if layout is None or isinstance(layout, PromptLayout):
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return plain
     rows = tuple(tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [L, H or K, D] each

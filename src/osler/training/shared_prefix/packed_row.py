@@ -34,6 +34,7 @@ from osler.training.shared_prefix.attention import (
     ATTENTION,
     BranchLayout,
     PromptCache,
+    PromptLayout,
     chunk_layout,
     pack_layout,
     query_heads_per_key,
@@ -170,6 +171,7 @@ def prefill(base: Any, prompts: PromptBatch) -> PromptCache:
             position_ids=positions_3BP,
             mm_token_type_ids=prompts.types_BP,
             use_cache=True,
+            layout=PromptLayout(),
             **prompts.image_inputs,
         )
     return PromptCache(
