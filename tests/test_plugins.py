@@ -15,8 +15,9 @@ from small_records import answer
 
 import osler
 from osler.data.readers import READERS
-from osler.errors import ConfigError
+from osler.errors import ConfigError, DataError, EngineError
 from osler.evaluation.engines import ENGINES
+from osler.evaluation.run import answer_prompts
 from osler.grading import REWARDS, resolve_rewards
 from osler.policies.families import FAMILIES
 from osler.prompts import STRATEGIES
@@ -105,10 +106,35 @@ def test_a_reader_needs_a_root_and_a_split(function: Any) -> None:
         READERS._adapt("mine", function)
 
 
-def test_a_reader_function_returns_samples() -> None:
-    reader = READERS._adapt("mine", lambda root=None, *, split=None: ["a sample"])
-    with pytest.raises(osler.OslerError, match=r"'mine' returned a str where an osler\.Sample is expected"):
+SAMPLE = osler.Sample(
+    id="mine/0", dataset="mine", images=(), question="?", choices=("a", "b"), target="A", modality=None, question_type=None
+)
+RESULTS: list[tuple[Any, str]] = [
+    (["a sample"], r"returned a str where an osler\.Sample is expected"),
+    (None, "returned a NoneType where samples are expected"),
+    ([SAMPLE, SAMPLE], "returned the id 'mine/0' twice"),
+]
+
+
+@pytest.mark.parametrize(("result", "message"), RESULTS, ids=["text", "nothing", "twice"])
+def test_a_reader_function_returns_samples(result: Any, message: str) -> None:
+    reader = READERS._adapt("mine", lambda root=None, *, split=None: result)
+    with pytest.raises(DataError, match=message):
         reader.read(None, split="test", seed=0)
+
+
+class Silent:
+    """An engine that returns no completion."""
+
+    policy_name = "silent"
+
+    def generate(self, prompts: Any, **settings: Any) -> list[list[osler.Completion]]:
+        return [[] for _ in prompts]
+
+
+def test_an_engine_answers_every_prompt() -> None:
+    with pytest.raises(EngineError, match="silent must return num_generations completions for every prompt"):
+        answer_prompts(Silent(), [osler.render(SAMPLE, "no_think")], max_completion_length=4)
 
 
 def test_a_reward_by_path_can_be_pickled() -> None:

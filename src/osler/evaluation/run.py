@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 from osler.audits.credits import Credits, update_credits
 from osler.config import Config
 from osler.data.select import describe_samples, load_split
-from osler.errors import ConfigError, DataError
+from osler.errors import ConfigError, DataError, EngineError
 from osler.evaluation.engines import ENGINES, Engine, open_engine
 from osler.evaluation.records import append_records, resume_records
 from osler.evaluation.votes import Votes, grade_completion, grade_group
@@ -172,6 +172,8 @@ def answer_prompts(
             if votes is not None:
                 drawn = {"num_generations": votes.num, "sampling": votes.sampling, "seed": votes.seed_of(start)}
             groups = engine.generate(chunk, max_completion_length=max_completion_length, **drawn)
+            if [len(group) for group in groups] != [drawn.get("num_generations", 1)] * len(chunk):
+                raise EngineError(f"the engine of {engine.policy_name} must return num_generations completions for every prompt")
             graded = [grade_group(prompt, group, engine.policy_name) for prompt, group in zip(chunk, groups, strict=True)]
             if path is not None:
                 append_records(path, graded)

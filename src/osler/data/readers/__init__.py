@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -43,9 +45,14 @@ def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
         if "seed" not in parameters:
             options.pop("seed", None)
         result = part(root, **options)
+        if not isinstance(result, ReadReport | Iterable):
+            raise DataError(f"the reader {name!r} returned a {type(result).__name__} where samples are expected")
         report = result if isinstance(result, ReadReport) else ReadReport(samples=tuple(result))
         if wrong := [sample for sample in report.samples if not isinstance(sample, Sample)]:
             raise DataError(f"the reader {name!r} returned a {type(wrong[0]).__name__} where an osler.Sample is expected")
+        if len(report.samples) > len({sample.id for sample in report.samples}):
+            twice = Counter(sample.id for sample in report.samples).most_common(1)[0][0]
+            raise DataError(f"the reader {name!r} returned the id {twice!r} twice: records are told apart by it")
         return report
 
     card = card or ReaderCard(
