@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,11 @@ def test_an_engine_answers_every_prompt() -> None:
         answer_prompts(Silent(), [osler.render(SAMPLE, "no_think")], max_completion_length=4)
 
 
+def test_a_strategy_asks_the_question() -> None:
+    with pytest.raises(ConfigError, match=r"'mute' has a template without \{Question\}"):
+        STRATEGIES._adapt("mute", replace(STRATEGIES["think"], eval_template="hello"))
+
+
 def test_a_reward_by_path_can_be_pickled() -> None:
     (reward,) = resolve_rewards(["osler.grading.rewards:accuracy"])
     assert pickle.loads(pickle.dumps(reward)) is reward
@@ -166,6 +172,9 @@ def test_the_code_of_the_page_runs(tmp_path: Path) -> None:
     assert len(blocks) == 6
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "rows.csv").write_text("a.png,Is it bright?,no\na.png,Is it dark?,yes\n")
-    code = "\n".join(blocks).replace('"DIR"', repr(str(tmp_path))) + "\nassert earned == [0.0, 1.0], earned"
+    code = "\n".join(blocks).replace('"DIR"', repr(str(tmp_path)))
+    code += "\nassert earned == [0.0, 1.0], earned\nfrom osler.evaluation.run import answer_prompts\n"
+    code += "records = answer_prompts(engine, prompts, max_completion_length=16)\n"
+    code += "assert [record.outcome for record in records] == ['incorrect', 'correct'], records"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

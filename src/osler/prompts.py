@@ -124,6 +124,8 @@ BUILT_IN: Final = (
 def _as_strategy(name: str, part: Any) -> Strategy:
     if not isinstance(part, Strategy):
         raise ConfigError(f"the strategy {name!r} is a {type(part).__name__}: register an osler.Strategy")
+    if not all(_PLACEHOLDER in text for text in (part.train_template, part.eval_template, part.open_template or _PLACEHOLDER)):
+        raise ConfigError(f"the strategy {name!r} has a template without {_PLACEHOLDER}: the question would not be asked")
     return replace(part, name=name)
 
 

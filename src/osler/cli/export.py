@@ -23,7 +23,7 @@ def add_export(verbs: Any) -> None:
         "evaluation harness. Prompts follow [prompt] strategy; except for EasyR1, a small file beside the\n"
         "data grades answers as Osler does. Images are embedded in parquet, copied to OUT/images, or\n"
         "referenced by paths relative to OUT; images that other tools would read differently (16 bits,\n"
-        "rotated, 16 bits, TIFF) are written as PNG. The recipe's name, --name, names the task or data source.",
+        "rotated, TIFF) are written as PNG. The recipe's name, --name, names the task or data source.",
         "osler export --to verl --data.reader=slake --data.root=DIR --out slake-verl",
         "osler export slake --to ms_swift --data.root=DIR --data.manifest=slake.json --images reference --out slake-swift",
         "osler export --to lmms_eval --name my_task --data.reader=vqa_rad --data.root=DIR --prompt.strategy=no_think --out my_task",

@@ -57,7 +57,7 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         prompt=prompt.text,
         completion=completion.text,
         num_tokens=len(completion.token_ids),
-        finish_reason=completion.finish_reason.value,
+        finish_reason=str(completion.finish_reason),  # an engine from outside may write "stop"
         choices=sample.choices,
         target=sample.target,
         answer=verdict.answer,
