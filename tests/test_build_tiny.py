@@ -54,7 +54,8 @@ def build_questions(num_questions: int = 5) -> tuple[Sample, ...]:
 
 
 def test_auto_classes_load_the_folder() -> None:
-    from transformers import AutoConfig, AutoImageProcessor
+    from transformers import AutoConfig
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     assert AutoConfig.from_pretrained(FOLDER).model_type == "qwen2_vl"
     assert type(load_model()).__name__ == "Qwen2VLForConditionalGeneration"
