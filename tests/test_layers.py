@@ -14,7 +14,7 @@ PACKAGE = Path(osler.__file__).parent
 LAYERS = [
     {"errors"},
     {"files", "text", "registry"},
-    {"taxonomy"},
+    {"taxonomy", "facts"},
     {"types", "config"},
     {"prompts", "metrics", "run_folder"},
     {"grading"},

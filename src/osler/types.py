@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from osler.facts import Facts, Statement, Term
 from osler.taxonomy import Modality, QuestionType
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Sample:
     subject_id: str | None = None  # patient or case
     context: str | None = None  # patient context, shown before the question
     rationale: str | None = None  # reference findings, for SFT only; None in real data
+    facts: Facts | None = None  # what is known about the images; None where nothing is
+    terms: tuple[Term, ...] = field(default=(), repr=False)  # phrases of the dataset that state a value
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -146,3 +149,5 @@ class Record:
     rotation: int | None = None  # by how many places the choices were rotated; None without rotations
     option_probabilities: tuple[float, ...] | None = None  # those of the completion, one per choice
     vote_share: float | None = None  # share of the completions with this answer; None where only one was generated
+    statements: tuple[Statement, ...] | None = None  # what the reasoning states; None without reasoning, or where nothing is known
+    facts: Facts | None = None  # what is known about the sample's own images

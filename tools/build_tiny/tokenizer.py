@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from osler.data.phantom import ATLASES
 from osler.data.phantom.atlas import GRADES
+from osler.data.phantom.facts import EXTENTS
+from osler.data.phantom.rationales import CONCLUSIONS, EXTENT_FRAME, FIRST_FRAMES, FURTHER_FRAMES, IMPRESSION, PLACE_FRAME
 from osler.prompts import BUILT_IN
 
 SPECIAL_TOKENS: Final = (
@@ -46,20 +48,14 @@ CHAT_TEMPLATE: Final = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
 
-# The text between sign, location and answer in the rationale of a phantom question.
-_RATIONALE_CLAUSES: Final = (
-    ", the technique is",
-    ", the anatomy shown is",
-    ", the finding is",
-    "The extent of the",
-    ", so its grade is",
-    "The centre of the",
-    " lies in the",
-    "The colour of most of the",
-    "Along the scan, the place of the",
-    "Judged by the gaps between cells, the field is",
-    " in the",
+_RATIONALE_CLAUSES: Final = tuple(
+    clause.strip(" .")
+    for frame in (*FIRST_FRAMES, *FURTHER_FRAMES, EXTENT_FRAME, PLACE_FRAME, *CONCLUSIONS.values(), IMPRESSION, " in the")
+    for clause in frame.split("{}")
+    if clause.strip(" .")
 )
+"""The words around signs, places and answers in the rationale of a phantom question."""
+
 _SENTENCE: Final = re.compile(r"\S[^\n]*?[.:](?=\s|$)")
 _COMMON_WORDS: Final = """
     the a an of in on at to for with without and or not no yes is are was were be been has have had this that these those it its
@@ -87,8 +83,8 @@ def list_phrases() -> tuple[str, ...]:
 
 
 def list_signs() -> tuple[str, ...]:
-    """Every visual sign, as written within a sentence and at the start of one."""
-    signs = {sign for atlas in ATLASES.values() for sign in atlas.signs.values()}
+    """Every visual sign and size, as written within a sentence and at the start of one."""
+    signs = {*EXTENTS.values(), *(sign for atlas in ATLASES.values() for sign in atlas.signs.values())}
     return tuple(sorted(signs | {sign[:1].upper() + sign[1:] for sign in signs}))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -44,6 +44,7 @@ class Atlas:
     draw: Callable[[Findings, np.random.Generator, int, Difficulty], Field]
     other_kind: Literal["location", "colour", "side", "density"] = "location"
     others: tuple[str, ...] = LOCATIONS
+    other_signs: Mapping[str, str] = field(default_factory=dict)  # of `others`, where they have one
     diseases_without_other: frozenset[str] = frozenset({NORMAL})  # e.g. glaucoma has no location
 
     def make_findings(self, *, technique: str, anatomy: str, disease: str, grade: str, other: str) -> Findings:
@@ -74,5 +75,5 @@ class Atlas:
 
     @property
     def signs(self) -> dict[str, str]:
-        """The sign of every technique, anatomy and disease."""
-        return {**self.technique_signs, **self.anatomy_signs, **self.disease_signs}
+        """The sign of every technique, anatomy and disease, and of the other attribute where it has one."""
+        return {**self.technique_signs, **self.anatomy_signs, **self.disease_signs, **self.other_signs}

@@ -124,10 +124,10 @@ ATLAS: Final = Atlas(
         "autofluorescence": "a dark disc on light grey retina",
     },
     anatomy_signs={
-        "right macula": "a central macula, the disc right",
-        "left macula": "a central macula, the disc left",
-        "right optic disc": "a central disc, the macula left",
-        "left optic disc": "a central disc, the macula right",
+        "right macula": "a central macula with the disc on its right",
+        "left macula": "a central macula with the disc on its left",
+        "right optic disc": "a central disc with the macula on its left",
+        "left optic disc": "a central disc with the macula on its right",
     },
     disease_signs={
         "haemorrhages": "a patch of large dark blots",

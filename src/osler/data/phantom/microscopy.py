@@ -178,5 +178,11 @@ ATLAS: Final = Atlas(
     draw=_draw,
     other_kind="density",
     others=_DENSITIES,
+    other_signs={
+        "sparse": "lone cells far apart",
+        "few": "wide gaps between the cells",
+        "many": "narrow gaps between the cells",
+        "crowded": "cells packed edge to edge",
+    },
     diseases_without_other=frozenset(),
 )

@@ -152,4 +152,10 @@ ATLAS: Final = Atlas(
     draw=_draw,
     other_kind="side",
     others=tuple(_SIDES),
+    other_signs={
+        "far left": "a change near the left edge",
+        "left of centre": "a change just left of the middle",
+        "right of centre": "a change just right of the middle",
+        "far right": "a change near the right edge",
+    },
 )

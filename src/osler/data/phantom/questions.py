@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from osler.data.phantom.atlas import GRADES, LOCATIONS, Findings
+from osler.data.phantom.atlas import GRADES, Findings
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
+from osler.data.phantom.facts import facts_of, phantom_terms
 from osler.data.phantom.images import ATLASES, DEFAULT_SIZE, IMAGES_PER_SUBJECT, QUESTION_STREAM, PhantomImage, open_stream
+from osler.data.phantom.rationales import write_rationale
 from osler.errors import ConfigError
 from osler.taxonomy import Modality, QuestionType, Split
 from osler.types import LETTERS, Sample
@@ -60,18 +62,6 @@ _WORDINGS: Final[Mapping[str, tuple[str, ...]]] = {  # by question type, or by `
     "density": ("How densely packed are the cells?", "What is the cell density?", "How crowded is the field?"),
 }
 
-_RATIONALES: Final[Mapping[str, str]] = {  # by the same keys; every sentence ends with the answer
-    QuestionType.MODALITY_RECOGNITION: "With {sign}, the technique is {answer}",
-    QuestionType.ANATOMY_IDENTIFICATION: "With {sign}, the anatomy shown is {answer}",
-    QuestionType.DISEASE_DIAGNOSIS: "With {sign}{place}, the finding is {answer}",
-    QuestionType.LESION_GRADING: "The extent of the {disease} is {extent}, so its grade is {answer}",
-    "location": "The centre of the {disease} lies in the {answer}",
-    "colour": "The colour of most of the {disease} is {answer}",
-    "side": "Along the scan, the place of the {disease} is {answer}",
-    "density": "Judged by the gaps between cells, the field is {answer}",
-}
-_EXTENTS: Final = dict(zip(GRADES, ("tiny", "small", "medium", "large"), strict=True))
-
 
 @lru_cache(maxsize=IMAGES_PER_SUBJECT)
 def _findings(image: PhantomImage) -> Findings:
@@ -96,13 +86,7 @@ def _ask(image: PhantomImage, question_type: QuestionType) -> Sample:
     options = [answer, *(distractors[pick] for pick in rng.permutation(len(distractors))[: num_choices - 1])]
     choices = tuple(options[pick] for pick in rng.permutation(num_choices))
     key = atlas.other_kind if question_type == QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES else question_type
-    rationale = _RATIONALES[key].format(
-        answer=answer,
-        sign=atlas.signs.get(answer),
-        place=f" in the {findings.other}" if findings.other in LOCATIONS else "",
-        disease=findings.disease,
-        extent=_EXTENTS.get(answer),
-    )
+    rationale_rng = open_stream(image.split, image.modality, image.seed, image.index, purpose + len(QuestionType))
     return Sample(
         id=f"phantom/{image.split}/{image.modality}/{image.seed}/{image.index}/{question_type}",
         dataset="phantom",
@@ -113,7 +97,9 @@ def _ask(image: PhantomImage, question_type: QuestionType) -> Sample:
         modality=image.modality,
         question_type=question_type,
         subject_id=image.subject_id,
-        rationale=rationale,
+        rationale=write_rationale(atlas, findings, question_type, answer, rationale_rng),
+        facts=facts_of(findings),
+        terms=phantom_terms(),
     )
 
 
