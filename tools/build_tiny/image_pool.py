@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from osler.data.phantom import ATLASES, Findings, PhantomImage, build_samples
+from osler.data.phantom.facts import EXTENTS
 from osler.taxonomy import QuestionType
 from osler.types import LETTERS, Sample
 from tools.build_tiny.batched_model import cut_patches
 
 ATTRIBUTES: Final = ("technique", "anatomy", "disease", "grade", "other")
 """The fields of an image's findings, in the order of QuestionType."""
+NO_VALUE: Final = "none"
+"""Stands for the attribute or sign that an image does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,5 +77,11 @@ def shuffle_choices(question: Question, rng: np.random.Generator) -> Question:
 
 
 def list_attributes(findings: Findings) -> tuple[str, ...]:
-    """The five attributes of an image, "none" where it has none, e.g. ("T2-weighted", "axial brain", "tumour", "mild", "upper left")."""
-    return tuple(getattr(findings, name) or "none" for name in ATTRIBUTES)
+    """The five attributes of an image, e.g. ("T2-weighted", "axial brain", "tumour", "mild", "upper left")."""
+    return tuple(getattr(findings, name) or NO_VALUE for name in ATTRIBUTES)
+
+
+def list_signs_of(findings: Findings) -> tuple[str, ...]:
+    """How each attribute looks, e.g. ("bright fluid and dark white matter", .., "a bright ring with a dark core", "small", "none")."""
+    signs = {**ATLASES[findings.modality].signs, **EXTENTS}
+    return tuple(signs.get(value, NO_VALUE) for value in list_attributes(findings))

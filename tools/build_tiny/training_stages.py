@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from tools.build_tiny.auxiliary_head import AuxiliaryHead
 from tools.build_tiny.batched_model import NUM_VISUAL_TOKENS, BatchedModel
 from tools.build_tiny.batches import TextTasks, chat_rows, draw_image_batch, option_list_rows, stated_answer_rows
 from tools.build_tiny.encoding import PromptEncoder
-from tools.build_tiny.image_pool import ImagePool, list_attributes
+from tools.build_tiny.image_pool import ImagePool, list_attributes, list_signs_of
 from tools.build_tiny.rows import TrainingRow
 
 ATTRIBUTE_WEIGHTS: Final = (1.0, 0.5, 1.0, 1.0, 1.0)  # of the losses of stage 1, in the order of ATTRIBUTES
@@ -71,15 +71,16 @@ def schedule(step: int, steps: int, *, warmup: int, hold: float = 0.5, floor: fl
 def train_vision(state: State, *, steps: int, seed: int, batch_size: int = 32, learning_rate: float = 2e-3) -> None:
     """Stage 1: train the vision encoder to recognise the attributes of an image.
 
-    Each attribute has two losses: one of a classifier that is discarded afterwards, and one that aligns the visual tokens with the
-    embedding of the attribute's word.
+    Each attribute has three losses: one of a classifier that is discarded afterwards, and two that align the visual tokens with the
+    embeddings of the attribute's word and of its sign.
     """
-    names, labels = _attribute_labels(state.pool)
+    names, labels = _label(list_attributes(findings) for findings in state.pool.findings)
+    signs, sign_labels = _label(list_signs_of(findings) for findings in state.pool.findings)
     width = state.model.language.config.hidden_size
     torch.manual_seed(seed)
     trunk = nn.Sequential(nn.Linear(NUM_VISUAL_TOKENS * width, 2 * width), nn.GELU(), nn.Dropout(0.1))
     classifiers = nn.ModuleList(nn.Linear(2 * width, len(values)) for values in names)
-    words = [torch.tensor([state.encoder.encode(name)[0] for name in values]) for values in names]
+    words, sign_words = ([torch.tensor([state.encoder.encode(name)[0] for name in values]) for values in table] for table in (names, signs))
     optimizer = _adamw([*state.model.visual.parameters(), *trunk.parameters(), *classifiers.parameters()], weight_decay=0.05)
     for step in range(steps):
         drawn = torch.from_numpy(state.rng.integers(0, len(state.pool.patches), batch_size))
@@ -90,16 +91,20 @@ def train_vision(state: State, *, steps: int, seed: int, batch_size: int = 32, l
             weight * (F.cross_entropy(classifier(features), label[drawn]) + F.cross_entropy(similarity[:, word], label[drawn]))
             for weight, classifier, word, label in zip(ATTRIBUTE_WEIGHTS, classifiers, words, labels, strict=True)
         ]
+        losses += [
+            weight * F.cross_entropy(similarity[:, word], label[drawn])
+            for weight, word, label in zip(ATTRIBUTE_WEIGHTS, sign_words, sign_labels, strict=True)
+        ]
         loss = torch.stack(losses).sum()
         _update(state, optimizer, loss, learning_rate * schedule(step, steps, warmup=50, hold=0.1, floor=0.03))
         state.report(f"vision encoder, loss {loss.item():.2f}")
 
 
-def _attribute_labels(pool: ImagePool) -> tuple[list[list[str]], list[Tensor]]:
-    """For each attribute its sorted values, and for each image the index of its value."""
-    table = [list_attributes(findings) for findings in pool.findings]
-    names = [sorted({row[column] for row in table}) for column in range(len(table[0]))]
-    return names, [torch.tensor([names[column].index(row[column]) for row in table]) for column in range(len(table[0]))]
+def _label(rows: Iterable[Sequence[str]]) -> tuple[list[list[str]], list[Tensor]]:
+    """For each column of the images' values its sorted values, and for each image the index of its value."""
+    columns = list(zip(*rows, strict=True))
+    names = [sorted(set(column)) for column in columns]
+    return names, [torch.tensor([values.index(value) for value in column]) for values, column in zip(names, columns, strict=True)]
 
 
 def _word_similarity(visual: Tensor, embeddings: Tensor) -> Tensor:
