@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from osler.errors import DataError
@@ -14,7 +14,7 @@ from osler.types import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
-    """Accuracy after minus accuracy before, on the samples that both sides answered; None where there are no such samples."""
+    """Accuracy (or another share) after minus before, on the samples that both sides answered; None where there are no such samples."""
 
     difference: Estimate  # in shares of one
     num_samples: int
@@ -52,8 +52,8 @@ class Pairs:
         return [0.0 if abs(value) < 1e-9 else value for value in sums]
 
 
-def pair(before: Iterable[Record], after: Iterable[Record]) -> Pairs:
-    """The samples that both sides answered, sorted by id; the credit of a correct record is 1, else 0.
+def pair(before: Iterable[Record], after: Iterable[Record], has: Callable[[Record], bool] = is_correct) -> Pairs:
+    """The samples that both sides answered, sorted by id; the credit of a record that `has` the property is 1, else 0.
 
     Raises DataError if a side holds a sample twice.
     """
@@ -61,8 +61,8 @@ def pair(before: Iterable[Record], after: Iterable[Record]) -> Pairs:
     shared = sorted(first.keys() & second.keys())
     return Pairs(
         records=tuple(second[name] for name in shared),
-        before=tuple(float(is_correct(first[name])) for name in shared),
-        after=tuple(float(is_correct(second[name])) for name in shared),
+        before=tuple(float(has(first[name])) for name in shared),
+        after=tuple(float(has(second[name])) for name in shared),
     )
 
 
@@ -76,14 +76,18 @@ def by_sample(records: Iterable[Record]) -> dict[str, Record]:
     return by_id
 
 
-def paired_difference(before: Iterable[Record], after: Iterable[Record], unit: Unit = "sample") -> PairedDifference:
+def paired_difference(
+    before: Iterable[Record], after: Iterable[Record], unit: Unit = "sample", *, has: Callable[[Record], bool] = is_correct
+) -> PairedDifference:
     """Accuracy `after` minus accuracy `before` on the samples that both sides answered, with an interval and a p-value by `unit`.
+
+    `has` replaces being correct by another property of a record, of whose share the difference is then taken.
 
     With one sample per cluster the interval is Newcombe's score interval (see `clustered_difference`) and the p-value McNemar's. Else
     the limits of both sides and their correlation are cluster-robust, and the p-value is that of `flip_test`. Raises DataError if a side
     holds a sample twice.
     """
-    return compare_pairs(pair(before, after), unit)
+    return compare_pairs(pair(before, after, has), unit)
 
 
 def compare_pairs(pairs: Pairs, unit: Unit) -> PairedDifference:
