@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from osler.cli.common import describe_recipe
 from osler.cli.main import main
 from osler.config import Config, LoraSection, build_config
 from osler.errors import ConfigError, DataError, MissingExtra, OslerError
+from osler.facts import Fact, Facts, Kind, Term
 from osler.files import read_json_lines
 from osler.policies.load import load_policy
 from osler.prompts import render
@@ -134,6 +136,11 @@ def test_rows_carry_what_rewards_read() -> None:
     }
     assert [image.size for image in twin[0]["images"]] == [(84, 84), (56, 56)]
     assert twin[0]["images"][0] is twin[1]["images"][0]  # decoded once for all copies
+    assert twin[0]["facts"] is None
+    facts, terms = Facts(facts=(Fact(kind=Kind.SIDE, value="left"),)), (Term(phrase="on the left", kind=Kind.SIDE, value="left"),)
+    known = [replace(prompt, sample=replace(prompt.sample, facts=facts, terms=terms)) for prompt in prompts]
+    rows = build_dataset(known).__getitems__([0, 1])
+    assert all(row["facts"] is facts and row["terms"] is terms for row in rows)
 
 
 def test_the_image_cache_is_bounded() -> None:

@@ -60,8 +60,9 @@ def build_dataset(
 ) -> Any:
     """A `datasets.Dataset` in memory, one row for each prompt; images are decoded when a row is read, and the G copies of a row share them.
 
-    Columns: `prompt` (chat messages), `images`, `sample_id`, and those that rewards receive: `choices`, `target`, `strategy`. With
-    `completions`, one for each prompt, also `completion`, for SFT. A `shuffler` reorders the options of a row when it is read, and
+    Columns, all of which rewards receive: `prompt` (chat messages), `images`, `sample_id`, `choices`, `target`, `strategy`,
+    `question_type`, `facts` (`Sample.facts`) and `terms` (`Sample.terms`, one tuple for all rows of a dataset). With `completions`, one for
+    each prompt, also `completion`, for SFT. A `shuffler` reorders the options of a row when it is read, and
     `complete` then writes the completion that goes with the new order.
     """
     from datasets import Dataset
@@ -77,6 +78,9 @@ def build_dataset(
             "choices": [prompt.sample.choices for prompt in asked],
             "target": [prompt.sample.target for prompt in asked],
             "strategy": [prompt.strategy for prompt in asked],
+            "question_type": [prompt.sample.question_type for prompt in asked],
+            "facts": [prompt.sample.facts for prompt in asked],
+            "terms": [prompt.sample.terms for prompt in asked],
         }
         texts = None if completions is None else [completions[index] for index in batch["index"]]
         if shuffler is not None and complete is not None:
