@@ -15,10 +15,11 @@ from osler.config import Config, SamplingConfig, build_config
 from osler.data.select import load_split
 from osler.errors import ConfigError
 from osler.evaluation.engines.hf import HfEngine
-from osler.evaluation.engines.options import find_answer, find_letter_tokens
+from osler.evaluation.engines.options import find_answer
 from osler.evaluation.records import read_records, record_from_json, record_to_json
 from osler.evaluation.run import evaluate
 from osler.evaluation.votes import Votes, grade_group
+from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy, load_policy
 from osler.prompts import render
 from osler.types import Completion, FinishReason, Prompt

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.config import SamplingConfig
 from osler.errors import DataError, EngineError
 from osler.evaluation.engines.features import FeatureCache
-from osler.evaluation.engines.options import LetterRecorder, find_letter_tokens
+from osler.evaluation.engines.options import LetterRecorder
+from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy
 from osler.types import Completion, FinishReason, ImageSource, Prompt
 

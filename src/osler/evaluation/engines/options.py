@@ -10,29 +10,21 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.types import LETTERS, Completion, Prompt
+from osler.policies.letters import option_probabilities
+from osler.types import Completion, Prompt
 
 if TYPE_CHECKING:
     import torch
 
-_TOKEN_PREFIX: Final = "ĠĊ▁ \n>([*\"'"
-"""What may precede the letter in a token: the vocabulary's characters for space and newline, and the end of "<answer>"."""
-
 _AFTER_LETTER: Final = re.compile(r"\s*(?:[)\].:,;*<\"']|$)")
 _BEFORE_LETTER: Final = " \n([*\"'"
-
-
-def find_letter_tokens(tokenizer: Any) -> dict[int, int]:
-    """The tokens that stand for one letter, alone or after a space or ">" ("B", " B", ">B"): token id -> letter, 1 for B."""
-    stripped = sorted((token_id, text.lstrip(_TOKEN_PREFIX)) for text, token_id in tokenizer.get_vocab().items())
-    return {token_id: LETTERS.index(letter) for token_id, letter in stripped if len(letter) == 1 and letter in LETTERS}
 
 
 @dataclass(slots=True, kw_only=True)
 class LetterRecorder:
     """A logits processor for `generate` that stores the logits of the letter tokens at every step and changes nothing."""
 
-    letters: Mapping[int, int]  # token id -> letter, see `find_letter_tokens`
+    letters: Mapping[int, int]  # token id -> letter, see `letters.find_letter_tokens`
     logits_TRN: list[torch.Tensor] = field(default_factory=list)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
@@ -51,17 +43,10 @@ class LetterRecorder:
             yield from (None for _ in completions)
             return
         logits_TRN = torch.stack(self.logits_TRN).cpu()
-        letters_N = torch.tensor(list(self.letters.values()))
         for row, (completion, prompt) in enumerate(zip(completions, prompts, strict=True)):
             step = find_answer(tokenizer, completion.token_ids, prompt.prefix, self.letters)
-            num_choices = len(prompt.sample.choices)
-            if step is None or num_choices == 0 or not set(range(num_choices)) <= set(self.letters.values()):
-                yield None
-                continue
-            kept = letters_N < num_choices
-            probs = torch.softmax(logits_TRN[step, row, kept].double(), dim=0)
-            summed = torch.zeros(num_choices, dtype=torch.float64).index_add_(0, letters_N[kept], probs)
-            yield tuple(round(prob, 6) for prob in summed.tolist())
+            probs = None if step is None else option_probabilities(logits_TRN[step, row], self.letters, len(prompt.sample.choices))
+            yield None if probs is None else tuple(round(prob, 6) for prob in probs.tolist())
 
 
 def find_answer(tokenizer: Any, token_ids: Sequence[int], prefix: str, letters: Collection[int]) -> int | None:
