@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from small_matrices import make_matrices, report_of
 from small_records import answer
 
+from osler.cli.matrix import print_matrices
 from osler.evaluation.truth import measure_truth, reasoning_state, truth_difference
 from osler.facts import Fact, Facts, Kind, Statement, Truth
 from osler.metrics.truth import checked, state_of
+from osler.reports.matrices import AxisMatrices, MatrixRecords, read_matrix
 from osler.types import Record
 
 SIGNS = ("a bright ring", "a dark area", "a pale spot")
@@ -127,3 +131,46 @@ def test_paired_changes() -> None:
     assert (change.right_for_false_reason.gained, change.right_for_false_reason.num_samples) == (2, 3)
     assert change.to_json()["true_reasonings"]["value"] == pytest.approx(-2 / 5)
     assert truth_difference(before, [replace(record, facts=None) for record in after]) is None
+
+
+def matrix(own: Truth, other: Truth) -> AxisMatrices:
+    """Zero-shot and GRPO with Think: on each diagonal the reasonings are `own`, off it `other`; a blind matrix without reasonings."""
+    domains = ("mri", "ct")
+    cells = {
+        (train, test): [reasoned(i, [sign("x", own if train == test else other)], dataset=test) for i in range(4)]
+        for train in domains
+        for test in domains
+    }
+    silent = {cell: [replace(record, strategy="no_think", reasoning=None) for record in records] for cell, records in cells.items()}
+    return make_matrices(
+        MatrixRecords(row="grpo", strategy="think", cells=cells), MatrixRecords(row="grpo", strategy="no_think", cells=silent)
+    )
+
+
+def test_a_matrix_has_truth_beside_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    found = matrix(T, F)
+    think, no_think = found.matrices.values()
+    assert think.truth_means is not None
+    assert think.right_for_false_reason_means is not None
+    assert (think.truth_means.diagonal.value, think.truth_means.off_diagonal.value) == (1.0, 0.0)
+    assert (think.right_for_false_reason_means.diagonal.value, think.right_for_false_reason_means.everything.value) == (0.0, 0.5)
+    cell = think.cells["mri"]["ct"].truth
+    assert cell is not None
+    assert (cell.value, cell.num_reasonings, cell.right_for_false_reason.value) == (0.0, 4, 1.0)
+    assert (no_think.truth_means, no_think.cells["mri"]["ct"].truth) == (None, None)
+    print_matrices([found])
+    assert "True reasonings, diagonal" in capsys.readouterr().out
+
+
+def test_a_matrix_file_is_read_with_and_without_truth(tmp_path: Path) -> None:
+    report = report_of(matrix(T, N))
+    values = report.to_json()
+    (tmp_path / "matrix.json").write_text(json.dumps(values))
+    assert read_matrix(tmp_path) == report
+    for part in values["axes"]["modality"]["matrices"].values():  # as an earlier version wrote it
+        del part["truth_means"], part["right_for_false_reason_means"]
+        for cell in (cell for row in part["cells"].values() for cell in row.values()):
+            del cell["truth"]
+    (tmp_path / "matrix.json").write_text(json.dumps(values))
+    old = read_matrix(tmp_path).axes["modality"].matrices["grpo-think"]
+    assert (old.truth_means, old.cells["mri"]["mri"].truth) == (None, None)

@@ -71,6 +71,7 @@ def print_evaluation(result: EvaluationResult) -> None:
 
 def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
     """The figures of an evaluation: shares between 0 and 1, None where there is nothing to measure."""
+    from osler.evaluation.truth import truth_to_json
     from osler.metrics import image_gain, summarize
 
     summary = summarize(result.records, "subject")
@@ -87,6 +88,7 @@ def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
         "well_formed": summary.well_formed,
         "mean_tokens": summary.mean_tokens,
         "image_gain": {"value": gain.gain.value, "interval": [gain.gain.low, gain.gain.high], "over": gain.baseline},
+        "truth": truth_to_json(result.records),
     }
 
 

@@ -114,5 +114,13 @@ def print_matrices(axes: Iterable[AxisMatrices]) -> None:
             ],
             title=f"Means over cells, by {found.title}",
         )
+        reasoned = [
+            [part.title, *map(str, (*three(part.truth_means), *three(part.right_for_false_reason_means)))]
+            for part in found.matrices.values()
+            if part.truth_means is not None and part.right_for_false_reason_means is not None
+        ]
+        if reasoned:
+            heads = ("", "True reasonings, diagonal", "off-diagonal", "all", "Right, false reason, diagonal", "off-diagonal", "all")
+            print_table(heads, reasoned, title=f"Is the reasoning true? Means over cells, by {found.title}")
         for note in found.notes:
             print(note)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from osler.evaluation.compare import UNIT
 from osler.facts import Facts, Kind, Statement, Truth
-from osler.metrics.accuracy import is_correct
+from osler.metrics.accuracy import group, is_correct
 from osler.metrics.clusters import cluster
 from osler.metrics.paired import PairedDifference, paired_difference
 from osler.metrics.truth import ReasoningState, ReasoningTruth, TruthShares, state_of, summarize_truth, truth_shares
@@ -61,9 +61,14 @@ def _asks_for_reasoning(name: str) -> bool:
     return strategy is not None and strategy.format in _REASONING
 
 
+def with_reasoning(records: Sequence[Record]) -> list[Record]:
+    """The records that have a state."""
+    return [record for record in records if reasoning_state(record) is not None]
+
+
 def measure_truth(records: Sequence[Record]) -> ReasoningTruth | None:
     """The truth of the reasonings, with intervals clustered by subject; None where no record has a state (see `reasoning_state`)."""
-    reasoned = _with_state(records)
+    reasoned = with_reasoning(records)
     return summarize_truth(reasoned, UNIT) if reasoned else None
 
 
@@ -73,7 +78,7 @@ def luck(records: Sequence[Record], seed: int = 0) -> Luck | None:
     The most frequent statements are counted on the same records, which can only raise that baseline. Reasonings about the only subject of
     their modality are left out of `other_image`. The same records and seed give the same result.
     """
-    reasoned = _with_state(records)
+    reasoned = with_reasoning(records)
     if not reasoned:
         return None
     usual = [_check_all(claims, record.facts) for record, claims in zip(reasoned, _usual_claims(reasoned), strict=True)]
@@ -85,21 +90,31 @@ def luck(records: Sequence[Record], seed: int = 0) -> Luck | None:
     )
 
 
+def truth_to_json(records: Sequence[Record]) -> dict[str, Any] | None:
+    """The figures of `measure_truth`, with those of `luck` under "luck" and those of each modality under "modalities"; None as there."""
+    found = _figures(records)
+    if found is not None:
+        parts = {name: _figures(part) for (name,), part in group(records, ("modality",)).items()}
+        found["modalities"] = {str(name): part for name, part in parts.items() if part is not None}
+    return found
+
+
+def _figures(records: Sequence[Record]) -> dict[str, Any] | None:
+    found, chance = measure_truth(records), luck(records)
+    return None if found is None or chance is None else {**found.to_json(), "luck": chance.to_json()}
+
+
 def truth_difference(before: Sequence[Record], after: Sequence[Record]) -> TruthDifference | None:
     """`after` minus `before`; None where a side has no reasonings. Raises DataError if a side holds a sample twice."""
-    first, second = _with_state(before), _with_state(after)
+    first, second = with_reasoning(before), with_reasoning(after)
     if not first or not second:
         return None
-    right = [[record for record in side if is_correct(record)] for side in (first, second)]
+    first_right, second_right = ([record for record in side if is_correct(record)] for side in (first, second))
     return TruthDifference(
         accuracy=paired_difference(before, after, UNIT),
         true_reasonings=paired_difference(first, second, UNIT, has=lambda record: reasoning_state(record) == "true"),
-        right_for_false_reason=paired_difference(*right, UNIT, has=lambda record: reasoning_state(record) == "false"),
+        right_for_false_reason=paired_difference(first_right, second_right, UNIT, has=lambda record: reasoning_state(record) == "false"),
     )
-
-
-def _with_state(records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if reasoning_state(record) is not None]
 
 
 def _claims(record: Record) -> tuple[Statement, ...]:

@@ -58,12 +58,17 @@ class MatrixGains:
     means: MatrixMeans
 
 
-def matrix_means(cells: Mapping[Cell, Sequence[Record]], unit: Unit = "subject") -> MatrixMeans:
-    """The mean accuracy of the diagonal, of the other cells, and of all cells, with intervals by `unit`."""
+def matrix_means(
+    cells: Mapping[Cell, Sequence[Record]], unit: Unit = "subject", *, has: Callable[[Record], bool] = is_correct
+) -> MatrixMeans:
+    """The mean accuracy of the diagonal, of the other cells, and of all cells, with intervals by `unit`.
+
+    `has` replaces being correct by another property of a record, of whose share the means are then taken.
+    """
 
     def mean_accuracy(chosen: Sequence[Cell]) -> Estimate:
         records = [cells[cell] for cell in chosen]
-        values = [[float(is_correct(record)) for record in members] for members in records]
+        values = [[float(has(record)) for record in members] for members in records]
         mean = _mean_of_cells(values, cluster(chain.from_iterable(records), unit))
         return NO_ESTIMATE if mean is None else mean.estimate()
 

@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from osler import metrics
 from osler.errors import DataError
+from osler.evaluation.truth import measure_truth, reasoning_state, with_reasoning
 from osler.files import read_text
 from osler.metrics import Estimate, MatrixMeans, mean
 from osler.metrics.estimates import Count, Difference, Share, ShareEstimate
@@ -75,12 +76,22 @@ class CellGain(Estimate):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TruthCell(Estimate):
+    """The share of true reasonings in one cell."""
+
+    value: Share | None
+    num_reasonings: Annotated[Count, Field(alias="reasonings")]
+    right_for_false_reason: ShareEstimate  # of the right answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyCell(Estimate):
     """The accuracy in one cell of a matrix."""
 
     value: Share | None
     num_questions: Annotated[Count, Field(alias="questions")]
     image_gain: CellGain | None  # None for the blind baseline
+    truth: TruthCell | None = None  # None without reasonings, and in files of an earlier version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +127,8 @@ class AccuracyMatrix:
     test_means: Mapping[str, ShareEstimate]  # of a test domain over all policies
     cells: Cells[AccuracyCell]
     image_gain_means: MatrixMeans | None  # None for the blind baseline
+    truth_means: MatrixMeans | None = None  # true reasonings; None without reasonings, and in files of an earlier version
+    right_for_false_reason_means: MatrixMeans | None = None
 
     @property
     def title(self) -> str:
@@ -213,8 +226,9 @@ def build_matrix(records: MatrixRecords, blind: Credits) -> AccuracyMatrix:
         if gains is not None:
             gain = gains.cells[cell]
             image_gain = CellGain(**gain.gain.to_json(), baseline=gain.baseline, blind=gain.blind, p_value=gain.p_value)
-        return AccuracyCell(**accuracy.to_json(), num_questions=accuracy.total, image_gain=image_gain)
+        return AccuracyCell(**accuracy.to_json(), num_questions=accuracy.total, image_gain=image_gain, truth=_truth_cell(cells[cell]))
 
+    true, right_for_false = _truth_means(cells)
     return AccuracyMatrix(
         row=records.row,
         strategy=records.strategy,
@@ -223,6 +237,27 @@ def build_matrix(records: MatrixRecords, blind: Credits) -> AccuracyMatrix:
         test_means=_line_means(cells, 1),
         cells=_by_domain(cells, build_cell),
         image_gain_means=None if gains is None else gains.means,
+        truth_means=true,
+        right_for_false_reason_means=right_for_false,
+    )
+
+
+def _truth_cell(records: Sequence[Record]) -> TruthCell | None:
+    if (found := measure_truth(records)) is None:
+        return None
+    false_reason = Estimate(**found.right_for_false_reason.to_json())
+    return TruthCell(**found.true_reasonings.to_json(), num_reasonings=found.num_reasonings, right_for_false_reason=false_reason)
+
+
+def _truth_means(cells: Mapping[Cell, Sequence[Record]]) -> tuple[MatrixMeans | None, MatrixMeans | None]:
+    """The means of true reasonings, and of false reasonings of right answers; None where no cell has reasonings."""
+    reasoned = {cell: with_reasoning(records) for cell, records in cells.items()}
+    if not any(reasoned.values()):
+        return None, None
+    right = {cell: [record for record in records if metrics.is_correct(record)] for cell, records in reasoned.items()}
+    return (
+        metrics.matrix_means(reasoned, has=lambda record: reasoning_state(record) == "true"),
+        metrics.matrix_means(right, has=lambda record: reasoning_state(record) == "false"),
     )
 
 
