@@ -39,6 +39,7 @@ _ASCII_MARKS: Final = str.maketrans(
         **dict(zip("。、؟", ".,?", strict=True)),
     }
 )
+_LONGEST_MARK: Final = 16  # characters between two words that are not read: spaces aside, a LaTeX command or emphasis
 _INVISIBLE: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u3164\ufeff\uffa0\U000e0001\u180b-\u180e\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufff9-\ufffb\U000e0020-\U000e007f]"
@@ -157,6 +158,26 @@ def split_words(text: str) -> Words:
         words.raw.append(raw)
         words.is_joined.append(False)
     return words
+
+
+def locate_words(text: str, words: Words) -> list[tuple[int, int]]:
+    """Where each of the words stands in the text that was split: (begin, end), in order. A word that has no place of its own, such as the
+    "not" of "isn't", has an empty span.
+    """
+    cursor = begin = max(0, len(text) - MAX_LENGTH)
+    slack, spans = 0, []
+    for word in words.raw:
+        while begin < len(text) and text[begin].isspace() and word != "\n":
+            begin += 1
+        at = text.find(word, cursor, begin + slack + _LONGEST_MARK + len(word))
+        if at < 0:
+            slack += 2 * len(word)
+            spans.append((cursor, cursor))
+        else:
+            cursor = begin = at + len(word)
+            slack = 0
+            spans.append((at, cursor))
+    return spans
 
 
 def _is_word_character(character: str) -> bool:

@@ -6,27 +6,24 @@ A rule applies only where the reasoning states exactly one modality, side or opt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import takewhile
 from types import MappingProxyType
 from typing import Final
 
 from osler.evaluation.records import answer_text_of, question_of
 from osler.grading.choice import read_choice
 from osler.grading.option_index import index_options
+from osler.grading.stance import Stance, read_stance
+from osler.grading.terms import MODALITY_WORDS, NOT_A_SIDE, Phrase, Vocabulary, phrases
 from osler.metrics import Proportion
 from osler.metrics.clusters import clustered_proportion
-from osler.taxonomy import Modality
 from osler.text import Words, split_words
 from osler.types import LETTERS, Record
 
 NUM_EXAMPLES: Final = 5
 """Sample ids that a summary lists."""
-
-Phrase = tuple[str, ...]
-Vocabulary = Mapping[str, frozenset[Phrase]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,45 +88,10 @@ def summarize_reasoning(records: Iterable[Record]) -> tuple[RuleSummary, ...]:
     )
 
 
-# Words around a term that keep it from being a statement.
-_CLAUSE_ENDS: Final = frozenset({".", ",", ";", ":", "!", "?", "\n", "but", "although", "though", "while", "whereas", "because", "so"})
-_NEGATIONS: Final = frozenset(
-    {"not", "no", "never", "neither", "nor", "without", "except", "cannot", "unlike", "than", "versus", "vs", "instead"}
-)
-_CONDITIONALS: Final = frozenset({"if", "whether", "unless", "or", "either", "could", "might", "may", "would", "possibly", "perhaps"})
-_COPULAS: Final = frozenset({"is", "are", "was", "were", "seems", "can", "be", "has", "been"})
-_REJECTIONS: Final = frozenset(
-    {"not", "unlikely", "excluded", "ruled", "absent", "wrong", "incorrect", "impossible", "improbable", "false"}
-)
-_PREPOSITIONS: Final = frozenset({"on", "in", "by", "with", "at", "from"})
-_NEGATION_SCOPE: Final = 6
-"""How many words before a term a negation may stand."""
+SIDE_WORDS: Final[Vocabulary] = MappingProxyType({"left": phrases("left"), "right": phrases("right")})
 
-
-def _phrases(*texts: str) -> frozenset[Phrase]:
-    return frozenset(tuple(text.split()) for text in texts)
-
-
-MODALITY_WORDS: Final[Vocabulary] = MappingProxyType(
-    {
-        Modality.CT.value: _phrases("ct", "computed tomography", "cat scan"),
-        Modality.MRI.value: _phrases("mri", "mr", "magnetic resonance", "t1 weighted", "t2 weighted", "flair"),
-        Modality.XRAY.value: _phrases("x ray", "x rays", "xray", "radiograph", "radiographs", "radiography", "roentgenogram"),
-        Modality.ULTRASOUND.value: _phrases("ultrasound", "ultrasonography", "sonogram", "sonography", "echocardiogram"),
-        Modality.DERMOSCOPY.value: _phrases("dermoscopy", "dermoscopic", "dermatoscopy", "dermatoscopic"),
-        Modality.FUNDUS.value: _phrases(
-            "fundus photograph", "fundus photography", "fundus image", "colour fundus", "color fundus", "fundoscopy"
-        ),
-        Modality.OCT.value: _phrases("oct", "optical coherence tomography"),
-        Modality.MICROSCOPY.value: _phrases("microscopy", "micrograph", "microscopic", "microscope", "histology slide", "histopathology"),
-    }
-)
-SIDE_WORDS: Final[Vocabulary] = MappingProxyType({"left": _phrases("left"), "right": _phrases("right")})
-
-# "the right answer", "left untreated", and "left of the image", which is the right side of the patient in many views
-_NOT_A_SIDE: Final = _phrases(
-    "answer", "option", "choice", "one", "diagnosis", "letter", "angle", "away", "out", "over", "untreated", "behind"
-) | _phrases(
+# "left of the image" is the right side of the patient in many views
+_NOT_A_PATIENT_SIDE: Final = NOT_A_SIDE | phrases(
     *(f"{before}of the {shown}" for before in ("", "side ", "half ") for shown in ("image", "picture", "film", "screen", "frame", "scan"))
 )
 
@@ -140,20 +102,7 @@ def _match_length(words: Words, position: int, phrases: Collection[Phrase]) -> i
 
 
 def _is_stated(words: Words, begin: int, end: int, *, through_prepositions: bool) -> bool:
-    """Whether the term at words[begin:end] is neither negated nor conditional in its clause.
-
-    "No shift on CT" states CT, because the negation stands before the preposition; "no shift on the left" states no side.
-    """
-    for word in reversed(words.folded[max(0, begin - _NEGATION_SCOPE) : begin]):
-        if word in _CLAUSE_ENDS or (word in _PREPOSITIONS and not through_prepositions):
-            break
-        if word in _NEGATIONS or word in _CONDITIONALS:
-            return False
-    after = words.folded[end : end + 5]
-    if after[:1] == ["or"]:
-        return False
-    rest_of_clause = takewhile(lambda word: word not in _CLAUSE_ENDS, after)
-    return not (after and after[0] in _COPULAS and not _REJECTIONS.isdisjoint(rest_of_clause))
+    return read_stance(words.folded, begin, end, through_prepositions=through_prepositions) is Stance.AFFIRMED
 
 
 def _stated_names(
@@ -163,8 +112,8 @@ def _stated_names(
     words = split_words(text)
     stated = set()
     for position in range(len(words.folded)):
-        for name, phrases in vocabulary.items():
-            length = _match_length(words, position, phrases)
+        for name, names in vocabulary.items():
+            length = _match_length(words, position, names)
             if not length or _match_length(words, position + length, not_before):
                 continue
             if _is_stated(words, position, position + length, through_prepositions=through_prepositions):
@@ -178,7 +127,7 @@ def _single(names: Collection[str]) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _sides(text: str) -> frozenset[str]:
-    return _stated_names(text, SIDE_WORDS, not_before=_NOT_A_SIDE, through_prepositions=True)
+    return _stated_names(text, SIDE_WORDS, not_before=_NOT_A_PATIENT_SIDE, through_prepositions=True)
 
 
 def _expected_side(record: Record) -> str | None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from osler.config import SamplingConfig
-from osler.grading import grade
+from osler.evaluation.records import answer_text_of
+from osler.grading import grade, judge
 from osler.types import Completion, Prompt, Record
 
 
@@ -45,7 +46,7 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
     """The record of one completion."""
     sample = prompt.sample
     verdict = grade(completion.text, choices=sample.choices, target=sample.target, strategy=prompt.strategy)
-    return Record(
+    record = Record(
         sample_id=sample.id,
         dataset=sample.dataset,
         modality=sample.modality and sample.modality.value,
@@ -69,4 +70,9 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         own_image_uris=sample.metadata.get("own_image_uris"),
         rotation=sample.metadata.get("rotation"),
         option_probabilities=completion.option_probabilities,
+        facts=sample.facts,
     )
+    if record.reasoning is None or sample.facts is None:
+        return record
+    statements = judge(record.reasoning, facts=sample.facts, terms=sample.terms, answer_text=answer_text_of(record))
+    return replace(record, statements=statements)

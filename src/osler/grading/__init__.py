@@ -3,5 +3,19 @@
 from osler.grading.grade import grade
 from osler.grading.parse import Parsed, Source, parse
 from osler.grading.rewards import REWARDS, RewardFunction, completion_text, register_reward, resolve_rewards
+from osler.grading.statements import check, judge, read_statements
 
-__all__ = ["REWARDS", "Parsed", "RewardFunction", "Source", "completion_text", "grade", "parse", "register_reward", "resolve_rewards"]
+__all__ = [
+    "REWARDS",
+    "Parsed",
+    "RewardFunction",
+    "Source",
+    "check",
+    "completion_text",
+    "grade",
+    "judge",
+    "parse",
+    "read_statements",
+    "register_reward",
+    "resolve_rewards",
+]

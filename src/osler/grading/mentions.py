@@ -1,0 +1,172 @@
+"""The mentions of a text: where it names a value, before the grammar decides what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import Final
+
+from osler.facts import Kind, Term
+from osler.grading.stance import CLAUSE_ENDS, COPULAS
+from osler.grading.terms import GENERIC, NOT_A_SIDE, NUMBERS, SUBSTANCES, TermIndex, Values, fold_word, general_terms, index_terms
+from osler.text import ARTICLES, locate_words, split_words
+
+_SENTENCE_ENDS: Final = frozenset({".", "!", "?", "\n"})
+_MIDDLES: Final = frozenset({"centre", "center", "middle", "midline"})
+_WHOLES: Final = _MIDDLES | {"image", "picture", "scan", "film", "frame", "screen", "slice", "field", "body", "patient"}
+PLACE_NOUNS: Final = frozenset({"half", "side", "part", "portion", "quadrant", "corner", "third", "edge", "hand"})
+"""Nouns behind a side or a position that name no thing: "the left half"."""
+_NOT_A_PLACE: Final = frozenset({"lobe", "pole", "segment", "zone", "limb", "limit", "signal", "than"})
+_BRIGHTNESS: Final = frozenset({"bright", "dark", "black", "white", "grey", "gray", "high", "low"})
+_COMPARED: Final = frozenset({"before", "prior", "previous", "previously", "since", "compared", "comparison", "interval", "earlier"})
+_NEEDS_NO_COMPARISON: Final = frozenset({"unchanged", "new", "resolved"})
+_NOUN_DISTANCE: Final = 4
+"""Within how many words behind a number its noun stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """One value that a text names, at the words `begin` to `end`."""
+
+    kind: Kind
+    value: str
+    begin: int
+    end: int
+
+    @property
+    def is_noun(self) -> bool:
+        """Whether a side, a size or a colour can be about it."""
+        return self.kind in (Kind.ANATOMY, Kind.PRESENCE)
+
+    @property
+    def is_generic(self) -> bool:
+        """Whether it stands for the only lesion of the image, as "abnormality" does."""
+        return self.kind is Kind.PRESENCE and self.value in GENERIC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A text as words, with its mentions in order."""
+
+    folded: list[str]  # as `split_words` gives them
+    is_joined: list[bool]
+    spans: list[tuple[int, int]]  # characters of each word
+    mentions: tuple[Mention, ...]
+
+    @cached_property
+    def unclaimed(self) -> list[str]:
+        """The words with "" for those of mentions, so that "a dark area without a wall" negates nothing behind it."""
+        words = list(self.folded)
+        for mention in self.mentions:
+            words[mention.begin : mention.end] = [""] * (mention.end - mention.begin)
+        return words
+
+    @cached_property
+    def sentences(self) -> list[int]:
+        """The number of the sentence of every word."""
+        numbers, number = [], 0
+        for word in self.folded:
+            numbers.append(number)
+            number += word in _SENTENCE_ENDS
+        return numbers
+
+    @cached_property
+    def questions(self) -> frozenset[int]:
+        """The numbers of the sentences that end with a question mark."""
+        return frozenset(number for word, number in zip(self.folded, self.sentences, strict=True) if word == "?")
+
+    @cached_property
+    def comparisons(self) -> frozenset[int]:
+        """The numbers of the sentences that compare with an earlier image."""
+        return frozenset(number for word, number in zip(self.folded, self.sentences, strict=True) if word in _COMPARED)
+
+    def clause_behind(self, position: int) -> list[str]:
+        """The words from a position to the end of its clause, at most ten."""
+        return list(takewhile(lambda word: word not in CLAUSE_ENDS, self.folded[position : position + 10]))
+
+
+def find_mentions(text: str, terms: Sequence[Term]) -> Reading:
+    """The mentions of the last `text.MAX_LENGTH` characters: at each word the longest phrase; of two equal ones that of the dataset."""
+    words = split_words(text)
+    content = [number for number, word in enumerate(words.folded) if word not in ARTICLES]
+    found = _match([fold_word(words.folded[number]) for number in content], content, index_terms(tuple(terms)), general_terms())
+    whole = Reading(folded=words.folded, is_joined=words.is_joined, spans=locate_words(text, words), mentions=tuple(found))
+    meant = [mention for mention in found if _is_meant(mention, whole)]
+    meant += [*_counts(whole), *_heights(whole)]
+    meant.sort(key=lambda mention: (mention.begin, mention.end))
+    return Reading(folded=whole.folded, is_joined=whole.is_joined, spans=whole.spans, mentions=tuple(meant))
+
+
+def _match(folded: list[str], content: list[int], own: TermIndex, general: TermIndex) -> list[Mention]:
+    """The longest phrases among the words without articles; `content` holds the place of each in the text."""
+    mentions: list[Mention] = []
+
+    def add(begin: int, length: int, values: Values) -> None:
+        mentions.extend(
+            Mention(kind=kind, value=value, begin=content[begin], end=content[begin + length - 1] + 1) for kind, value in values
+        )
+
+    position = 0
+    while position < len(folded):
+        matches = [found for index in (own, general) if (found := index.match(folded, position)) is not None]
+        if not matches:
+            position += 1
+            continue
+        length, values = max(matches, key=lambda found: found[0])
+        add(position, length, values)
+        kinds = {kind for kind, _ in values}
+        if Kind.TECHNIQUE in kinds and Kind.MODALITY not in kinds:  # "non-contrast CT" is CT too
+            for inner in range(position, position + length):
+                implied = general.match(folded[: position + length], inner)
+                if implied is not None and implied[1][0][0] is Kind.MODALITY:
+                    add(inner, implied[0], implied[1][:1])
+        position += length
+    return mentions
+
+
+def _is_meant(mention: Mention, reading: Reading) -> bool:
+    """Whether the words around a phrase leave it the meaning of its kind."""
+    behind = [word for word in reading.clause_behind(mention.end) if word not in ARTICLES]
+    before = reading.folded[mention.begin - 1] if mention.begin else ""
+    match mention.kind:
+        case Kind.SIDE | Kind.POSITION:
+            return _is_place(mention, behind)
+        case Kind.CHANGE:
+            return mention.value in _NEEDS_NO_COMPARISON or reading.sentences[mention.begin] in reading.comparisons
+        case Kind.ANATOMY | Kind.PRESENCE if mention.value in SUBSTANCES:
+            is_described = behind[:1] != [] and behind[0] in COPULAS and not _BRIGHTNESS.isdisjoint(behind[1:3])
+            return before not in _BRIGHTNESS and not is_described
+    return True
+
+
+def _is_place(mention: Mention, behind: list[str]) -> bool:
+    """Not "the right answer", "the left lobe", "left of the heart" or "the upper part of the kidney"; but "left of the centre"."""
+    if behind and (behind[0] in _NOT_A_PLACE or (mention.kind is Kind.SIDE and (behind[0],) in NOT_A_SIDE)):
+        return False
+    while behind and (behind[0] in PLACE_NOUNS or fold_word(behind[0]) in PLACE_NOUNS):
+        behind = behind[1:]
+    return behind[:1] != ["of"] or behind[1:2] == [] or fold_word(behind[1]) in _WHOLES
+
+
+def _counts(reading: Reading) -> Iterator[Mention]:
+    """Numbers before a noun: "two large kidneys"."""
+    nouns = {mention.begin for mention in reading.mentions if mention.is_noun}
+    for position, word in enumerate(reading.unclaimed):
+        value = NUMBERS.get(word) or (word if word.isdecimal() and len(word) <= 2 else None)
+        if value is None or reading.unclaimed[position + 1 : position + 2] == ["of"]:
+            continue
+        for behind in range(position + 1, min(position + 1 + _NOUN_DISTANCE, len(reading.folded))):
+            if behind in nouns:
+                yield Mention(kind=Kind.COUNT, value=value, begin=position, end=position + 1)
+                break
+            if reading.unclaimed[behind] in CLAUSE_ENDS | COPULAS or not (reading.folded[behind].isalpha()):
+                break
+
+
+def _heights(reading: Reading) -> Iterator[Mention]:
+    """ "Above the centre" is a position; "above the diaphragm" is not."""
+    for position, word in enumerate(reading.unclaimed):
+        if word in ("above", "below") and not _MIDDLES.isdisjoint(reading.clause_behind(position)[:7]):
+            yield Mention(kind=Kind.POSITION, value="upper" if word == "above" else "lower", begin=position, end=position + 1)

@@ -1,0 +1,97 @@
+"""What a side, a size or another attribute is about: the noun that it stands before, or the subject of its sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from osler.facts import Kind
+from osler.grading.mentions import PLACE_NOUNS, Mention, Reading
+from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS
+from osler.grading.terms import fold_word
+from osler.text import ARTICLES
+
+ATTRIBUTES: Final = frozenset({Kind.SIDE, Kind.POSITION, Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.SEVERITY, Kind.CHANGE})
+"""The kinds that are about something."""
+
+_INSIDE: Final = frozenset({"in", "within", "inside", "of", "involving", "affecting", "into", "near", "around", "over", "along"})
+_NOT_A_NOUN: Final = (
+    CLAUSE_ENDS
+    | COPULAS
+    | PREPOSITIONS
+    | _INSIDE
+    | ARTICLES
+    | frozenset({"and", "or", "nor", "not", "no", "to", "for", "as", "than", "that", "which", "it", "its", "this", "there", "i", "we"})
+    | frozenset({"then", "also", "only", "very", "both", "compared", "since", "before", "after", "likely", "consistent", "seen", "shown"})
+    | frozenset({"lies", "lie", "appears", "appear", "looks", "look", "shows", "show", "suggests", "suggest", "indicates", "have"})
+)
+_NOUN_DISTANCE: Final = 4
+
+
+def find_subject(mention: Mention, reading: Reading) -> str | None:
+    """The organ, finding or other noun that an attribute is about, in the singular; None for the image or its only lesion."""
+    noun = _noun_behind(mention, reading)
+    if isinstance(noun, Mention):
+        if noun.kind is Kind.ANATOMY and mention.kind in (Kind.SIDE, Kind.POSITION) and _is_inside(mention, reading):
+            finding = next((other for other in _nouns_before(mention, reading) if other.kind is Kind.PRESENCE), noun)
+            return _name(finding)
+        return _name(noun)
+    if noun is not None:
+        return noun
+    before = list(_nouns_before(mention, reading))
+    own = [other for other in before if not _is_inside(other, reading)]
+    return _name((own or before)[0]) if before else None
+
+
+def _name(noun: Mention) -> str | None:
+    return None if noun.is_generic else " ".join(fold_word(word) for word in noun.value.split())
+
+
+def _noun_behind(mention: Mention, reading: Reading) -> Mention | str | None:
+    """The noun that the attribute stands before: a mention or another word; None where it stands alone."""
+    begins = {other.begin: other for other in reading.mentions if other.is_noun}
+    others = {other.begin: other for other in reading.mentions if other.kind in ATTRIBUTES}
+    last, position = None, mention.end
+    for _ in range(_NOUN_DISTANCE):
+        if position >= len(reading.folded):
+            break
+        if position in begins:
+            return begins[position]
+        if position in others:
+            position = others[position].end
+            continue
+        word = reading.folded[position]
+        if reading.unclaimed[position] == "" or word in _NOT_A_NOUN or not word[0].isalnum():
+            break
+        if fold_word(word) in PLACE_NOUNS:
+            return None
+        last = word
+        position += 1
+    is_place = mention.kind in (Kind.SIDE, Kind.POSITION)
+    return None if last is None or (is_place and _is_behind_preposition(mention, reading)) else fold_word(last)
+
+
+def _is_behind_preposition(mention: Mention, reading: Reading) -> bool:
+    """Whether the attribute follows a preposition and at most an article: "on the left suggests"."""
+    before = [word for word in reading.folded[max(0, mention.begin - 2) : mention.begin] if word not in ARTICLES]
+    return bool(before) and (before[-1] in PREPOSITIONS or before[-1] in ("to", "of"))
+
+
+def _is_inside(mention: Mention, reading: Reading) -> bool:
+    """Whether a word such as "in" stands before, with only articles and attributes between: "a cyst in the large left kidney"."""
+    attributes = {position for other in reading.mentions if other.kind in ATTRIBUTES for position in range(other.begin, other.end)}
+    for position in range(mention.begin - 1, max(-1, mention.begin - 5), -1):
+        if reading.folded[position] in ARTICLES or position in attributes:
+            continue
+        return reading.folded[position] in _INSIDE
+    return False
+
+
+def _nouns_before(mention: Mention, reading: Reading) -> Iterator[Mention]:
+    """The nouns before an attribute in its sentence, the nearest first."""
+    sentence = reading.sentences[mention.begin]
+    for other in reversed(reading.mentions):
+        if other.is_noun and other.end <= mention.begin:
+            if reading.sentences[other.begin] != sentence:
+                return
+            yield other
