@@ -74,6 +74,7 @@ def print_demo(result: DemoResult, config: Config, out: Path) -> None:
 def row_to_json(row: TableRow, result: DemoResult, config: Config) -> dict[str, Any]:
     """One row of the table; shares between 0 and 1."""
     from osler.evaluation.compare import UNIT
+    from osler.evaluation.truth import truth_to_json
     from osler.experiments.demo import lift
     from osler.metrics import accuracy
 
@@ -82,6 +83,7 @@ def row_to_json(row: TableRow, result: DemoResult, config: Config) -> dict[str, 
         share = accuracy([record for record in result.records[row.name] if record.modality == modality], UNIT)
         shares[modality] = {**share.to_json(), "total": share.total}
     values = {"name": row.name, "title": row.title, "strategy": row.strategy, "questions": row.questions, "accuracy": shares}
+    values["truth"] = truth_to_json(result.records[row.name])
     if row.questions:
         gain = lift(row, result.rows, result.records, config.data.train.modalities)
         values["lift"] = {**gain.difference.to_json(), "p": gain.p_value}

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from osler.evaluation.compare import UNIT
 from osler.facts import Facts, Kind, Statement, Truth
+from osler.grading.statements import check
 from osler.metrics.accuracy import group, is_correct
 from osler.metrics.clusters import cluster
 from osler.metrics.paired import PairedDifference, paired_difference
@@ -161,6 +162,4 @@ def _draw_other_facts(records: Sequence[Record], seed: int) -> list[Facts | None
 
 
 def _check_all(claims: Sequence[Statement], facts: Facts | None) -> tuple[Statement, ...]:
-    from osler.grading.statements import check
-
     return tuple(replace(claim, truth=check(claim, facts)) for claim in claims) if facts is not None else ()
