@@ -9,6 +9,7 @@ import pytest
 
 from osler.errors import ConfigError
 from osler.grading import REWARDS, completion_text, resolve_rewards
+from osler.grading.altered_reasoning import AlteredAnswers
 
 MODALITIES = ("CT", "MRI", "X-ray", "Ultrasound")
 
@@ -79,9 +80,14 @@ def test_rewards_suit_trl(name: str) -> None:
         "choices": [list(MODALITIES)] * 3,
         "target": ["B"] * 3,
         "strategy": ["think"] * 3,
+        "sample_id": ["x/0", "x/0", "x/1"],
+        "question_type": [None] * 3,
+        "facts": [None] * 3,
+        "terms": [()] * 3,
+        "altered_answers": [AlteredAnswers(replaced="C", reworded="B"), AlteredAnswers(replaced="C", reworded="B"), None],
         "trainer_state": None,
     }
-    assert reward(**columns) == [1.0, 1.0, 0.0]
+    assert reward(**columns) == ([0.0, 0.0, 0.0] if name == "statements" else [1.0, 1.0, 0.0])
 
 
 @pytest.mark.parametrize("names", [[], ["accuracy", "speed"]])

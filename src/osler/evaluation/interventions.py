@@ -12,16 +12,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from osler.evaluation.ablations import draw_fitting
 from osler.evaluation.records import answer_text_of
+from osler.grading.altered_reasoning import split_completion, split_sentences
 from osler.text import fold_option
 from osler.types import Record
 
-_REASONED: Final = re.compile(r"(\s*<think>\s*)(.*?)(\s*</think>\s*<answer>).*", re.DOTALL)
 _Groups = defaultdict[tuple[str | None, ...], list[Record]]
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|\n+")
 
 
 class Intervention(StrEnum):
@@ -44,7 +42,8 @@ def intervene(records: Sequence[Record], intervention: Intervention, *, seed: in
     """The beginnings of completions with changed reasoning. Random draws for a record depend on the seed, its sample id and the records."""
     left_out: Counter[str] = Counter()
     prefixes = {}
-    parts = {record.sample_id: split for record in records if (split := _split_completion(record)) is not None}
+    answered = [record for record in records if record.answer is not None]
+    parts = {record.sample_id: split for record in answered if (split := split_completion(record.completion)) is not None}
     groups: _Groups = defaultdict(list)
     for record in records:
         for key in _keys(record) if record.sample_id in parts else ():
@@ -53,28 +52,18 @@ def intervene(records: Sequence[Record], intervention: Intervention, *, seed: in
         if record.sample_id not in parts:
             left_out["no answer behind reasoning"] += 1
             continue
-        before, reasoning, after = parts[record.sample_id]
+        own = parts[record.sample_id]
         rng = random.Random(f"{seed}/{intervention}/{record.sample_id}")
         if intervention is Intervention.REPLACED:
             donor = _draw_donor(record, groups, rng)
-            changed = None if donor is None else parts[donor.sample_id][1]
+            changed = None if donor is None else parts[donor.sample_id].reasoning
         else:
-            changed = cut(reasoning) if intervention is Intervention.CUT else shuffle(reasoning, rng)
+            changed = cut(own.reasoning) if intervention is Intervention.CUT else shuffle(own.reasoning, rng)
         if changed is None:
             left_out["nothing to change"] += 1
         else:
-            prefixes[record.sample_id] = f"{before}{changed}{after}"
+            prefixes[record.sample_id] = own.with_reasoning(changed)
     return Intervened(prefixes=prefixes, left_out=dict(left_out))
-
-
-def _split_completion(record: Record) -> tuple[str, str, str] | None:
-    """("<think>", reasoning, "</think><answer>") of a completion that reasons and then answers, else None."""
-    if record.answer is None or (match := _REASONED.fullmatch(record.completion)) is None:
-        return None
-    before, reasoning, after = match.groups()
-    # Chat tokens that a policy spelled out would be tokenized as real chat tokens in the prefix.
-    is_safe = not ("<|" in reasoning and "|>" in reasoning) and not any(tag in reasoning for tag in ("<think>", "<answer>"))
-    return (before, reasoning, after) if reasoning and is_safe else None
 
 
 def cut(reasoning: str) -> str | None:
@@ -87,7 +76,7 @@ def cut(reasoning: str) -> str | None:
 
 def shuffle(reasoning: str, rng: random.Random) -> str | None:
     """The sentences in another order, or the words of a single sentence; None where every order gives the same text."""
-    units = [unit for unit in _SENTENCE_END.split(reasoning) if unit.strip()]
+    units = split_sentences(reasoning)
     if len(units) < 2:
         units = reasoning.split()
     if len(set(units)) < 2:

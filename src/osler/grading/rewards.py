@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from osler.errors import ConfigError
+from osler.grading.altered_reasoning import AlteredAnswers
 from osler.grading.grade import grade
 from osler.grading.parse import parse
 from osler.prompts import Format, find_strategy
@@ -65,6 +66,35 @@ def format(prompts: object, completions: Sequence[Turns], *, strategy: Column, *
     return [float(parse(completion_text(text), strategy=name).is_well_formed) for text, name in zip(completions, strategy, strict=True)]
 
 
+def reasoning_matters(
+    prompts: object,
+    completions: Sequence[Turns],
+    *,
+    choices: Sequence[Sequence[str]],
+    target: Column,
+    strategy: Column,
+    altered_answers: Sequence[AlteredAnswers | None] | None = None,
+    **_columns: Any,
+) -> list[float]:
+    """Whether the answer follows from the reasoning before it.
+
+    0.5 if the policy answers another letter behind the reasoning of another question, plus 0.5 if it answers the same letter behind its own
+    reasoning in other words (`grading.altered_reasoning`); 0.0 where it does not reason and then answer in the strict format. Osler's
+    trainer asks the policy and passes `altered_answers`.
+    """
+    if altered_answers is None:
+        raise ConfigError("the reward reasoning_matters asks the policy again, which only Osler's trainer does: use `osler train`")
+    rows = zip(completions, choices, target, strategy, altered_answers, strict=True)
+    return [
+        0.0 if altered is None else _follows(grade(completion_text(text), choices=options, target=gold, strategy=name).answer, altered)
+        for text, options, gold, name, altered in rows
+    ]
+
+
+def _follows(answer: str | None, altered: AlteredAnswers) -> float:
+    return 0.5 * (altered.replaced not in (None, answer)) + 0.5 * (altered.reworded == answer)
+
+
 def medvlm_r1_accuracy(prompts: object, completions: Sequence[Turns], *, target: Column, **_columns: Any) -> list[float]:
     """MedVLM-R1's accuracy, bug for bug.
 
@@ -112,7 +142,7 @@ def _as_reward(name: str, part: Any) -> RewardFunction:
     return reward
 
 
-_BUILT_IN: Final = (accuracy, format, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)
+_BUILT_IN: Final = (accuracy, format, reasoning_matters, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)
 REWARDS: Final[Registry[RewardFunction]] = Registry(
     "reward", {reward.__name__: reward for reward in _BUILT_IN}, adapt=_as_reward, takes_paths=True, remedy="use some of"
 )

@@ -8,20 +8,28 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
   names; its Trainer looks for the names in memory, finds none, warns, and continues from the starting weights.
 - SFT restores the token count of a checkpoint.
 - Completions can be printed to standard error during training.
+- With the reward `reasoning_matters` the policy answers again behind altered reasoning, and the reward receives those answers.
 - Med-R1's published SFT has labels for the prompt too, except its vision tokens.
 - No model card is written into checkpoints, and no telemetry is sent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
 from accelerate.utils import is_peft_model
 from trl import GRPOTrainer, SFTTrainer
+from trl.models import unwrap_model_for_generation
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import RepeatSampler
 
+from osler.errors import ConfigError
+from osler.grading.rewards import completion_text, reasoning_matters
+from osler.policies.letters import find_letter_tokens
+from osler.training.altered_answers import ask_again
 from osler.training.callbacks import write_above_bar
 
 PROMPT_TAIL: Final = 200
@@ -64,6 +72,10 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.print_completions_every = print_completions_every
         self._next_print = 0
+        self._asks_again = reasoning_matters in self.reward_funcs
+        if self._asks_again and (self.is_fsdp_enabled or self._dist.is_zero3):
+            raise ConfigError("the reward reasoning_matters needs the whole policy on every process, and weights are sharded: drop it")
+        self._letters = find_letter_tokens(self._tokenizer) if self._asks_again else {}
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if dataset is None else dataset
@@ -77,13 +89,40 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         )
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
-        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         step = self.state.global_step
+        if self._asks_again:
+            next_logits = partial(self._letter_logits, inputs, prompts)
+            texts = [completion_text(completion) for completion in completions]
+            answers = ask_again(inputs, texts, next_logits, self._letters, f"{self.args.seed}/{step}")
+            inputs = [{**row, "altered_answers": own} for row, own in zip(inputs, answers, strict=True)]
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self.print_completions_every and step >= self._next_print and self.accelerator.is_main_process:
             self._next_print = step + self.print_completions_every
             scores = dict(zip(self.reward_func_names, rewards[0].tolist(), strict=True))
             write_above_bar(format_completion(step, inputs[0]["sample_id"], prompts[0], completions[0], scores))
         return rewards
+
+    def _letter_logits(self, inputs: Any, prompts: Any, begins: Sequence[tuple[int, str]]) -> torch.Tensor:
+        """Logits [N, V] of the letter tokens behind the beginnings of completions, each with the row of its prompt."""
+        processor, size = self.processing_class, self.args.per_device_train_batch_size
+        options = {"add_generation_prompt": True, "chat_template": self.chat_template, **self.chat_template_kwargs}
+        logits = []
+        checkpointing = self.args.gradient_checkpointing_kwargs
+        with (
+            unwrap_model_for_generation(self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=checkpointing) as model,
+            torch.no_grad(),
+            self.accelerator.autocast(),
+        ):
+            for start in range(0, len(begins), size):
+                part = begins[start : start + size]
+                texts = [processor.apply_chat_template(prompts[row], tokenize=False, **options) + text for row, text in part]
+                images = [image for row, _ in part for image in inputs[row]["images"]]
+                batch = processor(
+                    text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt", add_special_tokens=False
+                )
+                outputs = model(**batch.to(self.accelerator.device), logits_to_keep=1)
+                logits.append(outputs.logits[:, -1, list(self._letters)].float())
+        return torch.cat(logits)
 
 
 class OslerSFTTrainer(_Overrides, SFTTrainer):  # type: ignore[misc]

@@ -221,3 +221,29 @@ def score_after_cache(
     logps_NC = unpack(outputs.log_probs)
     assert logps_NC is not None
     return logps_NC, unpack(outputs.entropy)
+
+
+def hidden_behind(base: Any, cache: PromptCache, texts: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """The hidden states [M, E] of the last tokens of M texts, which follow the prompts of a cache: the token ids of each prompt's texts.
+
+    `base` is the Transformers model, on which `install` was called. No text is empty.
+    """
+    times = max(map(len, texts))
+    rows = [row for own in texts for row in (*own, *[()] * (times - len(own)))]  # equally many for each prompt
+    if not times:
+        return cache.last_BE[:0]
+    device = cache.next_B.device
+    lengths_N = torch.tensor(list(map(len, rows)), device=device)
+    ids_NC = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True).to(device)
+    steps_C = torch.arange(ids_NC.shape[1], device=device)
+    inside_NC = steps_C < lengths_N[:, None]
+    positions_NC = cache.next_B.repeat_interleave(times)[:, None] + steps_C
+    outputs = base.model(
+        input_ids=ids_NC[inside_NC][None],
+        position_ids=positions_NC[inside_NC].expand(3, 1, -1),
+        attention_mask=_placeholder_mask(device),
+        layout=BranchLayout(chunks=(chunk_layout(cache, inside_NC, query_heads_per_key(base)),), first_FE=cache.last_BE[:0]),
+    )
+    last_M = lengths_N[lengths_N > 0].cumsum(dim=0) - 1
+    hidden_ME: Tensor = outputs.last_hidden_state[0, last_M]
+    return hidden_ME

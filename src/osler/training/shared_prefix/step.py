@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.groups import Groups
 from osler.training.shared_prefix.rollout import Rollout
 
@@ -35,6 +36,7 @@ class GenerationStep:
     groups: Groups
     rows: Rows | None = None  # set while TRL's rollout or loss function runs
     rollout: Rollout | None = None  # from the end of decoding to the end of TRL's rollout function
+    prefills: Sequence[tuple[PromptCache, tuple[int, ...]]] = ()  # the rollout's KV caches and their groups, just as long
 
     @property
     def old_logps_NT(self) -> Tensor | None:
@@ -57,6 +59,7 @@ class GenerationStep:
     def end_rollout(self) -> None:
         """The rollout is done; what an update needs of it is in `groups` and in TRL's batch."""
         self.rows = self.rollout = None
+        self.prefills = ()
 
     def end_update(self) -> None:
         """The loss is computed. The weights change next, so the autograd graph of the prompts is not used again."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
@@ -25,10 +25,10 @@ from trl.models import unwrap_model_for_generation
 from osler.errors import ConfigError, PolicyError
 from osler.policies.vision_features import FeatureStore, FrozenVision, fingerprint_processor, has_same_tower, is_frozen
 from osler.training.shared_prefix import sharded_weights
-from osler.training.shared_prefix.attention import install
+from osler.training.shared_prefix.attention import PromptCache, install
 from osler.training.shared_prefix.dynamic_sampling import find_equal, replace_groups
 from osler.training.shared_prefix.groups import Groups, collect, gather_groups, is_grouped
-from osler.training.shared_prefix.packed_row import find_obstacle
+from osler.training.shared_prefix.packed_row import find_obstacle, hidden_behind, prefill
 from osler.training.shared_prefix.rollout import Decoding, roll_out
 from osler.training.shared_prefix.sharded_weights import UnshardedCopy
 from osler.training.shared_prefix.step import GenerationStep
@@ -234,9 +234,31 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
                 keeps_graph=keeps_graph,
                 scores=self.skips_zeros or self.uses_rollout_logps,
             )
-        if keeps_graph:
-            groups.graph = list(zip(generation.rollout.caches, chunks, strict=True))
+        prefills = list(zip(generation.rollout.caches, chunks, strict=True))
+        groups.graph = prefills if keeps_graph else []
+        generation.prefills = prefills if self._asks_again else ()
         return generation.rollout.completion_ids, None
+
+    def _letter_logits(self, inputs: Any, prompts: Any, begins: Sequence[tuple[int, str]]) -> torch.Tensor:
+        generation = self.generation
+        if generation is None or generation.rows is None:
+            return super()._letter_logits(inputs, prompts, begins)
+        ids = self._tokenizer([text for _, text in begins], add_special_tokens=False)["input_ids"]
+        places: defaultdict[int, list[int]] = defaultdict(list)  # of each group, its places in `begins`
+        for place, (row, _) in enumerate(begins):
+            places[generation.rows.group_ids[row]].append(place)
+        found: dict[int, torch.Tensor] = {}
+        with self._unwrapped_policy() as model, torch.no_grad(), self.accelerator.autocast():
+            for cache, groups in generation.prefills or self._prefill(model, generation.groups):
+                hidden = hidden_behind(model, cache, [[ids[place] for place in places[group]] for group in groups])
+                logits = model.lm_head(hidden)[:, list(self._letters)].float()
+                found |= zip([place for group in groups for place in places[group]], logits, strict=True)
+        return torch.stack([found[place] for place in range(len(begins))])
+
+    def _prefill(self, model: Any, groups: Groups) -> Iterator[tuple[PromptCache, tuple[int, ...]]]:
+        """The KV caches of prompts whose completions another engine wrote, one chunk after another."""
+        for chunk in groups.chunks(max(self.sharing.groups_per_forward, 1)):
+            yield prefill(model, groups.prompts(chunk)), chunk
 
     @contextmanager
     def _unwrapped_policy(self) -> Iterator[Any]:
