@@ -139,8 +139,8 @@ def test_a_whole_report(tmp_path: Path) -> None:
     for text in ("Not for clinical use", "Zero-shot", "GRPO", "in-domain", "33.3 [12.1, 64.6]", "Guessing 50.0", "+55.6 [", "1,300"):
         assert text in visible
     assert "<strong>88.9</strong>" in html
-    assert tags.count("svg") == 2 + 3 + 2  # bars, curves of reward, its part and length, outcome bars
-    assert html.count("data:image/png;base64,") == 4 + 2 * 1
+    assert tags.count("svg") == 1 + 2 + 3 + 2  # forest plot, bars, curves of reward, its part and length, outcome bars
+    assert html.count("data:image/png;base64,") == 1 + 4 + 2 * 1
     assert "49 $x_1$" not in html
     assert "default-src 'none'" in html
 
@@ -291,13 +291,16 @@ def test_titles_of_labels(label: str, title: str) -> None:
 
 def test_examples_are_stratified_and_repeatable() -> None:
     records = answers(20, 40)
-    picked = pick_examples(records, per_outcome=4, seed=3)
-    assert [row.outcome for row in picked[:8]] == ["correct"] * 4 + ["incorrect"] * 4
-    assert {row.outcome for row in picked[8:]} <= {"no_answer", "ambiguous"}
-    for start in (0, 4, 8):
-        assert sorted(row.modality or "" for row in picked[start : start + 4]) == ["ct", "ct", "mri", "mri"]
-    assert picked == pick_examples(records[::-1], per_outcome=4, seed=3)
-    assert picked != pick_examples(records, per_outcome=4, seed=4)
+    picked = pick_examples(records, per_group=4, seed=3)
+    assert {name: {row.outcome for row in part} for name, part in picked.items()} == {
+        "Right": {"correct"},
+        "Wrong": {"incorrect"},
+        "No answer, or more than one": {"no_answer", "ambiguous"},
+    }
+    for part in picked.values():
+        assert sorted(row.modality or "" for row in part) == ["ct", "ct", "mri", "mri"]
+    assert picked == pick_examples(records[::-1], per_group=4, seed=3)
+    assert picked != pick_examples(records, per_group=4, seed=4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 60), (1200, 30), (900, 900)])

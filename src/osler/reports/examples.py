@@ -1,4 +1,4 @@
-"""Example cards: which records to show, and the image of each."""
+"""Example cards: which records to show, with their image and their marked reasoning."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler.errors import OslerError
 from osler.evaluation.records import question_of
+from osler.evaluation.truth import reasoning_state
 from osler.metrics import group
+from osler.metrics.truth import ReasoningState
 from osler.reports.load_runs import Evaluation
+from osler.reports.marks import MarkedPart, correct_reasoning, mark_reasoning
 from osler.types import Outcome, Record
 
 if TYPE_CHECKING:
@@ -28,7 +31,12 @@ MAX_OTHERS: Final = 4
 MAX_IMAGE_SIDE: Final = 320
 MAX_IMAGE_BYTES: Final = 48_000
 
-_OUTCOME_GROUPS: Final = ((Outcome.CORRECT,), (Outcome.INCORRECT,), (Outcome.NO_ANSWER, Outcome.AMBIGUOUS))
+RIGHT: Final = "Right"
+FALSE_REASON: Final = "Right for a false reason"
+WRONG: Final = "Wrong"
+NO_ANSWER: Final = "No answer, or more than one"
+GROUPS: Final = (RIGHT, FALSE_REASON, WRONG, NO_ANSWER)
+"""The groups of example cards, in the order of the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +46,32 @@ class Example:
     record: Record
     question: str
     image: str | None  # a data URI
+    reasoning: tuple[MarkedPart, ...]
+    corrections: tuple[tuple[str, str], ...]  # false statements in the words of the reasoning, each with what is known instead
+    state: ReasoningState | None  # whether the reasoning is true
     others: tuple[tuple[str, Record], ...]  # titles of other policies with their records of the same question
 
 
-def pick_examples(records: Sequence[Record], *, per_outcome: int, seed: int) -> list[Record]:
-    """Up to `per_outcome` correct, incorrect and unanswered (or ambiguous) records, each group spread over the modalities.
+Examples = Mapping[str, Mapping[str, Sequence[Example]]]
+"""Title of a policy -> group -> cards."""
+
+
+def pick_examples(records: Sequence[Record], *, per_group: int, seed: int) -> dict[str, list[Record]]:
+    """Group -> up to `per_group` records, spread over the modalities; groups without records are absent.
 
     The choice is random; it depends on the seed and not on the order of the records.
     """
-    picked: list[Record] = []
-    for outcomes in _OUTCOME_GROUPS:
-        matching = [record for record in records if record.outcome in outcomes]
-        picked += _spread(matching, per_outcome, random.Random(seed))
-    return picked
+    matching: dict[str, list[Record]] = {name: [] for name in GROUPS}
+    for record in records:
+        matching[example_group(record)].append(record)
+    return {name: _spread(part, per_group, random.Random(seed)) for name, part in matching.items() if part}
+
+
+def example_group(record: Record) -> str:
+    """The group of a record: right, right for a false reason, wrong, or without one answer."""
+    if record.outcome == Outcome.CORRECT:
+        return FALSE_REASON if reasoning_state(record) == "false" else RIGHT
+    return WRONG if record.outcome == Outcome.INCORRECT else NO_ANSWER
 
 
 def _spread(records: Iterable[Record], count: int, rng: random.Random) -> list[Record]:
@@ -63,26 +84,36 @@ def _spread(records: Iterable[Record], count: int, rng: random.Random) -> list[R
 
 
 def build_examples(
-    featured: Sequence[tuple[Evaluation, FindImage]], evaluations: Sequence[Evaluation], *, per_outcome: int, seed: int
-) -> dict[str, list[Example]]:
-    """Title -> cards of each featured evaluation, with answers of up to MAX_OTHERS others, of the same strategy where there are more."""
+    featured: Sequence[tuple[Evaluation, FindImage]], evaluations: Sequence[Evaluation], *, per_group: int, seed: int
+) -> dict[str, dict[str, list[Example]]]:
+    """Title -> group -> cards of each featured evaluation.
+
+    A card has the answers of up to MAX_OTHERS other evaluations, those of the same strategy where there are more.
+    """
     by_sample = {row.title: {record.sample_id: record for record in row.records} for row in evaluations}
-    cards: dict[str, list[Example]] = {}
+    cards: dict[str, dict[str, list[Example]]] = {}
     for row, find_image in featured:
         others = [other for other in evaluations if other.title != row.title]
         if len(others) > MAX_OTHERS:
             others = [other for other in others if other.strategies == row.strategies][:MAX_OTHERS]
-        for record in pick_examples(row.records, per_outcome=per_outcome, seed=seed):
-            answers = [(other.title, by_sample[other.title].get(record.sample_id)) for other in others]
-            cards.setdefault(row.title, []).append(
-                Example(
-                    record=record,
-                    question=question_of(record),
-                    image=encode_image(find_image(record)),
-                    others=tuple((title, answer) for title, answer in answers if answer is not None),
-                )
-            )
+        groups = pick_examples(row.records, per_group=per_group, seed=seed)
+        if groups:
+            shown = [(other.title, by_sample[other.title]) for other in others]
+            cards[row.title] = {name: [build_example(record, find_image, shown) for record in part] for name, part in groups.items()}
     return cards
+
+
+def build_example(record: Record, find_image: FindImage, others: Iterable[tuple[str, Mapping[str, Record]]] = ()) -> Example:
+    """The card of a record; `others` are titles with records by sample id."""
+    return Example(
+        record=record,
+        question=question_of(record),
+        image=encode_image(find_image(record)),
+        reasoning=mark_reasoning(record),
+        corrections=correct_reasoning(record),
+        state=reasoning_state(record),
+        others=tuple((title, answers[record.sample_id]) for title, answers in others if record.sample_id in answers),
+    )
 
 
 def encode_image(image: Image | None) -> str | None:

@@ -20,7 +20,7 @@ from osler.types import Record
 TRACES: Final = ("environment.json", "metrics.jsonl", "records")
 """A folder with one of these is a run. config.json does not count, because checkpoints have it too."""
 
-_STAGES: Final[Mapping[str, str]] = {"blind": "Blind", "zero_shot": "Zero-shot", "sft": "SFT", "grpo": "GRPO"}
+STAGES: Final[Mapping[str, str]] = {"blind": "Blind", "zero_shot": "Zero-shot", "sft": "SFT", "grpo": "GRPO"}
 """First parts of labels with their titles, in the order of rows."""
 
 _STRATEGIES: Final[Mapping[str, str]] = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
@@ -72,7 +72,12 @@ class Evaluation:
     @property
     def is_zero_shot(self) -> bool:
         """Whether the label names an untrained policy."""
-        return _split_label(self.label)[0] == "zero_shot"
+        return self.stage == "zero_shot"
+
+    @property
+    def stage(self) -> str:
+        """How the policy was made, as its label says: one of STAGES, "" for other labels."""
+        return _split_label(self.label)[0]
 
     @property
     def detail(self) -> str:
@@ -166,13 +171,13 @@ def label_title(label: str) -> str:
     stage, rest, strategy = _split_label(label)
     if not stage:
         return label
-    return " ".join([_STAGES[stage], *rest]) + (f", {_STRATEGIES[strategy]}" if strategy else "")
+    return " ".join([STAGES[stage], *rest]) + (f", {_STRATEGIES[strategy]}" if strategy else "")
 
 
 def _split_label(label: str) -> tuple[str, list[str], str]:
     """Stage, middle and strategy: "grpo-600-no-think" -> ("grpo", ["600"], "no_think"); "" for an absent part."""
     key = label.replace("-", "_").lower()
-    stage = next((name for name in _STAGES if key == name or key.startswith(f"{name}_")), "")
+    stage = next((name for name in STAGES if key == name or key.startswith(f"{name}_")), "")
     key = key.removeprefix(stage)
     strategy = max((name for name in _STRATEGIES if key.endswith(f"_{name}")), key=len, default="")
     between = [part for part in key.removesuffix(strategy).split("_") if part]
@@ -182,7 +187,7 @@ def _split_label(label: str) -> tuple[str, list[str], str]:
 def _rank(label: str) -> tuple[int, int]:
     """The place of a label's stage and strategy in the order of rows; absent ones come last."""
     stage, _, strategy = _split_label(label)
-    return [*_STAGES, ""].index(stage), [*_STRATEGIES, ""].index(strategy)
+    return [*STAGES, ""].index(stage), [*_STRATEGIES, ""].index(strategy)
 
 
 def manifest_cells(manifest: Mapping[str, Any], split: str) -> dict[str, dict[str, int]]:

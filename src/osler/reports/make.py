@@ -12,6 +12,7 @@ from osler.errors import DataError
 from osler.files import write_whole
 from osler.reports.audit_page import build_audit
 from osler.reports.examples import FindImage, build_examples, recipe_images
+from osler.reports.glance import build_glance
 from osler.reports.load_runs import TRACES, collect_evaluations, load_runs
 from osler.reports.matrices import MATRIX_FILE, read_matrix
 from osler.reports.matrix_page import build_matrix_page
@@ -32,7 +33,7 @@ class Sources:
 
 
 def write_report(
-    paths: Sequence[Path], out: Path, *, find_image: FindImage | None = None, examples_per_outcome: int = 4, seed: int = 0
+    paths: Sequence[Path], out: Path, *, find_image: FindImage | None = None, examples_per_group: int = 4, seed: int = 0
 ) -> Report:
     """Write the report of run folders, folders that hold runs, matrix folders and audit files, in any mix, to one HTML file.
 
@@ -42,20 +43,20 @@ def write_report(
     sources = sort_sources(paths)
     audits = tuple(build_audit(read_audit(path)) for path in sources.audits)
     matrices = tuple(build_matrix_page(read_matrix(folder)) for folder in sources.matrices)
-    runs = _build_runs(sources.runs, find_image, examples_per_outcome, seed) if sources.runs else None
+    runs = _build_runs(sources.runs, find_image, examples_per_group, seed) if sources.runs else None
     report = Report(audits=audits, runs=runs, matrices=matrices)
     write_page(render_report(report), out)
     return report
 
 
-def _build_runs(folders: Sequence[Path], find_image: FindImage | None, examples_per_outcome: int, seed: int) -> Page:
+def _build_runs(folders: Sequence[Path], find_image: FindImage | None, examples_per_group: int, seed: int) -> Page:
     runs = load_runs(folders)
     evaluations = collect_evaluations(runs)
     images = {run.name: find_image or recipe_images(run.config) for run in runs}
     last = {row.run: row for row in evaluations if row.records}  # of each run, which is the trained policy
     featured = [(row, images[row.run]) for row in evaluations if last.get(row.run) is row][-MAX_FEATURED:]
-    examples = build_examples(featured, evaluations, per_outcome=examples_per_outcome, seed=seed)
-    return build_page(runs, evaluations, examples)
+    examples = build_examples(featured, evaluations, per_group=examples_per_group, seed=seed)
+    return build_page(runs, evaluations, examples, build_glance(runs, evaluations, images, seed=seed))
 
 
 def sort_sources(paths: Sequence[Path]) -> Sources:

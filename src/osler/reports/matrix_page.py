@@ -1,4 +1,4 @@
-"""What a page and a terminal show of train x test matrices: heat maps of accuracy, image gain and differences, and the means."""
+"""What a page and a terminal show of train x test matrices: heat maps of accuracy, image gain, truth and differences, and the means."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class AxisPage:
     other_accuracy: tuple[HeatMap, ...]
     gains: tuple[HeatMap, ...]
     other_gains: tuple[HeatMap, ...]
+    truths: tuple[HeatMap, ...]  # true reasonings, where a strategy asks for a reasoning
+    other_truths: tuple[HeatMap, ...]
     differences: tuple[HeatMap, ...]  # between strategies; each is followed by the published one
     other_differences: tuple[HeatMap, ...]
 
@@ -59,6 +61,7 @@ def build_axis(axis: AxisMatrices) -> AxisPage:
     blind = [name for name, part in matrices.items() if part.row == "blind"]
     maps = {name: accuracy_map(axis, matrices[name]) for name in (*trained, *blind)}
     gains = {name: gain_map(axis, matrices[name], means) for name in trained if (means := matrices[name].image_gain_means) is not None}
+    truths = {name: truth_map(axis, part, part.truth_means) for name, part in matrices.items() if part.truth_means is not None}
     changes = list(axis.differences.values())
     between = [part for part in changes if matrices[part.after].row == matrices[part.before].row]
     return AxisPage(
@@ -67,6 +70,8 @@ def build_axis(axis: AxisMatrices) -> AxisPage:
         other_accuracy=tuple(heat for name, heat in maps.items() if name not in leading),
         gains=tuple(heat for name, heat in gains.items() if name in leading),
         other_gains=tuple(heat for name, heat in gains.items() if name not in leading),
+        truths=tuple(heat for name, heat in truths.items() if name in leading),
+        other_truths=tuple(heat for name, heat in truths.items() if name not in leading),
         differences=tuple(heat for part in between for heat in (difference_map(axis, part), *published_map(axis, part))),
         other_differences=tuple(difference_map(axis, part) for part in changes if part not in between),
     )
@@ -77,10 +82,10 @@ def accuracy_map(axis: AxisMatrices, part: AccuracyMatrix) -> HeatMap:
 
     def tile(train: str, test: str) -> Tile:
         accuracy = part.cells[train][test]
-        return _accuracy_tile(accuracy, hint=f"{round((accuracy.value or 0) * accuracy.num_questions)} of {accuracy.num_questions}")
+        return _share_tile(accuracy, hint=f"{round((accuracy.value or 0) * accuracy.num_questions)} of {accuracy.num_questions}")
 
     def edge(mean: Estimate) -> Tile:
-        return _accuracy_tile(mean, is_edge=True)
+        return _share_tile(mean, is_edge=True)
 
     heat = _square(axis, f"{part.title}: accuracy, %", tile, describe_means(part.means, str))
     rows = [(title, (*tiles, edge(part.train_means[train]))) for train, (title, tiles) in zip(axis.domains, heat.rows, strict=True)]
@@ -107,6 +112,18 @@ def gain_map(axis: AxisMatrices, part: AccuracyMatrix, means: MatrixMeans) -> He
         return _change_tile(gain, hint, "interval holds 0" if has_zero else "")
 
     return _square(axis, f"{part.title}: image gain, points", tile, describe_means(means, points))
+
+
+def truth_map(axis: AxisMatrices, part: AccuracyMatrix, means: MatrixMeans) -> HeatMap:
+    """The share of true reasonings in every cell."""
+
+    def tile(train: str, test: str) -> Tile:
+        truth = part.cells[train][test].truth
+        if truth is None:
+            return _share_tile(NO_ESTIMATE)
+        return _share_tile(truth, hint=f"{truth.num_reasonings} reasonings; right for a false reason {truth.right_for_false_reason}")
+
+    return _square(axis, f"{part.title}: true reasonings, %", tile, describe_means(means, str))
 
 
 def difference_map(axis: AxisMatrices, part: MatrixComparison) -> HeatMap:
@@ -136,8 +153,8 @@ def published_map(axis: AxisMatrices, part: MatrixComparison) -> tuple[HeatMap, 
     return (_square(axis, "Published by Med-R1: GRPO, No-Think minus Think, points", tile, means, caption),)
 
 
-def _accuracy_tile(accuracy: Estimate, *, hint: str = "", is_edge: bool = False) -> Tile:
-    return Tile(text=percent(accuracy.value), detail=_interval(accuracy), style=shade(accuracy.value), hint=hint, is_edge=is_edge)
+def _share_tile(share: Estimate, *, hint: str = "", is_edge: bool = False) -> Tile:
+    return Tile(text=percent(share.value), detail=_interval(share), style=shade(share.value), hint=hint, is_edge=is_edge)
 
 
 def _change_tile(change: Estimate, hint: str = "", mark: str = "") -> Tile:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from osler import metrics
-from osler.metrics import ImageGain, Summary, taxonomy_order
+from osler.metrics import Estimate, ImageGain, Summary, taxonomy_order
 from osler.reports.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
-from osler.reports.examples import Example
+from osler.reports.examples import Examples
 from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_figures
+from osler.reports.glance import Glance
+from osler.reports.headline import describe_domain, name_experiment
 from osler.reports.heat import HeatMap
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
@@ -26,6 +28,7 @@ from osler.reports.tables import (
     gain_table,
     group_title,
 )
+from osler.reports.truth import TruthRow, truth_rows, truth_table
 from osler.taxonomy import SPLITS
 
 MAX_MATRICES: Final = 12
@@ -45,6 +48,8 @@ class CountTable:
 class Page:
     """The content of the templates about runs, in the order of the page."""
 
+    title: str  # what the experiment is
+    glance: Glance | None  # None where no policy answered
     runs: tuple[Run, ...]
     notes: tuple[str, ...]
     in_domain: frozenset[str]  # the modalities that all runs trained on; empty where runs differ
@@ -52,6 +57,9 @@ class Page:
     by_question_type: AccuracyTable
     gains: PolicyTable[ImageGain] | None  # by modality; None without a blind baseline
     changes: tuple[ChangeRow, ...]
+    truths: tuple[TruthRow, ...]  # of policies whose reasonings can be checked
+    truth_by_modality: PolicyTable[Estimate] | None
+    truth_domain: str  # the questions of `truths`: "MRI", "all questions"
     matrices: tuple[HeatMap, ...]
     outcomes: tuple[tuple[str, Summary], ...]  # by the policy's title
     looks: tuple[LookRow, ...]  # altered questions, which no other table counts
@@ -61,14 +69,14 @@ class Page:
     confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
     training_figures: tuple[Figure, ...]
-    examples: Mapping[str, Sequence[Example]]  # by the policy's title
+    examples: Examples
     counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
     plain_title: str = PLAIN_TITLE
     target: float = TARGET  # accuracy that the abstention threshold aims at
 
 
-def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Mapping[str, Sequence[Example]]) -> Page:
-    """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `examples` the cards of each policy."""
+def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Examples, glance: Glance | None) -> Page:
+    """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `glance` is the first screen."""
     in_domain = shared_domain(runs)
     plain = [row for row in evaluations if row.records or not row.altered]
     by_modality = accuracy_table(plain, in_domain=in_domain)
@@ -81,6 +89,8 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
     confidence = confidence_rows(answered)
     looks = look_rows(evaluations)
     return Page(
+        title=name_experiment(runs, evaluations),
+        glance=glance,
         runs=tuple(runs),
         notes=tuple(collect_notes(runs, answered)),
         in_domain=in_domain,
@@ -88,6 +98,9 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         by_question_type=by_question_type,
         gains=gain_table(answered, in_domain=in_domain),
         changes=change_rows(answered),
+        truths=truth_rows(answered, in_domain),
+        truth_by_modality=truth_table(answered, in_domain=in_domain),
+        truth_domain=describe_domain(in_domain),
         matrices=tuple(matrices),
         outcomes=tuple((row.title, metrics.summarize(row.records)) for row in answered),
         looks=looks,

@@ -13,11 +13,12 @@ from osler.reports.matrix_page import MatrixPage, build_matrix_page
 from osler.reports.page import Page
 from osler.reports.render import render
 
-MAX_NAMED: Final = 3
-"""How many runs a heading names; more are counted."""
+_FIRST: Final = (("glance", "At a glance", "At a glance", "glance"),)
+"""The section of runs before all others."""
 
 _RESULTS: Final = (
     ("summary", "Results of runs", "Results", "runs"),
+    ("truth", "Is the reasoning true?", "Is it true?", "truths"),
     ("question-types", "Question types", "Question types", "outcomes"),
     ("outcomes", "What became of the answers", "Outcomes", "outcomes"),
     ("confidence", "Confidence", "Confidence", "confidence"),
@@ -46,7 +47,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The content of a page, in its order: audits, results of runs, matrices, examples."""
+    """The content of a page, in its order: the first screen of runs, audits, results of runs, matrices, examples."""
 
     audits: tuple[AuditPage, ...] = ()
     runs: Page | None = None
@@ -59,14 +60,14 @@ class Report:
 
     @property
     def title(self) -> str:
-        """The heading: the title of the only part, the names of a few runs, or the subject of all parts."""
-        names = [*(page.title for page in self.audits), *(page.title for page in self.matrices)]
+        """The heading: the experiment of the runs, the title of the only part, or the subject of all parts."""
         if self.runs is not None:
-            names.append(", ".join(run.name for run in self.runs.runs) if self.num_runs <= MAX_NAMED else f"{self.num_runs} runs")
+            return self.runs.title
+        names = [*(page.title for page in self.audits), *(page.title for page in self.matrices)]
         if len(names) == 1:
             return names[0]
         subject = "What the data give away" if self.audits else "What the policies answered"
-        return f"{subject}, and whether the policies looked" if self.runs or self.matrices else subject
+        return f"{subject}, and whether the policies looked" if self.matrices else subject
 
     @property
     def kinds(self) -> str:
@@ -89,6 +90,7 @@ class Report:
             (page.title, page.title, [(axis.figures.axis, f"By {axis.figures.title}") for axis in page.axes]) for page in self.matrices
         ]
         return (
+            *self._run_sections(_FIRST),
             *_page_sections("Audit", "What the data give away", audits),
             *self._run_sections(_RESULTS),
             *_page_sections("Matrix", "Tested on every domain", matrices),

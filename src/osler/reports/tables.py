@@ -66,7 +66,7 @@ class AccuracyTable(PolicyTable[Proportion]):
 def accuracy_table(evaluations: Sequence[Evaluation], by: GroupKey = "modality", *, in_domain: Collection[str] = ()) -> AccuracyTable:
     """The accuracy of every evaluation in every modality or question type that any of them has, those of `in_domain` first."""
     groups = [metrics.group(row.records, (by,)) for row in evaluations]
-    columns = _order({key[0] for group in groups for key in group}, in_domain)
+    columns = order_groups({key[0] for group in groups for key in group}, in_domain)
     rows = []
     for evaluation, group in zip(evaluations, groups, strict=True):
         cells = tuple(metrics.accuracy(group.get((name,), []), UNIT) for name in columns)
@@ -76,14 +76,15 @@ def accuracy_table(evaluations: Sequence[Evaluation], by: GroupKey = "modality",
     return AccuracyTable(columns=columns, rows=tuple(rows), chance=(*guesses, mean))
 
 
-def _order(names: Collection[str | None], first: Collection[str] = ()) -> tuple[str | None, ...]:
+def order_groups(names: Collection[str | None], first: Collection[str] = ()) -> tuple[str | None, ...]:
+    """The columns of a table: the names of `first`, then the others, both in the order of the taxonomy."""
     return tuple(sorted(names, key=lambda name: (name not in first, metrics.taxonomy_order(name))))
 
 
 def accuracy_map(evaluation: Evaluation, *, in_domain: Collection[str] = ()) -> HeatMap:
     """One policy's accuracy by modality (rows, those of `in_domain` first) and question type (columns)."""
     groups = metrics.group(evaluation.records, ("modality", "question_type"))
-    columns = _order({key[1] for key in groups})
+    columns = order_groups({key[1] for key in groups})
 
     def tile(key: tuple[str | None, ...]) -> Tile:
         accuracy = metrics.accuracy(groups.get(key, []), UNIT)
@@ -93,7 +94,8 @@ def accuracy_map(evaluation: Evaluation, *, in_domain: Collection[str] = ()) -> 
         title=evaluation.title,
         columns=tuple(map(group_title, columns)),
         rows=tuple(
-            (group_title(row), tuple(tile((row, column)) for column in columns)) for row in _order({key[0] for key in groups}, in_domain)
+            (group_title(row), tuple(tile((row, column)) for column in columns))
+            for row in order_groups({key[0] for key in groups}, in_domain)
         ),
     )
 
@@ -109,7 +111,7 @@ def gain_table(evaluations: Sequence[Evaluation], *, in_domain: Collection[str] 
     if not sighted or not (blind or any(row.blind for row in sighted)):
         return None
     groups = [metrics.group(row.records, ("modality",)) for row in sighted]
-    columns = _order({key[0] for group in groups for key in group}, in_domain)
+    columns = order_groups({key[0] for group in groups for key in group}, in_domain)
     rows = []
     for row, group in zip(sighted, groups, strict=True):
         cells = tuple(_gain(group.get((name,), []), {**row.blind, **blind}) for name in columns)
