@@ -114,7 +114,7 @@ class BatchedModel:
         )
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[list[int]], patches: Tensor, *, max_new_tokens: int = 24) -> list[list[int]]:
+    def generate(self, prompts: Sequence[list[int]], patches: Tensor, *, max_new_tokens: int = 40) -> list[list[int]]:
         """The greedy completion of each prompt, up to and with its end token. `patches`: uint8 (B, N, 588), one image for each prompt."""
         length = max(map(len, prompts))
         tokens = torch.full((len(prompts), length), self.pad_token)  # padded on the left

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler.grading import grade
+from osler.grading.statements import judge
 from osler.metrics import DASH, percent, proportion
+from osler.metrics.truth import state_of
 from osler.taxonomy import Modality, QuestionType
-from osler.types import Outcome
+from osler.types import LETTERS, Outcome, Sample, Verdict
 from tools.build_tiny.batched_model import BatchedModel
 from tools.build_tiny.encoding import PromptEncoder
 from tools.build_tiny.image_pool import build_pool
 
 STRATEGIES: Final = ("think", "no_think", "think_after", "zero_shot")
+REASONING_STRATEGIES: Final = ("think", "think_after")
 HELD_OUT_SEED: Final = 4242
 COUNTS_FILE: Final = "accuracy.json"
 _BATCH_SIZE: Final = 128
@@ -33,6 +36,7 @@ class Count:
     total: int
     correct: int
     well_formed: int
+    true: int  # reasonings with a statement that could be checked, and none that is false
 
 
 def measure(model: Any, tokenizer: Any, *, subjects: int, strategies: Sequence[str] = STRATEGIES) -> list[Count]:
@@ -50,13 +54,22 @@ def measure(model: Any, tokenizer: Any, *, subjects: int, strategies: Sequence[s
                 sample = question.sample
                 text = tokenizer.decode(tokens, skip_special_tokens=True)
                 verdict = grade(text, choices=sample.choices, target=sample.target, strategy=strategy)
-                cell = tally.setdefault((strategy, str(sample.modality), str(sample.question_type)), [0, 0, 0])
-                for index, fact in enumerate((True, verdict.outcome is Outcome.CORRECT, verdict.is_well_formed)):
+                cell = tally.setdefault((strategy, str(sample.modality), str(sample.question_type)), [0, 0, 0, 0])
+                facts = (True, verdict.outcome is Outcome.CORRECT, verdict.is_well_formed, _is_true(verdict, sample))
+                for index, fact in enumerate(facts):
                     cell[index] += fact
     return [
-        Count(strategy=strategy, modality=modality, question_type=question_type, total=total, correct=correct, well_formed=well_formed)
-        for (strategy, modality, question_type), (total, correct, well_formed) in tally.items()
+        Count(strategy=name, modality=modality, question_type=question_type, total=total, correct=correct, well_formed=formed, true=true)
+        for (name, modality, question_type), (total, correct, formed, true) in tally.items()
     ]
+
+
+def _is_true(verdict: Verdict, sample: Sample) -> bool:
+    """Whether the reasoning states something true of the image and nothing false."""
+    assert sample.facts is not None
+    chosen = dict(zip(LETTERS, sample.choices, strict=False)).get(verdict.answer or "")
+    statements = judge(verdict.reasoning or "", facts=sample.facts, terms=sample.terms, answer_text=chosen)
+    return state_of(statements) == "true"
 
 
 def write_counts(folder: Path, *, seed: int, steps: int, minutes: float, counts: Sequence[Count]) -> None:
@@ -95,6 +108,7 @@ def write_card(folder: Path, others: Sequence[Path] = ()) -> None:
         minutes=build.minutes,
         by_type=_table(build, "question_type", tuple(QuestionType)),
         by_modality=_table(build, "modality", tuple(Modality)),
+        truth=_truth_table(build),
         by_seed=_seed_table(builds),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -107,10 +121,10 @@ def _count_parameters(weights: Path) -> int:
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 (no mapping)
 
 
-def _accuracy(counts: Sequence[Count], strategy: str) -> str:
-    """Accuracy in per cent with its interval, e.g. "61.8 [59.4, 64.2]"."""
+def _share(counts: Sequence[Count], strategy: str, fact: str = "correct") -> str:
+    """The share of the completions with a fact ("correct" or "true"), in per cent with its interval, e.g. "61.8 [59.4, 64.2]"."""
     kept = [count for count in counts if count.strategy == strategy]
-    return str(proportion(sum(count.correct for count in kept), sum(count.total for count in kept)))
+    return str(proportion(sum(getattr(count, fact) for count in kept), sum(count.total for count in kept)))
 
 
 def _table(build: Build, by: str, names: Sequence[Modality | QuestionType]) -> str:
@@ -119,17 +133,29 @@ def _table(build: Build, by: str, names: Sequence[Modality | QuestionType]) -> s
     for name in (*names, None):
         kept = [count for count in build.counts if name is None or getattr(count, by) == name]
         total = sum(count.total for count in kept if count.strategy == STRATEGIES[0])
-        cells = [_accuracy(kept, strategy) for strategy in STRATEGIES]
+        cells = [_share(kept, strategy) for strategy in STRATEGIES]
         lines.append(f"| {name.title if name else '**all**'} | {total} | {' | '.join(cells)} |")
     formed = [[count for count in build.counts if count.strategy == strategy] for strategy in STRATEGIES]
     shares = [percent(sum(c.well_formed for c in kept) / sum(c.total for c in kept)) if kept else DASH for kept in formed]
     return "\n".join([*lines, f"| well-formed | | {' | '.join(shares)} |"])
 
 
+def _truth_table(build: Build) -> str:
+    """A Markdown table of the share of true reasonings: a column for each strategy with reasoning, a row for each modality, one for all."""
+    lines = [f"| | {' | '.join(REASONING_STRATEGIES)} |", f"|---|{'---|' * len(REASONING_STRATEGIES)}"]
+    for modality in (*Modality, None):
+        kept = [count for count in build.counts if modality is None or count.modality == modality]
+        cells = [_share(kept, strategy, "true") for strategy in REASONING_STRATEGIES]
+        lines.append(f"| {modality.title if modality else '**all**'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _seed_table(builds: Sequence[Build]) -> str:
-    lines = [f"| seed | steps | {' | '.join(STRATEGIES)} |", f"|---|---|{'---|' * len(STRATEGIES)}"]
+    heads = [*STRATEGIES, *(f"true reasonings, {strategy}" for strategy in REASONING_STRATEGIES)]
+    lines = [f"| seed | steps | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
     for build in builds:
-        cells = [_accuracy(build.counts, strategy) for strategy in STRATEGIES]
+        cells = [_share(build.counts, strategy) for strategy in STRATEGIES]
+        cells += [_share(build.counts, strategy, "true") for strategy in REASONING_STRATEGIES]
         lines.append(f"| {build.seed} | {build.steps} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -169,6 +195,12 @@ By modality:
 
 {by_modality}
 
+## Truth of the reasoning
+Share of reasonings that state something true of the image and nothing false, the conclusion aside, per cent with Wilson's interval:
+
+{truth}
+
+## Two builds
 By seed of the build (the first row is this checkpoint):
 
 {by_seed}
@@ -183,7 +215,8 @@ text-only tasks and on questions about images. An auxiliary head, discarded afte
 its letter. The same seed on the same machine yields the same weights, bit for bit.
 
 ## Limits
-* Phantoms only. The accuracies say nothing about real images; the rationales are templates that name a sign, not evidence of reasoning.
+* Phantoms only. The accuracies say nothing about real images; the rationales are
+  short findings from templates, and many of them are false (see the table).
 * English only, and only the wordings of Osler's prompts; free text is accepted but hardly understood.
 * Long rationales, several images and open questions can be run, but were not trained.
 """
