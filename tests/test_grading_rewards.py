@@ -92,7 +92,7 @@ def test_rewards_suit_trl(name: str) -> None:
 
 @pytest.mark.parametrize("names", [[], ["accuracy", "speed"]])
 def test_unknown_rewards_name_the_known_ones(names: list[str]) -> None:
-    with pytest.raises(ConfigError, match="use some of accuracy, format, medvlm_r1_accuracy"):
+    with pytest.raises(ConfigError, match="use some of accuracy, format, statements, reasoning_matters, medvlm_r1_accuracy"):
         resolve_rewards(names)
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from shared_prefix_cases import pay, run
 from small_runs import recipe
 from tiny_checkpoint import save_tiny
 
+from osler.config import build_config
+from osler.data.select import load_split
 from osler.errors import ConfigError
+from osler.facts import Fact, Facts, Kind, Term
 from osler.grading import resolve_rewards
 from osler.grading.altered_reasoning import AlteredAnswers, alter, drop_conclusion, reword
+from osler.grading.evidence import reward_evidence
 from osler.policies.load import load_policy
 from osler.policies.quiet import quiet_training
 from osler.training.arguments import grpo_arguments
 from osler.training.dataset import read_prompts
 from osler.training.grpo import build_trainer
+from osler.types import Sample
 
 RING, EDGE = "The image shows a bright ring.", "I also see a dark edge."
 
@@ -127,6 +136,131 @@ def test_reasoning_that_matters_is_paid(text: str, altered: AlteredAnswers | Non
     assert reward([None], [text], **columns, altered_answers=[altered]) == [expected]
     with pytest.raises(ConfigError, match="use `osler train`"):
         reward([None], [text], **columns)
+
+
+REWARDS_OF_EVIDENCE = [
+    # credit of true statements, number of false ones, reward
+    (0.0, 0, 0.0),
+    (0.5, 0, 0.25),
+    (1.0, 0, 0.5),
+    (2.0, 0, 1.0),
+    (9.0, 0, 1.0),
+    (0.0, 1, -0.5),
+    (1.0, 1, -0.25),
+    (9.0, 1, 0.0),
+    (0.0, 2, -1.0),
+    (9.0, 2, -1.0),
+    (0.0, 9, -1.0),
+]
+
+
+@pytest.mark.parametrize(("credit", "num_false", "expected"), REWARDS_OF_EVIDENCE)
+def test_evidence_is_rewarded(credit: float, num_false: int, expected: float) -> None:
+    assert reward_evidence(credit, num_false) == expected
+
+
+@given(share=st.floats(0, 1), credit=st.floats(0, 5), num_false=st.integers(0, 5))
+def test_a_blind_guess_never_pays(share: float, credit: float, num_false: int) -> None:
+    """A further statement, true of a share of the images and said of any."""
+    if_true, if_false = reward_evidence(credit + 1 - share, num_false), reward_evidence(credit, num_false + 1)
+    assert share * if_true + (1 - share) * if_false <= reward_evidence(credit, num_false) + 1e-9
+
+
+def small_facts(position: str, sign: str) -> Facts:
+    values = {Kind.MODALITY: "mri", Kind.POSITION: position, Kind.SIGN: sign}
+    return Facts(facts=tuple(Fact(kind=kind, value=value) for kind, value in values.items()), closed=tuple(values))
+
+
+SIGNS = ("bright ring", "dark core", "dark edge")
+IMAGES = [small_facts(position, sign) for position, sign in zip(("left", "right", "upper", "lower"), (*SIGNS, SIGNS[0]), strict=True)]
+TERMS = tuple(Term(phrase=sign, kind=Kind.SIGN, value=sign) for sign in SIGNS)
+
+
+def reward_statements(texts: list[str], facts: Sequence[Facts | None] = IMAGES, **columns: Any) -> list[float]:
+    (reward,) = resolve_rewards(["statements"])
+    own: dict[str, Any] = {"choices": ("ring", "mri"), "target": "A", "strategy": "think", "terms": TERMS}
+    repeated = {name: [value] * len(texts) for name, value in (own | columns).items() if name != "log_metric"}
+    return reward(None, texts, sample_id=[str(number) for number in range(len(texts))], facts=facts, **repeated)
+
+
+SAID = [
+    # what is said of an image with a bright ring in the left half, reward with and without three other images
+    ("", 0.0, 0.0),
+    ("Hm", 0.0, 0.0),
+    ("This is an MRI.", 0.0, 0.5),
+    ("I see a bright ring.", 1 / 3, 0.5),
+    ("I see a bright ring. There is a bright ring.", 1 / 3, 0.5),
+    ("I see a bright ring. This is an MRI.", 1 / 3, 1.0),
+    ("I see a dark core.", -0.5, -0.5),
+    ("This is a CT.", -0.5, -0.5),
+    ("I see a bright ring, a dark core.", -1 / 3, -0.25),
+    ("I see a bright ring, a dark core and a dark edge.", -1.0, -1.0),
+    ("The heart is enlarged.", 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("reasoning", "expected", "alone"), SAID)
+def test_true_statements_are_rewarded(reasoning: str, expected: float, alone: float) -> None:
+    texts = [think(reasoning)] * 4
+    assert reward_statements(texts)[0] == pytest.approx(expected)
+    assert reward_statements(texts[:1], IMAGES[:1]) == [pytest.approx(alone)]
+
+
+NO_REWARD: list[tuple[str, dict[str, Any]]] = [
+    ("<answer>A</answer>", {"strategy": "no_think"}),
+    (think("I see a dark core."), {"strategy": "no_think"}),
+    (think("I see a dark core."), {"strategy": "zero_shot"}),
+    (think("I see a dark core."), {"facts": [None]}),
+    (think("It is a CT", "B"), {"choices": ("ring", "CT")}),  # repeats the answer
+    ("", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "columns"), NO_REWARD)
+def test_without_reasoning_or_facts_nothing_is_rewarded(text: str, columns: dict[str, Any]) -> None:
+    assert reward_statements([text], **{"facts": IMAGES[:1], **columns}) == [0.0]
+
+
+def test_reasoning_after_the_answer_is_rewarded_too() -> None:
+    assert reward_statements(["<answer>A</answer><think>I see a dark core.</think>"], IMAGES[:1], strategy="think_after") == [-0.5]
+
+
+POLICIES: dict[str, Callable[[Sample, list[str]], str]] = {
+    "trivially true": lambda sample, signs: "This is an MRI. This is not a CT.",
+    "the most frequent sign": lambda sample, signs: signs[0],
+    "nothing": lambda sample, signs: "",
+    "everything": lambda sample, signs: ". ".join(signs),
+    "another image": lambda sample, signs: signs[len(sample.id) % len(signs)],
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_only_what_the_image_shows_pays(name: str) -> None:
+    """On 32 phantoms of one modality, policies that do not look get at most 0; one that states two signs of the image gets more."""
+    config = build_config({"data": {"reader": "phantom", "train": {"modalities": ["mri"], "limit": 32}, "test": {"modalities": ["ct"]}}})
+    samples = load_split(config.data, "train")
+    own = [[fact.value for fact in sample.facts.facts if fact.kind is Kind.SIGN] for sample in samples if sample.facts is not None]
+    signs = [sign for sign, _ in Counter(sign for signs in own for sign in signs).most_common()]
+    (reward,) = resolve_rewards(["statements"])
+
+    def mean(reasonings: list[str]) -> float:
+        names = ("choices", "target", "facts", "terms")
+        columns = {name: [getattr(sample, name) for sample in samples] for name in names} | {"sample_id": [sample.id for sample in samples]}
+        texts = [think(reasoning) for reasoning in reasonings]
+        rewards: list[float] = reward(None, texts, strategy=["think"] * len(samples), **columns)
+        return sum(rewards) / len(samples)
+
+    assert mean([POLICIES[name](sample, signs) for sample in samples]) <= 0
+    assert mean([". ".join(shown[:2]) for shown in own]) > 0.5
+
+
+def test_the_truth_of_a_step_is_logged() -> None:
+    logged: dict[str, float] = {}
+    (reward,) = resolve_rewards(["statements"])
+    texts = [think("I see a bright ring. This is a CT."), think("I see a dark core."), think("Hm"), "<answer>A</answer>"]
+    columns: dict[str, Any] = {"choices": [("a", "b")] * 4, "target": ["A"] * 4, "strategy": ["think"] * 4, "terms": [TERMS] * 4}
+    reward(None, texts, **columns, sample_id=list("abcd"), facts=IMAGES, log_metric=logged.__setitem__)
+    assert logged == {"statements/true_reasonings": 1 / 4, "statements/true": 2 / 3, "statements/per_completion": 3 / 4}
 
 
 BEGINS = [(0, "<think>A ring.</think><answer>"), (3, "<think>x"), (0, "<think>A dark edge, and more of it.</think><answer>"), (2, "y")]

@@ -10,11 +10,13 @@ A reward is never None, because TRL leaves None out of the sum: no answer gives 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from osler.errors import ConfigError
+from osler.facts import Facts, Term
 from osler.grading.altered_reasoning import AlteredAnswers
+from osler.grading.evidence import Commonness, judge_evidence, summarise_evidence
 from osler.grading.grade import grade
 from osler.grading.parse import parse
 from osler.prompts import Format, find_strategy
@@ -64,6 +66,37 @@ def accuracy(
 def format(prompts: object, completions: Sequence[Turns], *, strategy: Column, **_columns: Any) -> list[float]:  # noqa: A001 - the papers' name
     """1.0 where the completion has the strict format of its strategy, else 0.0."""
     return [float(parse(completion_text(text), strategy=name).is_well_formed) for text, name in zip(completions, strategy, strict=True)]
+
+
+def statements(
+    prompts: object,
+    completions: Sequence[Turns],
+    *,
+    choices: Sequence[Sequence[str]],
+    target: Column,
+    strategy: Column,
+    sample_id: Column,
+    facts: Sequence[Facts | None],
+    terms: Sequence[Sequence[Term]],
+    log_metric: Callable[[str, float], None] | None = None,
+    **_columns: Any,
+) -> list[float]:
+    """How much the reasoning says that is so, from -1 to 1 as `grading.evidence` describes; 0.0 without reasoning or without facts.
+
+    Logs the metrics `statements/..`, also with the weight 0.
+    """
+    common = Commonness(facts={name: known for name, known in zip(sample_id, facts, strict=True) if known is not None})
+    rows = zip(completions, choices, target, strategy, facts, terms, strict=True)
+    judged = [
+        judge_evidence(completion_text(text), choices=options, target=gold, strategy=name, facts=known, terms=phrases)
+        if known is not None
+        else None
+        for text, options, gold, name, known, phrases in rows
+    ]
+    if log_metric is not None:
+        for metric, value in summarise_evidence(judged).items():
+            log_metric(f"statements/{metric}", value)
+    return [0.0 if evidence is None else common.reward(evidence) for evidence in judged]
 
 
 def reasoning_matters(
@@ -142,7 +175,7 @@ def _as_reward(name: str, part: Any) -> RewardFunction:
     return reward
 
 
-_BUILT_IN: Final = (accuracy, format, reasoning_matters, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)
+_BUILT_IN: Final = (accuracy, format, statements, reasoning_matters, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)
 REWARDS: Final[Registry[RewardFunction]] = Registry(
     "reward", {reward.__name__: reward for reward in _BUILT_IN}, adapt=_as_reward, takes_paths=True, remedy="use some of"
 )
