@@ -118,6 +118,11 @@ class ImageFile:
         with self._opened():
             pass
 
+    def read_size(self) -> tuple[int, int]:
+        """Width and height in pixels, as the file's header gives them. Raises the errors of `check_header`."""
+        with self._opened() as decoder:
+            return decoder.size
+
     @contextmanager
     def _opened(self) -> Iterator[Decoder]:
         """A decoder that has read the header only."""

@@ -12,9 +12,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from osler.facts import Facts, Term
 from osler.images.files import ImageFile
 from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_words
@@ -103,6 +105,7 @@ class AnswerPool:
                 for length in (2, 3, 4):
                     self._answers[key[:length]][answer] += 1
         self._patterns = {key: _known_pattern(answers) for key, answers in self._answers.items() if len(key) == 2}
+        self._num_answers = {key: len({fold_words(text) for text in answers}) for key, answers in self._answers.items() if len(key) == 3}
 
     def close(self, row: Answered, notes: Counter[str]) -> Closed:
         """The choices of a question in random order, and its target. Counts the rule that applied in `notes`."""
@@ -120,7 +123,17 @@ class AnswerPool:
         return closed
 
     def make_sample(
-        self, row: Answered, dataset: str, image_root: Path, image: str, notes: Counter[str], *, subject_id: str | None, **metadata: Any
+        self,
+        row: Answered,
+        dataset: str,
+        image_root: Path,
+        image: str,
+        notes: Counter[str],
+        *,
+        subject_id: str | None,
+        facts: Facts | None = None,
+        terms: tuple[Term, ...] = (),
+        **metadata: Any,
     ) -> Sample:
         """The sample of a row, multiple choice if `close` finds choices. The metadata keep the answer and what the choices depend on."""
         closed = self.close(row, notes)
@@ -134,6 +147,8 @@ class AnswerPool:
             modality=row.modality,
             question_type=parse_content_type(row.content_type),
             subject_id=subject_id,
+            facts=facts,
+            terms=terms,
             metadata={
                 "answer": row.answer,
                 "answer_type": row.answer_type,
@@ -146,8 +161,7 @@ class AnswerPool:
     def _draw(self, row: Answered, answer: str, rng: random.Random) -> tuple[str, ...]:
         """Up to three distractors of the same content type: of the same modality, or of any modality if that gives none."""
         key = (row.language, row.content_type, row.answer_type)
-        answers = self._answers[key]
-        num_answers = len({fold_words(text) for text in answers})
+        answers, num_answers = self._answers[key], self._num_answers[key]
         if num_answers > MAX_ANSWER_SET or answers.total() < MIN_ROWS_PER_ANSWER * num_answers:
             return ()
         for pool in (self._answers[*key, row.modality], answers):
@@ -177,6 +191,7 @@ def _is_apart(answer: str, other: str) -> bool:
     return joined[0].isascii() or (joined[0] not in joined[1] and joined[1] not in joined[0])
 
 
+@lru_cache(maxsize=4096)
 def _concept(text: str) -> tuple[str, ...]:
     return tuple(" ".join(_SAME.get(word, word) for word in fold_words(text).split()).split()) or (text,)
 

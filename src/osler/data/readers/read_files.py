@@ -22,6 +22,14 @@ def load_rows(path: Path) -> list[Any]:
     return value
 
 
+def load_object(path: Path) -> dict[str, Any]:
+    """The keys and values of a JSON file that contains one object. Raises DataError for anything else."""
+    value = _parse(_read_bytes(path), path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path} holds no object: check that it is the annotation file")
+    return value
+
+
 def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and value of each line of a JSON Lines file that is not blank; the value of an invalid line is a DataError.
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
 from osler.data.readers.make_choices import Answered, AnswerPool
 from osler.data.readers.read_files import load_rows
+from osler.data.readers.slake_annotation import TERMS, SlakeFacts
 from osler.data.readers.text import parse_label, repair_mojibake
 from osler.errors import DataError
 from osler.taxonomy import SPLITS, parse_modality
@@ -50,9 +51,13 @@ def read(root: Path, *, split: str | None = None, seed: int = 0, language: str =
                 if is_wanted:
                     rows.refuse(f"slake/{name}/{index}", error)
     pool = AnswerPool(parsed, seed=seed)
+    facts = SlakeFacts(root, rows.notes)
+    for row in parsed:
+        if row.language == "en":
+            facts.add(str(row.raw.get("img_name")), row)
     for row in parsed:
         if split in (None, row.split) and language in ("all", row.language):
-            rows.add(row.id, _make_sample, row, pool, root, rows.notes)
+            rows.add(row.id, _make_sample, row, pool, facts, root, rows.notes)
     return rows.report()
 
 
@@ -71,8 +76,20 @@ def _parse_row(raw: Any, split: str, notes: Counter[str]) -> Answered:
     )
 
 
-def _make_sample(row: Answered, pool: AnswerPool, root: Path, notes: Counter[str]) -> Sample:
+def _make_sample(row: Answered, pool: AnswerPool, facts: SlakeFacts, root: Path, notes: Counter[str]) -> Sample:
     path = get_text(row.raw, "img_name")
     subject_id = PurePosixPath(path).as_posix().partition("/")[0]  # the folder of one image
     location = row.raw.get("location")
-    return pool.make_sample(row, "slake", root / "imgs", path, notes, subject_id=subject_id, language=row.language, location=location)
+    known = facts.facts_of(path, row)
+    return pool.make_sample(
+        row,
+        "slake",
+        root / "imgs",
+        path,
+        notes,
+        subject_id=subject_id,
+        facts=known,
+        terms=TERMS,
+        language=row.language,
+        location=location,
+    )
