@@ -134,6 +134,8 @@ def _describe(error: ValidationError) -> str:
     if not fault["loc"]:
         return "not a JSON object"
     name = fault["loc"][0]
+    if name in ("statements", "facts"):
+        return f"the field {'.'.join(map(str, fault['loc']))!r} is not as this version of Osler writes it"
     if fault["type"] == "unexpected_keyword_argument":
         return f"unknown field {name!r}: the file was written by another version of Osler"
     if fault["type"] == "missing":

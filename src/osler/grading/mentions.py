@@ -22,6 +22,7 @@ _NOT_A_PLACE: Final = frozenset({"lobe", "pole", "segment", "zone", "limb", "lim
 _BRIGHTNESS: Final = frozenset({"bright", "dark", "black", "white", "grey", "gray", "high", "low"})
 _COMPARED: Final = frozenset({"before", "prior", "previous", "previously", "since", "compared", "comparison", "interval", "earlier"})
 _NEEDS_NO_COMPARISON: Final = frozenset({"unchanged", "new", "resolved"})
+_NOT_COUNTED: Final = CLAUSE_ENDS | COPULAS | {"cm", "mm", "of", "year", "years", "day", "days"}
 _NOUN_DISTANCE: Final = 4
 """Within how many words behind a number its noun stands."""
 
@@ -104,9 +105,12 @@ def _match(folded: list[str], content: list[int], own: TermIndex, general: TermI
     mentions: list[Mention] = []
 
     def add(begin: int, length: int, values: Values) -> None:
-        mentions.extend(
-            Mention(kind=kind, value=value, begin=content[begin], end=content[begin + length - 1] + 1) for kind, value in values
-        )
+        for kind, value in values:
+            mention = Mention(kind=kind, value=value, begin=content[begin], end=content[begin + length - 1] + 1)
+            twin = next((other for other in mentions[-2:] if (other.kind, other.value, other.end) == (kind, value, mention.begin)), None)
+            if twin is not None:  # "T2-weighted MRI" states MRI once
+                mentions.remove(twin)
+            mentions.append(mention)
 
     position = 0
     while position < len(folded):
@@ -155,18 +159,18 @@ def _counts(reading: Reading) -> Iterator[Mention]:
     nouns = {mention.begin for mention in reading.mentions if mention.is_noun}
     for position, word in enumerate(reading.unclaimed):
         value = NUMBERS.get(word) or (word if word.isdecimal() and len(word) <= 2 else None)
-        if value is None or reading.unclaimed[position + 1 : position + 2] == ["of"]:
+        if value is None:
             continue
         for behind in range(position + 1, min(position + 1 + _NOUN_DISTANCE, len(reading.folded))):
             if behind in nouns:
                 yield Mention(kind=Kind.COUNT, value=value, begin=position, end=position + 1)
                 break
-            if reading.unclaimed[behind] in CLAUSE_ENDS | COPULAS or not (reading.folded[behind].isalpha()):
+            if reading.unclaimed[behind] in _NOT_COUNTED or not reading.folded[behind].isalpha():
                 break
 
 
 def _heights(reading: Reading) -> Iterator[Mention]:
     """ "Above the centre" is a position; "above the diaphragm" is not."""
     for position, word in enumerate(reading.unclaimed):
-        if word in ("above", "below") and not _MIDDLES.isdisjoint(reading.clause_behind(position)[:7]):
+        if word in ("above", "below") and not _MIDDLES.isdisjoint(reading.clause_behind(position)):
             yield Mention(kind=Kind.POSITION, value="upper" if word == "above" else "lower", begin=position, end=position + 1)

@@ -13,9 +13,13 @@ from typing import Final
 CLAUSE_ENDS: Final = frozenset({".", ",", ";", ":", "!", "?", "\n", "but", "although", "though", "while", "whereas", "because", "so"})
 COPULAS: Final = frozenset({"is", "are", "was", "were", "seems", "can", "be", "has", "been"})
 PREPOSITIONS: Final = frozenset({"on", "in", "by", "with", "at", "from"})
-_NEGATIONS: Final = frozenset({"not", "no", "never", "neither", "nor", "without", "cannot", "absence", "lacks", "excludes", "nothing"})
+_NEGATIONS: Final = frozenset(
+    {"not", "no", "never", "neither", "nor", "without", "cannot", "absence", "lacks", "excludes", "rules", "nothing"}
+)
 _COMPARISONS: Final = frozenset({"except", "unlike", "than", "versus", "vs", "instead", "resembles", "mimics"})
-_CONDITIONALS: Final = frozenset({"if", "whether", "unless", "either", "could", "might", "may", "would", "possibly", "perhaps", "doubt"})
+_CONDITIONALS: Final = frozenset(
+    {"if", "whether", "unless", "either", "could", "might", "may", "would", "possibly", "perhaps", "doubt", "history"}
+)
 _REJECTIONS: Final = frozenset(
     {"not", "unlikely", "excluded", "ruled", "absent", "wrong", "incorrect", "impossible", "improbable", "false"}
 )
@@ -66,9 +70,7 @@ def _stance_before(words: Sequence[str], begin: int, *, through_prepositions: bo
 
 def _stance_after(words: Sequence[str], end: int) -> Stance:
     after = list(words[end : end + _SCOPE_AFTER])
-    if after[:1] == ["or"]:
-        return Stance.OPEN
-    if after[:1] == ["cannot"]:
+    if after[:1] in (["or"], ["cannot"]):
         return Stance.OPEN
     if not after or after[0] not in COPULAS:
         return Stance.AFFIRMED

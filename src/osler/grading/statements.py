@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 from osler.facts import Fact, Facts, Kind, Statement, Term, Truth
 from osler.grading.mentions import Mention, Reading, find_mentions
 from osler.grading.open_answer import is_same_text
-from osler.grading.stance import CLAUSE_ENDS, PREPOSITIONS, Stance, read_stance
-from osler.grading.subjects import ATTRIBUTES, find_subject
-from osler.grading.terms import LESION, LESION_WORDS, PARTS, VAGUE_FINDINGS, findings, fold_term, organs
+from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS, Stance, read_stance
+from osler.grading.subjects import ATTRIBUTES, PLACES, find_subject, is_part_of_organ
+from osler.grading.terms import LESION, LESION_WORDS, PARTS, VAGUE_FINDINGS, Phrase, findings, fold_term, organs
 from osler.text import fold_phrase, locate_words, split_words
 
-_PLACES: Final = frozenset({Kind.SIDE, Kind.POSITION})
 _NAMES: Final = frozenset({Kind.PRESENCE, Kind.SIGN})
-_INCLUSIVE: Final = frozenset({Kind.TECHNIQUE, Kind.PRESENCE, Kind.ANATOMY, Kind.POSITION, Kind.SIDE})
-"""The kinds in which a shorter name includes a longer one: an effusion is any effusion."""
+_INCLUSIVE: Final = frozenset({Kind.TECHNIQUE, Kind.PRESENCE, Kind.POSITION, Kind.SIDE})
+_ANATOMY_QUALIFIERS: Final = frozenset({"axial", "sagittal", "coronal", "left", "right", "upper", "level", "peripheral"})
 _LIST_WORDS: Final = frozenset({",", "or", "nor", "and", "a", "an", "the"})
 _INDEFINITE: Final = frozenset({"a", "an", "one", "any", "some", "another", "multiple", "several", "two"})
 _PERCEIVED: Final = frozenset({"present", "seen", "visible", "noted", "identified", "detected", "found"})
@@ -51,18 +51,28 @@ def _stance(mention: Mention, reading: Reading) -> Stance:
         return Stance.OPEN
     if reading.is_joined[end - 1] and words[end : end + 1] in (["like"], ["free"]):  # "tumour-like"
         return Stance.OPEN
+    if mention.is_noun and _is_subject_of_not(mention, reading):
+        end = len(words)
     through = read_stance(words, begin, end, through_prepositions=True)
-    if through is Stance.AFFIRMED or mention.kind in ATTRIBUTES - _PLACES:
+    if through is Stance.AFFIRMED or mention.kind in ATTRIBUTES - PLACES:
         return through
     near = read_stance(words, begin, end, through_prepositions=False)
     if near is not Stance.AFFIRMED:
         return near
-    if mention.kind in _PLACES:  # "not on the left" negates the side; "no mass on the left" leaves it open
+    if mention.kind in PLACES:  # "not on the left" negates the side; "no mass on the left" leaves it open
         preposition = next((at for at in range(begin - 1, max(-1, begin - 4), -1) if words[at] in PREPOSITIONS), 0)
         return Stance.NEGATED if preposition and words[preposition - 1] == "not" else Stance.OPEN
     if mention.kind in _NAMES:  # "no shift with the tumour" presupposes a tumour, "not in keeping with tumour" does not
         return Stance.AFFIRMED if words[begin - 1 : begin] == ["the"] else through
     return Stance.AFFIRMED
+
+
+def _is_subject_of_not(mention: Mention, reading: Reading) -> bool:
+    """Whether an attribute of the mention is negated and not the mention: "the kidney is not large", "the liver is not on the right"."""
+    copula, negation, *_ = [*reading.folded[mention.end : mention.end + 2], "", ""]
+    after = mention.end + 2
+    is_attribute = any(other.begin == after and other.kind in ATTRIBUTES for other in reading.mentions)
+    return copula in COPULAS and negation == "not" and (is_attribute or reading.folded[after : after + 1] in (["on"], ["in"], ["at"]))
 
 
 def _negate_lists(stances: list[Stance], reading: Reading) -> None:
@@ -85,7 +95,7 @@ def _state(number: int, stances: Sequence[Stance], reading: Reading) -> Statemen
     """The statement of one mention; None where it states nothing."""
     mention, stance = reading.mentions[number], stances[number]
     about = None
-    if stance is Stance.OPEN:
+    if stance is Stance.OPEN or is_part_of_organ(mention, reading):
         return None
     if mention.kind in ATTRIBUTES:
         about = find_subject(mention, reading)
@@ -120,7 +130,7 @@ def _has_attribute(number: int, reading: Reading) -> bool:
     mention = reading.mentions[number]
     if any(other.end == mention.begin and other.kind in ATTRIBUTES for other in reading.mentions[:number]):
         return True
-    return any(other.kind in _PLACES for other in _same_clause(number, reading))
+    return any(other.kind in PLACES for other in _same_clause(number, reading))
 
 
 def _organ_behind(number: int, reading: Reading) -> str | None:
@@ -222,7 +232,7 @@ def _settles(fact: Fact, statement: Statement) -> bool:
         return False
     if known == stated:
         return True
-    if statement.kind in _INCLUSIVE and (set(stated) < set(known) if fact.holds else set(known) < set(stated)):
+    if _includes(statement.kind, *((stated, known) if fact.holds else (known, stated))):
         return True
     if not fact.holds:
         return False
@@ -231,6 +241,16 @@ def _settles(fact: Fact, statement: Statement) -> bool:
         or (statement.kind is Kind.SIDE and fact.value == "bilateral" and statement.value in ("left", "right"))
         or (statement.kind is Kind.PRESENCE and statement.value == LESION and fact.value not in (LESION, "normal"))
     )
+
+
+def _includes(kind: Kind, shorter: Phrase, longer: Phrase) -> bool:
+    """Whether a name includes the same name with more words: an effusion is any effusion, but a head is no femoral head."""
+    if not set(shorter) < set(longer):
+        return False
+    if kind is Kind.ANATOMY:
+        return set(longer) - set(shorter) <= _ANATOMY_QUALIFIERS
+    denied = {after for word, after in pairwise(longer) if word == "non"}
+    return kind in _INCLUSIVE and denied.isdisjoint(shorter)
 
 
 def _check_parts(statement: Statement, facts: Facts) -> Truth | None:

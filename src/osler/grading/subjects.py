@@ -11,7 +11,8 @@ from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS
 from osler.grading.terms import fold_word
 from osler.text import ARTICLES
 
-ATTRIBUTES: Final = frozenset({Kind.SIDE, Kind.POSITION, Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.SEVERITY, Kind.CHANGE})
+PLACES: Final = frozenset({Kind.SIDE, Kind.POSITION})
+ATTRIBUTES: Final = PLACES | frozenset({Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.SEVERITY, Kind.CHANGE})
 """The kinds that are about something."""
 
 _INSIDE: Final = frozenset({"in", "within", "inside", "of", "involving", "affecting", "into", "near", "around", "over", "along"})
@@ -29,18 +30,28 @@ _NOUN_DISTANCE: Final = 4
 
 
 def find_subject(mention: Mention, reading: Reading) -> str | None:
-    """The organ, finding or other noun that an attribute is about, in the singular; None for the image or its only lesion."""
+    """The organ, finding or other noun that an attribute is about, in the singular; None for the image or its only lesion.
+
+    A finding "in the left lung" is on the left; "the left lung" itself is too.
+    """
     noun = _noun_behind(mention, reading)
     if isinstance(noun, Mention):
-        if noun.kind is Kind.ANATOMY and mention.kind in (Kind.SIDE, Kind.POSITION) and _is_inside(mention, reading):
-            finding = next((other for other in _nouns_before(mention, reading) if other.kind is Kind.PRESENCE), noun)
-            return _name(finding)
+        if noun.kind is Kind.ANATOMY and mention.kind in PLACES and _is_inside(mention, reading):
+            return _name(next((other for other in _nouns_before(mention, reading) if other.kind is Kind.PRESENCE), noun))
         return _name(noun)
     if noun is not None:
         return noun
     before = list(_nouns_before(mention, reading))
     own = [other for other in before if not _is_inside(other, reading)]
     return _name((own or before)[0]) if before else None
+
+
+def is_part_of_organ(mention: Mention, reading: Reading) -> bool:
+    """Whether a position names a part of an organ and no place in the image: "the upper lung", but not "a mass in the upper lung"."""
+    noun = _noun_behind(mention, reading) if mention.kind is Kind.POSITION else None
+    if not isinstance(noun, Mention) or noun.kind is not Kind.ANATOMY:
+        return False
+    return not (_is_inside(mention, reading) and any(other.kind is Kind.PRESENCE for other in _nouns_before(mention, reading)))
 
 
 def _name(noun: Mention) -> str | None:
@@ -67,8 +78,7 @@ def _noun_behind(mention: Mention, reading: Reading) -> Mention | str | None:
             return None
         last = word
         position += 1
-    is_place = mention.kind in (Kind.SIDE, Kind.POSITION)
-    return None if last is None or (is_place and _is_behind_preposition(mention, reading)) else fold_word(last)
+    return None if last is None or (mention.kind in PLACES and _is_behind_preposition(mention, reading)) else fold_word(last)
 
 
 def _is_behind_preposition(mention: Mention, reading: Reading) -> bool:

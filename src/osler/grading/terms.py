@@ -45,7 +45,7 @@ NOT_A_SIDE: Final = phrases(
 """Words after "left" or "right" where neither is a side: "the right answer", "left untreated"."""
 
 _NUMBER_WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMBERS: Final = MappingProxyType({word: str(number) for number, word in enumerate(_NUMBER_WORDS, start=1)} | {"single": "1"})
+NUMBERS: Final = MappingProxyType({word: str(number) for number, word in enumerate(_NUMBER_WORDS, start=1)} | {"single": "1", "both": "2"})
 # Synonyms are divided by "|". Every value is a phrase too.
 _SYNONYMS: Final[Mapping[Kind, Mapping[str, str]]] = {
     Kind.TECHNIQUE: {
