@@ -12,7 +12,8 @@ from small_matrices import make_matrices, report_of
 from small_records import answer
 
 from osler.cli.matrix import print_matrices
-from osler.evaluation.truth import measure_truth, reasoning_state, truth_difference
+from osler.cli.tables import print_accuracies
+from osler.evaluation.truth import luck, measure_truth, reasoning_state, truth_difference, truth_to_json
 from osler.facts import Fact, Facts, Kind, Statement, Truth
 from osler.metrics.truth import checked, state_of
 from osler.reports.matrices import AxisMatrices, MatrixRecords, read_matrix
@@ -133,6 +134,93 @@ def test_paired_changes() -> None:
     assert truth_difference(before, [replace(record, facts=None) for record in after]) is None
 
 
+def shown(number: int, seen: str, /, *said: str, **others: object) -> Record:
+    """A record about an image with the sign `seen`; its reasoning states the signs `said`."""
+    statements = [sign(value, T if value == seen else F) for value in said]
+    return replace(reasoned(number, statements, **others), facts=facts(seen))  # type: ignore[arg-type]
+
+
+def test_luck_with_usual_statements() -> None:
+    """A is stated most often, then B. The reasoning with two statements gets both, so one of them is false of its image."""
+    records = [shown(0, "A", "A"), shown(1, "A", "B"), shown(2, "B", "A"), shown(3, "C", "A", "B"), shown(4, "B")]
+    found = luck(records)
+    assert found is not None
+    assert (found.usual.true_reasonings.correct, found.usual.num_reasonings) == (2, 5)  # 0 and 1; the silent one is unchecked
+    assert (found.usual.true_statements.correct, found.usual.num_checked) == (2, 5)
+    conclusion = sign("B", T, repeats_answer=True)
+    told = [replace(record, statements=(*(record.statements or ()), conclusion)) for record in records]
+    assert luck(told) == found  # conclusions are no evidence
+
+
+def test_usual_statements_are_those_of_the_same_modality_and_question_type() -> None:
+    records = [shown(0, "A", "A"), shown(1, "B", "B", modality="ct"), replace(shown(2, "C", "C"), question_type="lesion_grading")]
+    found = luck(records)
+    assert found is not None
+    assert (found.usual.true_reasonings.correct, found.usual.num_reasonings) == (3, 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_reasoning_is_compared_with_its_own_image_or_subject(seed: int) -> None:
+    """Every image has a sign of its own, which its two questions state; images 8 and 9 are of one subject."""
+    records = [
+        shown(number, own, own, image=number // 2, subject="s" if number > 15 else None)
+        for number in range(20)
+        for own in [f"sign {min(number // 2, 8)}"]
+    ]
+    found = luck(records, seed)
+    assert found == luck(records, seed)
+    assert found is not None
+    assert (found.other_image.true_reasonings.correct, found.other_image.num_reasonings) == (0, 20)
+    assert found.other_image.true_reasonings.num_clusters == 9
+
+
+def test_luck_without_another_subject_or_anything_known() -> None:
+    alone = luck([shown(0, "A", "A"), shown(1, "A", "A", modality="ct")])
+    assert alone is not None
+    assert (alone.other_image.true_reasonings.value, alone.usual.true_reasonings.value) == (None, 1.0)
+    assert luck([answer(0)]) is None
+    assert truth_to_json([answer(0)]) is None
+
+
+def said_of(modality: str, *, right: int, true: int, size: int = 8, strategy: str = "think") -> list[Record]:
+    rows = [
+        shown(i, SIGNS[i % 2], SIGNS[(i + (i >= true)) % 2], is_right=i < right, dataset=modality, modality=modality) for i in range(size)
+    ]
+    return [replace(row, strategy=strategy) for row in rows]
+
+
+def test_the_json_has_each_modality() -> None:
+    found = json.loads(json.dumps(truth_to_json([*said_of("mri", right=4, true=6), *said_of("ct", right=4, true=0)])))
+    assert (found["reasonings"], found["true_reasonings"]["value"]) == (16, 6 / 16)
+    assert {name: part["true_reasonings"]["value"] for name, part in found["modalities"].items()} == {"ct": 0.0, "mri": 0.75}
+    assert found["modalities"]["ct"]["luck"].keys() == {"usual_statements", "other_image"}
+
+
+def test_one_policy_has_a_column_for_each_modality(capsys: pytest.CaptureFixture[str]) -> None:
+    print_accuracies([("eval", [*said_of("mri", right=4, true=6), *said_of("ct", right=4, true=0)])], in_domain=["mri"])
+    lines = {line.split("|")[0].strip(): line.split("|")[1:] for line in capsys.readouterr().out.splitlines() if "|" in line}
+    assert [cell.split()[0] for cell in lines["True reasonings"]] == ["75.0", "0.0"]
+    assert [cell.split()[0] for cell in lines["Right, false reason"]] == ["0.0", "100.0"]
+    assert [cell.strip() for cell in lines["Checked"]] == ["8", "8"]
+    assert lines["eval"][-1].split()[0] == "37.5"
+
+
+def test_several_policies_have_a_row_each(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("zero", said_of("mri", right=4, true=6)), ("after", said_of("mri", right=8, true=0, strategy="think_after"))]
+    print_accuracies([*rows, ("none", [answer(i, modality="mri", dataset="mri") for i in range(8)])], in_domain=["mri", "ct"])
+    accuracies, truths, measures = capsys.readouterr().out.split("\n\n")
+    assert "none" in accuracies
+    assert truths.startswith("True reasonings")
+    assert measures.startswith("Is the reasoning true? MRI")
+    assert "none" not in truths + measures
+    assert [line.split("|")[1].split()[0] for line in measures.splitlines()[3:5]] == ["75.0", "0.0"]
+
+
+def test_nothing_is_printed_without_reasonings(capsys: pytest.CaptureFixture[str]) -> None:
+    print_accuracies([("eval", [answer(i) for i in range(8)])])
+    assert "rue" not in capsys.readouterr().out
+
+
 def matrix(own: Truth, other: Truth) -> AxisMatrices:
     """Zero-shot and GRPO with Think: on each diagonal the reasonings are `own`, off it `other`; a blind matrix without reasonings."""
     domains = ("mri", "ct")
@@ -159,7 +247,10 @@ def test_a_matrix_has_truth_beside_accuracy(capsys: pytest.CaptureFixture[str]) 
     assert (cell.value, cell.num_reasonings, cell.right_for_false_reason.value) == (0.0, 4, 1.0)
     assert (no_think.truth_means, no_think.cells["mri"]["ct"].truth) == (None, None)
     print_matrices([found])
-    assert "True reasonings, diagonal" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "True reasonings, diagonal" in text
+    assert "GRPO, Think: true reasonings, %" in text
+    assert "GRPO, No-Think: true reasonings, %" not in text
 
 
 def test_a_matrix_file_is_read_with_and_without_truth(tmp_path: Path) -> None:

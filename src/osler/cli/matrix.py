@@ -93,7 +93,7 @@ def print_plans(plans: Sequence[AxisPlan]) -> Mapping[str, Any]:
 
 
 def print_matrices(axes: Iterable[AxisMatrices]) -> None:
-    """Print the accuracies of every matrix, the differences between strategies beside published ones, and the means of all matrices."""
+    """Print the accuracies and true reasonings of every matrix, the differences between strategies beside published ones, and all means."""
     from osler.metrics import points
     from osler.reports.matrix_page import build_axis
 
@@ -102,7 +102,7 @@ def print_matrices(axes: Iterable[AxisMatrices]) -> None:
 
     for found in axes:
         page = build_axis(found)
-        for heat in (*page.accuracy, *page.other_accuracy, *page.differences):
+        for heat in (*page.accuracy, *page.other_accuracy, *page.truths, *page.other_truths, *page.differences):
             print_heat(heat, "trained on")
         if page.differences:
             print("* significant at 5 % after Holm's correction over the cells of the matrix")

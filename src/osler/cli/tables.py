@@ -7,11 +7,28 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from osler.evaluation.truth import Luck
+    from osler.metrics.truth import ReasoningTruth
     from osler.reports.heat import HeatMap
+    from osler.reports.load_runs import Evaluation
     from osler.types import Record
 
 FILE_WIDTH: Final = 240
 """Columns of a table that goes to a file or a pipe, which have no width of their own."""
+
+TRUTH_TITLES: Final = (
+    "True reasonings",
+    "reasonings by luck: usual",
+    "reasonings by luck: other image",
+    "True statements",
+    "statements by luck: usual",
+    "statements by luck: other image",
+    "Right, false reason",
+    "Right, no reason",
+    "Distinct",
+    "Checked",
+)
+"""The measures of a truth table; the last two are numbers of different reasonings and of checked statements."""
 
 
 def print_table(
@@ -76,6 +93,7 @@ def print_accuracies(
     from osler.metrics import percent, points
     from osler.reports.load_runs import Evaluation
     from osler.reports.tables import accuracy_table, describe_clusters, gain_table, group_title
+    from osler.reports.truth import truth_table
 
     evaluations = [Evaluation(label=label, title=label, records=tuple(records), blind=blind) for label, records in rows]
     table = accuracy_table(evaluations, in_domain=in_domain)
@@ -86,12 +104,73 @@ def print_accuracies(
         heads.append("Image gain")
         gained = {row.title: points(row.average) for row in gains.rows}
         body = [[*row, gained.get(row[0], "")] for row in body]
+    truth = truth_table(evaluations, in_domain=in_domain)
+    if truth is not None:
+        heads.append("True reasonings")
+        true = {row.title: str(row.average) for row in truth.rows}
+        body = [[*row, true.get(row[0], "")] for row in body]
     best = {(i, k + 1) for i, row in enumerate(table.rows) for k in range(len(table.columns) + 1) if table.is_best(row, k)}
     print_table(heads, body, best=best, footer=["Guessing", *map(percent, table.chance)])
     if gains is not None:
         print("Image gain: accuracy minus the best blind baseline of each column, guessing included; paired, mean of the columns.")
     if (clusters := describe_clusters(evaluations)) is not None:
         print(f"{clusters[0].upper()}{clusters[1:]}: intervals take those to be independent, not the questions.")
+    print_truth(evaluations, in_domain)
+
+
+def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = ()) -> None:
+    """Print how much of the reasoning is true, beside luck; nothing without reasonings about images of which something is known.
+
+    One policy has a column for each modality, and a row for each measure. Several policies have a row each, on the questions of
+    `in_domain`, after a table of their true reasonings in each modality.
+    """
+    from osler import metrics
+    from osler.evaluation.truth import luck, measure_truth
+    from osler.reports.headline import describe_domain
+    from osler.reports.tables import group_title
+    from osler.reports.truth import truth_rows, truth_table
+
+    if (table := truth_table(evaluations, in_domain=in_domain)) is None:
+        return
+    columns = [group_title(name) + (" (in-domain)" if name in in_domain else "") for name in table.columns]
+    if len(table.rows) == 1:
+        records = next(row.records for row in evaluations if measure_truth(row.records) is not None)
+        groups = metrics.group(records, ("modality",))
+        cells = [_truth_cells(measure_truth(groups[name,]), luck(groups[name,])) for name in table.columns]
+        body = [[title, *(part[title] for part in cells)] for title in TRUTH_TITLES]
+        print_table(("", *columns), body, title=f"Is the reasoning true? {table.rows[0].title}")
+    else:
+        body = [[row.title, *map(str, (*row.cells, row.average))] for row in table.rows]
+        print_table(("", *columns, "Average"), body, title="True reasonings")
+        shown = [name for name in in_domain if name in table.columns]
+        rows = {row.title: _truth_cells(row.truth, row.luck) for row in truth_rows(evaluations, shown)}
+        heads = [title for title in TRUTH_TITLES if not title.startswith("statements by luck")]
+        body = [[title, *(cells[head] for head in heads)] for title, cells in rows.items()]
+        print_table(
+            ("", *(head.removeprefix("reasonings ") for head in heads)), body, title=f"Is the reasoning true? {describe_domain(shown)}"
+        )
+    print("True: something in the reasoning can be checked, and nothing in it is false. Right, ..: share of the right answers.")
+    print("By luck: with the most usual statements in place of its own, or with the facts of another image.")
+
+
+def _truth_cells(truth: ReasoningTruth | None, luck: Luck | None) -> dict[str, str]:
+    """The measures of one policy on some questions, by the titles of TRUTH_TITLES."""
+    from osler.metrics import DASH, percent
+
+    if truth is None or luck is None:
+        return dict.fromkeys(TRUTH_TITLES, DASH)
+    blind = (luck.usual, luck.other_image)
+    cells = (
+        str(truth.true_reasonings),
+        *(percent(shares.true_reasonings.value) for shares in blind),
+        str(truth.true_statements),
+        *(percent(shares.true_statements.value) for shares in blind),
+        str(truth.right_for_false_reason),
+        str(truth.right_for_no_reason),
+        f"{truth.distinct:,}",
+        f"{truth.num_checked:,}",
+    )
+    return dict(zip(TRUTH_TITLES, cells, strict=True))
 
 
 def print_heat(heat: HeatMap, corner: str = "") -> None:
