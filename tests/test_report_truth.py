@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_matrices import make_matrices
+from small_matrices import report_of as report_of_matrix
 from test_report import CELLS, check, evaluation, grey_image, record, report_of, write_run
 
 from osler.facts import Fact, Facts, Kind, Statement, Truth
@@ -21,6 +23,9 @@ from osler.reports.headline import describe_lead, describe_training, explain_lea
 from osler.reports.load_runs import Evaluation, Run
 from osler.reports.make import write_report
 from osler.reports.marks import correct_reasoning, mark_reasoning
+from osler.reports.matrices import MatrixRecords
+from osler.reports.matrix_page import build_axis
+from osler.reports.report import render_matrix_page
 from osler.reports.truth import truth_rows, truth_table
 from osler.types import Record
 
@@ -201,7 +206,7 @@ HEADLINES = [
         [rows_of("zero_shot", 3, 4, [OPEN])],
         MRI,
         (
-            "Zero-shot: accuracy 75.0 [30.1, 95.4] % on MRI; guessing would get 50.0 %.",
+            "Zero-shot: accuracy 75.0 % [30.1, 95.4] on MRI; guessing would get 50.0 %.",
             "Nothing that its reasonings state could be checked.",
         ),
         (),
@@ -209,7 +214,7 @@ HEADLINES = [
     (  # one run of an unknown policy, with reasonings about images of which nothing is known
         [replace(evaluation("eval", [record(i, modality="ct") for i in range(4)]), title="my $x$", run="a")],
         None,
-        ("my $x$: accuracy 100.0 [51.0, 100.0] % on CT; guessing would get 50.0 %.", "Whether its reasonings are true is not known"),
+        ("my $x$: accuracy 100.0 % [51.0, 100.0] on CT; guessing would get 50.0 %.", "Whether its reasonings are true is not known"),
         (),
     ),
     (  # tested on none of the training modalities: all questions count; compared with the first row
@@ -274,7 +279,7 @@ def test_what_a_run_was_trained_on(cells: Mapping[str, Mapping[str, int]] | None
             ("zero_shot", "sft", "grpo"),
             "demo: SFT and GRPO on MRI, tested on MRI",
         ),
-        ([run_of("a", MRI)], ("zero_shot",), "a: Zero-shot, tested on MRI"),
+        ([run_of("a", MRI)], ("zero_shot",), "a: zero-shot, tested on MRI"),
         ([run_of("a"), run_of("b")], ("eval",), "a and b: tested on MRI"),
         ([run_of(str(i)) for i in range(7)], (), "0 and 6 more"),
     ],
@@ -349,3 +354,31 @@ def test_a_page_without_answers_has_no_first_screen(tmp_path: Path) -> None:
     html = (tmp_path / "page.html").read_text()
     check(html)
     assert 'id="glance"' not in html
+
+
+def test_a_matrix_shows_truth_beside_accuracy() -> None:
+    def of(statements: Sequence[Statement], strategy: str = "think") -> dict[tuple[str, str], Sequence[Record]]:
+        """Reasonings with these statements on the diagonal, and false ones off it."""
+        return {
+            (train, test): [
+                reasoned(number, statements=statements if train == test else [FALSE], modality=test, strategy=strategy) for number in (1, 2)
+            ]
+            for train in ("ct", "mri")
+            for test in ("ct", "mri")
+        }
+
+    silent = {cell: [replace(row, reasoning=None, statements=None) for row in part] for cell, part in of((), "no_think").items()}
+    found = make_matrices(
+        MatrixRecords(row="zero_shot", strategy="think", cells=of([FALSE])),
+        MatrixRecords(row="grpo", strategy="think", cells=of([TRUE])),
+        MatrixRecords(row="grpo", strategy="no_think", cells=silent),
+    )
+    axis = build_axis(found)
+    assert [heat.title for heat in axis.truths] == ["GRPO, Think: true reasonings, %"]
+    assert [heat.title for heat in axis.other_truths] == ["Zero-shot, Think: true reasonings, %"]
+    assert [[tile.text for tile in tiles] for _, tiles in axis.truths[0].rows] == [["100.0", "0.0"], ["0.0", "100.0"]]
+    assert "right for a false reason 100.0 [" in axis.truths[0].rows[0][1][1].hint
+    html = render_matrix_page(report_of_matrix(found))
+    check(html)
+    assert html.count("Right for a false reason, % of right answers") == 1
+    assert html.index("<h4>Image gain</h4>") < html.index("<h4>True reasonings</h4>") < html.index("<h4>Differences</h4>")

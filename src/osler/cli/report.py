@@ -17,9 +17,9 @@ def add_report(verbs: Any) -> None:
         "report",
         _run,
         "write one self-contained HTML page about audits, runs and matrices",
-        "Write one page with a table of contents: what the data give away without images, accuracies with\n"
-        "intervals, training curves, whether the policies use the images, heat maps of matrices, and example\n"
-        "questions with image, reasoning and verdict.",
+        "Write one page: the finding in words, what the data give away without images, accuracies with intervals,\n"
+        "whether the reasoning is true, training curves, whether the policies use the images, heat maps of\n"
+        "matrices, and example questions with image, marked reasoning and verdict.",
         "osler report runs/demo --out demo.html",
         "osler report audit.json runs/demo runs/matrix_phantom --out all.html",
     )

@@ -112,7 +112,8 @@ def _accuracy_words(lead: Lead) -> str:
     if lead.before is None or lead.change is None:
         guess = metrics.chance(lead.row.records)
         guessing = "" if guess is None else f"; guessing would get {percent(guess)} %"
-        return f"accuracy {metrics.accuracy(lead.row.records, UNIT)} % on {where}{guessing}."
+        accuracy = metrics.accuracy(lead.row.records, UNIT)
+        return f"accuracy {percent(accuracy.value)} % [{percent(accuracy.low)}, {percent(accuracy.high)}] on {where}{guessing}."
     before, after = _shared_accuracies(lead.before.records, lead.row.records)
     change = f"({points(lead.change.difference)} points)"
     if lead.before.is_zero_shot:
@@ -188,6 +189,6 @@ def name_experiment(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> s
     if trained:
         how = _join(trained) + (f" on {describe_domain(domain)}" if domain else "")
     else:
-        how = STAGES["zero_shot"] if stages == {"zero_shot"} else ""
+        how = STAGES["zero_shot"].lower() if stages == {"zero_shot"} else ""
     tested = f"tested on {_tested([record for row in answered for record in row.records])}"
     return f"{title}: {how}, {tested}" if how else f"{title}: {tested}"
