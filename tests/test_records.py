@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from osler.errors import DataError
 from osler.evaluation.records import append_records, read_records, record_from_json, record_to_json, resume_records
+from osler.facts import Fact, Facts, Kind, Statement, Truth
 from osler.types import FinishReason, Outcome, Record
 
 RECORD = Record(
@@ -35,6 +36,16 @@ RECORD = Record(
 )
 SECOND = replace(RECORD, sample_id="toy/2", answer=None, outcome="no_answer", choices=())
 
+STATED = replace(
+    RECORD,
+    sample_id="toy/3",
+    statements=(
+        Statement(kind=Kind.SIDE, value="left", about="liver", begin=0, end=4, truth=Truth.TRUE),
+        Statement(kind=Kind.PRESENCE, value="cyst", holds=False, begin=5, end=9, repeats_answer=True, truth=Truth.FALSE),
+    ),
+    facts=Facts(facts=(Fact(kind=Kind.SIDE, value="left", about="liver"),), closed=(Kind.SIDE, Kind.MODALITY)),
+)
+
 texts = st.text(st.characters())
 any_records = st.builds(
     Record,
@@ -46,6 +57,14 @@ any_records = st.builds(
     finish_reason=st.sampled_from([str(reason) for reason in FinishReason]),
     outcome=st.sampled_from([str(outcome) for outcome in Outcome]),
 )
+
+
+def test_statements_and_facts_are_kept_and_old_files_lack_them() -> None:
+    assert record_from_json(record_to_json(STATED)) == STATED
+    with_half_a_surrogate = replace(STATED, completion="\ud800")
+    assert record_from_json(record_to_json(with_half_a_surrogate)) == with_half_a_surrogate
+    old = {name: value for name, value in json.loads(record_to_json(RECORD)).items() if name not in ("statements", "facts")}
+    assert record_from_json(json.dumps(old)) == RECORD
 
 
 @given(any_records)
@@ -114,6 +133,8 @@ def fields(**changes: object) -> dict[str, object]:
         (json.dumps(fields(choices="AB")), "'choices' must be a list of texts"),
         (json.dumps(fields(choices=["A", 1])), "'choices' must be a list of texts"),
         (json.dumps(fields(prompt=None)), "'prompt' cannot be None"),
+        (json.dumps(fields(statements=[{"kind": "taste"}])), "'statements.0.kind' is not as this version of Osler writes it"),
+        (json.dumps(fields(facts=[])), "'facts' is not as this version of Osler writes it"),
     ],
 )
 def test_a_wrong_line_in_the_middle_is_named(tmp_path: Path, line: str, message: str) -> None:

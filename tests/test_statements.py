@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from osler.data.phantom.atlas import GRADES, LOCATIONS
 from osler.data.phantom.facts import EXTENTS, phantom_terms
 from osler.data.phantom.images import ATLASES
 from osler.data.phantom.questions import build_samples
+from osler.data.readers import read
 from osler.facts import Fact, Facts, Kind, Statement, Term, Truth
 from osler.grading import check, judge, read_statements
 from osler.grading.terms import fold_word
@@ -239,6 +242,7 @@ CHECKS: list[tuple[str, Facts, list[Truth]]] = [
     ("The thorax.", CHEST, [T]),
     ("The brain.", CHEST, [F]),
     ("The abdomen.", known(fact(Kind.ANATOMY, "liver"), closed=(Kind.ANATOMY,)), [T]),
+    ("The abdomen.", known(fact(Kind.ANATOMY, "spine"), fact(Kind.ANATOMY, "abdomen", holds=False)), [F]),
     ("The head.", known(fact(Kind.ANATOMY, "femoral head")), [N]),
     ("The brain.", known(fact(Kind.ANATOMY, "axial brain")), [T]),
     ("A tumour.", known(fact(Kind.PRESENCE, "non-enhancing tumour")), [T]),
@@ -343,6 +347,36 @@ def test_planted_falsehoods_are_found() -> None:
     assert len(planted) == 9
     assert found.total() >= 0.95 * planted.total()
     assert planted.total() > 900
+
+
+SENTENCES = {
+    Kind.MODALITY: "This is a {value} image.",
+    Kind.PLANE: "The plane is {value}.",
+    Kind.SIDE: "The {about} is on the {value}.",
+    Kind.POSITION: "The {about} lies in the {value} part of the image.",
+    Kind.COUNT: "The image shows {value} {about}.",
+}
+OTHERS = (("left", "right"), ("upper", "lower"), ("ct", "mri"), ("axial", "coronal"), ("1", "2"))
+MIRRORED = {word: other for pair in OTHERS for word, other in (pair, pair[::-1])}
+
+
+def test_planted_falsehoods_about_slake_are_found() -> None:
+    if not (folder := os.environ.get("OSLER_TEST_DATA")):
+        pytest.skip("OSLER_TEST_DATA does not name the folder of real annotation files")
+    first = {sample.images[0].uri: sample for sample in read("slake", Path(folder) / "slake") if sample.facts is not None}
+    rows = {(sample.facts, sample.terms, one) for sample in first.values() for one in sample.facts.facts if one.holds}
+    found, planted = Counter[bool](), Counter[Kind]()
+    for facts, terms, one in sorted(rows, key=str):
+        value = " ".join(MIRRORED.get(word, "") for word in one.value.split())
+        if one.kind not in SENTENCES or not value.strip() or (one.about is None and one.kind in (Kind.SIDE, Kind.POSITION)):
+            continue
+        for text_value, truth in ((one.value, T), (value, F)):
+            text = SENTENCES[one.kind].format(value=text_value, about=one.about)
+            found[any(statement.truth is truth for statement in judge(text, facts=facts, terms=terms))] += 1
+        planted[one.kind] += 1
+    print(planted, found)  # noqa: T201
+    assert len(planted) == len(SENTENCES)
+    assert found[True] >= 0.95 * found.total() > 2000
 
 
 def test_every_term_of_the_phantoms_is_read() -> None:

@@ -25,6 +25,9 @@ _NEEDS_NO_COMPARISON: Final = frozenset({"unchanged", "new", "resolved"})
 _NOT_COUNTED: Final = CLAUSE_ENDS | COPULAS | {"cm", "mm", "of", "year", "years", "day", "days"}
 _NOUN_DISTANCE: Final = 4
 """Within how many words behind a number its noun stands."""
+PLACES: Final = frozenset({Kind.SIDE, Kind.POSITION})
+ATTRIBUTES: Final = PLACES | {Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.SEVERITY, Kind.CHANGE}
+"""The kinds that are about something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,16 @@ class Reading:
         for mention in self.mentions:
             words[mention.begin : mention.end] = [""] * (mention.end - mention.begin)
         return words
+
+    @cached_property
+    def nouns(self) -> dict[int, Mention]:
+        """The mentions that something can be about, by their first word."""
+        return {mention.begin: mention for mention in self.mentions if mention.is_noun}
+
+    @cached_property
+    def attributes(self) -> dict[int, Mention]:
+        """The mentions that are about something, by each of their words."""
+        return {at: mention for mention in self.mentions if mention.kind in ATTRIBUTES for at in range(mention.begin, mention.end)}
 
     @cached_property
     def sentences(self) -> list[int]:
@@ -156,13 +169,12 @@ def _is_place(mention: Mention, behind: list[str]) -> bool:
 
 def _counts(reading: Reading) -> Iterator[Mention]:
     """Numbers before a noun: "two large kidneys"."""
-    nouns = {mention.begin for mention in reading.mentions if mention.is_noun}
     for position, word in enumerate(reading.unclaimed):
         value = NUMBERS.get(word) or (word if word.isdecimal() and len(word) <= 2 else None)
         if value is None:
             continue
         for behind in range(position + 1, min(position + 1 + _NOUN_DISTANCE, len(reading.folded))):
-            if behind in nouns:
+            if behind in reading.nouns:
                 yield Mention(kind=Kind.COUNT, value=value, begin=position, end=position + 1)
                 break
             if reading.unclaimed[behind] in _NOT_COUNTED or not reading.folded[behind].isalpha():

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Final
 
 from osler.facts import Fact, Facts, Kind, Statement, Term, Truth
-from osler.grading.mentions import Mention, Reading, find_mentions
+from osler.grading.mentions import ATTRIBUTES, PLACES, Mention, Reading, find_mentions
 from osler.grading.open_answer import is_same_text
 from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS, Stance, read_stance
-from osler.grading.subjects import ATTRIBUTES, PLACES, find_subject, is_part_of_organ
+from osler.grading.subjects import find_subject, is_part_of_organ
 from osler.grading.terms import LESION, LESION_WORDS, PARTS, VAGUE_FINDINGS, Phrase, findings, fold_term, organs
 from osler.text import fold_phrase, locate_words, split_words
 
@@ -71,8 +71,11 @@ def _is_subject_of_not(mention: Mention, reading: Reading) -> bool:
     """Whether an attribute of the mention is negated and not the mention: "the kidney is not large", "the liver is not on the right"."""
     copula, negation, *_ = [*reading.folded[mention.end : mention.end + 2], "", ""]
     after = mention.end + 2
-    is_attribute = any(other.begin == after and other.kind in ATTRIBUTES for other in reading.mentions)
-    return copula in COPULAS and negation == "not" and (is_attribute or reading.folded[after : after + 1] in (["on"], ["in"], ["at"]))
+    return (
+        copula in COPULAS
+        and negation == "not"
+        and (after in reading.attributes or reading.folded[after : after + 1] in (["on"], ["in"], ["at"]))
+    )
 
 
 def _negate_lists(stances: list[Stance], reading: Reading) -> None:
@@ -128,9 +131,7 @@ def _is_new(mention: Mention, stance: Stance, reading: Reading) -> bool:
 def _has_attribute(number: int, reading: Reading) -> bool:
     """Whether a negated finding is negated only with an attribute: "no large effusion", "no mass on the left"."""
     mention = reading.mentions[number]
-    if any(other.end == mention.begin and other.kind in ATTRIBUTES for other in reading.mentions[:number]):
-        return True
-    return any(other.kind in PLACES for other in _same_clause(number, reading))
+    return mention.begin - 1 in reading.attributes or any(other.kind in PLACES for other in _same_clause(number, reading))
 
 
 def _organ_behind(number: int, reading: Reading) -> str | None:
@@ -188,7 +189,8 @@ def _places_of(phrase: str, text: str) -> list[tuple[int, int]]:
 def check(statement: Statement, facts: Facts) -> Truth:
     """Whether a statement is true by the facts; NOT_CHECKABLE where they say nothing, or different things about several findings."""
     related = [fact for fact in facts.facts if _is_related(fact, statement, facts)]
-    agreements = {fact.holds == statement.holds for fact in related if _settles(fact, statement)}
+    same = [fact for fact in related if fold_term(fact.value) == fold_term(statement.value) and _settles(fact, statement)]
+    agreements = {fact.holds == statement.holds for fact in same or related if _settles(fact, statement)}
     subjects = {fact.about for fact in related}
     if statement.kind in ATTRIBUTES and statement.about is None and None not in subjects and len(subjects) > 1:
         truths = {check(replace(statement, about=about), facts) for about in subjects}

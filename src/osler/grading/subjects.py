@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from osler.facts import Kind
-from osler.grading.mentions import PLACE_NOUNS, Mention, Reading
+from osler.grading.mentions import PLACE_NOUNS, PLACES, Mention, Reading
 from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS
 from osler.grading.terms import fold_word
 from osler.text import ARTICLES
-
-PLACES: Final = frozenset({Kind.SIDE, Kind.POSITION})
-ATTRIBUTES: Final = PLACES | frozenset({Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.SEVERITY, Kind.CHANGE})
-"""The kinds that are about something."""
 
 _INSIDE: Final = frozenset({"in", "within", "inside", "of", "involving", "affecting", "into", "near", "around", "over", "along"})
 _NOT_A_NOUN: Final = (
@@ -60,16 +56,14 @@ def _name(noun: Mention) -> str | None:
 
 def _noun_behind(mention: Mention, reading: Reading) -> Mention | str | None:
     """The noun that the attribute stands before: a mention or another word; None where it stands alone."""
-    begins = {other.begin: other for other in reading.mentions if other.is_noun}
-    others = {other.begin: other for other in reading.mentions if other.kind in ATTRIBUTES}
     last, position = None, mention.end
     for _ in range(_NOUN_DISTANCE):
         if position >= len(reading.folded):
             break
-        if position in begins:
-            return begins[position]
-        if position in others:
-            position = others[position].end
+        if position in reading.nouns:
+            return reading.nouns[position]
+        if position in reading.attributes:
+            position = reading.attributes[position].end
             continue
         word = reading.folded[position]
         if reading.unclaimed[position] == "" or word in _NOT_A_NOUN or not word[0].isalnum():
@@ -89,9 +83,8 @@ def _is_behind_preposition(mention: Mention, reading: Reading) -> bool:
 
 def _is_inside(mention: Mention, reading: Reading) -> bool:
     """Whether a word such as "in" stands before, with only articles and attributes between: "a cyst in the large left kidney"."""
-    attributes = {position for other in reading.mentions if other.kind in ATTRIBUTES for position in range(other.begin, other.end)}
     for position in range(mention.begin - 1, max(-1, mention.begin - 5), -1):
-        if reading.folded[position] in ARTICLES or position in attributes:
+        if reading.folded[position] in ARTICLES or position in reading.attributes:
             continue
         return reading.folded[position] in _INSIDE
     return False
