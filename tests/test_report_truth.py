@@ -230,6 +230,7 @@ HEADLINES = [
         [
             replace(evaluation("grpo-no-think", [record(0, strategy="no_think")]), run="a"),
             rows_of("sft-think", 1, 1, [TRUE]),
+            rows_of("grpo-answer-alone-think", 1, 1, [FALSE]),
             rows_of("grpo-think", 1, 1, [TRUE]),
         ],
         MRI,

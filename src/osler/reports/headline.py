@@ -39,7 +39,11 @@ class Lead:
 
 
 def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | None:
-    """The trained policy with checked reasonings, else with the most training by the last method, else the first policy; None without."""
+    """The policy that the headline is about; None where no policy answered.
+
+    A trained one where there is one, and of several the first that is best in this order: its reasonings can be checked, it was trained by
+    GRPO, on the most questions, under the shortest label ("grpo-think" before "grpo-answer-alone-think").
+    """
     by_name = {run.name: run for run in runs}
     answered = [row for row in evaluations if row.records and not row.is_blind]
     if not answered:
@@ -47,8 +51,9 @@ def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | 
     changes = {change.title: change.baseline for change in change_rows(answered)}
     trained = [row for row in answered if row.title in changes]
 
-    def rank(row: Evaluation) -> tuple[bool, bool, int]:
-        return (measure_truth(row.records) is not None, row.stage == "grpo", _num_train(by_name.get(row.run)))
+    def rank(row: Evaluation) -> tuple[bool, bool, int, int]:
+        has_truth = measure_truth(row.records) is not None
+        return (has_truth, row.stage == "grpo", _num_train(by_name.get(row.run)), -len(row.label))
 
     row = max(trained or answered, key=rank)
     run = by_name.get(row.run)
