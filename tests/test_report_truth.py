@@ -35,6 +35,8 @@ FACTS = Facts(
         Fact(kind=Kind.PRESENCE, value="fracture", holds=False),
         Fact(kind=Kind.SIDE, value="left", about="liver"),
         Fact(kind=Kind.SIDE, value="right", about="spleen"),
+        Fact(kind=Kind.POSITION, value="lower right"),
+        Fact(kind=Kind.POSITION, value="lower"),
     ),
     closed=(Kind.SIGN,),
 )
@@ -127,6 +129,7 @@ def test_a_long_reasoning_is_cut() -> None:
         (FALSE, (("a <bright> ring", "a dark core"),)),
         (state("scar", Truth.FALSE, Kind.PRESENCE), (("scar", "no fracture"),)),
         (state("core", Truth.FALSE, Kind.SIDE, about="liver"), (("core", "left"),)),
+        (state("core", Truth.FALSE, Kind.POSITION), (("core", "lower right"),)),
         (state("core", Truth.FALSE, Kind.SIZE), ()),  # nothing is known of this kind
         (TRUE, ()),
         (replace(FALSE, repeats_answer=True), ()),

@@ -78,11 +78,15 @@ def _describe(statement: Statement, facts: Facts | None) -> str:
 
 
 def known_values(statement: Statement, facts: Facts | None) -> tuple[str, ...]:
-    """What is known about the image of the same kind as the statement, e.g. ("lower right",) for one that says "upper left"."""
+    """What is known about the image of the same kind as the statement, e.g. ("lower right",) for one that says "upper left".
+
+    A value that is a part of another one, such as "lower" beside "lower right", is left out.
+    """
     if facts is None:
         return ()
     same = [fact for fact in facts.facts if fact.kind is statement.kind and (fact.about is None or statement.about in (None, fact.about))]
-    return tuple(fact.value if fact.holds else f"no {fact.value}" for fact in same)
+    values = [fact.value if fact.holds else f"no {fact.value}" for fact in same]
+    return tuple(value for value in values if not any(f" {value} " in f" {other} " for other in values if other != value))
 
 
 def correct_reasoning(record: Record) -> tuple[tuple[str, str], ...]:
