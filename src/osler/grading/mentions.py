@@ -149,7 +149,7 @@ def _is_meant(mention: Mention, reading: Reading) -> bool:
     before = reading.folded[mention.begin - 1] if mention.begin else ""
     match mention.kind:
         case Kind.SIDE | Kind.POSITION:
-            return _is_place(mention, behind)
+            return _is_place(mention, reading, behind)
         case Kind.CHANGE:
             return mention.value in _NEEDS_NO_COMPARISON or reading.sentences[mention.begin] in reading.comparisons
         case Kind.ANATOMY | Kind.PRESENCE if mention.value in SUBSTANCES:
@@ -158,8 +158,10 @@ def _is_meant(mention: Mention, reading: Reading) -> bool:
     return True
 
 
-def _is_place(mention: Mention, behind: list[str]) -> bool:
-    """Not "the right answer", "the left lobe", "left of the heart" or "the upper part of the kidney"; but "left of the centre"."""
+def _is_place(mention: Mention, reading: Reading, behind: list[str]) -> bool:
+    """Not "the right answer", "the left lobe", "left of the heart" or "the patient's right"; but "left of the centre"."""
+    if "patient" in reading.folded[max(0, mention.begin - 2) : mention.begin]:
+        return False
     if behind and (behind[0] in _NOT_A_PLACE or (mention.kind is Kind.SIDE and (behind[0],) in NOT_A_SIDE)):
         return False
     while behind and (behind[0] in PLACE_NOUNS or fold_word(behind[0]) in PLACE_NOUNS):

@@ -20,6 +20,7 @@ _COMPARISONS: Final = frozenset({"except", "unlike", "than", "versus", "vs", "in
 _CONDITIONALS: Final = frozenset(
     {"if", "whether", "unless", "either", "could", "might", "may", "would", "possibly", "perhaps", "doubt", "history"}
 )
+_DOUBTS: Final = frozenset({"or", "cannot", "would", "could", "might", "may"})
 _REJECTIONS: Final = frozenset(
     {"not", "unlikely", "excluded", "ruled", "absent", "wrong", "incorrect", "impossible", "improbable", "false"}
 )
@@ -70,10 +71,8 @@ def _stance_before(words: Sequence[str], begin: int, *, through_prepositions: bo
 
 def _stance_after(words: Sequence[str], end: int) -> Stance:
     after = list(words[end : end + _SCOPE_AFTER])
-    if after[:1] in (["or"], ["cannot"]):
-        return Stance.OPEN
     if not after or after[0] not in COPULAS:
-        return Stance.AFFIRMED
+        return Stance.OPEN if after and after[0] in _DOUBTS else Stance.AFFIRMED
     clause = list(takewhile(lambda word: word not in CLAUSE_ENDS, after))
     if _REJECTIONS.isdisjoint(clause):
         return Stance.AFFIRMED

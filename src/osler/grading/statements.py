@@ -18,8 +18,11 @@ from osler.text import fold_phrase, locate_words, split_words
 _NAMES: Final = frozenset({Kind.PRESENCE, Kind.SIGN})
 _INCLUSIVE: Final = frozenset({Kind.TECHNIQUE, Kind.PRESENCE, Kind.POSITION, Kind.SIDE})
 _ANATOMY_QUALIFIERS: Final = frozenset({"axial", "sagittal", "coronal", "left", "right", "upper", "level", "peripheral"})
+_OTHERS: Final = frozenset({"other", "further", "additional", "second"})
 _LIST_WORDS: Final = frozenset({",", "or", "nor", "and", "a", "an", "the"})
 _INDEFINITE: Final = frozenset({"a", "an", "one", "any", "some", "another", "multiple", "several", "two"})
+_DEFINITE: Final = frozenset({"the", "this", "that", "its", ".", "!", "?", ";", "\n"})
+_DETERMINER_DISTANCE: Final = 6
 _PERCEIVED: Final = frozenset({"present", "seen", "visible", "noted", "identified", "detected", "found"})
 
 
@@ -40,6 +43,7 @@ def read_statements(text: str, terms: Sequence[Term] = ()) -> tuple[Statement, .
     reading = find_mentions(text, terms)
     stances = [_stance(mention, reading) for mention in reading.mentions]
     _negate_lists(stances, reading)
+    _leave_several_open(stances, reading)
     statements = (_state(number, stances, reading) for number in range(len(stances)))
     return tuple(statement for statement in statements if statement is not None)
 
@@ -58,7 +62,8 @@ def _stance(mention: Mention, reading: Reading) -> Stance:
         return through
     near = read_stance(words, begin, end, through_prepositions=False)
     if near is not Stance.AFFIRMED:
-        return near
+        is_presupposed = mention.kind is Kind.ANATOMY and words[begin - 1 : begin] == ["the"]  # "neither the liver nor the spleen is large"
+        return Stance.OPEN if is_presupposed and near is Stance.NEGATED else near
     if mention.kind in PLACES:  # "not on the left" negates the side; "no mass on the left" leaves it open
         preposition = next((at for at in range(begin - 1, max(-1, begin - 4), -1) if words[at] in PREPOSITIONS), 0)
         return Stance.NEGATED if preposition and words[preposition - 1] == "not" else Stance.OPEN
@@ -94,6 +99,18 @@ def _negate_lists(stances: list[Stance], reading: Reading) -> None:
         first = number
 
 
+def _leave_several_open(stances: list[Stance], reading: Reading) -> None:
+    """An image has one modality, so a sentence that affirms two of them weighs them: "I consider CT and MRI"."""
+    affirmed: dict[int, dict[int, str]] = {}
+    for number, mention in enumerate(reading.mentions):
+        if mention.kind is Kind.MODALITY and stances[number] is Stance.AFFIRMED:
+            affirmed.setdefault(reading.sentences[mention.begin], {})[number] = mention.value
+    for values in affirmed.values():
+        if len(set(values.values())) > 1:
+            for number in values:
+                stances[number] = Stance.OPEN
+
+
 def _state(number: int, stances: Sequence[Stance], reading: Reading) -> Statement | None:
     """The statement of one mention; None where it states nothing."""
     mention, stance = reading.mentions[number], stances[number]
@@ -123,14 +140,17 @@ def _is_new(mention: Mention, stance: Stance, reading: Reading) -> bool:
     """Whether the presence of a lesion is stated, not only taken for granted: "there is a lesion", but not "the lesion lies"."""
     if mention.value not in LESION_WORDS:
         return False
-    before = reading.folded[max(0, mention.begin - 3) : mention.begin]
+    before = reading.folded[max(0, mention.begin - _DETERMINER_DISTANCE) : mention.begin]
+    determiner = next((word for word in reversed(before) if word in _INDEFINITE | _DEFINITE), None)
     behind = reading.clause_behind(mention.end)[:3]
-    return stance is Stance.NEGATED or not _INDEFINITE.isdisjoint(before) or not _PERCEIVED.isdisjoint(behind)
+    return stance is Stance.NEGATED or determiner in _INDEFINITE or not _PERCEIVED.isdisjoint(behind)
 
 
 def _has_attribute(number: int, reading: Reading) -> bool:
-    """Whether a negated finding is negated only with an attribute: "no large effusion", "no mass on the left"."""
+    """Whether a negated finding is negated only with an attribute: "no large effusion", "no mass on the left", "no other lesion"."""
     mention = reading.mentions[number]
+    if not _OTHERS.isdisjoint(reading.folded[max(0, mention.begin - 2) : mention.begin]):
+        return True
     return mention.begin - 1 in reading.attributes or any(other.kind in PLACES for other in _same_clause(number, reading))
 
 

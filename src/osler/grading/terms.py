@@ -130,11 +130,12 @@ _PARTS: Final[Mapping[str, str]] = {
     "spine": "spinal_cord vertebra intervertebral_disc",
     "chest": "lung heart trachea bronchus oesophagus diaphragm rib clavicle mediastinum aorta breast spine vertebra spinal_cord shoulder "
     "liver stomach",
-    "abdomen": "upper_abdomen liver gallbladder spleen kidney pancreas stomach duodenum small_bowel colon bowel adrenal_gland aorta spine "
+    "abdomen": "upper_abdomen kidney_level "
+    "liver gallbladder spleen kidney pancreas stomach duodenum small_bowel colon bowel adrenal_gland aorta spine "
     "vertebra spinal_cord rib diaphragm lung heart",
     "upper abdomen": "liver gallbladder spleen kidney pancreas stomach duodenum small_bowel colon bowel adrenal_gland aorta spine vertebra "
     "spinal_cord rib diaphragm lung heart",
-    "kidney level": "liver gallbladder pancreas duodenum small_bowel colon bowel aorta spine vertebra spinal_cord abdomen upper_abdomen",
+    "kidney level": "liver gallbladder pancreas duodenum small_bowel colon bowel aorta spine vertebra spinal_cord",
     "pelvis": "bladder prostate uterus ovary rectum colon small_bowel bowel hip femur femoral_head spine vertebra",
     "bowel": "small_bowel colon duodenum rectum",
     "hip": "femur femoral_head",
