@@ -109,6 +109,8 @@ def print_check(report: CheckReport) -> None:
     print_table(["", *(kind.replace("_", " ") for kind in kinds), "all"], rows, has_lines=False)
     print(f"\nchoices: {_shares(report.num_choices)}")
     print(f"\nright letters: {_shares(report.targets)}")
+    known = ", ".join(f"{kind} {num:,}" for kind, num in report.facts.items()) or "none"
+    print(f"\nfacts: {report.num_images_with_facts:,} of {report.num_images:,} images: {known}")
     if report.notes:
         print("\nhandled:")
         for note, count in report.notes.items():

@@ -17,6 +17,7 @@ from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, Refusal, read_with_report
 from osler.data.select import counts
 from osler.errors import ConfigError, DataError
+from osler.facts import Facts, Kind
 from osler.files import write_whole
 from osler.images.files import ImageFile, verify
 from osler.metrics import taxonomy_order
@@ -50,6 +51,8 @@ class CheckReport:
     num_subjects: int
     counts: Mapping[str, Mapping[str, int]]  # modality -> question type -> samples; "unknown" for unlabelled samples
     num_choices: Mapping[str, int]  # number of choices or "open-ended" -> samples
+    num_images_with_facts: int
+    facts: Mapping[str, int]  # kind of fact, "plane" -> images with one
     targets: Mapping[str, int]  # correct letter, "A" -> multiple-choice samples
     notes: Mapping[str, int]  # known defect of the data that the reader corrects -> times
     refused: tuple[Refusal, ...]
@@ -80,6 +83,10 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         for source in sample.images:
             first_row.setdefault(source, sample.id)
     faults = {source: verify(source, decode=look == "decode") for source in first_row} if look != "none" else {}
+    kinds = {source: set[Kind]() for source in first_row}
+    for sample in report.samples:
+        for source in sample.images:
+            kinds[source].update(fact.kind for fact in (sample.facts.facts if sample.facts else ()))
     card = READERS[reader].card
     return CheckReport(
         reader=reader,
@@ -90,6 +97,8 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         num_subjects=len({sample.subject_id for sample in report.samples} - {None}),
         counts=counts(report.samples, unknown="unknown", order=taxonomy_order),
         num_choices=_count(str(len(sample.choices)) if sample.choices else "open-ended" for sample in report.samples),
+        num_images_with_facts=sum(map(bool, kinds.values())),
+        facts={kind: num for kind in Kind if (num := sum(kind in own for own in kinds.values()))},
         targets=_count(sample.target for sample in report.samples if sample.choices),
         notes=report.notes,
         refused=report.refused,
@@ -158,7 +167,10 @@ def convert(samples: Sequence[Sample], out: Path) -> Path:
             continue
         paths[source] = f"images/{hashlib.sha256(source.uri.encode()).hexdigest()[:20]}.png"
         _write(out.parent / paths[source], encode_image(source)[0])
-    _write(out, "".join(json.dumps(_to_row(sample, paths), ensure_ascii=False) + "\n" for sample in samples))
+    rows = [_to_row(sample, paths) for sample in samples]
+    if terms := tuple(dict.fromkeys(term for own in {sample.terms: None for sample in samples} for term in own)):
+        rows[0]["terms"] = [asdict(term) for term in terms]  # the reader gives those of one row to every row
+    _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return next(iter(roots), out.parent)
 
 
@@ -170,9 +182,16 @@ def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
         "images": [paths[source] for source in sample.images],
         "messages": [{"role": "user", "content": sample.question}],
         **{key: getattr(sample, key) for key in keys},
+        "facts": _facts_row(sample.facts) if sample.facts else None,
         "metadata": dict(sample.metadata),
     }
     return {key: value for key, value in row.items() if value not in (None, {}, [], ())}
+
+
+def _facts_row(facts: Facts) -> dict[str, Any]:
+    """The facts as JSON, without default values."""
+    rows = ({"kind": fact.kind, "value": fact.value, "about": fact.about, "holds": fact.holds} for fact in facts.facts)
+    return {"facts": [{key: row[key] for key in row if row[key] not in (None, True)} for row in rows], "closed": facts.closed}
 
 
 def _write(path: Path, content: str | bytes) -> None:

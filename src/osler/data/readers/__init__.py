@@ -1,4 +1,4 @@
-"""Read datasets into Samples. Each dataset layout has one reader; reading opens no image.
+"""Read datasets into Samples. Each dataset layout has one reader; reading decodes no image.
 
 `READERS` lists the readers. `read` returns the samples of a dataset; `read_with_report` also returns the rows that were refused.
 """

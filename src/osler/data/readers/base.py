@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -79,9 +79,11 @@ class Rows:
         """Record that a row was refused, and why."""
         self._refused.append(Refusal(row=row_id, reason=str(error)))
 
-    def report(self) -> ReadReport:
-        """Everything collected so far."""
-        return ReadReport(samples=tuple(self._samples.values()), refused=tuple(self._refused), notes=dict(sorted(self.notes.items())))
+    def report(self, finish: Callable[[Sequence[Sample], Counter[str]], Sequence[Sample]] | None = None) -> ReadReport:
+        """Everything collected so far. `finish(samples, notes)` returns the samples with what is known only after all rows were read."""
+        samples = tuple(self._samples.values())
+        samples = tuple(finish(samples, self.notes)) if finish else samples
+        return ReadReport(samples=samples, refused=tuple(self._refused), notes=dict(sorted(self.notes.items())))
 
 
 def check_choice(option: str, value: Any, allowed: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from osler.data.facts.multiple_choice import add_facts
 from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_object, check_test_only, get_text, image_files, parse_names
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import check_choices, letter_of, parse_label, repair_mojibake
@@ -49,7 +50,7 @@ def read(
             continue
         row_id = f"huatuo/{index}"
         rows.add(row_id, _make_sample, row_id, row, image_root, rows.notes)
-    return rows.report()
+    return rows.report(add_facts)
 
 
 def _find_file(root: Path) -> Path:

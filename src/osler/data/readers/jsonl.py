@@ -5,22 +5,30 @@
 
 The options are part of the question or listed under "choices"; without options the question is open-ended. The right answer is a letter
 or the text of an option under "answer" or "solution", or a letter under "target". `osler data convert` writes the second format, with the
-optional keys id, dataset, target, modality, question_type, subject_id, context, rationale and metadata.
+optional keys id, dataset, target, modality, question_type, subject_id, context, rationale, facts, terms and metadata. The terms of a row
+hold for every row that is read with it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, get_text, image_files
 from osler.data.readers.read_files import load_lines, load_rows
 from osler.data.readers.text import Problem, check_choices, letter_of, repair_mojibake, split_problem, unwrap_answer
 from osler.errors import DataError
+from osler.facts import Facts, Term
 from osler.taxonomy import SPLITS, parse_modality, parse_question_type
 from osler.types import Sample
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 CARD: Final = ReaderCard(
     title="JSON Lines",
@@ -43,7 +51,13 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         lines = enumerate(load_rows(file), start=1) if file.suffix == ".json" else load_lines(file)
         for number, row in lines:
             rows.add(f"{file.name}:{number}", _make_sample, number, row, file.stem, image_root, rows.notes)
-    return rows.report()
+    return rows.report(_share_terms)
+
+
+def _share_terms(samples: Sequence[Sample], _: Counter[str]) -> Sequence[Sample]:
+    """Every sample with the terms of all of them."""
+    terms = tuple(dict.fromkeys(term for sample in samples for term in sample.terms))
+    return [replace(sample, terms=terms) for sample in samples] if terms else samples
 
 
 def _list_files(root: Path, split: str | None) -> list[Path]:
@@ -75,6 +89,8 @@ def _make_sample(number: int, row: Any, stem: str, image_root: Path, notes: Coun
         subject_id=_optional(row, "subject_id"),
         context=_optional(row, "context"),
         rationale=_optional(row, "rationale"),
+        facts=_known(row, "facts", Facts),
+        terms=_known(row, "terms", tuple[Term, ...]) or (),
         metadata=check_object(row.get("metadata") or {}, "'metadata'"),
     )
 
@@ -127,6 +143,26 @@ def _answer(row: dict[str, Any], notes: Counter[str]) -> str:
     if (text := _last_turn(messages if isinstance(messages, list) else [], "assistant")) is None:
         raise DataError("no 'answer', 'solution' or assistant message")
     return _not_empty(unwrap_answer(text), "answer")
+
+
+def _known(row: dict[str, Any], key: str, kind: Any) -> Any:
+    """The facts or the terms under a key, None without any. Raises DataError, which names the field that is wrong."""
+    if row.get(key) is None:
+        return None
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_python(row[key], extra="forbid")
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise DataError(f"{'.'.join(map(str, (key, *fault['loc'])))!r} is wrong: {fault['msg']}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _optional(row: dict[str, Any], key: str) -> str | None:

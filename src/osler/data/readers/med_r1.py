@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from osler.data.facts.multiple_choice import add_facts
 from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import check_choices, letter_of, repair_mojibake, split_problem, unwrap_answer
@@ -76,7 +77,7 @@ def read(
             row_id = f"med_r1/{file.name}/{file.split}/{index}"
             other = labels.get((row["image"], row["problem"])) if _has_key(row) else None
             rows.add(row_id, _make_sample, row_id, row, file, other, image_root, rows.notes)
-    return rows.report()
+    return rows.report(add_facts)
 
 
 def _has_key(row: Any) -> bool:

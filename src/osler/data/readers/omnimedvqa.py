@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from osler.data.facts.multiple_choice import add_facts
 from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, check_test_only, get_text
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import check_choices, letter_of, parse_label, repair_mojibake
@@ -48,7 +49,7 @@ def read(
         for index, row in enumerate(load_rows(file)):
             row_id = f"omnimedvqa/{file.stem}/{index}"
             rows.add(row_id, _make_sample, row_id, row, image_root, rows.notes)
-    return rows.report()
+    return rows.report(add_facts)
 
 
 def _list_files(root: Path, access: str, name: str | None) -> list[Path]:

@@ -13,11 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from osler.data.facts.names import anatomy_facts
+from osler.data.facts.questions import read_facts
+from osler.data.facts.table import FactTable
 from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, check_object, get_text
 from osler.data.readers.make_choices import Answered, AnswerPool, parse_content_type
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.text import repair_mojibake
 from osler.errors import DataError
+from osler.facts import Fact, Kind
 from osler.taxonomy import Modality
 from osler.text import fold_words
 from osler.types import Sample
@@ -41,6 +45,7 @@ _TECHNIQUES: Final = (
     (Modality.XRAY, re.compile(r"(\b|(?<=chest))(x ?rays?|cxr|radiographs?|plain films?)\b")),
     (Modality.ULTRASOUND, re.compile(r"\b(ultrasound|sonogram)\b")),
 )
+_REGIONS: Final = {"HEAD": "head", "CHEST": "chest", "ABD": "abdomen"}
 _ASKS_WHETHER: Final = re.compile(r"^(is|was) (this|the)\b")
 _NEGATED: Final = re.compile(r"\bnot\b")
 _CASE_ID: Final = re.compile(r"[?&]id=([\w-]+)")
@@ -65,9 +70,10 @@ def read(root: Path, *, split: str | None = None, seed: int = 0) -> ReadReport:
     parsed = [replace(row, modality=modalities.get(_image_name(row))) for row in parsed]
     pool = AnswerPool(parsed, seed=seed)
     cases = _find_cases(parsed)
+    facts = _collect_facts(parsed, rows.notes)
     for row in parsed:
         if split in (None, row.split):
-            rows.add(row.id, _make_sample, row, pool, cases, image_root, rows.notes)
+            rows.add(row.id, _make_sample, row, pool, cases, facts, image_root, rows.notes)
     return rows.report()
 
 
@@ -125,8 +131,23 @@ def _find_cases(rows: Iterable[Answered]) -> dict[str, str]:
     return cases
 
 
-def _make_sample(row: Answered, pool: AnswerPool, cases: Mapping[str, str], image_root: Path, notes: Counter[str]) -> Sample:
+def _collect_facts(rows: Iterable[Answered], notes: Counter[str]) -> FactTable:
+    """The body region of each image, and what its questions state."""
+    table = FactTable(notes)
+    for row in rows:
+        image = _image_name(row)
+        table.add(image, anatomy_facts(_REGIONS[region]) if (region := str(row.raw.get("image_organ"))) in _REGIONS else ())
+        table.add(image, read_facts(row.question, row.answer), row.id)
+        modality = name_modality(row.question, row.answer) if "MODALITY" in row.content_type else None
+        table.add(image, () if modality is None else (Fact(kind=Kind.MODALITY, value=modality.value),), row.id)
+    return table
+
+
+def _make_sample(
+    row: Answered, pool: AnswerPool, cases: Mapping[str, str], facts: FactTable, image_root: Path, notes: Counter[str]
+) -> Sample:
     if parse_content_type(row.content_type) is None:
         notes["question types that disagree, such as 'PRES, POS'"] += 1
     image, organ = _image_name(row), row.raw.get("image_organ")
-    return pool.make_sample(row, "vqa_rad", image_root, image, notes, subject_id=cases.get(image), organ=organ)
+    known = facts.facts_of(image, row.id)
+    return pool.make_sample(row, "vqa_rad", image_root, image, notes, subject_id=cases.get(image), facts=known, organ=organ)
