@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from shared_prefix_cases import pay, run
+from shared_prefix_cases import SAMPLES, pay, run
 from small_runs import recipe
 from tiny_checkpoint import save_tiny
 
@@ -25,9 +27,10 @@ from osler.grading.altered_reasoning import AlteredAnswers, alter, drop_conclusi
 from osler.grading.evidence import reward_evidence
 from osler.policies.load import load_policy
 from osler.policies.quiet import quiet_training
+from osler.prompts import render
 from osler.training.arguments import grpo_arguments
 from osler.training.dataset import read_prompts
-from osler.training.grpo import build_trainer
+from osler.training.grpo import build_trainer, check_rewards
 from osler.types import Sample
 
 RING, EDGE = "The image shows a bright ring.", "I also see a dark edge."
@@ -261,6 +264,22 @@ def test_the_truth_of_a_step_is_logged() -> None:
     columns: dict[str, Any] = {"choices": [("a", "b")] * 4, "target": ["A"] * 4, "strategy": ["think"] * 4, "terms": [TERMS] * 4}
     reward(None, texts, **columns, sample_id=list("abcd"), facts=IMAGES, log_metric=logged.__setitem__)
     assert logged == {"statements/true_reasonings": 1 / 4, "statements/true": 2 / 3, "statements/per_completion": 3 / 4}
+
+
+REFUSED: list[tuple[list[str], str, bool, str]] = [
+    (["statements"], "think", False, "no question of [data.train] has any"),
+    (["accuracy", "statements"], "no_think", True, "set [prompt] strategy to think or think_after"),
+    (["reasoning_matters"], "think_after", True, "set [prompt] strategy to think, or drop it"),
+]
+
+
+@pytest.mark.parametrize(("names", "strategy", "has_facts", "message"), REFUSED)
+def test_rewards_that_are_always_zero_are_refused(names: list[str], strategy: str, has_facts: bool, message: str) -> None:
+    samples = [replace(SAMPLES[0], facts=IMAGES[0] if has_facts else None)]
+    prompts = [render(sample, strategy, phase="train") for sample in samples]
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_rewards(resolve_rewards(names), prompts)
+    check_rewards(resolve_rewards(["accuracy", "format"]), prompts)
 
 
 BEGINS = [(0, "<think>A ring.</think><answer>"), (3, "<think>x"), (0, "<think>A dark edge, and more of it.</think><answer>"), (2, "y")]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from osler.config import Config
 from osler.errors import ConfigError
-from osler.grading.rewards import resolve_rewards
+from osler.grading.rewards import reasoning_matters, resolve_rewards, statements
+from osler.prompts import Format, find_strategy
 from osler.run_folder import Run, open_run
 from osler.training.arguments import check_reporters, grpo_arguments
 from osler.training.checkpoints import load_for_training, name_reference, start_run, train_and_save
@@ -36,6 +37,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
         return open_run(out, config)  # already finished; raises ConfigError when the recipe differs
     prompts = read_prompts(config)
     rewards = resolve_rewards(config.rewards.names)
+    check_rewards(rewards, prompts)
     check_reporters(config.trainer.report_to)
     arguments = grpo_arguments(config, out)
     check_group(arguments, len(prompts))
@@ -80,6 +82,17 @@ def build_trainer(
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
         print_completions_every=config.trainer.print_completions_every,
     )
+
+
+def check_rewards(rewards: Sequence[RewardFunction], prompts: Sequence[Prompt]) -> None:
+    """Raise ConfigError for a reward that would be 0 for every completion of these questions."""
+    formats = {find_strategy(prompt.strategy).format for prompt in prompts}
+    if statements in rewards and all(prompt.sample.facts is None for prompt in prompts):
+        raise ConfigError("the reward statements compares with facts, and no question of [data.train] has any: drop it, or use other data")
+    if statements in rewards and not formats & {Format.THINK_ANSWER, Format.ANSWER_THINK}:
+        raise ConfigError("the reward statements reads reasoning: set [prompt] strategy to think or think_after, or drop it")
+    if reasoning_matters in rewards and Format.THINK_ANSWER not in formats:
+        raise ConfigError("the reward reasoning_matters needs reasoning before the answer: set [prompt] strategy to think, or drop it")
 
 
 def check_group(arguments: Any, num_prompts: int) -> None:

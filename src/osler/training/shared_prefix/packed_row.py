@@ -223,27 +223,28 @@ def score_after_cache(
     return logps_NC, unpack(outputs.entropy)
 
 
-def hidden_behind(base: Any, cache: PromptCache, texts: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """The hidden states [M, E] of the last tokens of M texts, which follow the prompts of a cache: the token ids of each prompt's texts.
+def hidden_behind(base: Any, caches: Sequence[PromptCache], texts: Sequence[Sequence[Sequence[Sequence[int]]]]) -> Tensor:
+    """The hidden states [M, E] of the last tokens of M texts behind cached prompts: for each cache, each prompt's texts as token ids.
 
-    `base` is the Transformers model, on which `install` was called. No text is empty.
+    `base` is the Transformers model, on which `install` was called. No text is empty, and each cache has at least one.
     """
-    times = max(map(len, texts))
-    rows = [row for own in texts for row in (*own, *[()] * (times - len(own)))]  # equally many for each prompt
-    if not times:
-        return cache.last_BE[:0]
-    device = cache.next_B.device
-    lengths_N = torch.tensor(list(map(len, rows)), device=device)
-    ids_NC = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True).to(device)
-    steps_C = torch.arange(ids_NC.shape[1], device=device)
-    inside_NC = steps_C < lengths_N[:, None]
-    positions_NC = cache.next_B.repeat_interleave(times)[:, None] + steps_C
+    device = caches[0].next_B.device
+    ids, positions, lengths, chunks = [], [], [], []
+    for cache, own in zip(caches, texts, strict=True):
+        times = max(map(len, own))
+        rows = [row for some in own for row in (*some, *[()] * (times - len(some)))]  # equally many for each prompt
+        ids_NC = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True).to(device)
+        steps_C = torch.arange(ids_NC.shape[1], device=device)
+        inside_NC = steps_C < torch.tensor([[len(row)] for row in rows], device=device)
+        ids.append(ids_NC[inside_NC])
+        positions.append((cache.next_B.repeat_interleave(times)[:, None] + steps_C)[inside_NC])
+        lengths += [len(row) for row in rows if row]
+        chunks.append(chunk_layout(cache, inside_NC, query_heads_per_key(base)))
     outputs = base.model(
-        input_ids=ids_NC[inside_NC][None],
-        position_ids=positions_NC[inside_NC].expand(3, 1, -1),
+        input_ids=torch.cat(ids)[None],
+        position_ids=torch.cat(positions).expand(3, 1, -1),
         attention_mask=_placeholder_mask(device),
-        layout=BranchLayout(chunks=(chunk_layout(cache, inside_NC, query_heads_per_key(base)),), first_FE=cache.last_BE[:0]),
+        layout=BranchLayout(chunks=tuple(chunks), first_FE=caches[0].last_BE[:0]),
     )
-    last_M = lengths_N[lengths_N > 0].cumsum(dim=0) - 1
-    hidden_ME: Tensor = outputs.last_hidden_state[0, last_M]
+    hidden_ME: Tensor = outputs.last_hidden_state[0, torch.tensor(lengths, device=device).cumsum(dim=0) - 1]
     return hidden_ME

@@ -25,7 +25,7 @@ from trl.models import unwrap_model_for_generation
 from osler.errors import ConfigError, PolicyError
 from osler.policies.vision_features import FeatureStore, FrozenVision, fingerprint_processor, has_same_tower, is_frozen
 from osler.training.shared_prefix import sharded_weights
-from osler.training.shared_prefix.attention import PromptCache, install
+from osler.training.shared_prefix.attention import install
 from osler.training.shared_prefix.dynamic_sampling import find_equal, replace_groups
 from osler.training.shared_prefix.groups import Groups, collect, gather_groups, is_grouped
 from osler.training.shared_prefix.packed_row import find_obstacle, hidden_behind, prefill
@@ -247,18 +247,19 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         places: defaultdict[int, list[int]] = defaultdict(list)  # of each group, its places in `begins`
         for place, (row, _) in enumerate(begins):
             places[generation.rows.group_ids[row]].append(place)
-        found: dict[int, torch.Tensor] = {}
+        size = self.sharing.groups_per_forward
+        logits, order = [], []
         with self._unwrapped_policy() as model, torch.no_grad(), self.accelerator.autocast():
-            for cache, groups in generation.prefills or self._prefill(model, generation.groups):
-                hidden = hidden_behind(model, cache, [[ids[place] for place in places[group]] for group in groups])
-                logits = model.lm_head(hidden)[:, list(self._letters)].float()
-                found |= zip([place for group in groups for place in places[group]], logits, strict=True)
-        return torch.stack([found[place] for place in range(len(begins))])
-
-    def _prefill(self, model: Any, groups: Groups) -> Iterator[tuple[PromptCache, tuple[int, ...]]]:
-        """The KV caches of prompts whose completions another engine wrote, one chunk after another."""
-        for chunk in groups.chunks(max(self.sharing.groups_per_forward, 1)):
-            yield prefill(model, groups.prompts(chunk)), chunk
+            if not generation.prefills:  # another engine wrote the completions
+                chunks = generation.groups.chunks(max(size, 1))
+                generation.prefills = [(prefill(model, generation.groups.prompts(chunk)), chunk) for chunk in chunks]
+            asked = [(cache, chunk) for cache, chunk in generation.prefills if places.keys() & set(chunk)]
+            for part in [[pair] for pair in asked] if size else [asked]:
+                texts = [[[ids[place] for place in places[group]] for group in chunk] for _, chunk in part]
+                hidden = hidden_behind(model, [cache for cache, _ in part], texts)
+                logits.append(model.lm_head(hidden)[:, list(self._letters)].float())
+                order += [place for _, chunk in part for group in chunk for place in places[group]]
+        return torch.cat(logits)[torch.tensor(order).argsort()]
 
     @contextmanager
     def _unwrapped_policy(self) -> Iterator[Any]:
