@@ -77,6 +77,7 @@ def test_a_complete_list_of_diseases_denies_the_others_but_not_other_names() -> 
     facts = short(findings_listed(["Noudle"], is_complete=True))
     assert {"presence nodule", "presence lesion", "-presence pneumonia", "-presence effusion"} <= facts
     assert facts.isdisjoint({"-presence mass", "-presence cancer"})  # a nodule can be called a mass
+    assert "-presence oedema" not in facts  # SLAKE does not list oedema of the lungs
     assert not any(fact.startswith("-") for fact in short(findings_listed(["Noudle", "an unknown word"], is_complete=True)))
     tumour = short(findings_listed(["Brain Non-enhancing Tumor"], is_complete=False))
     assert tumour == {"presence non-enhancing tumour", "presence tumour", "presence lesion"}

@@ -16,7 +16,7 @@ _ALIASES: Final = {"brian": "brain", "spine cord": "spinal cord", "saggital": "s
                    "cardiomegal": "cardiomegaly", "noudle": "nodule", "intestines": "bowel", "pulmonary bronchus": "bronchus",
                    "bleed": "haemorrhage", "cranium": "skull"}  # fmt: skip
 _OWN_ORGANS: Final = ("parotid", "ear", "humerus head")
-_QUALIFIER: Final = re.compile(r"(?:pulmonary|lung|brain|liver|hepatic|kidney|renal|non enhancing|enhancing) ")
+_QUALIFIER: Final = re.compile(r"(?:pulmonary|lung|brain|brian|liver|hepatic|kidney|renal|non enhancing|enhancing) ")
 _SIDE: Final = re.compile(r"(?:left|right|both) ")
 
 _KIND_OF: Final = {"enhancing tumour": "tumour", "non-enhancing tumour": "tumour", "pleural effusion": "effusion"}

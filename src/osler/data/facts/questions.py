@@ -66,8 +66,8 @@ _ASKS_PLANE: Final = re.compile(r".*\b(?:plane|section|cut)\b.*")
 _ASKS_WEIGHTING: Final = re.compile(r"(?!.*\bbest\b).*\b(?:weighted|weighting|mri sequence|type of mri)\b.*")
 
 _FAMILIES: Final = (("mass", "nodule", "cancer", "tumour", "enhancing tumour", "non-enhancing tumour"), ("pneumonia", "infiltration"),
-                    ("pleural effusion", "effusion"), ("atelectasis",), ("pneumothorax",), ("cardiomegaly",), ("oedema",))  # fmt: skip
-"""SLAKE's diseases. Those of one line can be names of the same disease."""
+                    ("pleural effusion", "effusion"), ("atelectasis",), ("pneumothorax",), ("cardiomegaly",))  # fmt: skip
+"""SLAKE's diseases; those of one group can be names of the same disease. Oedema is left out: SLAKE names it only in the brain."""
 
 _OTHER_COUNTS: Final = ("1", "2", "3", "4")
 
