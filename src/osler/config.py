@@ -112,7 +112,7 @@ class RewardsConfig(Section):
     """`[rewards]`: names from `grading.REWARDS` and their weights, 1 each by default. The rewards are summed."""
 
     names: tuple[str, ...] = ("accuracy", "format")
-    weights: tuple[float, ...] | None = None
+    weights: tuple[float, ...] | None = None  # 0: the reward is computed and logged only
 
 
 class SamplingConfig(Section):
