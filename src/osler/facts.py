@@ -61,6 +61,7 @@ class Term:
     phrase: str
     kind: Kind
     value: str
+    sign_of: Kind | None = None  # for a sign, what it is a sign of: the ring of a tumour is one of PRESENCE; None where that is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,4 +75,5 @@ class Statement:
     begin: int
     end: int
     repeats_answer: bool = False  # whether it is the chosen option itself: a conclusion, no evidence for it
+    is_relevant: bool = True  # whether it bears on the question, as `grading.relevance` says
     truth: Truth = Truth.NOT_CHECKABLE

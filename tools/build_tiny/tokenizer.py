@@ -50,7 +50,7 @@ CHAT_TEMPLATE: Final = (
 
 _RATIONALE_CLAUSES: Final = tuple(
     clause.strip(" .")
-    for frame in (*FIRST_FRAMES, *FURTHER_FRAMES, EXTENT_FRAME, PLACE_FRAME, *CONCLUSIONS.values(), IMPRESSION, " in the")
+    for frame in (*FIRST_FRAMES, *FURTHER_FRAMES, EXTENT_FRAME, PLACE_FRAME, *CONCLUSIONS.values(), IMPRESSION)
     for clause in frame.split("{}")
     if clause.strip(" .")
 )

@@ -25,6 +25,7 @@ TRUTH_TITLES: Final = (
     "statements by luck: other image",
     "Right, false reason",
     "Right, no reason",
+    "To the point",
     "Distinct",
     "Checked",
 )
@@ -150,6 +151,7 @@ def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = 
             ("", *(head.removeprefix("reasonings ") for head in heads)), body, title=f"Is the reasoning true? {describe_domain(shown)}"
         )
     print("True: something in the reasoning can be checked, and nothing in it is false. Right, ..: share of the right answers.")
+    print("To the point: true, and something in it bears on the question.")
     print("By luck: with the most usual statements in place of its own, or with the facts of another image.")
 
 
@@ -167,6 +169,7 @@ def _truth_cells(truth: ReasoningTruth | None, luck: Luck | None) -> dict[str, s
         *(percent(shares.true_statements.value) for shares in blind),
         str(truth.right_for_false_reason),
         str(truth.right_for_no_reason),
+        str(truth.relevant_reasonings),
         f"{truth.distinct:,}",
         f"{truth.num_checked:,}",
     )

@@ -74,5 +74,11 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
     )
     if record.reasoning is None or sample.facts is None:
         return record
-    statements = judge(record.reasoning, facts=sample.facts, terms=sample.terms, answer_text=answer_text_of(record))
+    statements = judge(
+        record.reasoning,
+        facts=sample.facts,
+        terms=sample.terms,
+        answer_text=answer_text_of(record),
+        question_type=sample.question_type,
+    )
     return replace(record, statements=statements)

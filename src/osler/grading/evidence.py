@@ -2,13 +2,14 @@
 
 The reward of a reasoning is (1 + c) (1 - d) - 1, between -1 and 1:
 
-- c is the credit of its true statements, divided by ENOUGH, at most 1. A statement's credit is 1 minus the share of the other images of
-  the batch of which it is true as well: what is true of every image says nothing and earns nothing.
+- c is the credit of its true statements that bear on the question, divided by ENOUGH, at most 1. A statement's credit is 1 minus the share
+  of the other images of the batch of which it is true as well: what is true of every image says nothing and earns nothing.
 - d is the number of its false statements, divided by ENOUGH, at most 1.
 
-Silence gives 0, two informative true statements 1, further ones nothing; two false ones give -1. For a statement that is true of a share q
-of the images, a blind guess can gain at most (1 - q) (1 - d) / ENOUGH with probability q and loses (1 + c) / ENOUGH with probability 1 - q
-(nothing where d is 1, but then it gains nothing either). So its expectation is never above 0, whatever else the reasoning says.
+Silence gives 0, and so does what is true and beside the point; two informative true statements give 1, further ones nothing; two false ones
+give -1. For a statement that is true of a share q of the images, a blind guess can gain at most (1 - q) (1 - d) / ENOUGH with probability q
+and loses (1 + c) / ENOUGH with probability 1 - q (nothing where d is 1, but then it gains nothing either). So its expectation is never above
+0, whatever else the reasoning says.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from osler.facts import Facts, Kind, Statement, Term, Truth
 from osler.grading.grade import grade
 from osler.grading.statements import check, judge
 from osler.prompts import Format, find_strategy
+from osler.taxonomy import QuestionType
 from osler.types import LETTERS
 
 ENOUGH: Final = 2
@@ -36,7 +38,14 @@ def reward_evidence(credit: float, num_false: int) -> float:
 
 
 def judge_evidence(
-    text: str, *, choices: Sequence[str], target: str, strategy: str, facts: Facts, terms: Sequence[Term]
+    text: str,
+    *,
+    choices: Sequence[str],
+    target: str,
+    strategy: str,
+    facts: Facts,
+    terms: Sequence[Term],
+    question_type: QuestionType | None = None,
 ) -> tuple[Statement, ...] | None:
     """The different statements of a completion's reasoning that do not repeat its answer; None without reasoning."""
     if find_strategy(strategy).format not in (Format.THINK_ANSWER, Format.ANSWER_THINK):
@@ -47,7 +56,7 @@ def judge_evidence(
     answer = verdict.answer
     if choices and answer is not None:
         answer = choices[LETTERS.index(answer)] if answer in LETTERS[: len(choices)] else None
-    judged = judge(verdict.reasoning, facts=facts, terms=terms, answer_text=answer)
+    judged = judge(verdict.reasoning, facts=facts, terms=terms, answer_text=answer, question_type=question_type)
     claims = {_claim(statement): statement for statement in judged if not statement.repeats_answer}
     return tuple(claims.values())
 
@@ -73,9 +82,9 @@ class Commonness:
 
     def reward(self, evidence: Iterable[Statement]) -> float:
         """The reward of a reasoning about one image of the batch."""
-        truths = [(statement, statement.truth) for statement in evidence]
-        credit = sum(self.credit(statement) for statement, truth in truths if truth is Truth.TRUE)
-        return reward_evidence(credit, sum(truth is Truth.FALSE for _, truth in truths))
+        found = list(evidence)
+        credit = sum(self.credit(statement) for statement in found if statement.truth is Truth.TRUE and statement.is_relevant)
+        return reward_evidence(credit, sum(statement.truth is Truth.FALSE for statement in found))
 
 
 def summarise_evidence(judged: Collection[Sequence[Statement] | None]) -> dict[str, float]:

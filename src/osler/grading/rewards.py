@@ -21,6 +21,7 @@ from osler.grading.grade import grade
 from osler.grading.parse import parse
 from osler.prompts import Format, find_strategy
 from osler.registry import Registry
+from osler.taxonomy import QuestionType
 from osler.types import Outcome
 
 Column = Sequence[str]
@@ -78,20 +79,21 @@ def statements(
     sample_id: Column,
     facts: Sequence[Facts | None],
     terms: Sequence[Sequence[Term]],
+    question_type: Sequence[QuestionType | None],
     log_metric: Callable[[str, float], None] | None = None,
     **_columns: Any,
 ) -> list[float]:
-    """How much the reasoning says that is so, from -1 to 1 as `grading.evidence` describes; 0.0 without reasoning or without facts.
+    """How much the reasoning says that is so and bears on the question, from -1 to 1 as `grading.evidence` describes.
 
-    Logs the metrics `statements/..`, also with the weight 0.
+    0.0 without reasoning or without facts. Logs the metrics `statements/..`, also with the weight 0.
     """
     common = Commonness(facts={name: known for name, known in zip(sample_id, facts, strict=True) if known is not None})
-    rows = zip(completions, choices, target, strategy, facts, terms, strict=True)
+    rows = zip(completions, choices, target, strategy, facts, terms, question_type, strict=True)
     judged = [
-        judge_evidence(completion_text(text), choices=options, target=gold, strategy=name, facts=known, terms=phrases)
+        judge_evidence(completion_text(text), choices=options, target=gold, strategy=name, facts=known, terms=phrases, question_type=asked)
         if known is not None
         else None
-        for text, options, gold, name, known, phrases in rows
+        for text, options, gold, name, known, phrases, asked in rows
     ]
     if log_metric is not None:
         for metric, value in summarise_evidence(judged).items():

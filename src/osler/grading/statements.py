@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
 from osler.facts import Fact, Facts, Kind, Statement, Term, Truth
 from osler.grading.mentions import ATTRIBUTES, PLACES, Mention, Reading, find_mentions
 from osler.grading.open_answer import is_same_text
+from osler.grading.relevance import bears_on
 from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS, Stance, read_stance
 from osler.grading.subjects import find_subject, is_part_of_organ
 from osler.grading.terms import LESION, LESION_WORDS, PARTS, VAGUE_FINDINGS, Phrase, findings, fold_term, organs
+from osler.taxonomy import QuestionType
 from osler.text import fold_phrase, locate_words, split_words
 
 _NAMES: Final = frozenset({Kind.PRESENCE, Kind.SIGN})
@@ -26,13 +29,37 @@ _DETERMINER_DISTANCE: Final = 6
 _PERCEIVED: Final = frozenset({"present", "seen", "visible", "noted", "identified", "detected", "found"})
 
 
-def judge(reasoning: str, *, facts: Facts, terms: Sequence[Term] = (), answer_text: str | None = None) -> tuple[Statement, ...]:
-    """The statements of a reasoning, each checked against the facts, and marked where it only repeats the answer."""
+def judge(
+    reasoning: str,
+    *,
+    facts: Facts,
+    terms: Sequence[Term] = (),
+    answer_text: str | None = None,
+    question_type: QuestionType | None = None,
+) -> tuple[Statement, ...]:
+    """The statements of a reasoning, each checked, and marked where it only repeats the answer or does not bear on the question."""
     statements = read_statements(reasoning, terms)
     repeated = _repeated(reasoning, statements, terms, answer_text) if answer_text else frozenset()
+    meanings = _meanings_of_signs(tuple(terms))
     return tuple(
-        replace(statement, truth=check(statement, facts), repeats_answer=number in repeated) for number, statement in enumerate(statements)
+        replace(
+            statement,
+            truth=check(statement, facts),
+            repeats_answer=number in repeated,
+            is_relevant=bears_on(question_type, statement.kind, meanings.get(statement.value, frozenset())),
+        )
+        for number, statement in enumerate(statements)
     )
+
+
+@lru_cache(maxsize=8)
+def _meanings_of_signs(terms: tuple[Term, ...]) -> Mapping[str, frozenset[Kind]]:
+    """What each sign of a dataset is a sign of."""
+    meanings: dict[str, frozenset[Kind]] = {}
+    for term in terms:
+        if term.sign_of is not None:
+            meanings[term.value] = meanings.get(term.value, frozenset()) | {term.sign_of}
+    return meanings
 
 
 # Reading

@@ -54,6 +54,7 @@ class ReasoningTruth(TruthShares):
 
     right_for_false_reason: Proportion  # of the right answers: the reasoning is false
     right_for_no_reason: Proportion  # of the right answers: nothing in the reasoning could be checked
+    relevant_reasonings: Proportion  # of all reasonings: true, with a true statement that bears on the question
     distinct: int  # different texts; case and signs are ignored
     most_common: tuple[str, int] | None  # the most frequent text and how often it occurs
     mean_words: float | None  # of a reasoning
@@ -65,6 +66,7 @@ class ReasoningTruth(TruthShares):
             **TruthShares.to_json(self),
             "right_for_false_reason": self.right_for_false_reason.to_json(),
             "right_for_no_reason": self.right_for_no_reason.to_json(),
+            "relevant_reasonings": self.relevant_reasonings.to_json(),
             "distinct_reasonings": self.distinct,
             "most_common": None if self.most_common is None else {"text": self.most_common[0], "count": self.most_common[1]},
             "mean_words": self.mean_words,
@@ -80,6 +82,11 @@ def state_of(statements: Iterable[Statement]) -> ReasoningState:
     """The state of the reasoning that makes these statements; "unchecked" without any."""
     found = {part.truth for part in checked(statements)}
     return "false" if Truth.FALSE in found else "true" if found else "unchecked"
+
+
+def is_to_the_point(statements: Sequence[Statement]) -> bool:
+    """Whether the reasoning is true and gives a reason: one of its true statements bears on the question."""
+    return state_of(statements) == "true" and any(part.is_relevant for part in checked(statements))
 
 
 def truth_shares(records: Sequence[Record], statements: Sequence[Sequence[Statement]], unit: Unit = "subject") -> TruthShares:
@@ -105,6 +112,7 @@ def summarize_truth(records: Sequence[Record], unit: Unit = "subject") -> Reason
         true_statements=shares.true_statements,
         right_for_false_reason=clustered_proportion(right, [state == "false" for state in states], unit),
         right_for_no_reason=clustered_proportion(right, [state == "unchecked" for state in states], unit),
+        relevant_reasonings=clustered_proportion(records, [is_to_the_point(record.statements or ()) for record in records], unit),
         distinct=len(counts),
         most_common=((records[folded.index(first)].reasoning or "").strip(), count) if first else None,
         mean_words=mean([len((record.reasoning or "").split()) for record in records]),

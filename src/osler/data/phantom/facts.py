@@ -95,8 +95,9 @@ def phantom_terms() -> tuple[Term, ...]:
             (Kind.TECHNIQUE, atlas.techniques),
             (Kind.ANATOMY, atlas.anatomies),
             (Kind.PRESENCE, atlas.diseases),
-            (Kind.SIGN, atlas.signs.values()),
             (other, atlas.others),
         ):
             terms.update(Term(phrase=phrase, kind=kind, value=phrase) for phrase in phrases)
+            signs = [atlas.signs[phrase] for phrase in phrases if phrase in atlas.signs]
+            terms.update(Term(phrase=sign, kind=Kind.SIGN, value=sign, sign_of=kind) for sign in signs)
     return tuple(sorted(terms, key=lambda term: (term.phrase, term.kind)))

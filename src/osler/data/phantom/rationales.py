@@ -60,7 +60,7 @@ def write_rationale(atlas: Atlas, findings: Findings, question_type: QuestionTyp
 
 def _sentences(atlas: Atlas, findings: Findings, question_type: QuestionType, answer: str) -> list[str]:
     """What the image shows, the deciding finding first: whole sentences, and signs that a frame makes a sentence."""
-    place = f" in the {findings.other}" if findings.other in LOCATIONS else ""
+    place = [PLACE_FRAME.format(*findings.other.split())] if findings.other in LOCATIONS else []
     technique, anatomy = atlas.signs[findings.technique], atlas.signs[findings.anatomy]
     disease = atlas.signs[findings.disease]
     match question_type:
@@ -69,11 +69,11 @@ def _sentences(atlas: Atlas, findings: Findings, question_type: QuestionType, an
         case QuestionType.ANATOMY_IDENTIFICATION:
             return [anatomy, technique]
         case QuestionType.DISEASE_DIAGNOSIS:
-            return [disease + place, anatomy, technique]
+            return [disease, *place, anatomy, technique]
         case QuestionType.LESION_GRADING:
-            return [EXTENT_FRAME.format(EXTENTS[answer]), disease + place, anatomy]
+            return [EXTENT_FRAME.format(EXTENTS[answer]), disease, *place]
     if atlas.other_kind == "location":
-        return [PLACE_FRAME.format(*answer.split()), disease, anatomy]
+        return [*place, disease, anatomy]
     if atlas.other_kind == "colour":
         return [disease, anatomy]
     return [atlas.signs[answer], disease, anatomy]
