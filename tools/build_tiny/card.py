@@ -68,7 +68,7 @@ def _is_true(verdict: Verdict, sample: Sample) -> bool:
     """Whether the reasoning states something true of the image and nothing false."""
     assert sample.facts is not None
     chosen = dict(zip(LETTERS, sample.choices, strict=False)).get(verdict.answer or "")
-    statements = judge(verdict.reasoning or "", facts=sample.facts, terms=sample.terms, answer_text=chosen, question_type=sample.question_type)
+    statements = judge(verdict.reasoning or "", facts=sample.facts, terms=sample.terms, answer_text=chosen)
     return state_of(statements) == "true"
 
 

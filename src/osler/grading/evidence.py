@@ -6,10 +6,10 @@ The reward of a reasoning is (1 + c) (1 - d) - 1, between -1 and 1:
   of the other images of the batch of which it is true as well: what is true of every image says nothing and earns nothing.
 - d is the number of its false statements, divided by ENOUGH, at most 1.
 
-Silence gives 0, and so does what is true and beside the point; two informative true statements give 1, further ones nothing; two false ones
-give -1. For a statement that is true of a share q of the images, a blind guess can gain at most (1 - q) (1 - d) / ENOUGH with probability q
-and loses (1 + c) / ENOUGH with probability 1 - q (nothing where d is 1, but then it gains nothing either). So its expectation is never above
-0, whatever else the reasoning says.
+Silence gives 0, and so does what is true and beside the point. Two informative true statements give 1, further ones nothing; two false
+ones give -1. For a statement that is true of a share q of the images, a blind guess can gain at most (1 - q) (1 - d) / ENOUGH with
+probability q and loses (1 + c) / ENOUGH with probability 1 - q (nothing where d is 1, but then it gains nothing either). So its expectation
+is never above 0, whatever else the reasoning says.
 """
 
 from __future__ import annotations
