@@ -27,7 +27,7 @@ def test_every_command_parses_and_repeats_the_overrides(job: TableRow) -> None:
 def test_plan_has_every_row_of_the_protocol() -> None:
     rows = [(job.title, job.strategy) for job in JOBS]
     protocol = [(title, strategy) for title in ("zero-shot", "SFT", "GRPO") for strategy in STRATEGIES]
-    assert sorted(rows) == sorted([*protocol, ("GRPO", "think"), ("blind", "no_think")])
+    assert sorted(rows) == sorted([*protocol, ("GRPO, answer reward alone", "think"), ("blind", "no_think")])
     assert len({job.name for job in JOBS}) == len({job.label for job in JOBS}) == len(JOBS)
 
 

@@ -38,8 +38,8 @@ class Lengths:
     """The steps of both stages, and the subjects of each modality."""
 
     subjects: int = 2000
-    vision_steps: int = 3000
-    language_steps: int = 400
+    vision_steps: int = 1500
+    language_steps: int = 1400
 
     def scale(self, factor: float) -> Lengths:
         """Every length times `factor`, at least one step and four subjects."""

@@ -34,15 +34,15 @@ QUESTION_TYPES: Final = (0.06, 0.12, 0.28, 0.28, 0.26)
 CHAT_STRATEGIES: Final = {"think": 0.86, "med_r1_think": 0.07, "medvlm_r1": 0.07}
 STATED_ANSWER_STRATEGIES: Final = {"no_think": 0.5, "think_after": 0.35, "zero_shot": 0.15}
 IMAGE_STRATEGIES: Final = {
-    "think": 0.28,
-    "no_think": 0.28,
-    "think_after": 0.18,
-    "zero_shot": 0.08,
-    "medvlm_r1": 0.05,
-    "med_r1_think": 0.05,
-    "med_r1_no_think": 0.04,
-    "medvlm_r1_zero_shot": 0.02,
-    "med_r1_zero_shot": 0.02,
+    "think": 0.50,
+    "no_think": 0.19,
+    "think_after": 0.13,
+    "zero_shot": 0.05,
+    "medvlm_r1": 0.04,
+    "med_r1_think": 0.04,
+    "med_r1_no_think": 0.03,
+    "medvlm_r1_zero_shot": 0.01,
+    "med_r1_zero_shot": 0.01,
 }
 
 ReportProgress = Callable[[str], None]

@@ -21,8 +21,8 @@ from osler.run_folder import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
-PAPER_QUESTIONS: Final = 600
-PAPER_EPOCHS: Final = 2
+ANSWER_ALONE: Final = ("--rewards.names=['accuracy', 'format']", "--grpo.beta=0.0")
+"""Rewards of the papers, without what keeps reasoning true in the recipe: the reward for true statements and the KL term."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,8 @@ class TableRow(Job):
         """The row's name: "GRPO Think, 3200 questions"."""
         if self.title == "blind":
             return "blind: option prior"
-        name = f"{self.title} {STRATEGIES[self.strategy]}"
+        title, _, remark = self.title.partition(", ")
+        name = f"{title} {STRATEGIES[self.strategy]}" + (f", {remark}" if remark else "")
         return f"{name}, {self.questions} questions" if self.questions else name
 
 
@@ -72,10 +73,11 @@ def run_demo(config: Config, out: Path, *, fresh: bool = False, overrides: Seque
 def plan_demo(config: Config, out: Path, overrides: Sequence[str]) -> list[TableRow]:
     """Every row of the table, longest training first, so that parallel processes end at about the same time."""
     questions = config.data.train.limit or 0
-    few = (f"--data.train.limit={PAPER_QUESTIONS}", f"--grpo.num_train_epochs={PAPER_EPOCHS}")
+    alone = (*ANSWER_ALONE, *overrides)
     return [
-        *(_row("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think", "no_think")),
-        _row("GRPO", "train", "think", PAPER_QUESTIONS, out, (*overrides, *few), folder_name="grpo-600-think"),
+        *(_row("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think")),
+        _row("GRPO, answer reward alone", "train", "think", questions, out, alone, folder_name="grpo-answer-alone-think"),
+        _row("GRPO", "train", "no_think", questions, out, alone),  # without reasoning, the answer is all there is
         *(_row("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
         *(_row("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
         _row("blind", None, "no_think", 0, out, ("--eval.engine=option_prior", *overrides)),
