@@ -181,7 +181,7 @@ TERMS = tuple(Term(phrase=sign, kind=Kind.SIGN, value=sign) for sign in SIGNS)
 
 def reward_statements(texts: list[str], facts: Sequence[Facts | None] = IMAGES, **columns: Any) -> list[float]:
     (reward,) = resolve_rewards(["statements"])
-    own: dict[str, Any] = {"choices": ("ring", "mri"), "target": "A", "strategy": "think", "terms": TERMS}
+    own: dict[str, Any] = {"choices": ("ring", "mri"), "target": "A", "strategy": "think", "terms": TERMS, "question_type": None}
     repeated = {name: [value] * len(texts) for name, value in (own | columns).items() if name != "log_metric"}
     return reward(None, texts, sample_id=[str(number) for number in range(len(texts))], facts=facts, **repeated)
 
@@ -250,7 +250,7 @@ def test_only_what_the_image_shows_pays(name: str) -> None:
         names = ("choices", "target", "facts", "terms")
         columns = {name: [getattr(sample, name) for sample in samples] for name in names} | {"sample_id": [sample.id for sample in samples]}
         texts = [think(reasoning) for reasoning in reasonings]
-        rewards: list[float] = reward(None, texts, strategy=["think"] * len(samples), **columns)
+        rewards: list[float] = reward(None, texts, strategy=["think"] * len(samples), question_type=[None] * len(samples), **columns)
         return sum(rewards) / len(samples)
 
     assert mean([POLICIES[name](sample, signs) for sample in samples]) <= 0
@@ -262,6 +262,7 @@ def test_the_truth_of_a_step_is_logged() -> None:
     (reward,) = resolve_rewards(["statements"])
     texts = [think("I see a bright ring. This is a CT."), think("I see a dark core."), think("Hm"), "<answer>A</answer>"]
     columns: dict[str, Any] = {"choices": [("a", "b")] * 4, "target": ["A"] * 4, "strategy": ["think"] * 4, "terms": [TERMS] * 4}
+    columns["question_type"] = [None] * 4
     reward(None, texts, **columns, sample_id=list("abcd"), facts=IMAGES, log_metric=logged.__setitem__)
     assert logged == {"statements/true_reasonings": 1 / 4, "statements/true": 2 / 3, "statements/per_completion": 3 / 4}
 
