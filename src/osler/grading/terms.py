@@ -228,13 +228,13 @@ def general_terms() -> TermIndex:
 
 
 def _index(entries: Iterable[tuple[Phrase, Kind, str]]) -> TermIndex:
-    values: dict[Phrase, dict[tuple[Kind, str], None]] = {}
+    values: dict[Phrase, dict[tuple[Kind, Phrase], tuple[Kind, str]]] = {}
     for phrase, kind, value in entries:
-        if phrase:
-            values.setdefault(phrase, {})[kind, value] = None
+        if phrase:  # "haemorrhage" and "haemorrhages" are one value
+            values.setdefault(phrase, {}).setdefault((kind, fold_term(value)), (kind, value))
     by_first_word: dict[str, list[tuple[Phrase, Values]]] = {}
     for phrase, stated in values.items():
-        by_first_word.setdefault(phrase[0], []).append((phrase, tuple(stated)))
+        by_first_word.setdefault(phrase[0], []).append((phrase, tuple(stated.values())))
     for found in by_first_word.values():
         found.sort(key=lambda entry: -len(entry[0]))
     return TermIndex(by_first_word=by_first_word)
