@@ -19,7 +19,7 @@ from osler.data.phantom.questions import build_samples
 from osler.data.readers import read
 from osler.facts import Fact, Facts, Kind, Statement, Term, Truth
 from osler.grading import check, judge, read_statements
-from osler.grading.terms import fold_word
+from osler.grading.terms import fold_term, fold_word
 from osler.taxonomy import Modality
 from osler.text import MAX_LENGTH
 from osler.types import Sample
