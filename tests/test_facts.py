@@ -19,7 +19,7 @@ from osler.data.facts.table import CONTRADICTION, FactTable
 from osler.data.readers import read, read_with_report
 from osler.errors import DataError
 from osler.facts import Fact, Facts, Kind, Statement, Truth
-from osler.grading.statements import check, judge
+from osler.grading import check, judge
 from osler.images.files import ImageFile
 from osler.taxonomy import Modality, QuestionType
 from osler.types import Sample

@@ -1,7 +1,7 @@
 """What is known about an image, and what a text states about it.
 
 A fact is known from the image's source: the drawing of a phantom, or the annotation of a dataset. A statement is read from a reasoning by
-`grading.statements`, which also compares the two.
+`grading.statements`, and `grading.fact_check` compares the two.
 """
 
 from __future__ import annotations

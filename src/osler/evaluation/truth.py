@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from osler.evaluation.compare import UNIT
 from osler.facts import Facts, Kind, Statement, Truth
-from osler.grading.statements import check
+from osler.grading.fact_check import check
 from osler.metrics.accuracy import group, is_correct
 from osler.metrics.clusters import cluster
 from osler.metrics.paired import PairedDifference, paired_difference

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from osler.facts import Facts, Kind, Statement, Term, Truth
+from osler.grading.fact_check import check
 from osler.grading.grade import grade
-from osler.grading.statements import check, judge
+from osler.grading.statements import judge
 from osler.prompts import Format, find_strategy
 from osler.taxonomy import QuestionType
 from osler.types import LETTERS

@@ -10,22 +10,51 @@ from typing import Final
 
 from osler.facts import Kind, Term
 from osler.grading.stance import CLAUSE_ENDS, COPULAS
-from osler.grading.terms import GENERIC, NOT_A_SIDE, NUMBERS, SUBSTANCES, TermIndex, Values, fold_word, general_terms, index_terms
+from osler.grading.terms import (
+    GENERIC,
+    NAMESAKES,
+    NOT_A_PLANE,
+    NOT_A_SIDE,
+    NOT_AN_ORGAN,
+    NUMBERS,
+    SUBSTANCES,
+    TermIndex,
+    Values,
+    fold_word,
+    general_terms,
+    index_terms,
+)
 from osler.text import ARTICLES, locate_words, split_words
 
 _SENTENCE_ENDS: Final = frozenset({".", "!", "?", "\n"})
 _MIDDLES: Final = frozenset({"centre", "center", "middle", "midline"})
-_WHOLES: Final = _MIDDLES | {"image", "picture", "scan", "film", "frame", "screen", "slice", "field", "body", "patient"}
+WHOLES: Final = _MIDDLES | {"image", "picture", "scan", "film", "frame", "screen", "slice", "field", "body", "patient"}
 PLACE_NOUNS: Final = frozenset({"half", "side", "part", "portion", "quadrant", "corner", "third", "edge", "hand"})
 """Nouns behind a side or a position that name no thing: "the left half"."""
 _NOT_A_PLACE: Final = frozenset({"lobe", "pole", "segment", "zone", "limb", "limit", "signal", "than"})
+_ORGAN_PARTS: Final = frozenset({"margin", "border", "tip", "edge", "end", "aspect", "surface", "contour", "wall", "base"})
+"""Nouns that name a part of what stands behind "of": "the inferior margin of the liver"."""
+_INNER: Final = frozenset({"middle", "mid"})
+_CLEAR: Final = frozenset({"free", "clear", "normal", "unremarkable", "healthy", "spared", "unaffected", "uninvolved"})
 _BRIGHTNESS: Final = frozenset({"bright", "dark", "black", "white", "grey", "gray", "high", "low"})
+_BEFORE_PLANES: Final = frozenset({"intra", "extra", "off", "non"})
+_FUNCTIONS: Final = frozenset(
+    {"function", "functions", "task", "job", "role", "purpose", "responsible", "pump", "pumps", "filter", "filters"}
+    | {"secrete", "secretes", "produce", "produces", "digest", "digests"}
+)
+_SHOWN: Final = frozenset(
+    {"see", "seen", "visible", "show", "shows", "shown", "image", "picture", "slice", "section", "scan", "there", "here", "depicted"}
+    | {"identify", "identified", "contains", "included", "present"}
+)
 _COMPARED: Final = frozenset({"before", "prior", "previous", "previously", "since", "compared", "comparison", "interval", "earlier"})
 _NEEDS_NO_COMPARISON: Final = frozenset({"unchanged", "new", "resolved"})
 _NOT_COUNTED: Final = CLAUSE_ENDS | COPULAS | {"cm", "mm", "of", "year", "years", "day", "days"}
 _NOUN_DISTANCE: Final = 4
 """Within how many words behind a number its noun stands."""
+_CLAUSE: Final = 10
 PLACES: Final = frozenset({Kind.SIDE, Kind.POSITION})
+IMAGE_KINDS: Final = frozenset({Kind.MODALITY, Kind.TECHNIQUE, Kind.PLANE})
+"""The kinds that are about the image as a whole."""
 ATTRIBUTES: Final = PLACES | {Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.SEVERITY, Kind.CHANGE}
 """The kinds that are about something."""
 
@@ -78,6 +107,11 @@ class Reading:
         return {at: mention for mention in self.mentions if mention.kind in ATTRIBUTES for at in range(mention.begin, mention.end)}
 
     @cached_property
+    def image_words(self) -> dict[int, Mention]:
+        """The mentions that are about the image as a whole, by their first word."""
+        return {mention.begin: mention for mention in self.mentions if mention.kind in IMAGE_KINDS}
+
+    @cached_property
     def sentences(self) -> list[int]:
         """The number of the sentence of every word."""
         numbers, number = [], 0
@@ -96,16 +130,37 @@ class Reading:
         """The numbers of the sentences that compare with an earlier image."""
         return frozenset(number for word, number in zip(self.folded, self.sentences, strict=True) if word in _COMPARED)
 
+    @cached_property
+    def generalities(self) -> frozenset[int]:
+        """The numbers of the sentences about organs in general, not about this image: "the ear is part of the head"."""
+        words: dict[int, list[str]] = {}
+        for word, number in zip(self.folded, self.sentences, strict=True):
+            words.setdefault(number, []).append(word)
+        return frozenset(
+            number
+            for number, sentence in words.items()
+            if _SHOWN.isdisjoint(sentence)
+            and (
+                not _FUNCTIONS.isdisjoint(sentence)
+                or any(word in COPULAS and sentence[at + 1 : at + 3] == ["part", "of"] for at, word in enumerate(sentence))
+            )
+        )
+
     def clause_behind(self, position: int) -> list[str]:
         """The words from a position to the end of its clause, at most ten."""
-        return list(takewhile(lambda word: word not in CLAUSE_ENDS, self.folded[position : position + 10]))
+        return list(takewhile(lambda word: word not in CLAUSE_ENDS, self.folded[position : position + _CLAUSE]))
+
+    def clause_before(self, position: int) -> list[str]:
+        """The words of the clause before a position, at most ten, the nearest first."""
+        return list(takewhile(lambda word: word not in CLAUSE_ENDS, reversed(self.folded[max(0, position - _CLAUSE) : position])))
 
 
 def find_mentions(text: str, terms: Sequence[Term]) -> Reading:
     """The mentions of the last `text.MAX_LENGTH` characters: at each word the longest phrase; of two equal ones that of the dataset."""
     words = split_words(text)
+    own = index_terms(terms)
     content = [number for number, word in enumerate(words.folded) if word not in ARTICLES]
-    found = _match([fold_word(words.folded[number]) for number in content], content, index_terms(tuple(terms)), general_terms())
+    found = _match([fold_word(words.folded[number]) for number in content], content, own, general_terms())
     whole = Reading(folded=words.folded, is_joined=words.is_joined, spans=locate_words(text, words), mentions=tuple(found))
     meant = [mention for mention in found if _is_meant(mention, whole)]
     meant += [*_counts(whole), *_heights(whole)]
@@ -155,18 +210,50 @@ def _is_meant(mention: Mention, reading: Reading) -> bool:
         case Kind.ANATOMY | Kind.PRESENCE if mention.value in SUBSTANCES:
             is_described = behind[:1] != [] and behind[0] in COPULAS and not _BRIGHTNESS.isdisjoint(behind[1:3])
             return before not in _BRIGHTNESS and not is_described
+        case Kind.ANATOMY:
+            return not _is_namesake(mention, reading, behind)
+        case Kind.PLANE:
+            return not NOT_A_PLANE.intersection(behind[:1]) and before not in _BEFORE_PLANES
     return True
 
 
+def _is_namesake(mention: Mention, reading: Reading, behind: list[str]) -> bool:
+    """Whether the name of an organ is that of something else: "the pancreatic head", "the head of the pancreas", "heart failure"."""
+    if mention.value == "hand" and reading.folded[mention.begin - 1] in ("left", "right") and reading.is_joined[mention.begin - 1]:
+        return True
+    if mention.value not in NAMESAKES or mention.end - mention.begin > 1:
+        return bool(NOT_AN_ORGAN.intersection(behind[:1]))
+    if (reading.folded[mention.begin - 1],) in NAMESAKES[mention.value] and mention.begin:
+        return True
+    return behind[:1] == ["of"] and any(at in reading.nouns for at in range(mention.end + 1, mention.end + 3))
+
+
 def _is_place(mention: Mention, reading: Reading, behind: list[str]) -> bool:
-    """Not "the right answer", "the left lobe", "left of the heart" or "the patient's right"; but "left of the centre"."""
+    """Not "the right answer", "the left lobe", "left of the heart" or "the left side is clear"; but "left of the centre"."""
     if "patient" in reading.folded[max(0, mention.begin - 2) : mention.begin]:
         return False
+    if (pair := pair_behind(mention, reading)) is not None:  # "the upper and lower lobes"
+        behind = [word for word in reading.clause_behind(pair.end) if word not in ARTICLES]
+    if behind[:1] and behind[0] in _INNER:  # "the right middle lobe"
+        behind = behind[1:]
+    behind = [fold_word(word) for word in behind]
     if behind and (behind[0] in _NOT_A_PLACE or (mention.kind is Kind.SIDE and (behind[0],) in NOT_A_SIDE)):
         return False
-    while behind and (behind[0] in PLACE_NOUNS or fold_word(behind[0]) in PLACE_NOUNS):
+    while behind and behind[0] in PLACE_NOUNS:
         behind = behind[1:]
-    return behind[:1] != ["of"] or behind[1:2] == [] or fold_word(behind[1]) in _WHOLES
+    if behind[:1] and behind[0] in COPULAS and not _CLEAR.isdisjoint(behind[1:3]):
+        return False
+    if behind[1:2] == ["of"] and behind[0] in _ORGAN_PARTS:
+        behind = behind[1:]
+    return behind[:1] != ["of"] or behind[1:2] == [] or behind[1] in WHOLES
+
+
+def pair_behind(mention: Mention, reading: Reading) -> Mention | None:
+    """The second of two places that stand before one noun: the "left" of "the right and left lungs"."""
+    if reading.folded[mention.end : mention.end + 1] not in (["and"], ["or"]):
+        return None
+    other = reading.attributes.get(mention.end + 1)
+    return other if other is not None and other.kind is mention.kind and other.begin == mention.end + 1 else None
 
 
 def _counts(reading: Reading) -> Iterator[Mention]:

@@ -1,26 +1,24 @@
-"""Read what a reasoning states about its image, and compare it with the facts. The grammar is described in docs/statements.md."""
+"""Read what a reasoning states about its image. The grammar is described in docs/statements.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from osler.facts import Fact, Facts, Kind, Statement, Term, Truth
-from osler.grading.mentions import ATTRIBUTES, PLACES, Mention, Reading, find_mentions
+from osler.facts import Facts, Kind, Statement, Term
+from osler.grading.fact_check import check
+from osler.grading.mentions import ATTRIBUTES, IMAGE_KINDS, PLACES, Mention, Reading, find_mentions
 from osler.grading.open_answer import is_same_text
 from osler.grading.relevance import bears_on
-from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS, Stance, read_stance
-from osler.grading.subjects import find_subject, is_part_of_organ
-from osler.grading.terms import LESION, LESION_WORDS, PARTS, VAGUE_FINDINGS, Phrase, findings, fold_term, organs
+from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS, VIEWS, Stance, is_landmark, is_out_of_view, read_stance, stance_after
+from osler.grading.subjects import find_subject, is_part_of_organ, noun_behind
+from osler.grading.terms import LESION, LESION_WORDS, fold_term, index_terms
 from osler.taxonomy import QuestionType
-from osler.text import fold_phrase, locate_words, split_words
+from osler.text import ARTICLES, fold_phrase
 
 _NAMES: Final = frozenset({Kind.PRESENCE, Kind.SIGN})
-_INCLUSIVE: Final = frozenset({Kind.TECHNIQUE, Kind.PRESENCE, Kind.POSITION, Kind.SIDE})
-_ANATOMY_QUALIFIERS: Final = frozenset({"axial", "sagittal", "coronal", "left", "right", "upper", "level", "peripheral"})
 _OTHERS: Final = frozenset({"other", "further", "additional", "second"})
 _LIST_WORDS: Final = frozenset({",", "or", "nor", "and", "a", "an", "the"})
 _INDEFINITE: Final = frozenset({"a", "an", "one", "any", "some", "another", "multiple", "several", "two"})
@@ -38,9 +36,10 @@ def judge(
     question_type: QuestionType | None = None,
 ) -> tuple[Statement, ...]:
     """The statements of a reasoning, each checked, and marked where it only repeats the answer or does not bear on the question."""
-    statements = read_statements(reasoning, terms)
-    repeated = _repeated(reasoning, statements, terms, answer_text) if answer_text else frozenset()
-    meanings = _meanings_of_signs(tuple(terms))
+    reading = find_mentions(reasoning, terms)
+    statements = _read(reading)
+    repeated = _repeated(reasoning, reading, statements, terms, answer_text) if answer_text else frozenset()
+    meanings = index_terms(terms).meanings
     return tuple(
         replace(
             statement,
@@ -52,24 +51,18 @@ def judge(
     )
 
 
-@lru_cache(maxsize=8)
-def _meanings_of_signs(terms: tuple[Term, ...]) -> Mapping[str, frozenset[Kind]]:
-    """What each sign of a dataset is a sign of."""
-    meanings: dict[str, frozenset[Kind]] = {}
-    for term in terms:
-        if term.sign_of is not None:
-            meanings[term.value] = meanings.get(term.value, frozenset()) | {term.sign_of}
-    return meanings
-
-
 # Reading
 
 
 def read_statements(text: str, terms: Sequence[Term] = ()) -> tuple[Statement, ...]:
     """The statements of a text in order, not yet checked. `terms` are phrases of the dataset. No text raises."""
-    reading = find_mentions(text, terms)
+    return _read(find_mentions(text, terms))
+
+
+def _read(reading: Reading) -> tuple[Statement, ...]:
     stances = [_stance(mention, reading) for mention in reading.mentions]
     _negate_lists(stances, reading)
+    _deny_subjects(stances, reading)
     _leave_several_open(stances, reading)
     statements = (_state(number, stances, reading) for number in range(len(stances)))
     return tuple(statement for statement in statements if statement is not None)
@@ -80,7 +73,9 @@ def _stance(mention: Mention, reading: Reading) -> Stance:
     words, begin, end = reading.unclaimed, mention.begin, mention.end
     if reading.sentences[begin] in reading.questions:
         return Stance.OPEN
-    if reading.is_joined[end - 1] and words[end : end + 1] in (["like"], ["free"]):  # "tumour-like"
+    if reading.is_joined[end - 1] and words[end : end + 1] in (["like"], ["free"], ["shaped"]):  # "tumour-like"
+        return Stance.OPEN
+    if _is_not_here(mention, reading):
         return Stance.OPEN
     if mention.is_noun and _is_subject_of_not(mention, reading):
         end = len(words)
@@ -90,13 +85,46 @@ def _stance(mention: Mention, reading: Reading) -> Stance:
     near = read_stance(words, begin, end, through_prepositions=False)
     if near is not Stance.AFFIRMED:
         is_presupposed = mention.kind is Kind.ANATOMY and words[begin - 1 : begin] == ["the"]  # "neither the liver nor the spleen is large"
-        return Stance.OPEN if is_presupposed and near is Stance.NEGATED else near
+        is_open = is_presupposed and near is Stance.NEGATED and stance_after(words, end) is not near
+        return Stance.OPEN if is_open else near
     if mention.kind in PLACES:  # "not on the left" negates the side; "no mass on the left" leaves it open
         preposition = next((at for at in range(begin - 1, max(-1, begin - 4), -1) if words[at] in PREPOSITIONS), 0)
         return Stance.NEGATED if preposition and words[preposition - 1] == "not" else Stance.OPEN
     if mention.kind in _NAMES:  # "no shift with the tumour" presupposes a tumour, "not in keeping with tumour" does not
         return Stance.AFFIRMED if words[begin - 1 : begin] == ["the"] else through
     return Stance.AFFIRMED
+
+
+def _is_not_here(mention: Mention, reading: Reading) -> bool:
+    """Whether a mention says nothing about this image: a landmark, general knowledge, a finding of the past."""
+    if mention.kind in IMAGE_KINDS:  # "on a coronal image it would be seen", "it'd be seen"
+        clause = reading.clause_behind(mention.end) + reading.clause_before(mention.begin)
+        return not {"would", "d"}.isdisjoint(clause)
+    if mention.is_noun and (_is_past(mention, reading) or _is_ability(mention, reading)):
+        return True
+    if mention.kind is Kind.ANATOMY:
+        return (
+            reading.sentences[mention.begin] in reading.generalities
+            or is_landmark(reading.folded, mention.begin)
+            or is_out_of_view(reading.folded, mention.end)
+        )
+    return False
+
+
+def _is_past(mention: Mention, reading: Reading) -> bool:
+    """Whether it was there on an earlier image: "the effusion has resolved"."""
+    behind = [reading.attributes[at] for at in range(mention.end, mention.end + 4) if at in reading.attributes]
+    is_subject = reading.folded[mention.end : mention.end + 1] in (["has"], ["have"], ["is"], ["are"])
+    return is_subject and any(other.kind is Kind.CHANGE and other.value == "resolved" for other in behind)
+
+
+def _is_ability(mention: Mention, reading: Reading) -> bool:
+    """Whether the clause says what a modality cannot show: "an X-ray can't show the brain"."""
+    before = reading.clause_before(mention.begin)
+    if "cannot" not in before and not {("not", "can"), ("not", "ca"), ("not", "could")}.intersection(pairwise(before)):
+        return False
+    begin = mention.begin - len(before)
+    return any(other.kind is Kind.MODALITY for at, other in reading.image_words.items() if begin <= at < mention.begin)
 
 
 def _is_subject_of_not(mention: Mention, reading: Reading) -> bool:
@@ -107,6 +135,7 @@ def _is_subject_of_not(mention: Mention, reading: Reading) -> bool:
         copula in COPULAS
         and negation == "not"
         and (after in reading.attributes or reading.folded[after : after + 1] in (["on"], ["in"], ["at"]))
+        and VIEWS.isdisjoint(reading.folded[after : after + 3])  # "the liver is not in the image" negates the liver
     )
 
 
@@ -126,12 +155,41 @@ def _negate_lists(stances: list[Stance], reading: Reading) -> None:
         first = number
 
 
+def _deny_subjects(stances: list[Stance], reading: Reading) -> None:
+    """ "Lung and brain are not visible" is about both; of "I see the lung and the brain is .." nobody knows."""
+    nouns = [number for number, mention in enumerate(reading.mentions) if mention.is_noun]
+    for place, number in enumerate(nouns):
+        last = reading.mentions[number]
+        if reading.folded[last.end : last.end + 1] not in (["are"], ["were"], ["can"], ["ca"], ["cannot"]):
+            continue
+        if stances[number] is Stance.AFFIRMED:
+            continue
+        first = place
+        while first and _is_listed(reading, nouns[first - 1], nouns[first]):
+            first -= 1
+        before = [word for word in reading.unclaimed[: reading.mentions[nouns[first]].begin][-4:] if word and word not in ARTICLES]
+        is_subject = not before or before[-1] in CLAUSE_ENDS
+        for other in nouns[first:place]:
+            if stances[other] is Stance.AFFIRMED:
+                stances[other] = stances[number] if is_subject else Stance.OPEN
+
+
+def _is_listed(reading: Reading, number: int, following: int) -> bool:
+    """Whether two nouns stand in one list: "the left lung, the brain and the liver"."""
+    first, second = reading.mentions[number], reading.mentions[following]
+    gap = reading.unclaimed[first.end : second.begin]
+    return first.kind is second.kind and bool(gap) and (_LIST_WORDS | {""}).issuperset(gap)
+
+
 def _leave_several_open(stances: list[Stance], reading: Reading) -> None:
-    """An image has one modality, so a sentence that affirms two of them weighs them: "I consider CT and MRI"."""
-    affirmed: dict[int, dict[int, str]] = {}
+    """An image has one modality and one weighting, so a sentence that affirms two of them weighs them: "I consider CT and MRI"."""
+    affirmed: dict[tuple[int, Kind], dict[int, str]] = {}
     for number, mention in enumerate(reading.mentions):
-        if mention.kind is Kind.MODALITY and stances[number] is Stance.AFFIRMED:
-            affirmed.setdefault(reading.sentences[mention.begin], {})[number] = mention.value
+        value: str | None = mention.value
+        if mention.kind is Kind.TECHNIQUE:
+            value = next((word for word in fold_term(mention.value) if word in ("t1", "t2")), None)
+        if mention.kind in (Kind.MODALITY, Kind.TECHNIQUE) and value is not None and stances[number] is Stance.AFFIRMED:
+            affirmed.setdefault((reading.sentences[mention.begin], mention.kind), {})[number] = value
     for values in affirmed.values():
         if len(set(values.values())) > 1:
             for number in values:
@@ -146,6 +204,8 @@ def _state(number: int, stances: Sequence[Stance], reading: Reading) -> Statemen
         return None
     if mention.kind in ATTRIBUTES:
         about = find_subject(mention, reading)
+        if stance is Stance.AFFIRMED and _is_of_open_noun(number, about, stances, reading):
+            return None
     elif mention.kind is Kind.PRESENCE:
         if mention.is_generic and not _is_new(mention, stance, reading):
             return None
@@ -161,6 +221,15 @@ def _state(number: int, stances: Sequence[Stance], reading: Reading) -> Statemen
         begin=reading.spans[mention.begin][0],
         end=reading.spans[mention.end - 1][1],
     )
+
+
+def _is_of_open_noun(number: int, about: str | None, stances: Sequence[Stance], reading: Reading) -> bool:
+    """Whether the noun behind an attribute is not affirmed: "the left kidney is not visible", "a large tumour is unlikely"."""
+    noun = noun_behind(reading.mentions[number], reading)
+    if not isinstance(noun, Mention) or (noun.kind is Kind.ANATOMY and fold_term(noun.value) != fold_term(about or "")):
+        return False
+    place = next(other for other in range(number + 1, len(stances)) if reading.mentions[other] is noun)
+    return stances[place] is not Stance.AFFIRMED
 
 
 def _is_new(mention: Mention, stance: Stance, reading: Reading) -> bool:
@@ -201,14 +270,14 @@ def _same_clause(number: int, reading: Reading) -> list[Mention]:
 # Repeating the answer
 
 
-def _repeated(text: str, statements: Sequence[Statement], terms: Sequence[Term], answer: str) -> frozenset[int]:
+def _repeated(text: str, reading: Reading, statements: Sequence[Statement], terms: Sequence[Term], answer: str) -> frozenset[int]:
     """The numbers of the affirmed statements that are the answer itself: its value, its phrase, or a part of its text."""
     values = {
         (statement.kind, fold_term(statement.value))
         for statement in read_statements(answer, terms)
         if is_same_text(answer[statement.begin : statement.end], answer)
     }
-    places = _places_of(answer, text)
+    places = _places_of(answer, reading)
     return frozenset(
         number
         for number, statement in enumerate(statements)
@@ -222,107 +291,8 @@ def _repeated(text: str, statements: Sequence[Statement], terms: Sequence[Term],
     )
 
 
-def _places_of(phrase: str, text: str) -> list[tuple[int, int]]:
+def _places_of(phrase: str, reading: Reading) -> list[tuple[int, int]]:
     """The characters of every occurrence of a phrase in a text."""
-    wanted, words = list(fold_phrase(phrase)), split_words(text)
-    spans = locate_words(text, words)
-    starts = [number for number, word in enumerate(words.folded) if word == wanted[0]] if wanted else []
-    return [(spans[start][0], spans[start + len(wanted) - 1][1]) for start in starts if words.folded[start : start + len(wanted)] == wanted]
-
-
-# Checking
-
-
-def check(statement: Statement, facts: Facts) -> Truth:
-    """Whether a statement is true by the facts; NOT_CHECKABLE where they say nothing, or different things about several findings."""
-    related = [fact for fact in facts.facts if _is_related(fact, statement, facts)]
-    same = [fact for fact in related if fold_term(fact.value) == fold_term(statement.value) and _settles(fact, statement)]
-    agreements = {fact.holds == statement.holds for fact in same or related if _settles(fact, statement)}
-    subjects = {fact.about for fact in related}
-    if statement.kind in ATTRIBUTES and statement.about is None and None not in subjects and len(subjects) > 1:
-        truths = {check(replace(statement, about=about), facts) for about in subjects}
-        return truths.pop() if len(truths) == 1 else Truth.NOT_CHECKABLE
-    if agreements:
-        return _truth(agreements.pop()) if len(agreements) == 1 else Truth.NOT_CHECKABLE
-    if statement.kind is Kind.POSITION and (parts := _check_parts(statement, facts)) is not None:
-        return parts
-    is_unknown = not related and any(fact.kind is statement.kind for fact in facts.facts)
-    if statement.kind not in facts.closed or is_unknown or _may_hold_too(statement, related):
-        return Truth.NOT_CHECKABLE
-    return _truth(not statement.holds)
-
-
-def _truth(is_true: bool) -> Truth:
-    return Truth.TRUE if is_true else Truth.FALSE
-
-
-def _is_related(fact: Fact, statement: Statement, facts: Facts) -> bool:
-    """Whether a fact is of the statement's kind and about the same thing. None is the only lesion: any finding, but no organ."""
-    if fact.kind is not statement.kind and (fact.kind, statement.kind) != (Kind.POSITION, Kind.SIDE):
-        return False
-    if statement.kind not in ATTRIBUTES or fact.about == statement.about:
-        return True
-    own, other = fold_term(fact.about or ""), fold_term(statement.about or "")
-    if not other:
-        return tuple(word for word in own if word not in ("left", "right")) not in organs()
-    if not own:
-        return other in findings() or any(fold_term(known.value) == other for known in facts.facts if known.kind is Kind.PRESENCE)
-    return set(own) <= set(other) or set(other) <= set(own)
-
-
-def _settles(fact: Fact, statement: Statement) -> bool:
-    """Whether a statement with the fact's stance is true by it: of the same value, or of one that follows from it.
-
-    From "pleural effusion" follows "effusion", from "upper left" "left", from "kidney" "abdomen", and from "no effusion" "no pleural
-    effusion". "No mass in the liver" follows from "no mass", but is not false where there is a mass.
-    """
-    known, stated = fold_term(fact.value), fold_term(statement.value)
-    if statement.kind is Kind.PRESENCE and statement.about is not None and fact.about is None and fact.holds:
-        return False
-    if known == stated:
-        return True
-    if _includes(statement.kind, *((stated, known) if fact.holds else (known, stated))):
-        return True
-    if not fact.holds:
-        return False
-    return (
-        (statement.kind is Kind.ANATOMY and fact.value in PARTS.get(statement.value, ()))
-        or (statement.kind is Kind.SIDE and fact.value == "bilateral" and statement.value in ("left", "right"))
-        or (statement.kind is Kind.PRESENCE and statement.value == LESION and fact.value not in (LESION, "normal"))
-    )
-
-
-def _includes(kind: Kind, shorter: Phrase, longer: Phrase) -> bool:
-    """Whether a name includes the same name with more words: an effusion is any effusion, but a head is no femoral head."""
-    if not set(shorter) < set(longer):
-        return False
-    if kind is Kind.ANATOMY:
-        return set(longer) - set(shorter) <= _ANATOMY_QUALIFIERS
-    denied = {after for word, after in pairwise(longer) if word == "non"}
-    return kind in _INCLUSIVE and denied.isdisjoint(shorter)
-
-
-def _check_parts(statement: Statement, facts: Facts) -> Truth | None:
-    """Check "upper left" as "upper" and "left"; None where that does not decide it."""
-    vertical, _, side = statement.value.partition(" ")
-    if vertical not in ("upper", "lower") or side not in ("left", "right"):
-        return None
-    parts = {
-        check(replace(statement, value=vertical, holds=True), facts),
-        check(replace(statement, kind=Kind.SIDE, value=side, holds=True), facts),
-    }
-    if Truth.FALSE in parts:
-        return _truth(not statement.holds)
-    return _truth(statement.holds) if parts == {Truth.TRUE} else None
-
-
-def _may_hold_too(statement: Statement, related: Sequence[Fact]) -> bool:
-    """Whether a value that is not listed can hold beside a listed one: a lung on an image of the chest, an opacity that is a tumour."""
-    holding = [fact for fact in related if fact.holds]
-    if statement.kind is Kind.ANATOMY:
-        return any(statement.value in PARTS.get(fact.value, ()) for fact in holding)
-    if statement.kind is not Kind.PRESENCE:
-        return False
-    if not statement.holds and statement.about is not None:
-        return any(fold_term(fact.value) == fold_term(statement.value) for fact in holding)
-    return statement.value in VAGUE_FINDINGS and any(fact.value != "normal" for fact in holding)
+    wanted, words, spans = list(fold_phrase(phrase)), reading.folded, reading.spans
+    starts = [number for number, word in enumerate(words) if word == wanted[0]] if wanted else []
+    return [(spans[start][0], spans[start + len(wanted) - 1][1]) for start in starts if words[start : start + len(wanted)] == wanted]

@@ -7,7 +7,7 @@ compared word by word after `fold_word`, without articles, so "Tumors" and "a tu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -118,6 +118,23 @@ LESION_WORDS: Final = frozenset({"lesion", "abnormality", "anomaly"})
 """The generic nouns whose presence or absence is stated: "there is no abnormality" states that there is no lesion."""
 VAGUE_FINDINGS: Final = frozenset({"opacity", "swelling"})
 """Words for almost any lesion, so they are not false where a lesion of another name is known."""
+NAMESAKES: Final = MappingProxyType(
+    {
+        "head": phrases("pancreatic", "humeral", "humerus", "radial", "fibular", "caudate", "metatarsal", "muscle"),
+        "neck": phrases("femoral", "surgical", "anatomical", "gallbladder", "pancreatic", "bladder"),
+        "pelvis": phrases("renal", "kidney"),
+        "ventricle": phrases("cardiac", "heart", "left", "right"),
+        "hand": phrases("other", "one"),
+        "eye": phrases("naked"),
+    }
+)
+"""Words before a name that make it another thing: "the pancreatic head" is no head, "on the other hand" is no hand."""
+NOT_AN_ORGAN: Final = frozenset({"failure", "function", "rate", "transplant", "transplantation"})
+"""Words behind an organ with which it names no part of the image: "heart failure"."""
+NOT_A_PLANE: Final = frozenset(
+    {"diameter", "dimension", "width", "axis", "process", "sinus", "sinuses", "colon", "suture", "sutures", "fissure"}
+)
+"""Words behind "transverse" and others where it is no plane: "the transverse diameter"."""
 SUBSTANCES: Final = frozenset({"fluid", "fat", "air", "tissue"})
 """Not a finding behind a word for brightness: "bright fluid" describes the image."""
 
@@ -190,6 +207,7 @@ class TermIndex:
     """Phrases and the values that each states, by first word; the longest phrase first."""
 
     by_first_word: Mapping[str, Sequence[tuple[Phrase, Values]]]
+    meanings: Mapping[str, frozenset[Kind]] = field(default_factory=dict)  # of each sign, what it is a sign of
 
     def match(self, words: Sequence[str], position: int) -> tuple[int, Values] | None:
         """The longest phrase that begins at a position of the folded words: (its length, its values); None without one."""
@@ -199,10 +217,35 @@ class TermIndex:
         return None
 
 
-@lru_cache(maxsize=256)
-def index_terms(terms: tuple[Term, ...]) -> TermIndex:
-    """Index the phrases of a dataset."""
-    return _index((fold_term(term.phrase), term.kind, term.value) for term in terms)
+_MAX_INDEXES: Final = 256
+_indexes: dict[int, tuple[tuple[Term, ...], TermIndex]] = {}
+
+
+def index_terms(terms: Sequence[Term]) -> TermIndex:
+    """Index the phrases of a dataset.
+
+    All samples of a dataset share one tuple, so its index is kept by identity: to hash 200 terms takes as long as to read a reasoning.
+    """
+    known = _indexes.get(id(terms))
+    if known is not None and known[0] is terms:
+        return known[1]
+    own = tuple(terms)
+    index = _index_terms(own)
+    if own is terms:  # a list can change; kept alive here, a tuple keeps its identity
+        if len(_indexes) >= _MAX_INDEXES:
+            _indexes.clear()
+        _indexes[id(terms)] = (own, index)
+    return index
+
+
+@lru_cache(maxsize=_MAX_INDEXES)
+def _index_terms(terms: tuple[Term, ...]) -> TermIndex:
+    meanings: dict[str, frozenset[Kind]] = {}
+    for term in terms:
+        if term.sign_of is not None:
+            meanings[term.value] = meanings.get(term.value, frozenset()) | {term.sign_of}
+    index = _index((fold_term(term.phrase), term.kind, term.value) for term in terms)
+    return TermIndex(by_first_word=index.by_first_word, meanings=meanings)
 
 
 @lru_cache(maxsize=1)
