@@ -24,7 +24,8 @@ def check(statement: Statement, facts: Facts) -> Truth:
         as_finding = check(replace(statement, kind=Kind.PRESENCE, value="cardiomegaly", about=None, holds=holds), facts)
         if as_finding is not Truth.NOT_CHECKABLE:
             return as_finding
-    related = [fact for fact in facts.facts if _is_related(fact, statement, facts)]
+    kinds = (Kind.SIDE, Kind.POSITION) if statement.kind is Kind.SIDE else (statement.kind,)  # "upper left" is left
+    related = [fact for fact in facts.facts if fact.kind in kinds and _is_related(fact, statement, facts)]
     same = [fact for fact in related if fold_term(fact.value) == fold_term(statement.value) and _settles(fact, statement)]
     agreements = {fact.holds == statement.holds for fact in same or related if _settles(fact, statement)}
     subjects = {fact.about for fact in related}
@@ -46,9 +47,7 @@ def _truth(is_true: bool) -> Truth:
 
 
 def _is_related(fact: Fact, statement: Statement, facts: Facts) -> bool:
-    """Whether a fact is of the statement's kind and about the same thing. None is the only lesion: any finding, but no organ."""
-    if fact.kind is not statement.kind and (fact.kind, statement.kind) != (Kind.POSITION, Kind.SIDE):
-        return False
+    """Whether a fact of the statement's kind is about the same thing. None is the only lesion: any finding, but no organ."""
     if statement.kind not in ATTRIBUTES or fact.about == statement.about:
         return True
     own, other = fold_term(fact.about or ""), fold_term(statement.about or "")

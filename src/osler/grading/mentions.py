@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import Final
 
-from osler.facts import Kind, Term
+from osler.facts import Kind
 from osler.grading.stance import CLAUSE_ENDS, COPULAS
 from osler.grading.terms import (
     GENERIC,
@@ -22,7 +22,6 @@ from osler.grading.terms import (
     Values,
     fold_word,
     general_terms,
-    index_terms,
 )
 from osler.text import ARTICLES, locate_words, split_words
 
@@ -155,10 +154,9 @@ class Reading:
         return list(takewhile(lambda word: word not in CLAUSE_ENDS, reversed(self.folded[max(0, position - _CLAUSE) : position])))
 
 
-def find_mentions(text: str, terms: Sequence[Term]) -> Reading:
+def find_mentions(text: str, own: TermIndex) -> Reading:
     """The mentions of the last `text.MAX_LENGTH` characters: at each word the longest phrase; of two equal ones that of the dataset."""
     words = split_words(text)
-    own = index_terms(terms)
     content = [number for number, word in enumerate(words.folded) if word not in ARTICLES]
     found = _match([fold_word(words.folded[number]) for number in content], content, own, general_terms())
     whole = Reading(folded=words.folded, is_joined=words.is_joined, spans=locate_words(text, words), mentions=tuple(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -14,7 +15,7 @@ from osler.grading.open_answer import is_same_text
 from osler.grading.relevance import bears_on
 from osler.grading.stance import CLAUSE_ENDS, COPULAS, PREPOSITIONS, VIEWS, Stance, is_landmark, is_out_of_view, read_stance, stance_after
 from osler.grading.subjects import find_subject, is_part_of_organ, noun_behind
-from osler.grading.terms import LESION, LESION_WORDS, fold_term, index_terms
+from osler.grading.terms import LESION, LESION_WORDS, Phrase, TermIndex, fold_term, index_terms
 from osler.taxonomy import QuestionType
 from osler.text import ARTICLES, fold_phrase
 
@@ -36,16 +37,16 @@ def judge(
     question_type: QuestionType | None = None,
 ) -> tuple[Statement, ...]:
     """The statements of a reasoning, each checked, and marked where it only repeats the answer or does not bear on the question."""
-    reading = find_mentions(reasoning, terms)
+    index = index_terms(terms)
+    reading = find_mentions(reasoning, index)
     statements = _read(reading)
-    repeated = _repeated(reasoning, reading, statements, terms, answer_text) if answer_text else frozenset()
-    meanings = index_terms(terms).meanings
+    repeated = _repeated(reasoning, reading, statements, index, answer_text) if answer_text else frozenset()
     return tuple(
         replace(
             statement,
             truth=check(statement, facts),
             repeats_answer=number in repeated,
-            is_relevant=bears_on(question_type, statement.kind, meanings.get(statement.value, frozenset())),
+            is_relevant=bears_on(question_type, statement.kind, index.meanings.get(statement.value, frozenset())),
         )
         for number, statement in enumerate(statements)
     )
@@ -56,7 +57,7 @@ def judge(
 
 def read_statements(text: str, terms: Sequence[Term] = ()) -> tuple[Statement, ...]:
     """The statements of a text in order, not yet checked. `terms` are phrases of the dataset. No text raises."""
-    return _read(find_mentions(text, terms))
+    return _read(find_mentions(text, index_terms(terms)))
 
 
 def _read(reading: Reading) -> tuple[Statement, ...]:
@@ -270,13 +271,9 @@ def _same_clause(number: int, reading: Reading) -> list[Mention]:
 # Repeating the answer
 
 
-def _repeated(text: str, reading: Reading, statements: Sequence[Statement], terms: Sequence[Term], answer: str) -> frozenset[int]:
+def _repeated(text: str, reading: Reading, statements: Sequence[Statement], index: TermIndex, answer: str) -> frozenset[int]:
     """The numbers of the affirmed statements that are the answer itself: its value, its phrase, or a part of its text."""
-    values = {
-        (statement.kind, fold_term(statement.value))
-        for statement in read_statements(answer, terms)
-        if is_same_text(answer[statement.begin : statement.end], answer)
-    }
+    values = _values_of(answer, index)
     places = _places_of(answer, reading)
     return frozenset(
         number
@@ -288,6 +285,16 @@ def _repeated(text: str, reading: Reading, statements: Sequence[Statement], term
             or is_same_text(text[statement.begin : statement.end], answer)
             or any(begin <= statement.begin and statement.end <= end for begin, end in places)
         )
+    )
+
+
+@lru_cache(maxsize=1024)
+def _values_of(answer: str, index: TermIndex) -> frozenset[tuple[Kind, Phrase]]:
+    """The values that an answer states as a whole."""
+    return frozenset(
+        (statement.kind, fold_term(statement.value))
+        for statement in _read(find_mentions(answer, index))
+        if is_same_text(answer[statement.begin : statement.end], answer)
     )
 
 

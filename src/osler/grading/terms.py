@@ -202,9 +202,9 @@ def fold_term(text: str) -> Phrase:
 Values = tuple[tuple[Kind, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TermIndex:
-    """Phrases and the values that each states, by first word; the longest phrase first."""
+    """Phrases and the values that each states, by first word; the longest phrase first. Two indexes are equal if they are the same."""
 
     by_first_word: Mapping[str, Sequence[tuple[Phrase, Values]]]
     meanings: Mapping[str, frozenset[Kind]] = field(default_factory=dict)  # of each sign, what it is a sign of
