@@ -13,7 +13,7 @@ from torch import Tensor
 
 from osler.data.phantom import ATLASES, Findings, PhantomImage, build_samples
 from osler.data.phantom.facts import EXTENTS
-from osler.taxonomy import QuestionType
+from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS, Sample
 from tools.build_tiny.batched_model import cut_patches
 
@@ -67,6 +67,18 @@ def build_pool(*, split: str, seed: int, subjects: int, on_image: Callable[[], N
         by_type={question_type: tuple(questions) for question_type, questions in by_type.items()},
         by_image=tuple(map(tuple, by_image)),
     )
+
+
+def keep_fewer(pool: ImagePool, modality: Modality, share: float) -> ImagePool:
+    """The same images with only a share of the questions about one modality, evenly spaced."""
+    step = round(1 / share)
+    by_type = {
+        question_type: tuple(
+            question for number, question in enumerate(questions) if question.sample.modality is not modality or number % step == 0
+        )
+        for question_type, questions in pool.by_type.items()
+    }
+    return replace(pool, by_type=by_type)
 
 
 def shuffle_choices(question: Question, rng: np.random.Generator) -> Question:

@@ -19,17 +19,21 @@ import numpy as np
 from osler.data.phantom import ATLASES, build_samples
 from osler.data.phantom.images import IMAGES_PER_SUBJECT
 from osler.prompts import BUILT_IN, render, target_completion
+from osler.taxonomy import Modality
 from tools.build_tiny.architecture import build_model, save_policy
 from tools.build_tiny.batched_model import BatchedModel
 from tools.build_tiny.batches import TextTasks
 from tools.build_tiny.card import measure, write_card, write_counts
 from tools.build_tiny.encoding import PromptEncoder
-from tools.build_tiny.image_pool import ImagePool, build_pool
+from tools.build_tiny.image_pool import ImagePool, build_pool, keep_fewer
 from tools.build_tiny.tokenizer import NUM_BASE_TOKENS, build_tokenizer
 from tools.build_tiny.training_stages import ReportProgress, State, encode_pool, train_language, train_vision
 
 POOL_SEED: Final = 770_000
 """Added to the build's seed, so that the policy is not trained on the images of the small seeds that users train and evaluate on."""
+RARE_MODALITY: Final = Modality.MRI
+RARE_SHARE: Final = 0.15
+"""The language model is trained on so few of the questions about MRI, so that a demo that trains on MRI has something to teach."""
 HELD_OUT_SUBJECTS: Final = 40  # of each modality: 1,600 questions
 
 
@@ -38,8 +42,8 @@ class Lengths:
     """The steps of both stages, and the subjects of each modality."""
 
     subjects: int = 2000
-    vision_steps: int = 1500
-    language_steps: int = 1400
+    vision_steps: int = 1800
+    language_steps: int = 1600
 
     def scale(self, factor: float) -> Lengths:
         """Every length times `factor`, at least one step and four subjects."""
@@ -93,9 +97,16 @@ def train(model: Any, tokenizer: Any, lengths: Lengths, *, seed: int, report: Re
     pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=lengths.subjects, on_image=lambda: report("drawing images"))
     state = make_state(model, tokenizer, pool, seed=seed, report=report)
     train_vision(state, steps=lengths.vision_steps, seed=seed)
+    state = _see_few(state, RARE_MODALITY, RARE_SHARE)
     # A new generator, so that the batches of stage 2 do not depend on the length of stage 1.
     train_language(replace(state, rng=np.random.default_rng([seed, 2])), encode_pool(state), steps=lengths.language_steps)
     return model.eval()
+
+
+def _see_few(state: State, modality: Modality, share: float) -> State:
+    """The state with only a share of the questions about one modality, in questions about images and in text-only tasks."""
+    pool = keep_fewer(state.pool, modality, share)
+    return replace(state, pool=pool, text_tasks=replace(state.text_tasks, pool=pool))
 
 
 def make_state(model: Any, tokenizer: Any, pool: ImagePool, *, seed: int, report: ReportProgress) -> State:
