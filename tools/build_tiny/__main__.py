@@ -14,8 +14,8 @@ from osler.errors import OslerError
 DESCRIPTION: Final = """\
 Train osler-tiny, the policy that is packaged with Osler: a Qwen2-VL of 1.8 million parameters, from random weights, on phantom images.
 
-Steps: draw 32,000 images of eight modalities; train the vision encoder (1,800 steps), then the language model (1,600 steps, few of them on MRI); grade the
-answers to 1,600 held-out questions with each of four prompt strategies.
+Steps: draw 32,000 images of eight modalities; train the vision encoder (1,800 steps), then the language model (1,600 steps, few of them on
+MRI); grade the answers and the reasoning to 1,600 held-out questions with each of four prompt strategies.
 
 Time: about 20 minutes on one CPU core, with about 3 GB of memory. More cores do not help: PyTorch runs with one thread, so that the same
 seed on the same machine yields the same weights, bit for bit.

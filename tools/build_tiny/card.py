@@ -177,7 +177,8 @@ clinical purpose.**
 ## What it does
 It answers multiple-choice questions about Osler's phantoms (eight modalities, five question types, options in random order) by letter, in
 the format that the strategy asks for: Think, No-Think, Think-After, a bare letter, and the prompts of MedVLM-R1 and Med-R1. Training
-stopped long before convergence on purpose: this is a policy to train further, not a result.
+stopped long before convergence on purpose, and the language model saw few questions about MRI: this is a policy to train further, on MRI
+in Osler's demo, not a result. Its reasoning is one to three short findings, then the conclusion.
 
 It is an ordinary Qwen2-VL checkpoint: `AutoModelForImageTextToText`, `AutoTokenizer` and `AutoImageProcessor` load it. Images are resized
 to about 112 x 112 pixels, which are 16 visual tokens; each option text of a phantom question is one token; other text falls back to words
