@@ -25,7 +25,7 @@ from tools.build_tiny.batched_model import BatchedModel, cut_patches, position_i
 from tools.build_tiny.batches import option_list_rows
 from tools.build_tiny.card import COUNTS_FILE, measure, read_counts
 from tools.build_tiny.encoding import PromptEncoder
-from tools.build_tiny.image_pool import Question, build_pool, shuffle_choices
+from tools.build_tiny.image_pool import Question, build_pool, keep_fewer, shuffle_choices
 from tools.build_tiny.rows import IGNORE_INDEX, TrainingRow
 from tools.build_tiny.tokenizer import MAX_VOCABULARY, list_phrases
 
@@ -211,6 +211,18 @@ def test_generate_follows_the_format() -> None:
     ]
     assert sum(verdict.is_well_formed for verdict in verdicts) >= 0.9 * len(samples)
     assert any(verdict.outcome is Outcome.CORRECT for verdict in verdicts)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, 5), (0.5, 3), (0.2, 1)])
+def test_fewer_questions_about_one_modality(share: float, kept: int) -> None:
+    pool = build_pool(split="test", seed=1, subjects=5)
+    fewer = keep_fewer(pool, Modality.MRI, share)
+    for question_type, questions in pool.by_type.items():
+        others = [question for question in questions if question.sample.modality is not Modality.MRI]
+        left = fewer.by_type[question_type]
+        assert [question for question in left if question.sample.modality is not Modality.MRI] == others
+        assert len(left) == len(others) + kept
+    assert fewer.by_image == pool.by_image
 
 
 def test_shuffling_keeps_the_right_answer() -> None:
