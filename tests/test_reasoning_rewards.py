@@ -28,6 +28,7 @@ from osler.grading.evidence import reward_evidence
 from osler.policies.load import load_policy
 from osler.policies.quiet import quiet_training
 from osler.prompts import render
+from osler.taxonomy import QuestionType
 from osler.training.arguments import grpo_arguments
 from osler.training.dataset import read_prompts
 from osler.training.grpo import build_trainer, check_rewards
@@ -188,9 +189,9 @@ def reward_statements(texts: list[str], facts: Sequence[Facts | None] = IMAGES, 
 
 SAID = [
     # what is said of an image with a bright ring in the left half, reward with and without three other images
-    ("", 0.0, 0.0),
-    ("Hm", 0.0, 0.0),
-    ("This is an MRI.", 0.0, 0.5),
+    ("", -0.5, -0.5),
+    ("Hm", -0.5, -0.5),
+    ("This is an MRI.", -0.5, 0.5),
     ("I see a bright ring.", 1 / 3, 0.5),
     ("I see a bright ring. There is a bright ring.", 1 / 3, 0.5),
     ("I see a bright ring. This is an MRI.", 1 / 3, 1.0),
@@ -198,7 +199,8 @@ SAID = [
     ("This is a CT.", -0.5, -0.5),
     ("I see a bright ring, a dark core.", -1 / 3, -0.25),
     ("I see a bright ring, a dark core and a dark edge.", -1.0, -1.0),
-    ("The heart is enlarged.", 0.0, 0.0),
+    ("The heart is enlarged.", -0.5, -0.5),
+    ("The heart is enlarged. I see a bright ring.", 1 / 3, 0.5),
 ]
 
 
@@ -214,14 +216,28 @@ NO_REWARD: list[tuple[str, dict[str, Any]]] = [
     (think("I see a dark core."), {"strategy": "no_think"}),
     (think("I see a dark core."), {"strategy": "zero_shot"}),
     (think("I see a dark core."), {"facts": [None]}),
-    (think("It is a CT", "B"), {"choices": ("ring", "CT")}),  # repeats the answer
-    ("", {}),
 ]
 
 
 @pytest.mark.parametrize(("text", "columns"), NO_REWARD)
 def test_without_reasoning_or_facts_nothing_is_rewarded(text: str, columns: dict[str, Any]) -> None:
     assert reward_statements([text], **{"facts": IMAGES[:1], **columns}) == [0.0]
+
+
+SILENT: list[tuple[str, dict[str, Any]]] = [
+    ("", {}),
+    ("<answer>A</answer>", {}),
+    ("<answer>A</answer>", {"strategy": "think_after"}),
+    (think(""), {}),
+    (think("It is a CT", "B"), {"choices": ("ring", "CT")}),  # repeats the answer
+    (think("I see a bright ring."), {"terms": (Term(phrase=SIGNS[0], kind=Kind.SIGN, value=SIGNS[0], sign_of=Kind.ANATOMY),)}),
+]
+
+
+@pytest.mark.parametrize(("text", "columns"), SILENT)
+def test_silence_costs_as_much_as_one_false_statement(text: str, columns: dict[str, Any]) -> None:
+    """The question is about a disease, for which the last reasoning says nothing."""
+    assert reward_statements([text], IMAGES[:1], **{"question_type": QuestionType.DISEASE_DIAGNOSIS, **columns}) == [-0.5]
 
 
 def test_reasoning_after_the_answer_is_rewarded_too() -> None:

@@ -65,7 +65,7 @@ def test_reference_findings_are_true_and_mostly_to_the_point() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.TECHNIQUE, Kind.ANATOMY])
-def test_true_words_beside_the_point_are_true_and_earn_nothing(kind: Kind) -> None:
+def test_true_words_beside_the_point_are_true_and_pay_as_little_as_silence(kind: Kind) -> None:
     samples = [sample for sample in SAMPLES if sample.question_type is DISEASE]
     [reward] = resolve_rewards(["statements"])
     texts = {
@@ -81,7 +81,7 @@ def test_true_words_beside_the_point_are_true_and_earn_nothing(kind: Kind) -> No
         "terms": [sample.terms for sample in samples],
         "question_type": [sample.question_type for sample in samples],
     }
-    assert reward(None, texts[kind], **columns) == [0.0] * len(samples)
+    assert reward(None, texts[kind], **columns) == [-0.5] * len(samples)
     assert min(reward(None, texts[Kind.PRESENCE], **columns)) > 0.3
     records = [record(sample, text) for sample, text in zip(samples, texts[kind], strict=True)]
     truth = summarize_truth(records)

@@ -6,10 +6,12 @@ The reward of a reasoning is (1 + c) (1 - d) - 1, between -1 and 1:
   of the other images of the batch of which it is true as well: what is true of every image says nothing and earns nothing.
 - d is the number of its false statements, divided by ENOUGH, at most 1.
 
-Silence gives 0, and so does what is true and beside the point. Two informative true statements give 1, further ones nothing; two false
-ones give -1. For a statement that is true of a share q of the images, a blind guess can gain at most (1 - q) (1 - d) / ENOUGH with
-probability q and loses (1 + c) / ENOUGH with probability 1 - q (nothing where d is 1, but then it gains nothing either). So its expectation
-is never above 0, whatever else the reasoning says.
+Two informative true statements give 1, further ones nothing; two false ones give -1. For a statement that is true of a share q of the
+images, a blind guess can gain at most (1 - q) (1 - d) / ENOUGH with probability q and loses (1 + c) / ENOUGH with probability 1 - q
+(nothing where d is 1, but then it gains nothing either). So its expectation is never above 0, whatever else the reasoning says.
+
+A reasoning that says nothing about the question, or only what is true of every image, gets at most -1 / ENOUGH, as for one false statement.
+Otherwise a policy that is often wrong learns to keep silent, or to describe something else.
 """
 
 from __future__ import annotations
@@ -48,16 +50,14 @@ def judge_evidence(
     terms: Sequence[Term],
     question_type: QuestionType | None = None,
 ) -> tuple[Statement, ...] | None:
-    """The different statements of a completion's reasoning that do not repeat its answer; None without reasoning."""
+    """The different statements of a completion's reasoning that do not repeat its answer; None where the strategy asks for no reasoning."""
     if find_strategy(strategy).format not in (Format.THINK_ANSWER, Format.ANSWER_THINK):
         return None
     verdict = grade(text, choices=choices, target=target, strategy=strategy)
-    if verdict.reasoning is None:
-        return None
     answer = verdict.answer
     if choices and answer is not None:
         answer = choices[LETTERS.index(answer)] if answer in LETTERS[: len(choices)] else None
-    judged = judge(verdict.reasoning, facts=facts, terms=terms, answer_text=answer, question_type=question_type)
+    judged = judge(verdict.reasoning or "", facts=facts, terms=terms, answer_text=answer, question_type=question_type)
     claims = {_claim(statement): statement for statement in judged if not statement.repeats_answer}
     return tuple(claims.values())
 
@@ -85,7 +85,9 @@ class Commonness:
         """The reward of a reasoning about one image of the batch."""
         found = list(evidence)
         credit = sum(self.credit(statement) for statement in found if statement.truth is Truth.TRUE and statement.is_relevant)
-        return reward_evidence(credit, sum(statement.truth is Truth.FALSE for statement in found))
+        reward = reward_evidence(credit, sum(statement.truth is Truth.FALSE for statement in found))
+        is_silent = credit == 0 and not any(statement.truth is Truth.FALSE and statement.is_relevant for statement in found)
+        return min(reward, -1 / ENOUGH) if is_silent else reward
 
 
 def summarise_evidence(judged: Collection[Sequence[Statement] | None]) -> dict[str, float]:

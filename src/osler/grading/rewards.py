@@ -85,7 +85,7 @@ def statements(
 ) -> list[float]:
     """How much the reasoning says that is so and bears on the question, from -1 to 1 as `grading.evidence` describes.
 
-    0.0 without reasoning or without facts. Logs the metrics `statements/..`, also with the weight 0.
+    0.0 for a strategy without reasoning, and without facts. Logs the metrics `statements/..`, also with the weight 0.
     """
     common = Commonness(facts={name: known for name, known in zip(sample_id, facts, strict=True) if known is not None})
     rows = zip(completions, choices, target, strategy, facts, terms, question_type, strict=True)
