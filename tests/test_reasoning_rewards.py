@@ -285,7 +285,7 @@ def test_the_truth_of_a_step_is_logged() -> None:
 
 REFUSED: list[tuple[list[str], str, bool, str]] = [
     (["statements"], "think", False, "no question of [data.train] has any"),
-    (["accuracy", "statements"], "no_think", True, "set [prompt] strategy to think or think_after"),
+    (["statements"], "no_think", True, "set [prompt] strategy to think or think_after"),
     (["reasoning_matters"], "think_after", True, "set [prompt] strategy to think, or drop it"),
 ]
 
@@ -297,6 +297,7 @@ def test_rewards_that_are_always_zero_are_refused(names: list[str], strategy: st
     with pytest.raises(ConfigError, match=re.escape(message)):
         check_rewards(resolve_rewards(names), prompts)
     check_rewards(resolve_rewards(["accuracy", "format"]), prompts)
+    check_rewards(resolve_rewards(["accuracy", "statements"]), [render(replace(SAMPLES[0], facts=IMAGES[0]), strategy, phase="train")])
 
 
 BEGINS = [(0, "<think>A ring.</think><answer>"), (3, "<think>x"), (0, "<think>A dark edge, and more of it.</think><answer>"), (2, "y")]

@@ -75,9 +75,8 @@ def plan_demo(config: Config, out: Path, overrides: Sequence[str]) -> list[Table
     questions = config.data.train.limit or 0
     alone = (*ANSWER_ALONE, *overrides)
     return [
-        *(_row("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think")),
+        *(_row("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think", "no_think")),
         _row("GRPO, answer reward alone", "train", "think", questions, out, alone, folder_name="grpo-answer-alone-think"),
-        _row("GRPO", "train", "no_think", questions, out, alone),  # without reasoning, the answer is all there is
         *(_row("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
         *(_row("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
         _row("blind", None, "no_think", 0, out, ("--eval.engine=option_prior", *overrides)),

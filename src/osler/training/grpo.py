@@ -85,11 +85,14 @@ def build_trainer(
 
 
 def check_rewards(rewards: Sequence[RewardFunction], prompts: Sequence[Prompt]) -> None:
-    """Raise ConfigError for a reward that would be 0 for every completion of these questions."""
+    """Raise ConfigError for rewards that would be 0 for every completion of these questions.
+
+    A recipe for several strategies may name `statements` beside other rewards: for those without reasoning it is 0 and changes nothing.
+    """
     formats = {find_strategy(prompt.strategy).format for prompt in prompts}
     if statements in rewards and all(prompt.sample.facts is None for prompt in prompts):
         raise ConfigError("the reward statements compares with facts, and no question of [data.train] has any: drop it, or use other data")
-    if statements in rewards and not formats & {Format.THINK_ANSWER, Format.ANSWER_THINK}:
+    if list(rewards) == [statements] and not formats & {Format.THINK_ANSWER, Format.ANSWER_THINK}:
         raise ConfigError("the reward statements reads reasoning: set [prompt] strategy to think or think_after, or drop it")
     if reasoning_matters in rewards and Format.THINK_ANSWER not in formats:
         raise ConfigError("the reward reasoning_matters needs reasoning before the answer: set [prompt] strategy to think, or drop it")
