@@ -21,13 +21,14 @@ def test_every_command_parses_and_repeats_the_overrides(job: TableRow) -> None:
         options = build_parser().parse_args(own)
         assert options.seed == 3
         assert load_config("demo", overrides).prompt.strategy == job.strategy
-        assert options.out == Path("out") / job.name
+        assert options.out in (Path("out") / job.name, Path("out") / job.name / "warm_up")
 
 
 def test_plan_has_every_row_of_the_protocol() -> None:
     rows = [(job.title, job.strategy) for job in JOBS]
-    protocol = [(title, strategy) for title in ("zero-shot", "SFT", "GRPO") for strategy in STRATEGIES]
-    assert sorted(rows) == sorted([*protocol, ("GRPO, answer reward alone", "think"), ("blind", "no_think")])
+    protocol = [(title, strategy) for title in ("zero-shot", "SFT") for strategy in STRATEGIES]
+    trained = [("SFT then GRPO", "think"), ("SFT then GRPO", "think_after"), ("GRPO", "no_think"), ("GRPO, answer reward alone", "think")]
+    assert sorted(rows) == sorted([*protocol, *trained, ("blind", "no_think")])
     assert len({job.name for job in JOBS}) == len({job.label for job in JOBS}) == len(JOBS)
 
 
@@ -59,7 +60,7 @@ def test_lift_is_in_domain_and_against_zero_shot() -> None:
     before = [record(n, Modality.MRI, is_right=n < 10) for n in range(40)] + [record(n, Modality.CT, is_right=True) for n in range(40)]
     after = [record(n, Modality.MRI, is_right=n < 30) for n in range(40)] + [record(n, Modality.CT, is_right=False) for n in range(40)]
     results = {job.name: before if job.title == "zero-shot" else after for job in JOBS}
-    grpo = next(job for job in JOBS if job.name == "grpo-think")
+    grpo = next(job for job in JOBS if job.name == "sft-then-grpo-think")
     assert lift(grpo, JOBS, results, ("mri",)).difference.value == pytest.approx(0.5)
 
 

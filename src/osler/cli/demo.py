@@ -65,7 +65,7 @@ def print_demo(result: DemoResult, config: Config, out: Path) -> None:
             print(f"{row.label}: {100 * gain.value:+.1f} points [{low}, {high}] in-domain over zero-shot, paired")
     for row in rows:
         rewards = [float(step["reward"]) for step in read_json_lines(out / row.name / "metrics.jsonl") if "reward" in step]
-        if row.title.startswith("GRPO") and rewards:
+        if "GRPO" in row.title and rewards:
             print(f"reward {rewards[0]:.2f} {sparkline(rewards)} {rewards[-1]:.2f}  {row.label}")
     print(f"\nreport: {result.report}   ({result.seconds:.0f} s)")
     print("Phantoms are drawings and this is a research tool: not for clinical use.")

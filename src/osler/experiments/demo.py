@@ -21,8 +21,10 @@ from osler.run_folder import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
-ANSWER_ALONE: Final = ("--rewards.names=['accuracy', 'format']", "--grpo.beta=0.0")
-"""Rewards of the papers, without what keeps reasoning true in the recipe: the reward for true statements and the KL term."""
+WARM_UP: Final = "--data.train.limit=960"
+"""30 steps of SFT before GRPO: the usual start of reasoning models, which shows the policy what findings look like."""
+ANSWER_ALONE: Final = ("--rewards.names=['accuracy', 'format']",)
+"""The rewards of the papers, without what keeps reasoning true: the reward for true statements, and SFT before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,8 @@ def plan_demo(config: Config, out: Path, overrides: Sequence[str]) -> list[Table
     questions = config.data.train.limit or 0
     alone = (*ANSWER_ALONE, *overrides)
     return [
-        *(_row("GRPO", "train", strategy, questions, out, overrides) for strategy in ("think_after", "think", "no_think")),
+        *(_warm_row(strategy, questions, out, overrides) for strategy in ("think_after", "think")),
+        _row("GRPO", "train", "no_think", questions, out, overrides),
         _row("GRPO, answer reward alone", "train", "think", questions, out, alone, folder_name="grpo-answer-alone-think"),
         *(_row("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
         *(_row("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
@@ -89,6 +92,23 @@ def _row(
     name = folder_name or f"{title.lower()}-{strategy.replace('_', '-')}"
     commands = plan_commands("demo", out / name, [f"--prompt.strategy={strategy}", *overrides], verb=verb)
     return TableRow(name=name, title=title, strategy=strategy, questions=questions, commands=commands)
+
+
+def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str]) -> TableRow:
+    """A short SFT, then GRPO from its policy."""
+    name = f"sft-then-grpo-{strategy.replace('_', '-')}"
+    warm = out / name / "warm_up"
+    own = (f"--prompt.strategy={strategy}", *overrides)
+    return TableRow(
+        name=name,
+        title="SFT then GRPO",
+        strategy=strategy,
+        questions=questions,
+        commands=(
+            ("sft", "demo", "--out", str(warm), *own, WARM_UP),
+            *plan_commands("demo", out / name, (*own, f"--policy.path={warm / 'policy'}"), verb="train"),
+        ),
+    )
 
 
 def lift(row: TableRow, rows: Sequence[TableRow], records: Mapping[str, Sequence[Record]], modalities: Collection[str]) -> PairedDifference:

@@ -30,7 +30,7 @@ MAX_WORKERS: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Commands that run one after the other in one run folder: at most one training, then one evaluation."""
+    """Commands that run one after the other in one run folder: trainings, then one evaluation."""
 
     name: str  # "grpo-think", the run folder
     commands: tuple[tuple[str, ...], ...]  # (("train", "demo", "--out", "runs/demo/grpo-think", ...), ("eval", ...))
