@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from osler.facts import Fact, Facts, Kind
 from osler.grading import REWARDS, grade
 from osler.prompts import STRATEGIES
 from osler.types import LETTERS, Outcome
@@ -65,6 +66,8 @@ PIECES = (
     *("neither ", "nor ", "rather than ", "if ", "\u200b", "Ｂ", "é", "<|im_end|>", "它", '{"answer": ', "1.5", "'s", "'"),
 )
 texts = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+FACTS = Facts(facts=(Fact(kind=Kind.MODALITY, value="ct"),), closed=(Kind.MODALITY,))
+OTHER_COLUMNS = {"sample_id": ["1"], "facts": [FACTS], "terms": [()], "question_type": [None], "altered_answers": [None]}
 option_texts = st.one_of(st.sampled_from((*PIECES, "", "Hepatitis C", "A cyst", "cyst")), st.text(max_size=8))
 
 
@@ -78,8 +81,9 @@ def test_no_text_raises_and_grading_is_deterministic(text: str, choices: tuple[s
     if choices and verdict.answer is not None and verdict.answer in LETTERS[: len(choices)]:
         assert grade(text, choices=choices, target=verdict.answer, strategy=strategy).outcome is C
     for name in REWARDS:
-        (reward,) = REWARDS[name](["?"], [text], choices=[choices], target=[target], strategy=[strategy])
-        assert reward in {0.0, 0.5, 1.0}
+        columns = {"choices": [choices], "target": [target], "strategy": [strategy], **OTHER_COLUMNS}
+        (reward,) = REWARDS[name](["?"], [text], **columns)
+        assert -1 <= reward <= 1 if name == "statements" else reward in {0.0, 0.5, 1.0}
 
 
 @settings(max_examples=200, deadline=None)
