@@ -71,7 +71,7 @@ def plan(out: Path, seeds: Sequence[int], names: Sequence[str], overrides: Seque
                 shared = (f"--prompt.strategy={strategy}", f"--data.seed={seed}", *overrides)
                 commands: list[tuple[str, ...]] = []
                 if setting.warm_up:
-                    warm = out / folder / "warm_up"
+                    warm = out / f"{seed}/warm-up-of-{name}-{strategy}"
                     commands.append(("sft", "demo", "--out", str(warm), *shared, f"--data.train.limit={WARM_UP_QUESTIONS}"))
                     shared = (*shared, f"--policy.path={warm / 'policy'}")
                 commands += plan_commands("demo", out / folder, [*shared, *setting.overrides], verb=setting.verb)

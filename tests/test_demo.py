@@ -21,7 +21,7 @@ def test_every_command_parses_and_repeats_the_overrides(job: TableRow) -> None:
         options = build_parser().parse_args(own)
         assert options.seed == 3
         assert load_config("demo", overrides).prompt.strategy == job.strategy
-        assert options.out in (Path("out") / job.name, Path("out") / job.name / "warm_up")
+        assert options.out in (Path("out") / job.name, Path("out") / f"warm-up-{job.strategy.replace('_', '-')}")
 
 
 def test_plan_has_every_row_of_the_protocol() -> None:

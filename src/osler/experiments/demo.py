@@ -97,7 +97,7 @@ def _row(
 def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str]) -> TableRow:
     """A short SFT, then GRPO from its policy."""
     name = f"sft-then-grpo-{strategy.replace('_', '-')}"
-    warm = out / name / "warm_up"
+    warm = out / f"warm-up-{strategy.replace('_', '-')}"
     own = (f"--prompt.strategy={strategy}", *overrides)
     return TableRow(
         name=name,
