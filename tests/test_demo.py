@@ -27,7 +27,7 @@ def test_every_command_parses_and_repeats_the_overrides(job: TableRow) -> None:
 def test_plan_has_every_row_of_the_protocol() -> None:
     rows = [(job.title, job.strategy) for job in JOBS]
     protocol = [(title, strategy) for title in ("zero-shot", "SFT") for strategy in STRATEGIES]
-    trained = [("SFT then GRPO", "think"), ("SFT then GRPO", "think_after"), ("GRPO", "no_think"), ("GRPO, answer reward alone", "think")]
+    trained = [("GRPO after SFT", "think"), ("GRPO after SFT", "think_after"), ("GRPO", "no_think"), ("GRPO, answer reward alone", "think")]
     assert sorted(rows) == sorted([*protocol, *trained, ("blind", "no_think")])
     assert len({job.name for job in JOBS}) == len({job.label for job in JOBS}) == len(JOBS)
 
@@ -60,7 +60,7 @@ def test_lift_is_in_domain_and_against_zero_shot() -> None:
     before = [record(n, Modality.MRI, is_right=n < 10) for n in range(40)] + [record(n, Modality.CT, is_right=True) for n in range(40)]
     after = [record(n, Modality.MRI, is_right=n < 30) for n in range(40)] + [record(n, Modality.CT, is_right=False) for n in range(40)]
     results = {job.name: before if job.title == "zero-shot" else after for job in JOBS}
-    grpo = next(job for job in JOBS if job.name == "sft-then-grpo-think")
+    grpo = next(job for job in JOBS if job.name == "grpo-after-sft-think")
     assert lift(grpo, JOBS, results, ("mri",)).difference.value == pytest.approx(0.5)
 
 

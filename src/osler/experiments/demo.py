@@ -96,12 +96,12 @@ def _row(
 
 def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str]) -> TableRow:
     """A short SFT, then GRPO from its policy."""
-    name = f"sft-then-grpo-{strategy.replace('_', '-')}"
+    name = f"grpo-after-sft-{strategy.replace('_', '-')}"
     warm = out / f"warm-up-{strategy.replace('_', '-')}"
     own = (f"--prompt.strategy={strategy}", *overrides)
     return TableRow(
         name=name,
-        title="SFT then GRPO",
+        title="GRPO after SFT",
         strategy=strategy,
         questions=questions,
         commands=(

@@ -171,7 +171,7 @@ def label_title(label: str) -> str:
     stage, rest, strategy = _split_label(label)
     if not stage:
         return label
-    return " ".join([STAGES[stage], *rest]) + (f", {_STRATEGIES[strategy]}" if strategy else "")
+    return " ".join([STAGES[stage], *(STAGES.get(part, part) for part in rest)]) + (f", {_STRATEGIES[strategy]}" if strategy else "")
 
 
 def _split_label(label: str) -> tuple[str, list[str], str]:
