@@ -7,7 +7,7 @@ A verdict is a fact about one completion, a reward is a number made from it for 
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 LETTERS: Final = string.ascii_uppercase
 """Option letters in order; a sample has at most 26 choices."""
+
+
+def answer_text(answer: str | None, choices: Sequence[str]) -> str | None:
+    """The text of the choice that a letter names, or the open answer; None without an answer that can be read."""
+    if answer is None or not choices:
+        return answer
+    index = LETTERS.find(answer)
+    return choices[index] if 0 <= index < len(choices) else None
 
 
 @runtime_checkable

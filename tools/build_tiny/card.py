@@ -14,7 +14,7 @@ from osler.grading.statements import judge
 from osler.metrics import DASH, percent, proportion
 from osler.metrics.truth import state_of
 from osler.taxonomy import Modality, QuestionType
-from osler.types import LETTERS, Outcome, Sample, Verdict
+from osler.types import Outcome, Sample, Verdict, answer_text
 from tools.build_tiny.batched_model import BatchedModel
 from tools.build_tiny.encoding import PromptEncoder
 from tools.build_tiny.image_pool import build_pool
@@ -67,7 +67,7 @@ def measure(model: Any, tokenizer: Any, *, subjects: int, strategies: Sequence[s
 def _is_true(verdict: Verdict, sample: Sample) -> bool:
     """Whether the reasoning states something true of the image and nothing false."""
     assert sample.facts is not None
-    chosen = dict(zip(LETTERS, sample.choices, strict=False)).get(verdict.answer or "")
+    chosen = answer_text(verdict.answer, sample.choices)
     statements = judge(verdict.reasoning or "", facts=sample.facts, terms=sample.terms, answer_text=chosen)
     return state_of(statements) == "true"
 

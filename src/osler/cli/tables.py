@@ -126,7 +126,7 @@ def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = 
     `in_domain`, after a table of their true reasonings in each modality.
     """
     from osler import metrics
-    from osler.evaluation.truth import luck, measure_truth
+    from osler.evaluation.truth import luck, measure_truth, with_reasoning
     from osler.reports.headline import describe_domain
     from osler.reports.tables import group_title
     from osler.reports.truth import truth_rows, truth_table
@@ -135,7 +135,7 @@ def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = 
         return
     columns = [group_title(name) + (" (in-domain)" if name in in_domain else "") for name in table.columns]
     if len(table.rows) == 1:
-        records = next(row.records for row in evaluations if measure_truth(row.records) is not None)
+        records = next(row.records for row in evaluations if with_reasoning(row.records))
         groups = metrics.group(records, ("modality",))
         cells = [_truth_cells(measure_truth(groups[name,]), luck(groups[name,])) for name in table.columns]
         body = [[title, *(part[title] for part in cells)] for title in TRUTH_TITLES]

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from osler.errors import DataError
 from osler.files import split_lines
-from osler.types import LETTERS, FinishReason, Outcome, Record
+from osler.types import FinishReason, Outcome, Record, answer_text
 
 _ALLOWED: Final[dict[str, list[str]]] = {"outcome": sorted(Outcome), "finish_reason": sorted(FinishReason)}
 
@@ -53,10 +53,7 @@ def question_of(record: Record) -> str:
 
 def answer_text_of(record: Record) -> str | None:
     """The text of the choice that the answer names, or the open answer; None without an answer that can be read."""
-    if record.answer is None or not record.choices:
-        return record.answer
-    index = LETTERS.find(record.answer)
-    return record.choices[index] if 0 <= index < len(record.choices) else None
+    return answer_text(record.answer, record.choices)
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:

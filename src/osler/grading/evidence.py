@@ -24,9 +24,10 @@ from osler.facts import Facts, Kind, Statement, Term, Truth
 from osler.grading.fact_check import check
 from osler.grading.grade import grade
 from osler.grading.statements import judge
+from osler.metrics.truth import checked, state_of
 from osler.prompts import Format, find_strategy
 from osler.taxonomy import QuestionType
-from osler.types import LETTERS
+from osler.types import answer_text
 
 ENOUGH: Final = 2
 """So many informative true statements earn everything, and so many false ones lose everything."""
@@ -54,9 +55,7 @@ def judge_evidence(
     if find_strategy(strategy).format not in (Format.THINK_ANSWER, Format.ANSWER_THINK):
         return None
     verdict = grade(text, choices=choices, target=target, strategy=strategy)
-    answer = verdict.answer
-    if choices and answer is not None:
-        answer = choices[LETTERS.index(answer)] if answer in LETTERS[: len(choices)] else None
+    answer = answer_text(verdict.answer, choices)
     judged = judge(verdict.reasoning or "", facts=facts, terms=terms, answer_text=answer, question_type=question_type)
     claims = {_claim(statement): statement for statement in judged if not statement.repeats_answer}
     return tuple(claims.values())
@@ -92,13 +91,12 @@ class Commonness:
 
 def summarise_evidence(judged: Collection[Sequence[Statement] | None]) -> dict[str, float]:
     """Shares for the log: `true_reasonings` of all completions, `true` of all checked statements (absent if none), and `per_completion`."""
-    checked = [[statement.truth for statement in evidence or () if statement.truth is not Truth.NOT_CHECKABLE] for evidence in judged]
-    num = sum(map(len, checked))
+    truths = [statement.truth for evidence in judged for statement in checked(evidence or ())]
     shares = {
-        "true_reasonings": sum(bool(truths) and Truth.FALSE not in truths for truths in checked) / max(len(judged), 1),
-        "per_completion": num / max(len(judged), 1),
+        "true_reasonings": sum(state_of(evidence or ()) == "true" for evidence in judged) / max(len(judged), 1),
+        "per_completion": len(truths) / max(len(judged), 1),
     }
-    return shares | ({"true": sum(truths.count(Truth.TRUE) for truths in checked) / num} if num else {})
+    return shares | ({"true": truths.count(Truth.TRUE) / len(truths)} if truths else {})
 
 
 def _claim(statement: Statement) -> _Claim:

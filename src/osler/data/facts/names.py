@@ -15,7 +15,7 @@ from osler.text import fold_words
 _ALIASES: Final = {"brian": "brain", "spine cord": "spinal cord", "saggital": "sagittal", "cardiomega": "cardiomegaly",
                    "cardiomegal": "cardiomegaly", "noudle": "nodule", "intestines": "bowel", "pulmonary bronchus": "bronchus",
                    "bleed": "haemorrhage", "cranium": "skull"}  # fmt: skip
-_OWN_ORGANS: Final = ("parotid", "ear", "humerus head")
+OWN_ORGANS: Final = ("parotid", "ear", "humerus head")
 _QUALIFIER: Final = re.compile(r"(?:pulmonary|lung|brain|brian|liver|hepatic|kidney|renal|non enhancing|enhancing) ")
 _SIDE: Final = re.compile(r"(?:left|right|both) ")
 
@@ -40,7 +40,7 @@ def value_of(name: str, kind: Kind) -> str | None:
     found = general_terms().match(words, 0) if words else None
     if found is None or found[0] != len(words):
         own = " ".join(words)
-        return own if kind is Kind.ANATOMY and own in _OWN_ORGANS else None
+        return own if kind is Kind.ANATOMY and own in OWN_ORGANS else None
     return next((value for stated, value in found[1] if stated is kind), None)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from osler.data.facts.names import anatomy_facts, organ_of
+from osler.data.facts.names import OWN_ORGANS, anatomy_facts, organ_of
 from osler.data.facts.places import Place, asked_place, common_place, place_facts, place_of_answer, place_of_box
 from osler.data.facts.questions import disease_of, findings_listed, read_facts
 from osler.data.facts.table import FactTable
@@ -25,7 +25,7 @@ TERMS: Final = (
     Term(phrase="enhancing tumor", kind=Kind.PRESENCE, value="enhancing tumour"),
     Term(phrase="non-enhancing tumor", kind=Kind.PRESENCE, value="non-enhancing tumour"),
     Term(phrase="nonenhancing tumor", kind=Kind.PRESENCE, value="non-enhancing tumour"),
-    *(Term(phrase=organ, kind=Kind.ANATOMY, value=organ) for organ in ("parotid", "ear", "humerus head")),
+    *(Term(phrase=organ, kind=Kind.ANATOMY, value=organ) for organ in OWN_ORGANS),
 )
 """Phrases of SLAKE that the general vocabulary lacks."""
 
