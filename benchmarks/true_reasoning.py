@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from osler.config import load_config
 from osler.evaluation.compare import UNIT
 from osler.evaluation.records import read_records
 from osler.evaluation.truth import measure_truth, truth_difference
-from osler.experiments.jobs import Job, plan_commands, run_jobs
+from osler.experiments.jobs import Job, plan_commands, plan_warm_up, run_jobs
 from osler.files import read_json_lines, write_json, write_whole
 from osler.metrics import accuracy, mean, percent
 from osler.reports.figures import PALETTE, moving_average
@@ -71,25 +71,34 @@ def plan(out: Path, seeds: Sequence[int], names: Sequence[str], overrides: Seque
                 shared = (f"--prompt.strategy={strategy}", f"--data.seed={seed}", *overrides)
                 commands: list[tuple[str, ...]] = []
                 if setting.warm_up:
-                    warm = out / f"{seed}/warm-up-of-{name}-{strategy}"
-                    commands.append(("sft", "demo", "--out", str(warm), *shared, f"--data.train.limit={WARM_UP_QUESTIONS}"))
-                    shared = (*shared, f"--policy.path={warm / 'policy'}")
+                    first, start = plan_warm_up("demo", out / f"{seed}/warm-up-of-{name}-{strategy}", shared, WARM_UP_QUESTIONS)
+                    commands.append(first)
+                    shared = (*shared, start)
                 commands += plan_commands("demo", out / folder, [*shared, *setting.overrides], verb=setting.verb)
                 yield Job(name=folder, commands=tuple(commands))
 
 
 Groups = Mapping[tuple[str, str], list[Record]]
-"""(setting, strategy) -> the records of all seeds; a sample's id holds its seed, so no two are of one question."""
+"""(setting, strategy) -> the records of one seed or of all; a sample's id holds its seed, so no two are of one question."""
 
 
-def read_groups(out: Path, jobs: Sequence[Job], *, seeds: Collection[int] | None = None) -> Groups:
-    """The records of finished jobs."""
-    groups: dict[tuple[str, str], list[Record]] = {}
+def read_groups(out: Path, jobs: Sequence[Job]) -> dict[int, Groups]:
+    """The records of finished jobs, by seed."""
+    groups: dict[int, dict[tuple[str, str], list[Record]]] = {}
     for job in jobs:
         seed, _, name = job.name.partition("/")
-        if job.records_file(out).exists() and (seeds is None or int(seed) in seeds):
-            groups.setdefault(_split_name(name), []).extend(read_records(job.records_file(out)))
-    return groups
+        if job.records_file(out).exists():
+            groups.setdefault(int(seed), {})[_split_name(name)] = list(read_records(job.records_file(out)))
+    return dict(groups)
+
+
+def pool(groups: Iterable[Groups]) -> Groups:
+    """The records of several seeds together."""
+    pooled: dict[tuple[str, str], list[Record]] = {}
+    for one in groups:
+        for key, records in one.items():
+            pooled.setdefault(key, []).extend(records)
+    return pooled
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -229,13 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.read:
         run_jobs(jobs, options.out, title="true reasoning", terms=load_config("demo", []).to_json())
     groups = read_groups(options.out, jobs)
-    results: dict[str, Any] = {strategy: summarize(groups, strategy) for strategy in STRATEGIES}
-    results["seeds"] = {
-        seed: {strategy: summarize(read_groups(options.out, jobs, seeds=[seed]), strategy) for strategy in STRATEGIES} for seed in seeds
-    }
+    pooled = pool(groups.values())
+    results: dict[str, Any] = {strategy: summarize(pooled, strategy) for strategy in STRATEGIES}
+    results["seeds"] = {seed: {strategy: summarize(own, strategy) for strategy in STRATEGIES} for seed, own in groups.items()}
     write_json(options.out / "results.json", results)
     tables = [f"## {strategy}\n\n{to_markdown(results[strategy])}\n" for strategy in STRATEGIES]
-    for seed in seeds:
+    for seed in groups:
         tables += [f"## {strategy}, seed {seed}\n\n{to_markdown(results['seeds'][seed][strategy])}\n" for strategy in STRATEGIES]
     write_whole(options.out / "tables.md", "\n".join(tables))
     draw(results, read_curves(options.out, jobs), options.out)

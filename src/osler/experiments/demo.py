@@ -14,14 +14,14 @@ from typing import Final
 from osler.config import Config
 from osler.evaluation.compare import UNIT
 from osler.evaluation.records import read_records
-from osler.experiments.jobs import STATE, Job, plan_commands, run_jobs
+from osler.experiments.jobs import STATE, Job, plan_commands, plan_warm_up, run_jobs
 from osler.metrics import PairedDifference, paired_difference
 from osler.reports.make import write_report
 from osler.run_folder import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
-WARM_UP: Final = "--data.train.limit=960"
+WARM_UP_QUESTIONS: Final = 960
 """30 steps of SFT before GRPO: the usual start of reasoning models, which shows the policy what findings look like."""
 ANSWER_ALONE: Final = ("--rewards.names=['accuracy', 'format']",)
 """The rewards of the papers, without what keeps reasoning true: the reward for true statements, and SFT before."""
@@ -97,17 +97,14 @@ def _row(
 def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str]) -> TableRow:
     """A short SFT, then GRPO from its policy."""
     name = f"grpo-after-sft-{strategy.replace('_', '-')}"
-    warm = out / f"warm-up-{strategy.replace('_', '-')}"
     own = (f"--prompt.strategy={strategy}", *overrides)
+    first, start = plan_warm_up("demo", out / f"warm-up-{strategy.replace('_', '-')}", own, WARM_UP_QUESTIONS)
     return TableRow(
         name=name,
         title="GRPO after SFT",
         strategy=strategy,
         questions=questions,
-        commands=(
-            ("sft", "demo", "--out", str(warm), *own, WARM_UP),
-            *plan_commands("demo", out / name, (*own, f"--policy.path={warm / 'policy'}"), verb="train"),
-        ),
+        commands=(first, *plan_commands("demo", out / name, (*own, start), verb="train")),
     )
 
 
