@@ -73,6 +73,7 @@ class DataConfig(ReaderSection):
     manifest: str | None = None  # a file written by `osler split`; [data.train] and [data.test] select from its splits
     seed: int = Field(default=0, ge=0)
     distractors: Literal["original", "redrawn"] = "original"  # redrawn: correct answers to other questions of the same modality and type
+    rationales: Literal["own", "facts"] = "own"  # of training questions; facts: where the data have none, written from what is known
     shuffle_options: bool = False  # training: a new order in every epoch; evaluation: one fixed random order
     options: dict[str, Any] = Field(default_factory=dict)
     train: SelectionConfig = SelectionConfig()

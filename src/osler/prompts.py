@@ -182,7 +182,10 @@ def target_completion(sample: Sample, strategy: str) -> str:
     if spec.format is Format.ANSWER:
         return answer
     if not (sample.rationale and sample.rationale.strip()):
-        raise DataError(f"{sample.id} has no rationale and {strategy} trains reasoning: use no_think, or add rationales to the data")
+        raise DataError(
+            f"{sample.id} has no rationale and {strategy} trains reasoning: use no_think, add rationales to the data, or let "
+            '[data] rationales = "facts" write them from its annotation'
+        )
     think = f"<think>{_without_tags(sample.id, sample.rationale.strip())}</think>"
     return spec.separator.join((think, answer) if spec.format is Format.THINK_ANSWER else (answer, think))
 

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from osler.data.facts.findings import IMPRESSION
 from osler.data.phantom import ATLASES
 from osler.data.phantom.atlas import GRADES
 from osler.data.phantom.facts import EXTENTS
-from osler.data.phantom.rationales import CONCLUSIONS, EXTENT_FRAME, FIRST_FRAMES, FURTHER_FRAMES, IMPRESSION, PLACE_FRAME
+from osler.data.phantom.rationales import CONCLUSIONS, EXTENT_FRAME, FIRST_FRAMES, FURTHER_FRAMES, PLACE_FRAME
 from osler.prompts import BUILT_IN
 
 SPECIAL_TOKENS: Final = (

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from osler.config import DataConfig, SelectionConfig
 from osler.data.distractors import redraw_distractors
+from osler.data.facts.findings import add_findings
 from osler.data.option_order import shuffle_options
 from osler.data.readers import Refusal, read, read_with_report
 from osler.data.splits.manifest import Manifest, check_reader, check_same, load_manifest, select_split, verify_images
@@ -26,7 +27,7 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
     A limit keeps the samples with the lowest hashes of seed and id: the same samples on every machine, and a smaller limit keeps a subset
     of a larger one. For phantoms a limit is the number of questions to generate, spread evenly over the modalities. Distractors are redrawn
     from all samples that were read, so that they do not depend on a limit. The options of test samples are shuffled here, and those of
-    training samples in each epoch.
+    training samples in each epoch. Missing rationales of training samples are written from facts where `data.rationales` says so.
 
     With a manifest the split is the manifest's; all samples, and the images of the selected samples, are compared with it.
     Raises DataError if nothing is selected or the data differ from the manifest, and the errors of the reader.
@@ -49,6 +50,8 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
         verify_images(manifest, kept)
     if data.distractors == "redrawn":
         kept = redraw_distractors(kept, seed=data.seed, pool=samples)
+    if data.rationales == "facts" and which == "train":
+        kept = add_findings(kept, seed=data.seed)
     if data.shuffle_options and which == "test":
         kept = [shuffle_options(sample, f"{data.seed}/test") for sample in kept]
     return kept

@@ -21,7 +21,7 @@ from osler.run_folder import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
-WARM_UP_QUESTIONS: Final = 960
+WARM_UP: Final = "--data.train.limit=960"
 """30 steps of SFT before GRPO: the usual start of reasoning models, which shows the policy what findings look like."""
 ANSWER_ALONE: Final = ("--rewards.names=['accuracy', 'format']",)
 """The rewards of the papers, without what keeps reasoning true: the reward for true statements, and SFT before."""
@@ -98,7 +98,7 @@ def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str]
     """A short SFT, then GRPO from its policy."""
     name = f"grpo-after-sft-{strategy.replace('_', '-')}"
     own = (f"--prompt.strategy={strategy}", *overrides)
-    first, start = plan_warm_up("demo", out / f"warm-up-{strategy.replace('_', '-')}", own, WARM_UP_QUESTIONS)
+    first, start = plan_warm_up("demo", out / f"warm-up-{strategy.replace('_', '-')}", (*own, WARM_UP))
     return TableRow(
         name=name,
         title="GRPO after SFT",

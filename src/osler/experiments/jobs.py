@@ -53,10 +53,12 @@ def plan_commands(
     return (evaluation,) if verb is None else ((verb, *shared), evaluation)
 
 
-def plan_warm_up(recipe: str, folder: Path, overrides: Sequence[str], num_questions: int) -> tuple[tuple[str, ...], str]:
-    """The command of a short SFT in a folder of its own, and the override by which a training starts from its policy."""
-    command = ("sft", recipe, "--out", str(folder), *overrides, f"--data.train.limit={num_questions}")
-    return command, f"--policy.path={folder / 'policy'}"
+def plan_warm_up(recipe: str, folder: Path, overrides: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The command of a short SFT in a folder of its own, and the override by which a training starts from its policy.
+
+    One of `overrides` says how short, such as --sft.max_steps=30.
+    """
+    return ("sft", recipe, "--out", str(folder), *overrides), f"--policy.path={folder / 'policy'}"
 
 
 def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from osler.data.facts.findings import IMPRESSION
 from osler.data.phantom.atlas import LOCATIONS, Atlas, Findings
 from osler.data.phantom.facts import EXTENTS
 from osler.taxonomy import QuestionType
@@ -32,8 +33,6 @@ CONCLUSIONS: Final[Mapping[str, str]] = MappingProxyType(  # by question type, o
         "density": "Cell density:",
     }
 )
-IMPRESSION: Final = "Impression:"
-"""The radiologist's word for a conclusion, used for any question type."""
 
 _IMPRESSION_SHARE: Final = 0.3
 _NUM_FINDINGS: Final = ((1, 2, 3), (0.65, 0.28, 0.07))
