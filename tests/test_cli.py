@@ -130,6 +130,14 @@ def test_dry_run_loads_no_policy(capsys: pytest.CaptureFixture[str]) -> None:
     assert "<think>" in text
 
 
+def test_dry_run_of_sft_shows_its_target_and_fails_where_the_run_would(capsys: pytest.CaptureFixture[str]) -> None:
+    slake = ["sft", "slake", f"--data.root={Path(__file__).parent / 'fixtures' / 'slake'}", "--data.train.modalities=[]", "--dry-run"]
+    assert main([*slake, "--data.test.modalities=[]", "--prompt.strategy=think", "--data.rationales=facts"]) == 0
+    assert "SFT learns to write:\n<think>" in capsys.readouterr().out
+    assert main([*slake, "--data.test.modalities=[]", "--prompt.strategy=think"]) == 2
+    assert "has no rationale" in capsys.readouterr().err
+
+
 def test_dry_run_of_an_evaluation_asks_for_no_training_questions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "demo", "--dry-run", "--data.train.modalities=['ct']", "--data.train.limit=1", "--prompt.strategy=no_think"]) == 0
     text = capsys.readouterr().out

@@ -91,12 +91,15 @@ def split_names(text: str) -> tuple[str, ...]:
 
 def print_dry_run(config: Config, verb: str) -> Mapping[str, Any]:
     """Print what a run would do, and return the resolved recipe."""
-    print(describe_recipe(config, ("test",) if verb == "eval" else ("train", "test")))
+    print(describe_recipe(config, ("test",) if verb == "eval" else ("train", "test"), is_sft=verb == "sft"))
     return config.model_dump(mode="json")
 
 
-def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test")) -> str:
-    """The resolved recipe, the questions by modality and type, and one prompt of the first split. Loads no model."""
+def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test"), *, is_sft: bool = False) -> str:
+    """The resolved recipe, the questions by modality and type, and one prompt of the first split. Loads no model.
+
+    For SFT also the completion that it learns. Raises what the run would raise for the first question without one.
+    """
     from osler.data.select import counts, describe_samples, load_split
     from osler.prompts import render
 
@@ -112,4 +115,9 @@ def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] =
     prompt = render(sample, strategy, phase="train" if is_training else "eval")
     images = ", ".join(source.uri for source in sample.images) or "no image"
     lines.append(f"\n{sample.id} ({images}), strategy {strategy}, target {sample.target}:\n{prompt.text}")
+    if is_sft:
+        from osler.training.sft import sft_target
+
+        completions = [sft_target(sample, config) for sample in samples_of["train"]]
+        lines.append(f"\nSFT learns to write:\n{completions[0]}")
     return "\n".join(lines)
