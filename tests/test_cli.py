@@ -39,6 +39,8 @@ def test_help_teaches(verb: list[str], capsys: pytest.CaptureFixture[str]) -> No
         (["train", "--a.b=c d", "demo", "--json"], ["train", "demo", "--json"], ["--a.b=c d"]),
         (["train", "demo", "--out", "a.b"], ["train", "demo", "--out", "a.b"], []),
         (["train", "demo", "--a.b"], ["train", "demo"], ["--a.b"]),
+        (["train", "demo", "--grpo.bf16", "--dry-run"], ["train", "demo", "--dry-run"], ["--grpo.bf16"]),
+        (["train", "demo", "--a.b", "--c.d", "-1"], ["train", "demo"], ["--a.b", "--c.d", "-1"]),
         (["sft", "--sft_target=med_r1_sft", "--name", "x"], ["sft"], ["--sft_target=med_r1_sft", "--name", "x"]),
     ],
 )
@@ -47,6 +49,8 @@ def test_split_overrides(arguments: list[str], own: list[str], overrides: list[s
 
 
 MISTAKES = [
+    (["train", "demo", "--grpo.bf16", "--dry-run"], "--grpo.bf16 needs a value"),
+    (["train", "demo", "--grpo.bf16", "--data.seed=1"], "--grpo.bf16 needs a value"),
     (["train", "no-such-recipe"], "no recipe at no-such-recipe"),
     (["train", "demo", "--policy.pth=x"], "did you mean 'path'"),
     (["train", "demo", "--policy.path=/no/such/folder"], "/no/such/folder"),

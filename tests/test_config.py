@@ -46,6 +46,7 @@ MISTAKES = [
     (["--data.train.limit=0"], "data.train.limit"),
     (["--data.train.modalities=['pet']"], "data.train.modalities"),
     (["--seed"], "needs a value"),
+    (["--seed", "--name=x"], "--seed needs a value"),
     (["--seed=-1"], "seed"),
     (["stray"], "unexpected argument"),
     (["--name.x=1", "--name=2", "--name.y=3"], "name is a value"),

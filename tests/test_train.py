@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ import pytest
 import torch
 from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_after, read_lines, recipe, solid_sample
 from tiny_checkpoint import apply_lora
+from trl import GRPOConfig
 
 from osler.cli.common import describe_recipe
 from osler.cli.main import main
-from osler.config import Config, LoraSection, build_config
+from osler.config import Config, LoraSection, build_config, load_config
 from osler.errors import ConfigError, DataError, MissingExtra, OslerError
 from osler.facts import Fact, Facts, Kind, Term
 from osler.files import read_json_lines
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.run_folder import Run
-from osler.training.arguments import check_reporters, grpo_arguments
+from osler.training.arguments import PLACES, check_reporters, grpo_arguments
+from osler.training.arguments import REFUSED as REASONS
 from osler.training.callbacks import MetricsWriter
 from osler.training.checkpoints import last_checkpoint
 from osler.training.dataset import ImageCache, build_dataset, check_prompt_lengths
@@ -72,13 +75,28 @@ def test_the_papers_settings(name: str, expected: dict[str, Any], tmp_path: Path
     assert grpo.get_warmup_steps(300) == 0
 
 
+ABSENT_REPORTERS = [name for name in ("wandb", "mlflow", "trackio") if find_spec(name) is None]
+ABSENT_PACKAGES = [
+    (section, error, message)
+    for package, section, error, message in (
+        (
+            "deepspeed",
+            {"grpo": {"deepspeed": {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}}},
+            MissingExtra,
+            r"deepspeed is not installed: pip install 'osler\[deepspeed\]'",
+        ),
+        ("vllm", {"grpo": {"use_vllm": True}, "trainer": {"share_prefix": False}}, ConfigError, r"needs a package that .* vLLM"),
+        ("bitsandbytes", {"grpo": {"optim": "adamw_bnb_8bit"}}, ConfigError, r"needs a package that is not installed: .*bitsandbytes"),
+    )
+    if find_spec(package) is None
+]
 REFUSED = [
     ({"grpo": {"learning_rat": 1e-6}}, ConfigError, r"unknown key \[grpo\] learning_rat: .* did you mean 'learning_rate'"),
-    ({"grpo": {"temperature": 0.5}}, ConfigError, r"\[grpo\] temperature belongs to \[sampling\]"),
-    ({"grpo": {"generation_kwargs": {"top_k": 1}}}, ConfigError, r"generation_kwargs belongs to \[sampling\]"),
-    ({"grpo": {"output_dir": "x"}}, ConfigError, r"output_dir belongs to --out"),
-    ({"grpo": {"seed": 1}}, ConfigError, r"seed belongs to the recipe's seed"),
-    ({"grpo": {"report_to": ["wandb"]}}, ConfigError, r"report_to belongs to \[trainer\] report_to"),
+    ({"grpo": {"temperature": 0.5}}, ConfigError, r"\[grpo\] temperature is set elsewhere in a recipe: --sampling.temperature=.."),
+    ({"grpo": {"generation_kwargs": {"top_k": 1}}}, ConfigError, r"generation_kwargs cannot be set, .* \[sampling\]"),
+    ({"grpo": {"output_dir": "x"}}, ConfigError, r"output_dir cannot be set, the folder is --out"),
+    ({"grpo": {"seed": 1}}, ConfigError, r"--seed=.."),
+    ({"grpo": {"report_to": ["wandb"]}}, ConfigError, r"--trainer.report_to=.."),
     ({"grpo": {"learning_rate": "fast"}}, ConfigError, r"\[grpo\] learning_rate: .*'fast'"),
     ({"grpo": {"loss_type": "grpo", "num_generations": 3}}, ConfigError, r"\[grpo\] generation_batch_size \(4\) must be divisible"),
     ({"grpo": {"per_device_train_batch_size": 64}}, ConfigError, r"gives 4 questions and one rollout takes 32"),
@@ -89,6 +107,10 @@ REFUSED = [
     ({"prompt": {"strategy": "thinking"}}, ConfigError, r"unknown strategy 'thinking'"),
     ({"policy": {"device": "cuda:1"}}, ConfigError, r"training takes the first visible GPU"),
     ({"policy": {"path": "nowhere/at/all"}}, OslerError, r"no policy at nowhere/at/all"),
+    ({"grpo": {"fsdp": True}}, ConfigError, r"fsdp shares the weights of several processes, and this is one: .*accelerate launch"),
+    ({"grpo": {"fsdp": "full_shard"}}, ConfigError, r"fsdp shares the weights of several processes"),
+    *(({"trainer": {"report_to": [name]}}, MissingExtra, f"{name} is not installed: pip install {name}") for name in ABSENT_REPORTERS),
+    *ABSENT_PACKAGES,
 ]
 
 
@@ -100,6 +122,45 @@ def test_mistakes_are_refused_before_anything_is_written(
         train_grpo(recipe(tiny_folder, **sections), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+VALUES = {
+    "report_to": "[]",
+    "run_name": "x",
+    "reward_weights": "[1.0, 1.0]",
+    "use_cpu": "cpu",
+    "completion_only_loss": "med_r1_sft",
+    "top_p": "1",
+}
+
+
+@pytest.mark.parametrize("key", [*PLACES])
+def test_the_place_that_a_refusal_names_exists(key: str) -> None:
+    load_config("demo", [f"--{PLACES[key]}={VALUES.get(key, '2')}"] if key != "min_p" else ["--sampling.min_p=0.5"])
+
+
+@pytest.mark.parametrize("key", [*REASONS])
+def test_what_cannot_be_set_exists_and_says_why(tiny_folder: Path, tmp_path: Path, key: str) -> None:
+    assert key in {field.name for field in fields(GRPOConfig)}
+    with pytest.raises(ConfigError, match=f"{key} cannot be set, .*: leave it out"):
+        train_grpo(recipe(tiny_folder, grpo={key: "x"}), tmp_path / "run")
+
+
+def out_of_space(**_: Any) -> list[float]:
+    """A reward function that fails in the first step."""
+    raise OSError("no space left")
+
+
+def test_a_run_that_made_nothing_leaves_no_folder_but_keeps_what_others_wrote(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "log.txt").write_text("of the job around it")
+
+    with pytest.raises(OSError, match="no space"):
+        train_grpo(recipe(tiny_folder, rewards={"names": ["test_train:out_of_space"]}), out)
+    assert [path.name for path in out.iterdir()] == ["log.txt"]
+    train_grpo(recipe(tiny_folder, grpo={"max_steps": 1}), out)  # another recipe is welcome
+    assert Run(root=out).policy.is_dir()
 
 
 @pytest.mark.parametrize("verb", ["train", "sft"])

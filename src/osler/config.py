@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -227,15 +228,17 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
     Raises ConfigError for an argument without "--", or without a value.
     """
     pairs = []
-    remaining = iter(arguments)
-    for argument in remaining:
+    remaining = deque(arguments)
+    while remaining:
+        argument = remaining.popleft()
         if not argument.startswith("--"):
             raise ConfigError(f"unexpected argument {argument!r}: overrides look like --section.key=value")
         key, equals, value = argument[2:].partition("=")
-        raw = value if equals else next(remaining, None)
-        if raw is None:
-            raise ConfigError(f"--{key} needs a value: --{key}=value")
-        pairs.append((key, _parse_value(raw)))
+        if not equals:
+            if not remaining or remaining[0].startswith("--"):
+                raise ConfigError(f"--{key} needs a value: --{key}=value")
+            value = remaining.popleft()
+        pairs.append((key, _parse_value(value)))
     return pairs
 
 

@@ -14,6 +14,8 @@ Any other exception is a bug in Osler and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -43,10 +45,20 @@ class EngineError(OslerError):
 
 
 class MissingExtra(OslerError):  # noqa: N818 - named for what is missing
-    """An optional package is not installed; `extra` is the extra of Osler that installs it."""
+    """An optional package is not installed; `extra` is the extra of Osler that installs it, None for packages without one."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'osler[{extra}]'")
+    def __init__(self, package: str, extra: str | None) -> None:
+        what = f"'osler[{extra}]'" if extra else package
+        super().__init__(f"{package} is not installed: pip install {what}")
+
+
+@contextmanager
+def naming_missing_packages() -> Iterator[None]:
+    """Raise a failed import of a library, such as that of an optimizer's package, as a ConfigError with the library's words."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"a setting needs a package that is not installed: {first_line(error)}") from None
 
 
 def first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@
     metrics.jsonl      training metrics, one line per logged step
     checkpoints/       TRL's checkpoints
     policy/            the trained policy
+    adapter/           its LoRA adapter, which is merged into policy/
     records/           evaluations, one JSONL file per label
     report.html
 """
@@ -17,9 +18,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +46,7 @@ IMMATERIAL_SECTIONS: Final = ("eval.", "matrix.")
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
-    | {"log.txt", "tensorboard", "reference"}
+    | {"log.txt", "tensorboard", "reference", "adapter"}
 )
 """What an existing folder may contain to become a run; a folder with any other file or folder is rejected."""
 
@@ -58,12 +61,14 @@ class Run:
 
     def __init__(self, *, root: Path) -> None:
         self.root = root
+        self.is_new = False  # whether `open_run` of this process created it
         self.config = root / "config.json"
         self.environment = root / "environment.json"
         self.manifest = root / "manifest.json"
         self.metrics = root / "metrics.jsonl"
         self.checkpoints = root / "checkpoints"
         self.policy = root / "policy"
+        self.adapter = root / "adapter"
         self.records = root / "records"
 
 
@@ -88,11 +93,29 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True) -> Run:
         run.root.mkdir(parents=True, exist_ok=True)
         write_json(run.environment, _describe_environment(config.seed))
         create_whole(run.config, config.to_json() + "\n")  # last, because this file makes the folder a run
+        run.is_new = True
     except FileExistsError:
         _require_same_config(run, config)  # another process has created the run in the meantime
     except OSError as error:
         raise OslerError(f"cannot make a run at {run.root}: {error.strerror}; give another --out") from None
     return run
+
+
+@contextmanager
+def forgetting_unused(run: Run) -> Iterator[None]:
+    """Undo the creation of a run when the block raises before there is any result, so that a corrected command is not refused."""
+    try:
+        yield
+    except BaseException:
+        files = [run.metrics, *run.records.glob("*.jsonl"), *run.checkpoints.glob("*/*"), *run.policy.glob("*"), *run.adapter.glob("*")]
+        if run.is_new and not any(file.is_file() and file.stat().st_size for file in files):
+            for path in (run.config, run.environment, run.manifest, run.metrics):
+                path.unlink(missing_ok=True)
+            for folder in (run.checkpoints, run.records):
+                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it holds files of others, such as a log
+                run.root.rmdir()
+        raise
 
 
 def _describe_environment(seed: int) -> dict[str, Any]:

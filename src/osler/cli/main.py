@@ -65,18 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the verb's own arguments from overrides of the recipe: `--section.key value` and `--section.key=value`, in any order."""
+    """Separate the verb's own arguments from overrides of the recipe: `--section.key value` and `--section.key=value`, in any order.
+
+    What begins with "--" is never the value of the override before it.
+    """
     own: list[str] = []
     overrides: list[str] = []
-    remaining = iter(arguments)
-    for argument in remaining:
+    needs_value = False
+    for argument in arguments:
         name, equals, _ = argument.partition("=")
-        if not (name.startswith("--") and ("." in name or name in TOP_LEVEL)):
-            own.append(argument)
-            continue
-        overrides.append(argument)
-        if not equals and (value := next(remaining, None)) is not None:
-            overrides.append(value)
+        is_override = name.startswith("--") and ("." in name or name in TOP_LEVEL)
+        is_value = needs_value and not argument.startswith("--")
+        (overrides if is_override or is_value else own).append(argument)
+        needs_value = is_override and not equals
     return own, overrides
 
 

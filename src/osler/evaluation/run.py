@@ -24,7 +24,7 @@ from osler.evaluation.records import append_records, resume_records
 from osler.evaluation.votes import Votes, grade_completion, grade_group
 from osler.files import digest_file, read_json_object, write_json
 from osler.prompts import render
-from osler.run_folder import Run, open_run
+from osler.run_folder import Run, forgetting_unused, open_run
 from osler.types import Prompt, Record, Sample
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str
     run = open_run(out, config, resume=has_training or not fresh)
     path = run.records / f"{label}.jsonl"
     start = time.monotonic()
-    records = fill_records(path, task.config, task.prompts, task.terms, lambda: open_engine(task.config), fresh=fresh)
+    with forgetting_unused(run):
+        records = fill_records(path, task.config, task.prompts, task.terms, lambda: open_engine(task.config), fresh=fresh)
     seconds = time.monotonic() - start
     write_json(run.manifest, {**read_json_object(run.manifest), "test": describe_samples(task.samples)})
     return EvaluationResult(

@@ -1,13 +1,15 @@
-"""LoRA adapters: the configuration of a new one, and loading a saved one onto its base."""
+"""LoRA adapters: the configuration of a new one, saving it, and loading a saved one onto its base."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osler.config import LoraSection
 from osler.errors import PolicyError, first_line
+from osler.files import replacing
 from osler.policies.families import Family
 from osler.policies.quiet import quiet_loading
 
@@ -43,3 +45,11 @@ def load_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PolicyError(f"the adapter in {adapter} does not fit its base: {first_line(error)}") from None
     return wrapped.merge_and_unload() if merge else wrapped
+
+
+def save_adapter(model: Any, weights: dict[str, Any] | None, folder: Path) -> None:
+    """Write the adapter of peft's wrapper `model`, a few megabytes, in peft's format; `weights` replace the model's own."""
+    with replacing(folder) as draft, quiet_loading():
+        model.save_pretrained(str(draft), state_dict=weights)
+        (draft / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it saved its policy

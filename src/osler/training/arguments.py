@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,30 +12,39 @@ from typing import Any, Final
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from osler.config import ROLLOUT_KEYS, Config, PolicyConfig, nearest
-from osler.errors import ConfigError, MissingExtra
+from osler.errors import ConfigError, MissingExtra, naming_missing_packages
 
-OWNED_KEYS: Final[Mapping[str, str]] = MappingProxyType(
+PLACES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        **dict.fromkeys(ROLLOUT_KEYS, "[sampling]"),
-        "generation_kwargs": "[sampling]",
-        "output_dir": "--out",
-        "seed": "the recipe's seed",
-        "data_seed": "the recipe's seed",
-        "report_to": "[trainer] report_to",
-        "run_name": "the recipe's name",
-        "log_completions": "[trainer] print_completions_every",
-        "reward_weights": "[rewards] weights",
-        "model_init_kwargs": "[policy]",
-        "use_cpu": "[policy] device",
-        "max_length": "[trainer] max_prompt_length, which refuses and never truncates",
+        **{key: f"sampling.{key}" for key in ROLLOUT_KEYS},
+        "seed": "seed",
+        "data_seed": "seed",
+        "report_to": "trainer.report_to",
+        "run_name": "name",
+        "log_completions": "trainer.print_completions_every",
+        "reward_weights": "rewards.weights",
+        "use_cpu": "policy.device",
+        "max_length": "trainer.max_prompt_length",
+        "max_prompt_length": "trainer.max_prompt_length",
         "completion_only_loss": "sft_target",
-        "resume_from_checkpoint": "the run folder: the same command resumes from its last checkpoint",
-        "trust_remote_code": "no section: code from a hub is never run",
-        "remove_unused_columns": "Osler: rewards need the columns",
-        "push_to_hub": "a verb of its own",
     }
 )
 """Keys of TRL's arguments that a recipe sets elsewhere, and where."""
+
+REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "output_dir": "the folder is --out",
+        "generation_kwargs": "sampling has keys of its own in [sampling]",
+        "model_init_kwargs": "the policy has keys of its own in [policy]",
+        "resume_from_checkpoint": "the same command resumes from the last checkpoint",
+        "trust_remote_code": "code from a hub is never run",
+        "remove_unused_columns": "rewards need the columns",
+        "push_to_hub": "nothing is uploaded; the trained policy is an ordinary model folder, which `hf upload` takes",
+    }
+)
+"""Keys of TRL's arguments that no recipe sets, and why."""
+
+LAUNCH: Final = "start them by `accelerate launch --num_processes 2 -m osler ..`, or leave it out"
 
 DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -54,19 +62,26 @@ DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
 def build_arguments(arguments_class: type[Any], section: str, values: Mapping[str, Any], config: Config, out: Path, **own: Any) -> Any:
     """An instance of `arguments_class`, GRPOConfig or SFTConfig: DEFAULTS, overridden by the recipe's `values` and then by `own`.
 
-    Raises ConfigError for an unknown key, a key that a recipe sets elsewhere (OWNED_KEYS), and a value that TRL refuses.
+    Raises ConfigError for an unknown key, a key that a recipe sets elsewhere (PLACES) or not at all (REFUSED), and a value that
+    TRL refuses; MissingExtra for a package that a value needs.
     """
     if config.policy.device.startswith("cuda:") and config.policy.device != "cuda:0":
         raise ConfigError(
             f"[policy] device = {config.policy.device!r}: training takes the first visible GPU; use auto and CUDA_VISIBLE_DEVICES"
         )
+    from accelerate.utils import is_deepspeed_available
+
     hints = typing.get_type_hints(arguments_class)
     names = [field.name for field in dataclasses.fields(arguments_class)]
     for key in values:
-        if key in OWNED_KEYS:
-            raise ConfigError(f"[{section}] {key} belongs to {OWNED_KEYS[key]}: move it there")
+        if key in PLACES:
+            raise ConfigError(f"[{section}] {key} is set elsewhere in a recipe: --{PLACES[key]}=..")
+        if key in REFUSED:
+            raise ConfigError(f"[{section}] {key} cannot be set, {REFUSED[key]}: leave it out")
         if key not in names:
             raise ConfigError(f"unknown key [{section}] {key}: {arguments_class.__name__} has no such setting{nearest(key, names)}")
+    if values.get("deepspeed") and not is_deepspeed_available():  # Transformers finds out after it has kept the settings for the process
+        raise MissingExtra("deepspeed", "deepspeed")
     checked = {key: _check_value(section, key, value, hints[key]) for key, value in values.items()}
     owned = {
         "output_dir": str(out / "checkpoints"),
@@ -78,12 +93,15 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
         "dataloader_pin_memory": _has_accelerator(config.policy),
     }
     try:
-        arguments = arguments_class(**{**_rename(DEFAULTS, names), **owned, **_rename(checked, names), **own})
+        with naming_missing_packages():
+            arguments = arguments_class(**{**_rename(DEFAULTS, names), **owned, **_rename(checked, names), **own})
     except (ValueError, TypeError) as error:
         remedy = f": this machine needs --{section}.bf16=false" if "bf16" in str(error) else ""
         raise ConfigError(f"[{section}] {error}{remedy}") from None
     if arguments.n_gpu > 1:
         raise ConfigError(f"{arguments.n_gpu} GPUs are visible to one process: set CUDA_VISIBLE_DEVICES to one, or use accelerate launch")
+    if arguments.fsdp and arguments.world_size == 1:
+        raise ConfigError(f"[{section}] fsdp shares the weights of several processes, and this is one: {LAUNCH}")
     return arguments
 
 
@@ -100,17 +118,19 @@ def grpo_arguments(config: Config, out: Path) -> Any:
 
 def check_reporters(names: Sequence[str]) -> None:
     """Raise ConfigError for a reporter that Transformers does not know, and MissingExtra for one that is not installed."""
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = sorted(INTEGRATION_TO_CALLBACK)
             raise ConfigError(f"[trainer] report_to does not know {name!r}{nearest(name, known)} (known: {', '.join(known)})")
-        if name == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
-            raise MissingExtra("tensorboard", "tensorboard")
+        if name not in get_available_reporting_integrations():
+            raise MissingExtra(name, name if name == "tensorboard" else None)
 
 
 def _check_value(section: str, key: str, value: Any, hint: Any) -> Any:
+    if key == "fsdp" and isinstance(value, bool):  # what Transformers documents; its annotation still says text
+        return value
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osler.config import Config
+from osler.config import Config, PolicyConfig
 from osler.data.select import describe_samples
+from osler.errors import naming_missing_packages
 from osler.files import replacing, write_json
+from osler.policies.lora import load_adapter, save_adapter
 from osler.policies.quiet import quiet_training
-from osler.run_folder import Run, open_run
+from osler.run_folder import Run, forgetting_unused, open_run
 from osler.training.dataset import check_prompt_lengths
 from osler.types import Prompt
 
@@ -50,23 +52,38 @@ def name_reference(policy: Policy, config: Config, run: Run) -> None:
     policy.model.config._name_or_path = str(folder) if source.is_local else source.path
 
 
-def start_run(out: Path, config: Config, policy: Policy, prompts: Sequence[Prompt], *, fresh: bool) -> Run:
-    """Create the run folder, or open the one of an interrupted run, and write the counts of the training questions to its manifest."""
-    run = open_run(out, config, resume=not fresh)
-    write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
+def start_run(
+    out: Path, config: Config, policy: Policy, prompts: Sequence[Prompt], arguments: Any, *, fresh: bool, needs_reference: bool = False
+) -> Run:
+    """Create the run folder, or open the one of an interrupted run, with the counts of the training questions.
+
+    Of several processes the first does this, and the others wait for it.
+    """
+    with arguments.main_process_first(local=False, desc="the run folder"):
+        is_main = arguments.process_index == 0
+        run = open_run(out, config, resume=not (fresh and is_main))
+        with forgetting_unused(run):
+            if is_main:
+                write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
+            if needs_reference:
+                name_reference(policy, config, run)
     return run
 
 
 def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, config: Config) -> None:
-    """Build the trainer, train from the last complete checkpoint if there is one, and save the policy in the run folder."""
+    """Build the trainer, train from the last complete checkpoint if there is one, and save the policy in the run folder.
+
+    A run that fails before its first step leaves no folder. Raises MissingExtra or ConfigError where a setting needs a package that is
+    not installed.
+    """
     from osler.training.callbacks import add_callbacks
 
-    with quiet_training():
+    with quiet_training(), forgetting_unused(run), naming_missing_packages():
         trainer = build_trainer()
         add_callbacks(trainer, run, config)
         checkpoint = last_checkpoint(run.checkpoints)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-        save_policy(trainer, policy.processor, run.policy)
+        save_policy(trainer, policy, run, config)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -82,18 +99,57 @@ def _is_complete(checkpoint: Path) -> bool:
         return False
 
 
-def save_policy(trainer: Any, processor: Any, folder: Path) -> None:
-    """Write the trained policy as an ordinary model folder, on the main process; a LoRA adapter is merged into the weights."""
-    if not trainer.accelerator.is_main_process:
-        return
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    save_model(model, processor, folder)
+def save_policy(trainer: Any, policy: Policy, run: Run, config: Config) -> None:
+    """Write the trained policy as an ordinary model folder. A collective operation: every process must call it.
+
+    A LoRA adapter is kept in `run.adapter` and merged into the weights of `run.policy`.
+    """
+    weights = gather_weights(trainer)
+    if trainer.accelerator.is_main_process:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if is_lora := config.policy.lora is not None:
+            save_adapter(model, weights, run.adapter)
+            model = _merge_into_base(config.policy, run.adapter)
+        save_model(model, policy.processor, run.policy, weights=None if is_lora else weights)
+    trainer.accelerator.wait_for_everyone()
 
 
-def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """Write a model folder that appears whole or not at all."""
+def _merge_into_base(config: PolicyConfig, folder: Path) -> Any:
+    """The base of `[policy]`, loaded again, with the adapter in `folder` merged in float32 and stored in `[policy] dtype`.
+
+    In bfloat16 a merge would round twice, and small updates would be lost.
+    """
+    import torch
+
+    from osler.policies.load import load_policy
+
+    base = load_policy(config.model_copy(update={"dtype": "float32", "device": "cpu", "lora": None}))
+    return load_adapter(base.model, folder, merge=True).to(getattr(torch, config.dtype))
+
+
+def gather_weights(trainer: Any) -> dict[str, Any] | None:
+    """All weights by name, on the CPU, on the main process; None where its model holds them already. A collective operation."""
+    accelerator = trainer.accelerator
+    if trainer.is_deepspeed_enabled and accelerator.deepspeed_config["zero_optimization"]["stage"] == 3:
+        return _gather_zero3(accelerator.unwrap_model(trainer.model), keep=accelerator.is_main_process)
+    return dict(accelerator.get_state_dict(trainer.model)) if trainer.is_fsdp_enabled else None
+
+
+def _gather_zero3(model: Any, *, keep: bool) -> dict[str, Any]:
+    """One weight at a time: DeepSpeed gathers all of them only where its own configuration says so, and fails after training otherwise."""
+    import deepspeed  # type: ignore[import-not-found, unused-ignore]
+
+    weights = {name: value.detach().cpu() for name, value in model.state_dict(keep_vars=True).items() if not hasattr(value, "ds_id")}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        if hasattr(weight, "ds_id"):
+            with deepspeed.zero.GatheredParameters([weight]):
+                if keep:
+                    weights[name] = weight.detach().cpu().clone()
+    return weights
+
+
+def save_model(model: Any, processor: Any, folder: Path, *, weights: dict[str, Any] | None = None) -> None:
+    """Write a model folder that appears whole or not at all; `weights` replace the model's own."""
     with replacing(folder) as draft:
-        model.save_pretrained(draft)
+        model.save_pretrained(draft, state_dict=weights)
         processor.save_pretrained(draft)

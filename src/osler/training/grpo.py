@@ -17,7 +17,7 @@ from osler.grading.rewards import reasoning_matters, resolve_rewards, statements
 from osler.prompts import Format, find_strategy
 from osler.run_folder import Run, open_run
 from osler.training.arguments import check_reporters, grpo_arguments
-from osler.training.checkpoints import load_for_training, name_reference, start_run, train_and_save
+from osler.training.checkpoints import load_for_training, start_run, train_and_save
 from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt
 
@@ -44,9 +44,8 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
     check_sharing(config, arguments)
     policy = load_for_training(config, prompts)
 
-    run = start_run(out, config, policy, prompts, fresh=fresh)
-    if arguments.beta and config.policy.lora is None:
-        name_reference(policy, config, run)
+    needs_reference = bool(arguments.beta) and config.policy.lora is None
+    run = start_run(out, config, policy, prompts, arguments, fresh=fresh, needs_reference=needs_reference)
     train_and_save(lambda: build_trainer(config, policy, prompts, rewards, arguments), policy, run, config)
     return run
 

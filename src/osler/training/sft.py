@@ -67,7 +67,7 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     arguments = sft_arguments(config, out, len(prompts))
     policy = load_for_training(config, prompts)
 
-    run = start_run(out, config, policy, prompts, fresh=fresh)
+    run = start_run(out, config, policy, prompts, arguments, fresh=fresh)
     train_and_save(lambda: build_trainer(config, policy, prompts, targets, arguments), policy, run, config)
     return run
 

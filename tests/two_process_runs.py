@@ -1,0 +1,108 @@
+"""`osler train` and `osler sft` for `test_two_processes`, which starts this twice at once: `two_process_runs.py POLICY FOLDER`.
+
+Both processes run every command of `CASES` in turn. The first writes the weights that each training ended with, as the trainer held them,
+to compare with the policy that was saved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from small_runs import forget_after
+
+from osler.cli.main import main
+from osler.run_folder import Run
+from osler.training import checkpoints
+
+LORA = ("--policy.lora.r=4", "--grpo.beta=0.04")
+FSDP = ("--grpo.fsdp=true", "--grpo.fsdp_config={version = 2, auto_wrap_policy = 'TRANSFORMER_BASED_WRAP'}")
+CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # FSDP last: it leaves settings in the environment
+    {
+        "full": ("train", "--grpo.beta=0.04", "--grpo.save_steps=1"),
+        "lora": ("train", *LORA),
+        "sft": ("sft",),
+        "fsdp_full": ("train", "--grpo.beta=0.04", *FSDP),
+        "fsdp_lora": ("train", *LORA, *FSDP),
+    }
+)
+
+
+def command(policy: str, out: Path, case: str) -> list[str]:
+    """The command line of a case."""
+    verb, *own = CASES[case]
+    small = ["--data.train.modalities=['mri']", "--data.train.limit=4", "--data.test.limit=2", "--prompt.strategy=no_think"]
+    sizes = ["--grpo.num_generations=2", "--grpo.per_device_train_batch_size=2", "--grpo.max_steps=2", "--grpo.disable_tqdm=true"]
+    others = ["--sampling.max_completion_length=6", "--rewards.names=['accuracy', 'format']", "--grpo.entropy_coef=0.01"]
+    rates = ["--grpo.learning_rate=1e-2", "--sft.learning_rate=1e-2", "--grpo.warmup_steps=0", "--sft.warmup_steps=0"]
+    return [verb, "demo", "--out", str(out), f"--policy.path={policy}", "--policy.device=cpu", *small, *sizes, *others, *rates, *own]
+
+
+def merged(weights: Mapping[str, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:
+    """The weights of a model with its LoRA adapter added, W + scale B A, by the names of the model without it."""
+    whole = {}
+    for name, weight in weights.items():
+        if ".lora_" in name:
+            continue
+        layer = name.removesuffix(".base_layer.weight")
+        if layer != name:
+            down, up = (weights[f"{layer}.lora_{part}.default.weight"] for part in "AB")
+            weight = weight + scale * up @ down
+        whole[name.removeprefix("base_model.model.").replace(".base_layer", "")] = weight
+    return whole
+
+
+def watch(folder: Path) -> dict[str, Any]:
+    """Make every saving of a policy write the weights in memory first, to the file that the returned dictionary names."""
+    save, target = checkpoints.save_policy, {}
+
+    def save_both(trainer: Any, *arguments: Any) -> None:
+        weights = checkpoints.gather_weights(trainer)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if weights is None:
+            weights = model.state_dict()
+        if trainer.accelerator.is_main_process:
+            config = model.peft_config["default"] if hasattr(model, "peft_config") else None
+            torch.save(merged(weights, config.lora_alpha / config.r) if config else weights, folder / f"{target['name']}.pt")
+        save(trainer, *arguments)
+
+    checkpoints.save_policy = save_both
+    return target
+
+
+def run_all(policy: str, folder: Path) -> None:
+    """All cases, then the first again: as it is, resumed from its first checkpoint, and anew."""
+    target = watch(folder)
+    codes = {}
+
+    def run(case: str, name: str, *more: str) -> None:
+        AcceleratorState._reset_state()
+        if case.startswith("fsdp"):  # accelerate shards on GPUs alone, though FSDP works on a CPU as well
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        target["name"] = name
+        codes[name] = main([*command(policy, folder / (case if more or name == "resumed" else name), case), *more])
+        torch.distributed.barrier()
+
+    for case in CASES:
+        if case == "fsdp_full":
+            if os.environ["RANK"] == "0":
+                forget_after(Run(root=folder / "full"), 1)
+            torch.distributed.barrier()
+            run("full", "resumed")
+            run("full", "anew", "--fresh")
+        run(case, case)
+    if os.environ["RANK"] == "0":
+        (folder / "codes.json").write_text(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    run_all(sys.argv[1], Path(sys.argv[2]))
+    sys.stdout.flush()
