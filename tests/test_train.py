@@ -355,6 +355,7 @@ CHECKPOINTS = [
 def test_only_complete_checkpoints_count(tmp_path: Path, states: dict[str, str | None], expected: str | None) -> None:
     for name, state in states.items():
         (tmp_path / name).mkdir()
+        (tmp_path / name / "optimizer.pt").touch()
         if state is not None:
             (tmp_path / name / "trainer_state.json").write_text(state)
     found = last_checkpoint(tmp_path)

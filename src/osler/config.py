@@ -138,6 +138,7 @@ class TrainerConfig(Section):
     vision_cache: str | None = None  # folder that caches the image features of a frozen vision encoder, across epochs and runs
     vision_cache_gb: float = Field(default=4.0, gt=0)  # size limit; the least recently used files are deleted first
     dynamic_sampling: int = Field(default=0, ge=0)  # rounds that replace groups of equal rewards by other questions; 0: off
+    checkpoint: Literal["resume", "weights", "none"] = "resume"  # weights: a third of the space, and an interrupted run starts over
     print_completions_every: int = Field(default=0, ge=0)  # in steps; 0: never
     report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; metrics.jsonl is always written
 

@@ -91,6 +91,8 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
         "remove_unused_columns": False,
         "use_cpu": config.policy.device == "cpu",
         "dataloader_pin_memory": _has_accelerator(config.policy),
+        **({"save_only_model": True} if config.trainer.checkpoint == "weights" else {}),
+        **({"save_strategy": "no"} if config.trainer.checkpoint == "none" else {}),
     }
     try:
         with naming_missing_packages():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import Config, PolicyConfig
 from osler.data.select import describe_samples
@@ -15,10 +15,14 @@ from osler.policies.lora import load_adapter, save_adapter
 from osler.policies.quiet import quiet_training
 from osler.run_folder import Run, forgetting_unused, open_run
 from osler.training.dataset import check_prompt_lengths
+from osler.training.disk import check_space, explaining_a_full_disk
 from osler.types import Prompt
 
 if TYPE_CHECKING:
     from osler.policies.load import Policy
+
+OPTIMIZERS: Final = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*")
+"""The optimizer's state in a checkpoint: of one process, of FSDP, and of DeepSpeed."""
 
 
 def load_for_training(config: Config, prompts: Sequence[Prompt]) -> Policy:
@@ -76,23 +80,31 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
     A run that fails before its first step leaves no folder. Raises MissingExtra or ConfigError where a setting needs a package that is
     not installed.
     """
-    from osler.training.callbacks import add_callbacks
+    from osler.training.callbacks import add_callbacks, write_above_bar
 
     with quiet_training(), forgetting_unused(run), naming_missing_packages():
         trainer = build_trainer()
         add_callbacks(trainer, run, config)
+        if (space := check_space(trainer, run, config)) is not None and trainer.accelerator.is_main_process:
+            write_above_bar(space)
         checkpoint = last_checkpoint(run.checkpoints)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-        save_policy(trainer, policy, run, config)
+        with explaining_a_full_disk(trainer, run):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+            save_policy(trainer, policy, run, config)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the most steps, or None. Complete: `trainer_state.json`, the last file that is written, is JSON."""
+    """The checkpoint with the most steps from which a training can resume, or None: it has an optimizer, and was written to the end.
+
+    `trainer_state.json` is the last file that is written.
+    """
     steps = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()}
     return next((steps[step] for step in sorted(steps, reverse=True) if _is_complete(steps[step])), None)
 
 
 def _is_complete(checkpoint: Path) -> bool:
+    if not any(any(checkpoint.glob(name)) for name in OPTIMIZERS):
+        return False
     try:
         return isinstance(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
