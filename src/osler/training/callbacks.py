@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +95,17 @@ class ProgressBar(ProgressCallback):  # type: ignore[misc]
         name = next((key for key in ("reward", "loss") if isinstance(logs.get(key), float)), None)
         if name is not None:
             self.training_bar.set_postfix({name: f"{logs[name]:.3f}"}, refresh=False)
+
+
+@contextmanager
+def closing_bars(trainer: Any) -> Iterator[None]:
+    """Close the progress bar of a training that fails too, so that the error stands on a line of its own."""
+    try:
+        yield
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, ProgressBar) and callback.training_bar is not None:
+                callback.training_bar.close()
 
 
 def write_above_bar(text: str) -> None:

@@ -80,7 +80,7 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
     A run that fails before its first step leaves no folder. Raises MissingExtra or ConfigError where a setting needs a package that is
     not installed.
     """
-    from osler.training.callbacks import add_callbacks, write_above_bar
+    from osler.training.callbacks import add_callbacks, closing_bars, write_above_bar
 
     with quiet_training(), forgetting_unused(run), naming_missing_packages():
         trainer = build_trainer()
@@ -88,7 +88,7 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
         if (space := check_space(trainer, run, config)) is not None and trainer.accelerator.is_main_process:
             write_above_bar(space)
         checkpoint = last_checkpoint(run.checkpoints)
-        with explaining_a_full_disk(trainer, run):
+        with explaining_a_full_disk(trainer, run), closing_bars(trainer):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
             save_policy(trainer, policy, run, config)
 
