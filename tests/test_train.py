@@ -1,6 +1,7 @@
 """`osler train` from a recipe to a saved policy: what it refuses, what it writes, and how it goes on."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tomllib
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ from osler.training.arguments import PLACES, check_reporters, grpo_arguments
 from osler.training.arguments import REFUSED as REASONS
 from osler.training.callbacks import MetricsWriter
 from osler.training.checkpoints import last_checkpoint
-from osler.training.dataset import ImageCache, build_dataset, check_prompt_lengths
+from osler.training.dataset import ImageCache, build_dataset, check_prompt_lengths, max_image_tokens
 from osler.training.grpo import train_grpo
 from osler.training.sft import sft_arguments
 
@@ -183,6 +185,22 @@ def test_long_prompts_are_found_by_their_real_length(tiny_folder: Path) -> None:
         check_prompt_lengths([prompt], processor, length)
         with pytest.raises(DataError, match=f"^{sample.id} makes a prompt of {length} tokens"):
             check_prompt_lengths([prompt], processor, length - 1)
+
+
+@pytest.mark.parametrize(("least", "most"), [(4, 16), (196, 196), (49, 64), (1, 1), (256, 1280)], ids=str)
+def test_no_image_takes_more_tokens_than_the_bound(least: int, most: int) -> None:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    size = {"shortest_edge": 784 * least, "longest_edge": 784 * most}
+    bound = max_image_tokens(SimpleNamespace(image_processor=SimpleNamespace(patch_size=14, merge_size=2, size=size)))
+    sides = [*range(28, 400, 9), 997, 2048, 5600]
+    tokens = [
+        math.prod(smart_resize(height, width, 28, 784 * least, 784 * most)) // 784
+        for height in sides
+        for width in sides
+        if max(height, width) <= 200 * min(height, width)
+    ]
+    assert most <= max(tokens) <= bound <= 3 * most + 230
 
 
 def test_rows_carry_what_rewards_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 CACHE_BYTES: Final = 256 * 1024**2
 """Decoded training images that are kept in memory."""
 
+MAX_ASPECT: Final = 200
+"""Longer side divided by the shorter one, above which the processors refuse an image."""
+
 
 def read_prompts(config: Config) -> list[Prompt]:
     """The rendered training questions of a recipe. Raises what readers and the renderer raise."""
@@ -31,7 +35,7 @@ def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) 
     """
     texts = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in prompts]
     text_lengths = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    largest = _max_image_tokens(processor)
+    largest = max_image_tokens(processor)
     for prompt, text, text_length in zip(prompts, texts, text_lengths, strict=True):
         if text_length + largest * len(prompt.sample.images) <= limit:
             continue
@@ -45,10 +49,17 @@ def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) 
             )
 
 
-def _max_image_tokens(processor: Any) -> int:
-    """Tokens of the largest image that the processor makes: one for each merged patch."""
+def max_image_tokens(processor: Any) -> int:
+    """An upper bound of the tokens of one image, one for each merged patch.
+
+    The processor rounds the sides of an image to whole patches: down above the largest size, but never below one patch, and up below the
+    smallest size. A long strip, of which it admits up to MAX_ASPECT to 1, then takes more tokens than the largest size has.
+    """
     image_processor = processor.image_processor
-    return int(image_processor.size["longest_edge"] // (image_processor.patch_size * image_processor.merge_size) ** 2)
+    patch = (image_processor.patch_size * image_processor.merge_size) ** 2
+    least, most = (image_processor.size[name] / patch for name in ("shortest_edge", "longest_edge"))
+    rounded_up = (math.sqrt(MAX_ASPECT * least) + 1) * (math.sqrt(least / MAX_ASPECT) + 1)
+    return math.floor(max(most, math.sqrt(MAX_ASPECT * most), rounded_up))
 
 
 def build_dataset(
