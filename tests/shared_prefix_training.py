@@ -33,7 +33,7 @@ def main(policy: str, out: str, settings: str) -> None:
 
     trainer, written, logged, _ = run(Path(policy), pay, own["grpo"], own["sections"], share=True, prepare=watch)
     assert trainer.shares_prefix == own["shares"]
-    assert trainer._is_checked == own["shares"]
+    assert bool(trainer.checked) == own["shares"]
     weights = gather(trainer)
     (folder / f"completions-{rank}.json").write_text(json.dumps(written))
     if rank == 0:

@@ -90,7 +90,7 @@ def test_a_training_asks_other_questions(folder: Path, rounds: int, grpo: dict[s
         settings = {"max_steps": 3, "shuffle_dataset": False, **grpo}
         results[number] = run(folder, pay_questions, settings, {"trainer": {"dynamic_sampling": number}}, share=True)
     plain, dynamic = results[0][2], results[rounds][2]
-    assert results[rounds][0]._is_checked
+    assert results[rounds][0].checked
     assert dynamic[0]["frac_reward_zero_std"] == plain[0]["frac_reward_zero_std"] == pytest.approx(0.5)
     assert dynamic[0]["reward"] == pytest.approx(plain[0]["reward"])
     assert dynamic[0]["dynamic_sampling/resampled_groups"] >= 1

@@ -90,7 +90,7 @@ def assert_same_training(shared: Any, plain: Any) -> None:
 def test_a_training_is_the_same(sharp_folder: Path, grpo: dict[str, Any], sections: dict[str, Any], reward: Any) -> None:
     plain, shared = (run(sharp_folder, reward, grpo, dict(sections), share=share) for share in (False, True))
     assert_same_training(shared, plain)
-    assert shared[0]._is_checked or not shared[0].keeps_groups or reward is pay_nothing
+    assert shared[0].checked or not shared[0].keeps_groups or reward is pay_nothing
 
 
 # Two or three images a prompt, none of one size with its neighbour.
@@ -119,7 +119,7 @@ def test_a_training_of_the_other_families_is_the_same(family_folder: Path, grpo:
 
     plain, shared = (run(family_folder, pay, grpo, dict(sections), share=share, samples=SERIES, prepare=prepare) for share in (False, True))
     assert_same_training(shared, plain)
-    assert shared[0]._is_checked
+    assert shared[0].checked
 
 
 def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
@@ -153,7 +153,7 @@ def test_no_pass_holds_more_groups_than_allowed(sharp_folder: Path, limit: int, 
     seen: list[int] = []
 
     def watch(trainer: Any) -> None:
-        trainer._is_checked = True
+        trainer.checks_itself = False
         trainer.model.model.visual.register_forward_pre_hook(
             lambda _module, _args, inputs: seen.append(len(inputs["grid_thw"])), with_kwargs=True
         )

@@ -74,7 +74,7 @@ def test_a_training_with_vllm_is_the_same(
     assert engines[1].requests == [asked] * 2
     assert engines[1].generation_kwargs == {}
     assert shared[0].shares_prefix
-    assert shared[0]._is_checked
+    assert shared[0].checked
     assert shared[1] == plain[1]
     for found, expected in zip(shared[2], plain[2], strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)

@@ -121,7 +121,7 @@ def test_a_second_training_sees_no_image(tmp_path: Path) -> None:
     seen: list[int] = []
 
     def watch(trainer: Any) -> None:
-        trainer._is_checked = True
+        trainer.checks_itself = False
         trainer.model.model.visual.register_forward_pre_hook(
             lambda _module, _args, kwargs: seen.append(len(kwargs["grid_thw"])), with_kwargs=True
         )

@@ -56,8 +56,8 @@ def max_image_tokens(processor: Any) -> int:
     smallest size. A long strip, of which it admits up to MAX_ASPECT to 1, then takes more tokens than the largest size has.
     """
     image_processor = processor.image_processor
-    patch = (image_processor.patch_size * image_processor.merge_size) ** 2
-    least, most = (image_processor.size[name] / patch for name in ("shortest_edge", "longest_edge"))
+    patch = int(image_processor.patch_size * image_processor.merge_size) ** 2
+    least, most = (int(image_processor.size[name]) / patch for name in ("shortest_edge", "longest_edge"))
     rounded_up = (math.sqrt(MAX_ASPECT * least) + 1) * (math.sqrt(least / MAX_ASPECT) + 1)
     return math.floor(max(most, math.sqrt(MAX_ASPECT * most), rounded_up))
 

@@ -2,7 +2,8 @@
 
 - If the rollout's prefill has an autograd graph and the weights have not changed, the update continues from it.
 - The rollout's log-probabilities serve for the old policy and for completions with advantage 0, whose gradient is 0.
-- The first update compares one group with TRL's own log-probabilities; if they differ, the rest of the run uses TRL's path.
+- The first update of each kind is compared with TRL's own log-probabilities (`self_check`); if they differ, the rest of the run uses TRL's
+  path.
 
 Legend: B blocks of completions with one prompt, G generations of a block, N = B G completions, C completion, S scored tokens.
 """
@@ -10,7 +11,7 @@ Legend: B blocks of completions with one prompt, G generations of a block, N = B
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,15 +22,25 @@ from torch import Tensor
 from osler.training.callbacks import write_above_bar
 from osler.training.shared_prefix.gradient_cache import Part, score_in_parts
 from osler.training.shared_prefix.groups import Scores, join
-from osler.training.shared_prefix.packed_row import score_after_cache, score_packed
+from osler.training.shared_prefix.packed_row import prefill, score_after_cache, score_packed
+from osler.training.shared_prefix.self_check import (
+    MORE_PADDING,
+    Difference,
+    Kind,
+    compare_exactly,
+    compare_in_half,
+    compare_with_noise,
+    exact_twin,
+    without_autocast,
+)
 from osler.training.shared_prefix.step import GenerationStep, Rows
 from osler.training.trainer import OslerGRPOTrainer
 
-TOLERANCE: Final[Mapping[torch.dtype, float]] = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-"""Allowed difference from TRL's log-probabilities: the largest one in float32; in half precision the mean, because rounding alone changes
-the log-probability of a rare token by tenths."""
 RECORDED: Final = ("rollout_logps", "rollout_entropies")
 """Keys of TRL's batch under which the rollout stores the scores of its tokens, [N, C] each."""
+
+UseTrl = Callable[..., Any]
+"""TRL's own scores of some rows: (rows, model, padding) -> (log-probabilities, entropies, auxiliary loss)."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +65,8 @@ class SharedUpdate(OslerGRPOTrainer):
         self.shares_prefix = False
         self.generation: GenerationStep | None = None  # from a rollout to its last update
         self._bases: dict[int, tuple[Any, Any]] = {}  # id of a wrapped model -> that model (so its id stays taken), its Transformers model
-        self._is_checked = False
+        self.checks_itself = True
+        self.checked: set[Kind] = set()  # the kinds of batches that were compared with TRL's log-probabilities
         self._has_one_tower = True  # the reference has the same vision tower as the policy
         self._is_lockstep = False  # weights are sharded, so all processes must make the same forward passes
 
@@ -123,42 +135,40 @@ class SharedUpdate(OslerGRPOTrainer):
     ) -> Any:
         generation = self.generation
 
-        def use_trl(row_ids: Sequence[int]) -> Any:
+        def use_trl(row_ids: Sequence[int], model: Any = model, padding: int = 0) -> Any:
             kept = list(row_ids)
+
+            def select(rows: Tensor, value: int = 0) -> Tensor:
+                return torch.nn.functional.pad(rows[kept], (padding, 0), value=value)
+
             if generation is None or generation.rows is None:
                 own = images
             else:
                 own = generation.groups.full_images_of([generation.rows.group_ids[row] for row in kept])
             return super(SharedUpdate, self)._get_per_token_logps_and_entropies(
                 model,
-                input_ids[kept],
-                attention_mask[kept],
+                select(input_ids, self._tokenizer.pad_token_id),
+                select(attention_mask),
                 logits_to_keep,
                 batch_size=batch_size,
                 compute_entropy=compute_entropy,
                 compute_aux_loss=compute_aux_loss,
-                mm_token_type_ids=None if mm_token_type_ids is None else mm_token_type_ids[kept],
+                mm_token_type_ids=None if mm_token_type_ids is None else select(mm_token_type_ids),
                 **own,
             )
 
         every = range(len(input_ids))
         mask_NC = attention_mask[:, -logits_to_keep:]
-        may_check = torch.is_grad_enabled() and self._may_check(mask_NC)
         rows = self.rows
         if generation is None or rows is None or not (self._is_lockstep or bool(mask_NC.any())):
             return use_trl(every)
         completions = input_ids[:, -logits_to_keep:], mask_NC
         if torch.is_grad_enabled():
             needs_grad_B = self._find_blocks_with_gradient(rows, mask_NC)
+            may_check = self._may_check(rows, mask_NC, needs_grad_B)
             scores = self._score_update(model, completions, needs_grad_B)
-            first = int(needs_grad_B.int().argmax()) * rows.block
-            checked = range(first, first + rows.block)
-            inside_GC = mask_NC[list(checked)].bool()
-            if may_check and bool(needs_grad_B.any()) and bool(inside_GC.any()):
-                with torch.no_grad():
-                    trl_GC = use_trl(checked)[0]
-                if not self._check(trl_GC[inside_GC], scores[0][list(checked)][inside_GC]):
-                    return use_trl(every)
+            if may_check and not self._check(model, completions, needs_grad_B, scores[0].detach(), use_trl):
+                return use_trl(every)
         elif self.uses_rollout_logps and model is self.model and generation.old_logps_NT is not None:
             scores = generation.old_logps_NT * mask_NC, None
             generation.rollout = None  # TRL asks for the old policy first; with LoRA the next call with the same model is the reference
@@ -166,12 +176,27 @@ class SharedUpdate(OslerGRPOTrainer):
             scores = self._score_without_gradient(model, completions, list(every))
         return scores[0], scores[1] if compute_entropy else None, None
 
-    def _may_check(self, mask_NC: Tensor) -> bool:
-        """Whether this update can be compared with TRL's own; in lockstep all processes give the same answer."""
-        if self._is_checked or not self._is_lockstep:
-            return not self._is_checked
-        can = self.rows is not None and bool(mask_NC[: self.rows.block].any())
-        return not self._max_over_processes(1.0 - can)
+    def _may_check(self, rows: Rows, mask_NC: Tensor, needs_grad_B: Tensor) -> bool:
+        """Whether this update is of a kind that was not compared yet. In lockstep all processes give the same answer, once in a run."""
+        if not self.checks_itself:
+            return False
+        can = bool(mask_NC.view(-1, rows.block, mask_NC.shape[1]).flatten(1).any(dim=1).cpu()[needs_grad_B].any())
+        if self._is_lockstep:
+            return not self.checked and not self._max_over_processes(1.0 - can)
+        return can and self._kind(rows, mask_NC, needs_grad_B) not in self.checked
+
+    def _kind(self, rows: Rows, mask_NC: Tensor, needs_grad_B: Tensor) -> Kind:
+        assert self.generation is not None
+        groups = self.generation.groups
+        members = [groups.members[group] for group in {*rows.group_ids[:: rows.block]}]
+        lengths_N = mask_NC.sum(dim=1)
+        return Kind(
+            has_images=any(member.images for member in members),
+            is_ragged=bool((lengths_N != lengths_N[0]).any()),
+            is_padded=len({len(member.ids_P) for member in members}) > 1,
+            num_groups=min(int(needs_grad_B.sum()), 2),
+            continues=bool(groups.graph),
+        )
 
     def _max_over_processes(self, value: float) -> float:
         """The maximum over all processes in lockstep, else the value itself."""
@@ -271,21 +296,65 @@ class SharedUpdate(OslerGRPOTrainer):
 
         return compute
 
-    def _check(self, trl_S: Tensor, shared_S: Tensor) -> bool:
-        """Whether the log-probabilities of one group equal TRL's; if not, TRL's path is used from now on."""
-        self._is_checked = True
-        differences = (trl_S - shared_S.detach()).abs().float()
-        difference = self._max_over_processes(float(differences.max() if self._precision == torch.float32 else differences.mean()))
-        if difference <= TOLERANCE[self._precision]:
-            self.log_once(f"prompts are shared within groups: log-probabilities differ by {difference:.1e} from TRL's own")
-            return True
+    def _check(self, model: Any, completions: tuple[Tensor, Tensor], needs_grad_B: Tensor, shared_NC: Tensor, use_trl: UseTrl) -> bool:
+        """Whether the log-probabilities of up to two groups equal TRL's; if not, TRL's path is used from now on."""
+        assert self.rows is not None
+        self.checked.add(self._kind(self.rows, completions[1], needs_grad_B))
+        blocks = needs_grad_B.nonzero()[:2, 0].tolist()
+        rows = [row for block in blocks for row in range(block * self.rows.block, (block + 1) * self.rows.block)]
+        inside = completions[1][rows].bool()
+        with torch.no_grad():
+            differences = self._compare(model, completions, rows, inside, shared_NC[rows][inside], use_trl)
+        for difference in differences:
+            found = replace(difference, found=self._max_over_processes(difference.found))
+            if not found.is_fine:
+                return self._end_sharing(found)
+        if len(self.checked) == 1:
+            first = differences[0]
+            self.log_once(f"prompts are shared within groups: log-probabilities differ by {first.found:.1e} from TRL's own ({first.how})")
+        return True
+
+    def _compare(
+        self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int], inside: Tensor, shared_S: Tensor, use_trl: UseTrl
+    ) -> Sequence[Difference]:
+        """The differences of these rows from TRL's own, the most telling first."""
+        trl_S = use_trl(rows)[0][inside]
+        if self._precision == torch.float32:
+            return [compare_exactly(trl_S, shared_S)]
+        if not self._is_lockstep:
+            try:
+                twin = exact_twin(self.accelerator.unwrap_model(model))
+                with without_autocast(self.accelerator):
+                    exact_S = use_trl(rows, twin)[0][inside]
+                    again_S = self._score_exactly(twin, completions, rows)[inside]
+                return [compare_exactly(exact_S, again_S), compare_in_half(trl_S, shared_S)]
+            except torch.OutOfMemoryError:
+                self.log_once("too little memory to compare shared prompts in float32: they are compared with rounding noise")
+        return compare_with_noise(trl_S, shared_S, use_trl(rows, padding=MORE_PADDING)[0][inside])
+
+    def _score_exactly(self, twin: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Tensor:
+        """Shared log-probabilities of whole blocks by the code that this update uses, with the weights of `twin`."""
+        generation = self.generation
+        assert generation is not None
+        assert generation.rows is not None
+        base = twin.get_base_model() if hasattr(twin, "get_base_model") else twin
+        ids_NC, mask_NC = (tensor[rows] for tensor in completions)
+        groups = [generation.rows.group_ids[row] for row in rows[:: generation.rows.block]]
+        prompts = generation.groups.prompts(groups, with_features=False)
+        if generation.groups.graph and generation.rows.block == self.num_generations and bool(mask_NC[:, 1:].any()):
+            return score_after_cache(twin, [prefill(base, prompts)], ids_NC, mask_NC, base)[0]
+        return score_packed(twin, prompts, ids_NC, mask_NC, base)[0]
+
+    def _end_sharing(self, difference: Difference) -> bool:
+        """Use TRL's path from now on, and say why."""
         self.shares_prefix = False
         if self.generation is not None and self.generation.rows is not None:
             self.generation.rows = replace(self.generation.rows, block=0)
         logger.warning(
-            "SHARED PREFIXES ARE OFF: log-probabilities differ by %.1e from TRL's own and %.0e is allowed. The run goes on without them; "
-            "set [trainer] share_prefix = false and report this",
-            difference,
-            TOLERANCE[self._precision],
+            "SHARED PREFIXES ARE OFF: log-probabilities differ by %.1e from TRL's own (%s) and %.1e is allowed. The run goes on without "
+            "them: set [trainer] share_prefix = false and report this",
+            difference.found,
+            difference.how,
+            difference.allowed,
         )
         return False
