@@ -123,7 +123,7 @@ def test_a_training_of_the_other_families_is_the_same(family_folder: Path, grpo:
 
 
 def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
-    """In a step the vision tower meets the image of each question once, and those of one group's completions again for the check."""
+    """In a step the vision tower meets the image of each question once, and those of two groups' completions again for the check."""
     seen: list[int] = []
 
     def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def test_each_prompt_is_seen_once(sharp_folder: Path) -> None:
 
     grpo = {"max_steps": 1, "num_generations": 4, "per_device_train_batch_size": 8, "shuffle_dataset": False}
     run(sharp_folder, pay, grpo, {}, share=True, prepare=watch)
-    assert seen == [1, 1, 4]
+    assert seen == [1, 1, 8]
 
 
 @pytest.mark.parametrize(

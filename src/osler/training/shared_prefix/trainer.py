@@ -7,8 +7,8 @@ This trainer overrides the methods in which TRL processes prompts G times (docs/
 - the update continues from the rollout's prefill when the weights are unchanged and its autograd graph is kept;
 - groups stay together when a rollout is split into micro-batches, in the order in which TRL's shuffle first meets them.
 
-Batches that do not consist of whole groups, and settings that shared prompts do not support, use TRL's own code. The first update compares
-one group with TRL's log-probabilities and returns to TRL's code for the rest of the run if they differ.
+Batches that do not consist of whole groups, and settings that shared prompts do not support, use TRL's own code. The first update of
+each kind is compared with TRL's log-probabilities, and TRL's code is used for the rest of the run if they differ.
 """
 
 from __future__ import annotations
