@@ -18,6 +18,7 @@ from osler.cli.main import main
 from osler.config import Config, build_config
 from osler.data.select import load_split
 from osler.errors import DataError, OslerError
+from osler.evaluation.engines import eval_dtype, open_engine
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.evaluation.records import read_records
@@ -213,6 +214,7 @@ BAD: list[tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any], str]] = [
     ("a prompt that is too long", lambda _: {"trainer": {"max_prompt_length": 9}}, {}, r"phantom/test/\S+ takes \d+ tokens"),
     ("an unknown reader", lambda _: {"data": {"reader": "slakes"}}, {}, "unknown reader"),
     ("a device that is absent", lambda _: {"policy": {"device": "cuda:63"}}, {}, "GPUs"),
+    ("votes compared with float32", lambda _: {"eval": {"check_float32": 5, "num_votes": 3}}, {}, "check_float32 compares greedy answers"),
     ("an option nobody knows", lambda _: {"data": {"test": {"colour": 1}}}, {}, "unknown option 'colour'"),
 ]
 
@@ -224,7 +226,7 @@ def test_mistakes_are_told_in_one_line(
     with pytest.raises(OslerError, match=message) as caught:
         evaluate(make_config(tiny_folder, **changes(tmp_path)), tmp_path / "run", **arguments)
     assert "\n" not in str(caught.value)
-    assert not list(tmp_path.rglob("*.jsonl"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_engine_is_refused_before_a_file_is_written(tiny_folder: Path, tmp_path: Path) -> None:
@@ -310,3 +312,37 @@ def test_the_command_line_ends_with_json(tiny_folder: Path, tmp_path: Path, caps
     printed = capsys.readouterr()
     assert json.loads(printed.out.splitlines()[-1])["questions"] == 4
     assert "4 questions in" in printed.err
+
+
+ARITHMETIC = [
+    ({}, "float32", None),
+    ({"grpo": {"bf16": True}}, "float32", None),  # a CPU trains in float32 unless it is asked for more
+    ({"eval": {"dtype": "bfloat16"}}, "bfloat16", "bfloat16"),
+    ({"policy": {"dtype": "bfloat16"}}, "bfloat16", None),
+    ({"policy": {"dtype": "bfloat16"}, "eval": {"dtype": "float32"}}, "float32", "float32"),
+]
+
+
+@pytest.mark.parametrize(("changes", "dtype", "term"), ARITHMETIC, ids=str)
+def test_an_evaluation_says_its_arithmetic(tiny_folder: Path, changes: dict[str, Any], dtype: str, term: str | None) -> None:
+    """Records of before this setting existed, in the precision of the weights, can be resumed."""
+    config = make_config(tiny_folder, **changes)
+    assert eval_dtype(config) == dtype
+    assert describe_terms(config, []).get("arithmetic") == term
+    engine = open_engine(config)
+    assert isinstance(engine, HfEngine)
+    assert engine.is_bf16 == (dtype == "bfloat16")
+    assert (str(engine.policy.model.dtype) == "torch.float32") == (dtype == "float32" or config.policy.dtype == "float32")
+
+
+def test_answers_are_compared_with_float32_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The packaged policy in bfloat16: some of forty answers change, and the same answers are told apart from others."""
+    changes = {"data": {"test": {"limit": 40, "size": 112}}, "eval": {"max_completion_length": 8, "batch_size": 20, "check_float32": 40}}
+    coarse = evaluate(make_config(Path("osler-tiny"), **merge(changes, {"eval": {"dtype": "bfloat16"}})), tmp_path / "coarse")
+    plain = evaluate(make_config(Path("osler-tiny"), **merge(changes, {"eval": {"check_float32": 0}})), tmp_path / "plain")
+    same = sum(one.answer == other.answer for one, other in zip(coarse.records, plain.records, strict=True))
+    assert coarse.float32 is not None
+    assert (coarse.float32.num_same, coarse.float32.total) == (same, 40)
+    assert plain.float32 is None
+    print_evaluation(coarse)
+    assert f"{40 - same} of 40 answers differ from those in float32" in capsys.readouterr().out

@@ -151,6 +151,8 @@ class EvalConfig(Section):
     max_completion_length: int = Field(default=256, ge=1)
     script: str | None = None  # JSONL file of completions for the scripted engine
     option_probabilities: bool = False  # record the probability of each option letter at the answer (hf only)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # arithmetic; auto: that of training, so bfloat16 on a GPU if [grpo] bf16 is on
+    check_float32: int = Field(default=0, ge=0)  # so many questions are answered in float32 too, to say how many answers differ (hf only)
     num_votes: int = Field(default=1, ge=1)  # above 1: sample this many completions by [sampling] and take the most frequent answer
 
 

@@ -67,6 +67,8 @@ def print_evaluation(result: EvaluationResult) -> None:
     """Print the accuracies, and on standard error where the records are."""
     print(f"{result.label}: {len(result.records)} questions in {result.seconds:.1f} s, {result.path}", file=sys.stderr)
     print_accuracies([(result.label, result.records)], in_domain=result.in_domain, blind=result.blind)
+    if (same := result.float32) is not None:
+        print(f"{same.total - same.num_same} of {same.total} answers differ from those in float32")
 
 
 def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
         "mean_tokens": summary.mean_tokens,
         "image_gain": {"value": gain.gain.value, "interval": [gain.gain.low, gain.gain.high], "over": gain.baseline},
         "truth": truth_to_json(result.records),
+        "float32": None if result.float32 is None else {"same": result.float32.num_same, "questions": result.float32.total},
     }
 
 

@@ -19,7 +19,7 @@ from osler.audits.credits import Credits, update_credits
 from osler.config import Config
 from osler.data.select import describe_samples, load_split
 from osler.errors import ConfigError, DataError, EngineError
-from osler.evaluation.engines import ENGINES, Engine, open_engine
+from osler.evaluation.engines import ENGINES, Engine, eval_dtype, open_engine
 from osler.evaluation.records import append_records, resume_records
 from osler.evaluation.votes import Votes, grade_completion, grade_group
 from osler.files import digest_file, read_json_object, write_json
@@ -48,6 +48,14 @@ class EvaluationTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Questions that get the same answer in another arithmetic."""
+
+    num_same: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationResult:
     """The graded answers of one policy to the test questions of a recipe."""
 
@@ -58,6 +66,7 @@ class EvaluationResult:
     blind: Credits  # what blind baselines score on the same questions
     in_domain: tuple[str, ...]  # the modalities of [data.train]; empty when all are used
     seconds: float  # spent on answering
+    float32: Agreement | None = None  # with `[eval] check_float32`
 
 
 def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str = "eval", fresh: bool = False) -> EvaluationResult:
@@ -85,7 +94,18 @@ def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str
         blind=update_credits(path, config.data, task.samples, fresh=fresh),
         in_domain=tuple(config.data.train.modalities),
         seconds=seconds,
+        float32=check_float32(task.config, task.prompts, records),
     )
+
+
+def check_float32(config: Config, prompts: Sequence[Prompt], records: Sequence[Record]) -> Agreement | None:
+    """How many of the first `[eval] check_float32` questions get the same answer in float32; None where that is not asked."""
+    if not config.eval.check_float32:
+        return None
+    exact = config.model_copy(update={"eval": config.eval.model_copy(update={"dtype": "float32"})})
+    chosen = prompts[: config.eval.check_float32]
+    others = answer_prompts(open_engine(exact), chosen, max_completion_length=config.eval.max_completion_length)
+    return Agreement(num_same=sum(one.answer == other.answer for one, other in zip(records, others, strict=False)), total=len(chosen))
 
 
 @overload
@@ -112,11 +132,13 @@ def ask(
 def prepare(config: Config, policy: str | None, label: str) -> EvaluationTask:
     """The test questions of a recipe for `policy` (default: the recipe's).
 
-    Raises ConfigError for a label that is no file name and for an unknown engine.
+    Raises ConfigError for a label that is no file name, an unknown engine, and `[eval] check_float32` without greedy answers of `hf`.
     """
     if not _LABEL.fullmatch(label):
         raise ConfigError(f"--label {label!r} cannot name a file: use letters, digits, '.', '_' and '-'")
     ENGINES.find(config.eval.engine)
+    if config.eval.check_float32 and (config.eval.engine != "hf" or config.eval.num_votes > 1):
+        raise ConfigError("[eval] check_float32 compares greedy answers of the engine hf: set it to 0, or change engine or num_votes")
     if policy is not None:
         config = config.model_copy(update={"policy": config.policy.model_copy(update={"path": policy})})
     strategy = config.prompt.eval_strategy or config.prompt.strategy
@@ -217,6 +239,8 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
 
         loading = config.policy.model_dump(mode="json", include={"dtype", "attn_implementation", "min_pixels", "max_pixels"})
         terms |= {"policy": fingerprint(config.policy.path), "batch_size": config.eval.batch_size, **loading}
+        if (dtype := eval_dtype(config)) != config.policy.dtype:
+            terms["arithmetic"] = dtype
     elif config.eval.engine not in ("scripted", "option_prior"):
         terms["policy"] = config.policy.path
     elif config.eval.engine == "scripted" and config.eval.script is not None and Path(config.eval.script).is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from osler.audits.baselines import OptionPrior
 from osler.config import Config, SamplingConfig
@@ -14,7 +14,7 @@ from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.registry import Registry
 from osler.types import Completion, Prompt
 
-__all__ = ["ENGINES", "Engine", "open_engine"]
+__all__ = ["ENGINES", "Engine", "eval_dtype", "open_engine"]
 
 
 class Engine(Protocol):
@@ -58,12 +58,26 @@ class Engine(Protocol):
 OpenEngine = Callable[[Config], Engine]
 
 
+def eval_dtype(config: Config) -> Literal["float32", "bfloat16"]:
+    """The arithmetic of the engine `hf`: `[eval] dtype`; for "auto" that of training, as far as this machine trains in it."""
+    if config.eval.dtype != "auto":
+        return config.eval.dtype
+    if config.policy.dtype == "bfloat16" or not config.grpo.get("bf16"):
+        return config.policy.dtype
+    from osler.policies.load import find_device
+
+    return "bfloat16" if find_device(config.policy.device).type == "cuda" else "float32"
+
+
 def _open_hf(config: Config) -> Engine:
     from osler.evaluation.engines.hf import HfEngine
     from osler.policies.load import load_policy
 
+    dtype = eval_dtype(config)
+    policy = config.policy.model_copy(update={"dtype": "float32"}) if dtype == "float32" else config.policy
     return HfEngine(
-        load_policy(config.policy),
+        load_policy(policy),
+        is_bf16=dtype == "bfloat16",
         batch_size=config.eval.batch_size,
         max_prompt_length=config.trainer.max_prompt_length,
         option_probabilities=config.eval.option_probabilities,

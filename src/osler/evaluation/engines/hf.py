@@ -42,12 +42,20 @@ class HfEngine:
     """Generates in batches of prompts of similar length.
 
     `option_probabilities` adds the probability of each choice to the completions. `max_prompt_length` in tokens; None for no limit.
+    `is_bf16` computes in bfloat16 with weights of any precision, as mixed-precision training does.
     """
 
     def __init__(
-        self, policy: Policy, *, batch_size: int = 32, max_prompt_length: int | None = None, option_probabilities: bool = False
+        self,
+        policy: Policy,
+        *,
+        batch_size: int = 32,
+        max_prompt_length: int | None = None,
+        option_probabilities: bool = False,
+        is_bf16: bool = False,
     ) -> None:
         self.policy = policy
+        self.is_bf16 = is_bf16
         self.letters = find_letter_tokens(policy.tokenizer) if option_probabilities else None
         self.batch_size = batch_size
         self.max_prompt_length = max_prompt_length
@@ -74,7 +82,8 @@ class HfEngine:
         groups: dict[int, list[Completion]] = {}
         features = FeatureCache(self.policy.model)
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode(), _spare_core(self.policy.device):
+        mixed = torch.autocast(self.policy.device.type, dtype=torch.bfloat16, enabled=self.is_bf16)
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(), mixed, _spare_core(self.policy.device):
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
