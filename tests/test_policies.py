@@ -246,6 +246,8 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"path": ""}, "no config.json|no policy at"),
     ({"path": __file__}, "is a file"),
     ({"device": "tpu-9000"}, "is no device"),
+    ({"device": "meta"}, "is no device"),
+    *([] if torch.backends.mps.is_available() else [({"device": "mps"}, "this machine has no such device: use auto or cpu")]),
     ({"device": "cuda:63"}, "GPUs"),
     ({"attn_implementation": "flash_attention_9"}, "attn_implementation|cannot load"),
     ({"attn_implementation": "flash_attention_2"}, "attn_implementation|cannot load"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from shared_prefix_cases import pay, run
+from shared_prefix_cases import pay, pay_some, run
 from tiny_checkpoint import save_tiny
 from trl.generation import vllm_generation
 
@@ -81,6 +81,21 @@ def test_a_training_with_vllm_is_the_same(
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4, abs=1e-7)
     for name, weight in plain[3].items():
         torch.testing.assert_close(shared[3][name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+def test_groups_are_replaced_with_vllm_too(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """With TRL's correction for vLLM's own log-probabilities, for each token or for the whole completion."""
+    monkeypatch.chdir(tmp_path)
+
+    def connect(trainer: Any) -> None:
+        trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, ScriptedVLLM(), -1
+        trainer.vllm_importance_sampling_correction, trainer.vllm_importance_sampling_mode = True, mode
+
+    trainer, _, logged, _ = run(folder, pay_some, {}, {"trainer": {"dynamic_sampling": 3}}, share=True, prepare=connect)
+    assert trainer.shares_prefix
+    assert sum(line["dynamic_sampling/resampled_groups"] for line in logged) > 0
+    assert all(math.isfinite(line["loss"]) for line in logged)
 
 
 def test_trl_lets_one_request_ask_for_several() -> None:

@@ -77,6 +77,12 @@ def test_the_papers_settings(name: str, expected: dict[str, Any], tmp_path: Path
     assert grpo.get_warmup_steps(300) == 0
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_training_takes_the_device_of_the_policy(tiny_folder: Path, tmp_path: Path, device: str) -> None:
+    config = recipe(tiny_folder, policy={"device": device})
+    assert grpo_arguments(config, tmp_path).device.type == load_policy(config.policy).device.type
+
+
 ABSENT_REPORTERS = [name for name in ("wandb", "mlflow", "trackio") if find_spec(name) is None]
 ABSENT_PACKAGES = [
     (section, error, message)

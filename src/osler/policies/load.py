@@ -78,7 +78,10 @@ def find_family(source: Source) -> Family:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, e.g. "cpu" or "cuda:1"; "auto" is a GPU where there is one. Raises PolicyError."""
+    """The device of that name, e.g. "cpu" or "cuda:1". "auto" is a CUDA GPU where there is one, else the CPU: never Apple's "mps" unasked.
+
+    Training and evaluation use the same device. Raises PolicyError for one that is not there.
+    """
     import torch
 
     if name == "auto":
@@ -86,7 +89,11 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise PolicyError(f"policy.device = {name!r} is no device: use auto, cpu or cuda") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise PolicyError(f"policy.device = {name!r} is no device: use auto, cpu, cuda or mps")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise PolicyError(f"policy.device = {name!r}, but this machine has no such device: use auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise PolicyError(f"policy.device = {name!r}, but torch sees {torch.cuda.device_count()} GPUs: use auto or cpu")
     return device

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from osler.config import ROLLOUT_KEYS, Config, PolicyConfig, nearest
+from osler.config import ROLLOUT_KEYS, Config, nearest
 from osler.errors import ConfigError, MissingExtra, naming_missing_packages
 
 PLACES: Final[Mapping[str, str]] = MappingProxyType(
@@ -71,6 +71,9 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
         )
     from accelerate.utils import is_deepspeed_available
 
+    from osler.policies.load import find_device
+
+    device = find_device(config.policy.device)
     hints = typing.get_type_hints(arguments_class)
     names = [field.name for field in dataclasses.fields(arguments_class)]
     for key in values:
@@ -89,8 +92,8 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
         "data_seed": config.seed,
         "report_to": [name for name in config.trainer.report_to if name != "tensorboard"],
         "remove_unused_columns": False,
-        "use_cpu": config.policy.device == "cpu",
-        "dataloader_pin_memory": _has_accelerator(config.policy),
+        "use_cpu": device.type == "cpu",
+        "dataloader_pin_memory": device.type == "cuda",
         **({"save_only_model": True} if config.trainer.checkpoint == "weights" else {}),
         **({"save_strategy": "no"} if config.trainer.checkpoint == "none" else {}),
     }
@@ -143,9 +146,3 @@ def _rename(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """`values` under the newer of two names of a setting, when `names` has both: Transformers warns about the older one."""
     newer = {key: key.replace("gradient_checkpointing", "activation_checkpointing") for key in values}
     return {newer[key] if newer[key] in names else key: value for key, value in values.items()}
-
-
-def _has_accelerator(policy: PolicyConfig) -> bool:
-    import torch
-
-    return policy.device != "cpu" and torch.cuda.is_available()

@@ -22,6 +22,8 @@ RIGHT: Final = (
     "ref_per_token_logps",
     "rollout_logps",
     "rollout_entropies",
+    "sampling_per_token_logps",  # vLLM's
+    "importance_sampling_ratio",  # TRL's correction for it; one column where a ratio is for the whole completion
 )
 BOTH: Final = ("mm_token_type_ids",)  # a prompt's, then a completion's
 WHOLE: Final = ("advantages",)
@@ -57,7 +59,8 @@ def replace_groups(
 
     merged: dict[str, Any] = {}
     for name in batch:
-        if name in WHOLE:
+        is_whole = name in WHOLE or (name in RIGHT and batch[name].shape[1] == fresh[name].shape[1] == 1)
+        if is_whole:
             merged[name] = batch[name].clone()
             merged[name][old_N] = fresh[name][new_N]
         elif name in (*LEFT, *RIGHT, *BOTH):
