@@ -26,13 +26,14 @@ from osler.errors import ConfigError, DataError, MissingExtra, OslerError
 from osler.facts import Fact, Facts, Kind, Term
 from osler.files import read_json_lines
 from osler.policies.load import load_policy
+from osler.policies.lora import describe_adapter
 from osler.prompts import render
 from osler.run_folder import Run
 from osler.training.arguments import PLACES, check_reporters, grpo_arguments
 from osler.training.arguments import REFUSED as REASONS
 from osler.training.callbacks import MetricsWriter
 from osler.training.checkpoints import last_checkpoint
-from osler.training.dataset import ImageCache, build_dataset, check_prompt_lengths, max_image_tokens
+from osler.training.dataset import ImageCache, build_dataset, check_images, check_prompt_lengths, max_image_tokens
 from osler.training.grpo import train_grpo
 from osler.training.sft import sft_arguments
 
@@ -115,6 +116,12 @@ REFUSED = [
     ({"prompt": {"strategy": "thinking"}}, ConfigError, r"unknown strategy 'thinking'"),
     ({"policy": {"device": "cuda:1"}}, ConfigError, r"training takes the first visible GPU"),
     ({"policy": {"path": "nowhere/at/all"}}, OslerError, r"no policy at nowhere/at/all"),
+    ({"policy": {"lora": {"target_modules": ["lm_head"]}}}, ConfigError, r"adapts lm_head, whose weights are both embedding and output"),
+    (
+        {"policy": {"freeze_vision": True, "lora": {"target_modules": ["visual.blocks.0.attn.qkv", "q_proj"]}}},
+        ConfigError,
+        r"freeze_vision is on and \[policy.lora\] adapts model.visual.blocks.0.attn.qkv",
+    ),
     ({"grpo": {"fsdp": True}}, ConfigError, r"fsdp shares the weights of several processes, and this is one: .*accelerate launch"),
     ({"grpo": {"fsdp": "full_shard"}}, ConfigError, r"fsdp shares the weights of several processes"),
     *(({"trainer": {"report_to": [name]}}, MissingExtra, f"{name} is not installed: pip install {name}") for name in ABSENT_REPORTERS),
@@ -207,6 +214,27 @@ def test_no_image_takes_more_tokens_than_the_bound(least: int, most: int) -> Non
         if max(height, width) <= 200 * min(height, width)
     ]
     assert most <= max(tokens) <= bound <= 3 * most + 230
+
+
+def test_questions_with_and_without_images_are_not_mixed() -> None:
+    with_image, without = solid_sample((1, 56)), replace(solid_sample((2, 56)), images=(), id="no/image")
+    for alike in ([with_image], [without]):
+        check_images([render(sample, "no_think", phase="train") for sample in alike])
+    with pytest.raises(DataError, match="1 of 2 training questions have no image, the first is no/image"):
+        check_images([render(sample, "no_think", phase="train") for sample in (with_image, without)])
+
+
+@pytest.mark.parametrize(
+    ("targets", "line"),
+    [
+        ("all-linear", "LoRA adapts 14 modules: 14 of the text model (down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj)"),
+        (("q_proj", "visual.blocks.0.attn.qkv"), "LoRA adapts 3 modules: 2 of the text model (q_proj), 1 of the vision tower (qkv)"),
+    ],
+)
+def test_the_adapted_modules_are_counted(tiny_folder: Path, targets: Any, line: str) -> None:
+    """With "all-linear" peft alone adapts the vision tower too."""
+    policy = load_policy(str(tiny_folder))
+    assert describe_adapter(apply_lora(policy, LoraSection(target_modules=targets)), policy.family, freeze_vision=False) == line
 
 
 def test_rows_carry_what_rewards_read() -> None:

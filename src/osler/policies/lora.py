@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osler.config import LoraSection
-from osler.errors import PolicyError, first_line
+from osler.errors import ConfigError, PolicyError, first_line
 from osler.files import replacing
 from osler.policies.families import Family
 from osler.policies.quiet import quiet_loading
@@ -32,6 +32,29 @@ def lora_config(section: LoraSection, family: Family) -> LoraConfig:
         exclude_modules=None if adapts_vision else rf"(.*\.)?{re.escape(family.vision)}\..*",
         task_type="CAUSAL_LM",
     )
+
+
+def describe_adapter(model: Any, family: Family, *, freeze_vision: bool) -> str:
+    """One line that counts the modules that peft's wrapper `model` adapts: "LoRA adapts 28 modules: 28 of the text model (q_proj, ..)".
+
+    Raises ConfigError for an adapter of a frozen vision tower, and of an embedding that is tied to the output layer: merged, the two would
+    differ, and a checkpoint stores one of them.
+    """
+    names = sorted(
+        {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name or ".lora_embedding_A" in name}
+    )
+    names = [name.partition(".lora_embedding_A")[0].removeprefix("base_model.model.") for name in names]
+    tower = [name for name in names if name.startswith(f"{family.vision}.")]
+    ends = [name for name in names if name.rpartition(".")[2] in ("embed_tokens", "lm_head")]
+    if tower and freeze_vision:
+        raise ConfigError(
+            f"[policy] freeze_vision is on and [policy.lora] adapts {tower[0]}: set it to false, or name other target_modules"
+        )
+    if ends and model.get_base_model().config.get_text_config().tie_word_embeddings:
+        raise ConfigError(f"[policy.lora] adapts {ends[0]}, whose weights are both embedding and output layer: name other target_modules")
+    parts = {"of the text model": [name for name in names if name not in tower], "of the vision tower": tower}
+    counts = [f"{len(own)} {where} ({', '.join(sorted({name.rpartition('.')[2] for name in own}))})" for where, own in parts.items() if own]
+    return f"LoRA adapts {len(names)} modules: {', '.join(counts)}"
 
 
 def load_adapter(model: Any, adapter: Path, *, merge: bool) -> Any:

@@ -11,7 +11,7 @@ from osler.config import Config, PolicyConfig
 from osler.data.select import describe_samples
 from osler.errors import naming_missing_packages
 from osler.files import replacing, write_json
-from osler.policies.lora import load_adapter, save_adapter
+from osler.policies.lora import describe_adapter, load_adapter, save_adapter
 from osler.policies.quiet import quiet_training
 from osler.run_folder import Run, forgetting_unused, open_run
 from osler.training.dataset import check_prompt_lengths
@@ -85,6 +85,10 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
     with quiet_training(), forgetting_unused(run), naming_missing_packages():
         trainer = build_trainer()
         add_callbacks(trainer, run, config)
+        if config.policy.lora is not None:
+            adapted = describe_adapter(trainer.model, policy.family, freeze_vision=config.policy.freeze_vision)
+            if trainer.accelerator.is_main_process:
+                write_above_bar(adapted)
         if (space := check_space(trainer, run, config)) is not None and trainer.accelerator.is_main_process:
             write_above_bar(space)
         checkpoint = last_checkpoint(run.checkpoints)

@@ -24,8 +24,20 @@ MAX_ASPECT: Final = 200
 
 
 def read_prompts(config: Config) -> list[Prompt]:
-    """The rendered training questions of a recipe. Raises what readers and the renderer raise."""
-    return [render(sample, config.prompt.strategy, phase="train") for sample in load_split(config.data, "train")]
+    """The rendered training questions of a recipe. Raises what readers and the renderer raise, and what `check_images` raises."""
+    prompts = [render(sample, config.prompt.strategy, phase="train") for sample in load_split(config.data, "train")]
+    check_images(prompts)
+    return prompts
+
+
+def check_images(prompts: Sequence[Prompt]) -> None:
+    """Raise DataError for questions with images beside questions without: TRL fails at the first step that mixes them."""
+    without = [prompt.sample.id for prompt in prompts if not prompt.sample.images]
+    if without and len(without) < len(prompts):
+        raise DataError(
+            f"{len(without)} of {len(prompts)} training questions have no image, the first is {without[0]}, and a step cannot mix them with "
+            "the others: train on one kind"
+        )
 
 
 def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) -> None:

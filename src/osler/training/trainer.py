@@ -8,6 +8,7 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
   names; its Trainer looks for the names in memory, finds none, warns, and continues from the starting weights.
 - SFT restores the token count of a checkpoint.
 - Completions can be printed to standard error during training.
+- A reward that is no finite number, and a completion without any, is an error (`reward_check`).
 - With the reward `reasoning_matters` the policy answers again behind altered reasoning, and the reward receives those answers.
 - Med-R1's published SFT has labels for the prompt too, except its vision tokens.
 - No model card is written into checkpoints, and no telemetry is sent.
@@ -31,6 +32,7 @@ from osler.grading.rewards import completion_text, reasoning_matters
 from osler.policies.letters import find_letter_tokens
 from osler.training.altered_answers import ask_again
 from osler.training.callbacks import write_above_bar
+from osler.training.reward_check import checked, require_rewards
 
 PROMPT_TAIL: Final = 200
 """Characters of a prompt that are printed with a completion."""
@@ -68,6 +70,8 @@ class _Overrides:
 class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO. One completion is printed every `print_completions_every` steps; 0: never."""
 
+    reward_funcs: list[Any]
+
     def __init__(self, *args: Any, print_completions_every: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.print_completions_every = print_completions_every
@@ -76,6 +80,7 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         if self._asks_again and (self.is_fsdp_enabled or self._dist.is_zero3):
             raise ConfigError("the reward reasoning_matters needs the whole policy on every process, and weights are sharded: drop it")
         self._letters = find_letter_tokens(self._tokenizer) if self._asks_again else {}
+        self.reward_funcs = [checked(reward) for reward in self.reward_funcs]
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if dataset is None else dataset
@@ -96,6 +101,8 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             answers = ask_again(inputs, texts, next_logits, self._letters, f"{self.args.seed}/{step}")
             inputs = [{**row, "altered_answers": own} for row, own in zip(inputs, answers, strict=True)]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        first = self.accelerator.process_index * len(inputs)  # of this process, among the rewards of all
+        require_rewards(rewards[first : first + len(inputs)], [row["sample_id"] for row in inputs])
         if self.print_completions_every and step >= self._next_print and self.accelerator.is_main_process:
             self._next_print = step + self.print_completions_every
             scores = dict(zip(self.reward_func_names, rewards[0].tolist(), strict=True))

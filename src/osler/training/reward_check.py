@@ -1,0 +1,61 @@
+"""Check what reward functions return.
+
+Without a word TRL drops the whole group of an infinite reward, and trains on nothing where all rewards are None.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from osler.errors import ConfigError
+
+
+def checked(reward: Any) -> Any:
+    """The reward function with a check of every value. A model that rewards, and a coroutine function, stay as they are.
+
+    The function raises ConfigError, with its name and the sample's id, for another number of rewards than completions, and for a reward
+    that is no finite number; None stands for "does not apply".
+    """
+    if isinstance(reward, torch.nn.Module) or inspect.iscoroutinefunction(reward) or not callable(reward):
+        return reward
+    name = getattr(reward, "__name__", type(reward).__name__)
+
+    @functools.wraps(reward, updated=())
+    def check(*args: Any, **columns: Any) -> list[float | None]:
+        values = reward(*args, **columns)
+        ids: Sequence[str] = columns["sample_id"]
+        if not _is_list(values) or len(values) != len(ids):
+            found = f"{len(values)} rewards" if _is_list(values) else f"a {type(values).__name__}"
+            raise ConfigError(f"the reward {name} gave {found} for {len(ids)} completions: return a list with one number for each")
+        return [_check_value(name, value, sample_id) for value, sample_id in zip(values, ids, strict=True)]
+
+    return check
+
+
+def require_rewards(rewards_NF: torch.Tensor, sample_ids: Sequence[str]) -> None:
+    """Raise ConfigError, with the sample's id, for a completion of which all F rewards are None."""
+    missing = torch.isnan(rewards_NF).all(dim=1).nonzero()[:, 0].tolist()
+    if missing:
+        raise ConfigError(f"every reward of a completion of {sample_ids[missing[0]]} is None: give at least one number for each completion")
+
+
+def _is_list(values: Any) -> bool:
+    return hasattr(values, "__len__") and hasattr(values, "__iter__") and not isinstance(values, (str, bytes, dict))
+
+
+def _check_value(name: str, value: Any, sample_id: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"the reward {name} gave {value!r} for {sample_id}: return a finite number, or None where it does not apply")
+    return number
