@@ -129,6 +129,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # peft's, before Osler refuses
 @pytest.mark.parametrize(("sections", "error", "message"), REFUSED, ids=[next(iter(row[0].values())) and row[2][:30] for row in REFUSED])
 def test_mistakes_are_refused_before_anything_is_written(
     tiny_folder: Path, tmp_path: Path, sections: dict[str, Any], error: type[OslerError], message: str

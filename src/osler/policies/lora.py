@@ -40,10 +40,8 @@ def describe_adapter(model: Any, family: Family, *, freeze_vision: bool) -> str:
     Raises ConfigError for an adapter of a frozen vision tower, and of an embedding that is tied to the output layer: merged, the two would
     differ, and a checkpoint stores one of them.
     """
-    names = sorted(
-        {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name or ".lora_embedding_A" in name}
-    )
-    names = [name.partition(".lora_embedding_A")[0].removeprefix("base_model.model.") for name in names]
+    weights = [name for name, _ in model.named_parameters() if ".lora_A" in name or ".lora_embedding_A" in name]
+    names = [name.partition(".lora_")[0].removeprefix("base_model.model.") for name in weights]
     tower = [name for name in names if name.startswith(f"{family.vision}.")]
     ends = [name for name in names if name.rpartition(".")[2] in ("embed_tokens", "lm_head")]
     if tower and freeze_vision:

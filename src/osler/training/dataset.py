@@ -35,8 +35,8 @@ def check_images(prompts: Sequence[Prompt]) -> None:
     without = [prompt.sample.id for prompt in prompts if not prompt.sample.images]
     if without and len(without) < len(prompts):
         raise DataError(
-            f"{len(without)} of {len(prompts)} training questions have no image, the first is {without[0]}, and a step cannot mix them with "
-            "the others: train on one kind"
+            f"{len(without)} of {len(prompts)} training questions have no image, the first is {without[0]}, and a step cannot mix "
+            "them with the others: train on one kind"
         )
 
 
