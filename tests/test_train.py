@@ -116,7 +116,8 @@ REFUSED = [
     ({"prompt": {"strategy": "thinking"}}, ConfigError, r"unknown strategy 'thinking'"),
     ({"policy": {"device": "cuda:1"}}, ConfigError, r"training takes the first visible GPU"),
     ({"policy": {"path": "nowhere/at/all"}}, OslerError, r"no policy at nowhere/at/all"),
-    ({"policy": {"lora": {"target_modules": ["lm_head"]}}}, ConfigError, r"adapts lm_head, whose weights are both embedding and output"),
+    ({"policy": {"lora": {"target_modules": ["lm_head"]}}}, ConfigError, r"names lm_head, whose adapter TRL would never train"),
+    ({"policy": {"lora": {"target_modules": ["embed_tokens"]}}}, ConfigError, r"embed_tokens, whose weights are both embedding and output"),
     (
         {"policy": {"freeze_vision": True, "lora": {"target_modules": ["visual.blocks.0.attn.qkv", "q_proj"]}}},
         ConfigError,

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 
 def lora_config(section: LoraSection, family: Family) -> LoraConfig:
-    """peft's LoraConfig of `[policy.lora]`, for TRL's `peft_config`. The vision tower gets no adapter unless a target module names it."""
+    """peft's LoraConfig of `[policy.lora]`, for TRL's `peft_config`. The vision tower gets no adapter unless a target module names it.
+
+    Raises ConfigError for an adapter of the output layer.
+    """
     from peft import LoraConfig
 
     targets = section.target_modules if isinstance(section.target_modules, str) else list(section.target_modules)
     tower = family.vision.rpartition(".")[2]
-    adapts_vision = any(tower in target for target in ([targets] if isinstance(targets, str) else targets))
+    named = [targets] if isinstance(targets, str) else targets
+    adapts_vision = any(tower in target for target in named)
+    if any(target.rpartition(".")[2] == "lm_head" for target in named):
+        raise ConfigError("[policy.lora] target_modules names lm_head, whose adapter TRL would never train: leave it out")
     return LoraConfig(
         r=section.r,
         lora_alpha=section.alpha,
@@ -48,7 +54,8 @@ def describe_adapter(model: Any, family: Family, *, freeze_vision: bool) -> str:
         raise ConfigError(
             f"[policy] freeze_vision is on and [policy.lora] adapts {tower[0]}: set it to false, or name other target_modules"
         )
-    if ends and model.get_base_model().config.get_text_config().tie_word_embeddings:
+    config = model.get_base_model().config
+    if ends and any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config())):
         raise ConfigError(f"[policy.lora] adapts {ends[0]}, whose weights are both embedding and output layer: name other target_modules")
     parts = {"of the text model": [name for name in names if name not in tower], "of the vision tower": tower}
     counts = [f"{len(own)} {where} ({', '.join(sorted({name.rpartition('.')[2] for name in own}))})" for where, own in parts.items() if own]
