@@ -1,5 +1,6 @@
 """A rollout of groups is what Transformers' `generate` writes, token for token."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from shared_prefix_cases import (
     read_prompts,
 )
 from torch._dynamo.utils import counters as dynamo_counters
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from osler.policies.families import FAMILIES
 from osler.training.shared_prefix import decoder, rollout
 from osler.training.shared_prefix.attention import install
 from osler.training.shared_prefix.packed_row import PromptBatch, prefill, score_packed
-from osler.training.shared_prefix.rollout import Decoding, Rollout, roll_out
+from osler.training.shared_prefix.rollout import Decoding, Rollout, _decode, casting_once, roll_out
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +117,39 @@ def test_a_static_step_is_one_graph(model_type: str) -> None:
             expected = dynamic.step(tokens_A, place)
             torch.testing.assert_close(step(tokens_A, torch.tensor([place])), expected, rtol=2e-2, atol=2e-2)
     assert dynamo_counters["stats"]["unique_graphs"] == 1
+
+
+class CastCounter(TorchDispatchMode):
+    """Counts how often each tensor of two dimensions is cast to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.casts: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and kwargs.get("dtype") is torch.bfloat16:
+            self.casts[args[0].data_ptr()] += 1
+        return function(*args, **kwargs)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_mixed_precision_casts_each_weight_once(is_frozen: bool) -> None:
+    model, prompts = make_sharp("qwen2_vl"), read_prompts("qwen2_vl", UNLIKE)
+    model.requires_grad_(not is_frozen)
+    install(model)
+    decoding = Decoding(max_new_tokens=decoder.PACK_FROM - 1, stop_ids=(256,), pad_id=256, do_sample=False)
+    weights = {weight.data_ptr() for layer in model.model.language_model.layers for weight in layer.parameters() if weight.ndim == 2}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        caches = (prefill(model, prompts),)
+        with CastCounter() as counter, casting_once(model), torch.inference_mode():
+            _decode(model, caches, G, decoding, scores=False)
+    assert {counter.casts[weight] for weight in weights} <= {0, 1}  # 0 where the prefill has cast it
+    assert all(weight.requires_grad != is_frozen for weight in model.parameters())
+    read = decoder.merge_caches(caches, 4)[1]
+    assert {buffer.dtype for layer in read for buffer in layer} == {caches[0].layers[0][0].dtype}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert {buffer.dtype for layer in decoder.merge_caches(caches, 4)[1] for buffer in layer} == {torch.bfloat16}
 
 
 def test_adapters_of_some_layers_write_too() -> None:

@@ -210,14 +210,17 @@ def rotate(heads_AHD: Tensor, cos_A1D: Tensor, signed_sin_A1D: Tensor) -> Tensor
 def merge_caches(caches: Sequence[PromptCache], room: int) -> tuple[int, list[tuple[Tensor, Tensor]], Tensor]:
     """The largest prompt width P, buffers of keys and values [B, K, P + room, D] for each layer, and the mask [B, P] of prompt tokens.
 
-    Narrower prompts are padded on the left. The buffers have no autograd graph.
+    Narrower prompts are padded on the left. The buffers have no autograd graph. Under autocast they have its precision, in which attention
+    computes: it would cast a buffer of another precision in every step.
     """
     widest = max(cache.layers[0][0].shape[2] for cache in caches)
     num_groups = sum(map(len, caches))
     first = caches[0].layers[0][0]
     visible_BP = torch.zeros(num_groups, widest, dtype=torch.bool, device=first.device)
     shape = (num_groups, first.shape[1], widest + room, first.shape[3])
-    buffers = [(first.new_zeros(shape), first.new_zeros(shape)) for _ in caches[0].layers]
+    kind = first.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else first.dtype
+    buffers = [(first.new_zeros(shape, dtype=dtype), first.new_zeros(shape, dtype=dtype)) for _ in caches[0].layers]
     start = 0
     for cache in caches:
         rows = slice(start, start + len(cache))

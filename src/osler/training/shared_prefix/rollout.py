@@ -8,7 +8,8 @@ Legend: B groups, G generations of a group, N = B G completions, A = completions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -105,12 +106,27 @@ def roll_out(
     """
     with torch.set_grad_enabled(keeps_graph):
         caches = tuple(prefill(model, prompts) for prompts in chunks)
-    with torch.inference_mode():
+    with casting_once(model), torch.inference_mode():
         rollout = _decode(model, caches, num_generations, decoding, scores=scores)
     if rollout.logps_NT is None or rollout.entropies_NT is None:
         return rollout
     # Copies, because autograd refuses tensors that were made in inference mode.
     return replace(rollout, logps_NT=rollout.logps_NT.clone(), entropies_NT=rollout.entropies_NT.clone())
+
+
+@contextmanager
+def casting_once(model: Any) -> Iterator[None]:
+    """Under autocast, cast frozen weights once and not for every token: its cache keeps only weights that are trained."""
+    device = next(model.parameters()).device.type
+    is_on = torch.is_autocast_enabled(device)
+    frozen = [weight for weight in model.parameters() if is_on and not weight.requires_grad and weight.dtype == torch.float32]
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 def _decode(model: Any, caches: tuple[PromptCache, ...], num_generations: int, decoding: Decoding, *, scores: bool) -> Rollout:
