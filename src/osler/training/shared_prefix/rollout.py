@@ -106,7 +106,7 @@ def roll_out(
     """
     with torch.set_grad_enabled(keeps_graph):
         caches = tuple(prefill(model, prompts) for prompts in chunks)
-    with casting_once(model), torch.inference_mode():
+    with without_gradient(model):
         rollout = _decode(model, caches, num_generations, decoding, scores=scores)
     if rollout.logps_NT is None or rollout.entropies_NT is None:
         return rollout
@@ -115,15 +115,21 @@ def roll_out(
 
 
 @contextmanager
-def casting_once(model: Any) -> Iterator[None]:
-    """Under autocast, cast frozen weights once and not for every token: its cache keeps only weights that are trained."""
-    device = next(model.parameters()).device.type
-    is_on = torch.is_autocast_enabled(device)
-    frozen = [weight for weight in model.parameters() if is_on and not weight.requires_grad and weight.dtype == torch.float32]
+def without_gradient(model: Any) -> Iterator[None]:
+    """Inference mode; under autocast a mode in which every weight is cast once and not for every token.
+
+    The cache of autocast keeps no weight in inference mode, and elsewhere only those that require a gradient (torch 2.13).
+    """
+    if not torch.is_autocast_enabled(next(model.parameters()).device.type):
+        with torch.inference_mode():
+            yield
+        return
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad and weight.dtype == torch.float32]
     try:
         for weight in frozen:
             weight.requires_grad_(True)
-        yield
+        with torch.no_grad():
+            yield
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
