@@ -83,7 +83,8 @@ class HfEngine:
         features = FeatureCache(self.policy.model)
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
         mixed = torch.autocast(self.policy.device.type, dtype=torch.bfloat16, enabled=self.is_bf16)
-        with torch.random.fork_rng(devices=devices), torch.inference_mode(), mixed, _spare_core(self.policy.device):
+        quiet = torch.no_grad() if self.is_bf16 else torch.inference_mode()  # in inference mode autocast casts all weights for each token
+        with torch.random.fork_rng(devices=devices), quiet, mixed, _spare_core(self.policy.device):
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
