@@ -23,9 +23,10 @@ from typing import Any, Final
 
 import torch
 from benchmark_model import make_processor, make_questions
-from grpo_step import LOSS_TOLERANCE, NUM_QUESTIONS, SHAPES, PhaseTimer, make_trainer, run_step
+from grpo_step import LOSS_TOLERANCE, NUM_QUESTIONS, SHAPES, make_trainer, run_step
 
 from osler.policies.quiet import quiet_training
+from osler.training.phases import PhaseTimer
 from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
 from osler.training.shared_prefix.update import Sharing
 

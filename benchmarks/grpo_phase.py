@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from grpo_step import CLOCKS, PhaseTimer, run_step
+from grpo_step import CLOCKS, run_step
 
 from osler.config import load_config
 from osler.grading import resolve_rewards
@@ -30,6 +30,7 @@ from osler.training.arguments import grpo_arguments
 from osler.training.checkpoints import load_for_training
 from osler.training.dataset import read_prompts
 from osler.training.grpo import build_trainer
+from osler.training.phases import PhaseTimer
 
 
 def make_trainer(strategy: str, policy: str, num_steps: int, out: Path, overrides: Sequence[str], *, share_prefix: bool) -> Any:

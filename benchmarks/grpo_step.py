@@ -15,9 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +25,7 @@ from benchmark_model import make_model, make_processor, make_questions
 from trl import GRPOConfig, GRPOTrainer
 
 from osler.policies.quiet import quiet_training
+from osler.training.phases import PHASES, PhaseTimer, time_phases
 from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 
@@ -51,40 +50,8 @@ SHAPES: Final = {
 HEADLINE: Final = "no_think,think,demo"
 CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM_UP: Final = 2  # steps that are not counted
-PHASES: Final = ("preprocess", "vision", "prefill", "decode", "update forward", "backward", "optimiser", "other")
 NUM_QUESTIONS: Final = 32
 LOSS_TOLERANCE: Final = 1e-5
-
-
-class PhaseTimer:
-    """Seconds of each phase. The time of an inner phase does not count for the outer one."""
-
-    def __init__(self, read: Callable[[], float]) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._read = read
-        self._inner = [0.0]  # for each open phase the seconds of its inner phases
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time the body of the `with` block."""
-        start = self._read()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            spent = self._read() - start
-            self.seconds[name] += spent - self._inner.pop()
-            self._inner[-1] += spent
-
-    def wrap(self, owner: Any, method: str, name: str | Callable[[dict[str, Any]], str]) -> None:
-        """Time the calls of a method as a phase; `name` may be a function from the keyword arguments of a call to the phase."""
-        original = getattr(owner, method)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.phase(name if isinstance(name, str) else name(kwargs)):
-                return original(*args, **kwargs)
-
-        setattr(owner, method, timed)
 
 
 def reward_tokens(completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -132,37 +99,6 @@ def _as_dataset(questions: list[dict[str, Any]]) -> Any:
     return dataset
 
 
-def time_phases(trainer: Any, timer: PhaseTimer) -> None:
-    """Time the phases of a trainer.
-
-    "decode" is all of the rollout except preprocessing, vision and prefill; "update forward" is all of the loss computation except vision.
-    """
-    in_update = False
-    original = trainer._compute_loss
-
-    def language_phase(kwargs: dict[str, Any]) -> str:
-        if in_update:
-            return "update forward"
-        return "prefill" if kwargs["inputs_embeds"].shape[1] > 1 else "decode"
-
-    def compute_loss(*args: Any, **kwargs: Any) -> Any:
-        nonlocal in_update
-        in_update = True
-        try:
-            return original(*args, **kwargs)
-        finally:
-            in_update = False
-
-    trainer._compute_loss = compute_loss
-    timer.wrap(trainer, "_tokenize_prompts", "preprocess")
-    timer.wrap(trainer, "_generate_single_turn", "decode")
-    timer.wrap(trainer, "_compute_loss", "update forward")
-    timer.wrap(trainer.accelerator, "backward", "backward")
-    timer.wrap(trainer.model.model.visual, "forward", "vision")
-    timer.wrap(trainer.model.model.language_model, "forward", language_phase)
-    timer.wrap(trainer.processing_class.image_processor, "preprocess", "preprocess")
-
-
 def run_step(trainer: Any, inputs: Any, timer: PhaseTimer) -> float:
     """Run one step (rollout, rewards, loss, gradient, update) and return its loss."""
     with timer.phase("other"):
@@ -187,7 +123,8 @@ def measure(shape: Shape, num_steps: int, read: Callable[[], float]) -> dict[str
             processor = make_processor()
             questions = make_questions(processor, NUM_QUESTIONS, shape.size, shape.prompt)
             trainers[name] = make_trainer(trainer_class, processor, questions, shape, str(Path(folder) / name))
-            time_phases(trainers[name], timers[name])
+            time_phases(trainers[name], timers[name], trainers[name].model)
+            timers[name].wrap(trainers[name].processing_class.image_processor, "preprocess", "processor")
         assert trainers["osler"].shares_prefix
         for batch, inputs in enumerate(trainers["trl"].get_train_dataloader()):
             if batch == WARM_UP + num_steps:

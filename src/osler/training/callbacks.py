@@ -17,6 +17,7 @@ from osler.config import Config
 from osler.data.option_order import shuffle_options
 from osler.files import read_json_lines, write_json_lines
 from osler.prompts import render
+from osler.training.phases import PhaseLogger
 from osler.types import Prompt
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def add_callbacks(trainer: Any, run: Run, config: Config) -> None:
     """Write `metrics.jsonl`, replace Transformers' progress bar by Osler's, and log to TensorBoard when the recipe asks for it."""
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
+    if hasattr(trainer, "num_generations"):  # SFT has one phase
+        trainer.add_callback(PhaseLogger(trainer))
     trainer.add_callback(MetricsWriter(run.metrics))
     if not trainer.args.disable_tqdm:
         trainer.add_callback(ProgressBar())
