@@ -32,9 +32,9 @@ MATTERS_STRATEGIES: Final = ("think",)  # an answer before the reasoning cannot 
 
 SHARED: Final[Mapping[str, tuple[str, ...]]] = {  # overrides of every command, by recipe
     "demo": (),
-    "slake": ("--data.rationales=facts", "--sampling.max_completion_length=80", "--eval.max_completion_length=80"),
+    "slake": ("--data.rationales=facts", "--sampling.max_completion_length=80", "--eval.max_completion_length=80", "--grpo.beta=0.04"),
 }
-WARM_UPS: Final[Mapping[str, str]] = {"demo": WARM_UP, "slake": "--sft.max_steps=50"}  # 50 steps each
+WARM_UPS: Final[Mapping[str, str]] = {"demo": WARM_UP, "slake": "--sft.max_steps=200"}  # 50 steps, and 200 of 8 questions
 
 LOGGED: Final = {"rewards/accuracy/mean": "right answers", "statements/true_reasonings": "true reasonings"}
 LINES: Final = {"o": "-", "^": "--", "s": ":", "D": "-", "X": "-"}  # of the settings with that marker
@@ -77,10 +77,10 @@ SETTINGS: Final[Mapping[str, Setting]] = {  # one colour for each way to train, 
     ),
     "grpo-statements": Setting(title="GRPO, statements", colour=PALETTE[2], verb="train", overrides=STATEMENTS),
     "sft-grpo": Setting(
-        title="50 steps of SFT, GRPO, answer reward alone", colour=PALETTE[5], verb="train", overrides=ANSWER_ALONE, warm_up=True
+        title="SFT first, GRPO, answer reward alone", colour=PALETTE[5], verb="train", overrides=ANSWER_ALONE, warm_up=True
     ),
     "sft-grpo-statements": Setting(
-        title="50 steps of SFT, GRPO, statements", colour=PALETTE[0], verb="train", overrides=STATEMENTS, warm_up=True
+        title="SFT first, GRPO, statements", colour=PALETTE[0], verb="train", overrides=STATEMENTS, warm_up=True
     ),
 }
 """Beta is the recipe's, 0.04 in the demo, where a title names no other."""
