@@ -91,8 +91,7 @@ def plan(
 ) -> Iterator[Job]:
     """One job for each seed, setting and strategy, in an order in which seed 0 comes first. `own` are the user's overrides."""
     for seed in seeds:
-        for name in names:
-            setting = SETTINGS[name]
+        for name, setting in ((name, setting) for name, setting in SETTINGS.items() if name in names):
             for strategy in (strategy for strategy in strategies if strategy in setting.strategies):
                 folder = f"{seed}/{name}-{strategy}"
                 shared = (f"--prompt.strategy={strategy}", f"--data.seed={seed}", *SHARED[recipe], *own)
