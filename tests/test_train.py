@@ -382,6 +382,18 @@ def test_the_reference_is_the_starting_policy(tiny_folder: Path, tmp_path: Path,
     load_policy(str(run.root))
 
 
+def test_an_adapter_on_an_adapter_is_merged_and_not_kept(tiny_folder: Path, tmp_path: Path) -> None:
+    lora = {"lora": {"r": 2}}
+    first = train_grpo(recipe(tiny_folder, policy=lora, grpo={"max_steps": 1}), tmp_path / "first")
+    second = train_grpo(recipe(first.adapter, policy=lora, grpo={"max_steps": 1}), tmp_path / "second")
+    assert first.adapter.is_dir()
+    assert not second.adapter.exists()
+    weights = [load_policy(path).model.state_dict() for path in (tiny_folder, first.policy, second.policy)]
+    for name in ("model.language_model.layers.0.self_attn.q_proj.weight", "model.language_model.layers.1.mlp.up_proj.weight"):
+        assert not torch.equal(weights[1][name], weights[0][name])
+        assert not torch.equal(weights[2][name], weights[1][name])
+
+
 def test_the_reference_of_an_adapter_is_the_adapter(tiny_folder: Path, tmp_path: Path) -> None:
     """TRL would load the adapter's base, and the policy would be pulled back to a place it never started from."""
     adapter = tmp_path / "adapter"

@@ -112,7 +112,7 @@ def forgetting_unused(run: Run) -> Iterator[None]:
         if run.is_new and not any(file.is_file() and file.stat().st_size for file in files):
             for path in (run.config, run.environment, run.manifest, run.metrics):
                 path.unlink(missing_ok=True)
-            for folder in (run.checkpoints, run.records):
+            for folder in (run.checkpoints, run.records, run.root / "reference"):
                 shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # it holds files of others, such as a log
                 run.root.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from osler.errors import naming_missing_packages
 from osler.files import replacing, write_json
 from osler.policies.lora import describe_adapter, load_adapter, save_adapter
 from osler.policies.quiet import quiet_training
+from osler.policies.sources import find_policy
 from osler.run_folder import Run, forgetting_unused, open_run
 from osler.training.dataset import check_prompt_lengths
 from osler.training.disk import check_space, explaining_a_full_disk
@@ -47,8 +49,6 @@ def name_reference(policy: Policy, config: Config, run: Run) -> None:
 
     A merged LoRA adapter has no such folder, so its starting weights are saved in `run.root / "reference"`.
     """
-    from osler.policies.sources import find_policy
-
     source = find_policy(config.policy.path)
     folder = Path(source.path)
     if source.adapter is not None and not (folder := run.root / "reference").is_dir():
@@ -118,7 +118,7 @@ def _is_complete(checkpoint: Path) -> bool:
 def save_policy(trainer: Any, policy: Policy, run: Run, config: Config) -> None:
     """Write the trained policy as an ordinary model folder. A collective operation: every process must call it.
 
-    A LoRA adapter is kept in `run.adapter` and merged into the weights of `run.policy`.
+    A LoRA adapter is merged into the weights of `run.policy`, and kept in `run.adapter` unless the policy was an adapter before.
     """
     weights = gather_weights(trainer)
     if trainer.accelerator.is_main_process:
@@ -127,6 +127,8 @@ def save_policy(trainer: Any, policy: Policy, run: Run, config: Config) -> None:
             save_adapter(model, weights, run.adapter)
             model = _merge_into_base(config.policy, run.adapter)
         save_model(model, policy.processor, run.policy, weights=None if is_lora else weights)
+        if is_lora and find_policy(config.policy.path).adapter is not None:
+            shutil.rmtree(run.adapter)  # its base, another adapter merged into its own base, is stored nowhere
     trainer.accelerator.wait_for_everyone()
 
 
