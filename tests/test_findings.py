@@ -46,7 +46,7 @@ def fact(kind: Kind, value: str, about: str | None = None, *, holds: bool = True
         (fact(Kind.ANATOMY, "brain", holds=False), set()),  # not asked for, so beside the point
         (fact(Kind.COUNT, "3", "lung", holds=False), set()),  # makes no natural sentence
     ],
-    ids=str,
+    ids=lambda value: f"{value.kind}-{value.value}-{value.holds}" if isinstance(value, Fact) else "",
 )
 def test_a_fact_becomes_a_sentence(known: Fact, sentences: set[str]) -> None:
     written = {write_findings(asking(known), seed=seed) for seed in range(20)}

@@ -65,7 +65,7 @@ WITHOUT = [
     ("strategy of another package", {"strategy": "ponder", "reasoning": None, "statements": None}, None),
     ("think, but silent", {"reasoning": None, "statements": None}, "unchecked"),
     ("think-after, but silent", {"strategy": "think_after", "reasoning": None, "statements": None}, "unchecked"),
-    ("reasons unasked", {"strategy": "no_think"}, "true"),
+    ("reasons unasked", {"strategy": "no_think"}, None),
 ]
 
 

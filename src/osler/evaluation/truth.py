@@ -50,16 +50,14 @@ class TruthDifference:
 def reasoning_state(record: Record) -> ReasoningState | None:
     """The state of a record's reasoning; None where nothing is known of the image, or the strategy asks for no reasoning.
 
-    A completion without the reasoning that its strategy asks for is unchecked: silence is not truth.
+    A completion without the reasoning that its strategy asks for is unchecked: silence is not truth. One that reasons although its
+    strategy asks for the answer alone is left out.
     """
-    if record.facts is None or not (record.reasoning is not None or _asks_for_reasoning(record.strategy)):
+    strategy = STRATEGIES.get(record.strategy)  # None for a strategy of a plug-in that is not installed here
+    expected = None if strategy is None else strategy.format
+    if record.facts is None or expected is Format.ANSWER or not (record.reasoning is not None or expected in _REASONING):
         return None
     return state_of(record.statements or ())
-
-
-def _asks_for_reasoning(name: str) -> bool:
-    strategy = STRATEGIES.get(name)  # None for a strategy of a plug-in that is not installed here
-    return strategy is not None and strategy.format in _REASONING
 
 
 def with_reasoning(records: Sequence[Record]) -> list[Record]:
