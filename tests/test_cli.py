@@ -56,7 +56,7 @@ MISTAKES = [
     (["train", "demo", "--policy.path=/no/such/folder"], "/no/such/folder"),
     (["train", "demo", "--policy.path"], "needs a value"),
     (["train", "demo", "--grpo.learning_rat=1"], "did you mean 'learning_rate'"),
-    (["train", "demo", "--grpo.temperature=1"], "[sampling]"),
+    (["train", "demo", "--grpo.temperature=1"], "--sampling.temperature=.."),
     (["train", "demo", "--rewards.names=['fluency']"], "fluency"),
     (["train", "demo", "--prompt.strategy=ponder"], "ponder"),
     (["train", "demo", "--trainer.max_prompt_length=20"], "phantom/train/mri"),

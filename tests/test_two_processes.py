@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from small_runs import assert_same_lines, read_lines
 from tiny_checkpoint import save_tiny
@@ -18,48 +17,46 @@ from osler.run_folder import Run
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every case trained, by one pair of processes: their start takes longer than the trainings."""
-    folder = tmp_path_factory.mktemp("pair")
-    policy = save_tiny(folder / "policy", hidden=32, layers=2)
+def test_two_processes_train_what_they_save(tmp_path: Path) -> None:
+    """One test, because the start of the two processes takes longer than all their trainings."""
+    policy = save_tiny(tmp_path / "policy", hidden=32, layers=2)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
-    command = [*launcher, str(TESTS / "two_process_runs.py"), str(policy), str(folder)]
+    command = [*launcher, str(TESTS / "two_process_runs.py"), str(policy), str(tmp_path)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert set(json.loads((folder / "codes.json").read_text()).values()) == {0}, ended.stderr[-3000:]
-    return folder
+    assert ended.returncode == 0, ended.stderr[:2000] + ended.stderr[-2000:]
+    assert set(json.loads((tmp_path / "codes.json").read_text()).values()) == {0}, ended.stderr[-3000:]
+    for name in (*CASES, "anew"):
+        check_saved_policy(tmp_path, name)
+    for name in ("lora", "fsdp_lora"):
+        check_adapter(tmp_path / name)
+    check_whole_run(tmp_path)
 
 
-@pytest.mark.parametrize("name", [*CASES, "resumed", "anew"])
-def test_the_saved_policy_is_the_trained_one(folder: Path, name: str) -> None:
-    saved = load_policy(folder / ("full" if name in ("resumed", "anew") else name) / "policy").model.state_dict()
-    start = load_policy(folder / "policy").model.state_dict()
+def check_saved_policy(folder: Path, name: str) -> None:
+    """What was saved is what was trained, and not the start."""
+    run = {"full": "full.1", "anew": "full"}.get(name, name)  # the last case has set the first aside
+    saved, start = (load_policy(path).model.state_dict() for path in (folder / run / "policy", folder / "policy"))
     trained = torch.load(folder / f"{name}.pt", weights_only=True)
-    if name == "full":  # `anew` has replaced it since
-        saved = load_policy(folder / "full.1" / "policy").model.state_dict()
-    assert set(saved) == set(trained)
+    assert set(saved) == set(trained), name
     for key, weight in saved.items():
         torch.testing.assert_close(weight, trained[key], rtol=0, atol=1e-6)
-    assert any((weight - start[key]).abs().max() > 1e-3 for key, weight in saved.items())
+    assert any((weight - start[key]).abs().max() > 1e-3 for key, weight in saved.items()), name
 
 
-def test_a_kept_adapter_loads_on_its_base(folder: Path) -> None:
-    for name in ("lora", "fsdp_lora"):
-        adapter = folder / name / "adapter"
-        assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-        merged, whole = (load_policy(path).model.state_dict() for path in (adapter, folder / name / "policy"))
-        for key, weight in whole.items():
-            torch.testing.assert_close(merged[key], weight, rtol=0, atol=1e-6)
+def check_adapter(run: Path) -> None:
+    """The adapter that is kept gives the merged policy on its base."""
+    adapter = run / "adapter"
+    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    merged, whole = (load_policy(path).model.state_dict() for path in (adapter, run / "policy"))
+    for key, weight in whole.items():
+        torch.testing.assert_close(merged[key], weight, rtol=0, atol=1e-6)
 
 
-def test_only_one_process_moves_the_old_run(folder: Path) -> None:
+def check_whole_run(folder: Path) -> None:
+    """One process alone moves the old run, and a run that was killed after its first step resumes as if nothing had happened."""
     assert (folder / "full.1").is_dir()
     assert not (folder / "full.2").exists()
-
-
-def test_a_killed_run_resumes_as_if_nothing_had_happened(folder: Path) -> None:
     resumed, anew = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("resumed", "anew"))
     for key, weight in resumed.items():
         torch.testing.assert_close(weight, anew[key], rtol=0, atol=1e-5)
