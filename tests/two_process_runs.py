@@ -43,11 +43,6 @@ def command(policy: str, out: Path, case: str) -> list[str]:
     sizes = ["--grpo.num_generations=2", "--grpo.per_device_train_batch_size=2", "--grpo.max_steps=2", "--grpo.disable_tqdm=true"]
     rewards = ["--rewards.names=['accuracy', 'format']", "--rewards.weights=[1, 1]"]
     others = ["--sampling.max_completion_length=6", "--grpo.entropy_coef=0.01", *rewards]
-        "--sampling.max_completion_length=6",
-        "--rewards.names=['accuracy', 'format']",
-        "--rewards.weights=[1, 1]",
-        "--grpo.entropy_coef=0.01",
-    ]
     rates = ["--grpo.learning_rate=1e-2", "--sft.learning_rate=1e-2", "--grpo.warmup_steps=0", "--sft.warmup_steps=0"]
     return [verb, "demo", "--out", str(out), f"--policy.path={policy}", "--policy.device=cpu", *small, *sizes, *others, *rates, *own]
 
