@@ -39,9 +39,9 @@ def make_trainer(strategy: str, policy: str, num_steps: int, out: Path, override
     sharing = f"--trainer.share_prefix={str(share_prefix).lower()}"
     config = load_config("demo", [*settings, sharing, *(overrides if share_prefix else ())])
     prompts = read_prompts(config)
-    trainer = build_trainer(
-        config, load_for_training(config, prompts), prompts, resolve_rewards(config.rewards.names), grpo_arguments(config, out)
-    )
+    arguments = grpo_arguments(config, out)
+    loaded = load_for_training(config, prompts, arguments)
+    trainer = build_trainer(config, loaded, prompts, resolve_rewards(config.rewards.names), arguments)
     trainer.model.train()
     trainer.create_optimizer_and_scheduler(num_steps)
     trainer.current_gradient_accumulation_steps = 1

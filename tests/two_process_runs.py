@@ -1,7 +1,7 @@
-"""`osler train` and `osler sft` for `test_two_processes`, which starts this twice at once: `two_process_runs.py POLICY FOLDER`.
+"""`osler train` and `osler sft` for `test_two_processes`, which starts this twice at once: `two_process_runs.py POLICY FOLDER CASES`.
 
-Both processes run every command of `CASES` in turn. The first writes the weights that each training ended with, as the trainer held them,
-to compare with the policy that was saved.
+Both processes run the commands of those `CASES` in turn. The first writes the weights that each training ended with, as the trainer held
+them, to compare with the policy that was saved.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -79,8 +79,8 @@ def watch(folder: Path) -> dict[str, Any]:
     return target
 
 
-def run_all(policy: str, folder: Path) -> None:
-    """All cases, then the first again: as it is, resumed from its first checkpoint, and anew."""
+def run_all(policy: str, folder: Path, cases: Sequence[str]) -> None:
+    """The cases; the full training three times, as it is, resumed from its first checkpoint, and anew."""
     target = watch(folder)
     codes = {}
 
@@ -92,18 +92,18 @@ def run_all(policy: str, folder: Path) -> None:
         codes[name] = main([*command(policy, folder / (case if more or name == "resumed" else name), case), *more])
         torch.distributed.barrier()
 
-    for case in CASES:
-        if case == "fsdp_full":
+    for case in cases:
+        run(case, case)
+        if case == "full":
             if os.environ["RANK"] == "0":
                 forget_after(Run(root=folder / "full"), 1)
             torch.distributed.barrier()
             run("full", "resumed")
             run("full", "anew", "--fresh")
-        run(case, case)
     if os.environ["RANK"] == "0":
         (folder / "codes.json").write_text(json.dumps(codes))
 
 
 if __name__ == "__main__":
-    run_all(sys.argv[1], Path(sys.argv[2]))
+    run_all(sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(","))
     sys.stdout.flush()

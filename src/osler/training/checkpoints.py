@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +28,7 @@ OPTIMIZERS: Final = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_ste
 """The optimizer's state in a checkpoint: of one process, of FSDP, and of DeepSpeed."""
 
 
-def load_for_training(config: Config, prompts: Sequence[Prompt]) -> Policy:
+def load_for_training(config: Config, prompts: Sequence[Prompt], arguments: Any) -> Policy:
     """The policy of `[policy]` with trainable weights; the vision tower is frozen when `freeze_vision` is set.
 
     Sets every random seed first. Raises PolicyError, and DataError for a prompt of more than `max_prompt_length` tokens.
@@ -37,11 +38,35 @@ def load_for_training(config: Config, prompts: Sequence[Prompt]) -> Policy:
     from osler.policies.load import load_policy
 
     set_seed(config.seed)
-    policy = load_policy(config.policy)
+    with whole_weights(arguments):
+        policy = load_policy(config.policy)
     check_prompt_lengths(prompts, policy.processor, config.trainer.max_prompt_length)
     policy.model.requires_grad_(True)  # peft leaves weights frozen after an adapter was merged into them
     policy.model.get_submodule(policy.family.vision).requires_grad_(not config.policy.freeze_vision)
     return policy
+
+
+@contextmanager
+def whole_weights(arguments: Any) -> Iterator[None]:
+    """Load weights whole on every process under ZeRO-3 too; they are shared among the processes when training starts.
+
+    Transformers would share them while it loads, and Osler's own weights of the rollout are made from whole ones.
+    """
+    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
+    settings = getattr(arguments, "hf_deepspeed_config", None)
+    if settings is None:
+        yield
+        return
+    import deepspeed  # type: ignore[import-not-found, unused-ignore]
+    import torch
+
+    deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())  # it counts the processes; a reference is loaded in shares
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(settings)
 
 
 def name_reference(policy: Policy, config: Config, run: Run) -> None:

@@ -42,7 +42,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
     arguments = grpo_arguments(config, out)
     check_group(arguments, len(prompts))
     check_sharing(config, arguments)
-    policy = load_for_training(config, prompts)
+    policy = load_for_training(config, prompts, arguments)
 
     needs_reference = bool(arguments.beta) and config.policy.lora is None
     run = start_run(out, config, policy, prompts, arguments, fresh=fresh, needs_reference=needs_reference)

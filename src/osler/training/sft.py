@@ -65,7 +65,7 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     targets = [sft_target(prompt.sample, config) for prompt in prompts]
     check_reporters(config.trainer.report_to)
     arguments = sft_arguments(config, out, len(prompts))
-    policy = load_for_training(config, prompts)
+    policy = load_for_training(config, prompts, arguments)
 
     run = start_run(out, config, policy, prompts, arguments, fresh=fresh)
     train_and_save(lambda: build_trainer(config, policy, prompts, targets, arguments), policy, run, config)
