@@ -40,6 +40,11 @@ def lora_config(section: LoraSection, family: Family) -> LoraConfig:
     )
 
 
+def base_of(model: Any) -> Any:
+    """The Transformers model inside peft's wrapper; `model` itself where it has no adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def describe_adapter(model: Any, family: Family, *, freeze_vision: bool) -> str:
     """One line that counts the modules that peft's wrapper `model` adapts: "LoRA adapts 28 modules: 28 of the text model (q_proj, ..)".
 
@@ -54,7 +59,7 @@ def describe_adapter(model: Any, family: Family, *, freeze_vision: bool) -> str:
         raise ConfigError(
             f"[policy] freeze_vision is on and [policy.lora] adapts {tower[0]}: set it to false, or name other target_modules"
         )
-    config = model.get_base_model().config
+    config = base_of(model).config
     if ends and any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config())):
         raise ConfigError(f"[policy.lora] adapts {ends[0]}, whose weights are both embedding and output layer: name other target_modules")
     parts = {"of the text model": [name for name in names if name not in tower], "of the vision tower": tower}

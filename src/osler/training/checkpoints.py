@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from osler.config import Config, PolicyConfig
 from osler.data.select import describe_samples
@@ -18,14 +17,11 @@ from osler.policies.quiet import quiet_training
 from osler.policies.sources import find_policy
 from osler.run_folder import Run, forgetting_unused, open_run
 from osler.training.dataset import check_prompt_lengths
-from osler.training.disk import check_space, explaining_a_full_disk
+from osler.training.disk import check_space, explaining_a_full_disk, last_checkpoint
 from osler.types import Prompt
 
 if TYPE_CHECKING:
     from osler.policies.load import Policy
-
-OPTIMIZERS: Final = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*")
-"""The optimizer's state in a checkpoint: of one process, of FSDP, and of DeepSpeed."""
 
 
 def load_for_training(config: Config, prompts: Sequence[Prompt], arguments: Any) -> Policy:
@@ -52,14 +48,13 @@ def whole_weights(arguments: Any) -> Iterator[None]:
 
     Transformers would share them while it loads, and Osler's own weights of the rollout are made from whole ones.
     """
-    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-
     settings = getattr(arguments, "hf_deepspeed_config", None)
     if settings is None:
         yield
         return
     import deepspeed  # type: ignore[import-not-found, unused-ignore]
     import torch
+    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())  # it counts the processes; a reference is loaded in shares
     unset_hf_deepspeed_config()
@@ -102,8 +97,7 @@ def start_run(
 def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, config: Config) -> None:
     """Build the trainer, train from the last complete checkpoint if there is one, and save the policy in the run folder.
 
-    A run that fails before its first step leaves no folder. Raises MissingExtra or ConfigError where a setting needs a package that is
-    not installed.
+    A run that fails before its first step leaves no folder. Raises ConfigError where a setting needs a package that is not installed.
     """
     from osler.training.callbacks import add_callbacks, closing_bars, write_above_bar
 
@@ -120,24 +114,6 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
         with explaining_a_full_disk(trainer, run), closing_bars(trainer):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
             save_policy(trainer, policy, run, config)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps from which a training can resume, or None: it has an optimizer, and was written to the end.
-
-    `trainer_state.json` is the last file that is written.
-    """
-    steps = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()}
-    return next((steps[step] for step in sorted(steps, reverse=True) if _is_complete(steps[step])), None)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    if not any(any(checkpoint.glob(name)) for name in OPTIMIZERS):
-        return False
-    try:
-        return isinstance(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
 
 
 def save_policy(trainer: Any, policy: Policy, run: Run, config: Config) -> None:

@@ -1,12 +1,14 @@
-"""The disk space of a training: what its checkpoints will take, whether that fits, and what is left when the disk is full anyway."""
+"""A training's checkpoints on disk: what they will take, from which one it resumes, and what is left when the disk is full anyway."""
 
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from osler.config import Config
@@ -18,6 +20,9 @@ NOTABLE_BYTES: Final = 10**9
 
 ADAM_STATES: Final = 2
 """Moving averages that Adam keeps of each trained weight, in the weight's precision."""
+
+OPTIMIZERS: Final = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*")
+"""The optimizer's state in a checkpoint: of one process, of FSDP, and of DeepSpeed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,24 @@ def check_space(trainer: Any, run: Run, config: Config) -> str | None:
     raise ConfigError(f"{text}: " + ", ".join(["make room, give another --out", *remedies]))
 
 
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps from which a training can resume, or None: it has an optimizer, and was written to the end.
+
+    `trainer_state.json` is the last file that is written.
+    """
+    steps = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()}
+    return next((steps[step] for step in sorted(steps, reverse=True) if _is_complete(steps[step])), None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    if not any(any(checkpoint.glob(name)) for name in OPTIMIZERS):
+        return False
+    try:
+        return isinstance(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def explaining_a_full_disk(trainer: Any, run: Run) -> Iterator[None]:
     """Turn the error of a full disk into one line that says what is kept; the checkpoint that was being written is removed.
@@ -78,8 +101,8 @@ def explaining_a_full_disk(trainer: Any, run: Run) -> Iterator[None]:
             raise
         step = int(trainer.state.global_step)
         shutil.rmtree(run.checkpoints / f"checkpoint-{step}", ignore_errors=True)
-        kept = max((int(path.name.partition("-")[2]) for path in run.checkpoints.glob("checkpoint-*")), default=None)
-        what = f"the checkpoint of step {kept} is kept" if kept is not None else "there is no earlier checkpoint"
+        kept = last_checkpoint(run.checkpoints)
+        what = "there is no earlier checkpoint" if kept is None else f"the checkpoint of step {kept.name.partition('-')[2]} is kept"
         raise OslerError(f"the disk of {run.root} is full at step {step}; {what}: make room, and the same command resumes") from error
 
 

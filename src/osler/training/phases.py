@@ -15,6 +15,8 @@ from typing import Any, Final
 import torch
 from transformers import TrainerCallback
 
+from osler.policies.lora import base_of
+
 PHASES: Final = ("data", "processor", "vision", "prefill", "decode", "update forward", "backward", "optimiser", "other")
 """`decode` is all of the rollout except processor, vision and prefill; `update forward` all of the loss except vision; `other` the rest,
 with TRL's second preparation of each image where prompts are not shared."""
@@ -113,9 +115,7 @@ class PhaseLogger(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Time the phases of the model as it is trained: wrapped, and with its adapter."""
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        time_phases(self.trainer, self.timer, base)
+        time_phases(self.trainer, self.timer, base_of(self.trainer.accelerator.unwrap_model(self.trainer.model)))
         self.timer.wrap(self.trainer, "get_batch_samples", "data")
         self.timer.wrap(self.trainer.accelerator, "clip_grad_norm_", "optimiser")
         self._last_end = time.perf_counter()

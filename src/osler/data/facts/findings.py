@@ -19,6 +19,7 @@ from osler.facts import Fact, Kind, Truth
 from osler.grading.relevance import bears_on
 from osler.grading.statements import judge
 from osler.grading.terms import fold_term
+from osler.taxonomy import Modality
 from osler.text import fold_words
 from osler.types import Sample, answer_text
 
@@ -46,7 +47,7 @@ _FRAMES: Final[Mapping[tuple[Kind, bool], tuple[str, ...]]] = MappingProxyType( 
         (Kind.COLOUR, True): ("The {about} is {value}.", "The {about} looks {value}."),
     }
 )
-_NAMES: Final = {"ct": "CT", "mri": "MRI", "xray": "X-ray", "oct": "OCT"}
+_NAMES: Final = {kind.value: kind.title for kind in (Modality.CT, Modality.MRI, Modality.XRAY, Modality.OCT)}  # not words but letters
 _SPELT_WITH_VOWEL: Final = frozenset({"MRI", "X-ray", "OCT"})
 _COUNTABLE: Final = frozenset({"lesion", "tumour", "nodule", "mass", "fracture", "cyst", "polyp", "abscess", "haematoma", "aneurysm"})
 

@@ -19,6 +19,7 @@ from osler.evaluation.engines.features import FeatureCache
 from osler.evaluation.engines.options import LetterRecorder
 from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy
+from osler.policies.precision import without_gradient
 from osler.types import Completion, FinishReason, ImageSource, Prompt
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class HfEngine:
         features = FeatureCache(self.policy.model)
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
         mixed = torch.autocast(self.policy.device.type, dtype=torch.bfloat16, enabled=self.is_bf16)
-        quiet = torch.no_grad() if self.is_bf16 else torch.inference_mode()  # in inference mode autocast casts all weights for each token
-        with torch.random.fork_rng(devices=devices), quiet, mixed, _spare_core(self.policy.device):
+        with torch.random.fork_rng(devices=devices), mixed, without_gradient(self.policy.model), _spare_core(self.policy.device):
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}

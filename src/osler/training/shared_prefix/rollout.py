@@ -8,8 +8,7 @@ Legend: B groups, G generations of a group, N = B G completions, A = completions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from osler.policies.precision import without_gradient
 from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.cuda_graph import record
 from osler.training.shared_prefix.decoder import Decoder
@@ -112,27 +112,6 @@ def roll_out(
         return rollout
     # Copies, because autograd refuses tensors that were made in inference mode.
     return replace(rollout, logps_NT=rollout.logps_NT.clone(), entropies_NT=rollout.entropies_NT.clone())
-
-
-@contextmanager
-def without_gradient(model: Any) -> Iterator[None]:
-    """Inference mode; under autocast a mode in which every weight is cast once and not for every token.
-
-    The cache of autocast keeps no weight in inference mode, and elsewhere only those that require a gradient (torch 2.13).
-    """
-    if not torch.is_autocast_enabled(next(model.parameters()).device.type):
-        with torch.inference_mode():
-            yield
-        return
-    frozen = [weight for weight in model.parameters() if not weight.requires_grad and weight.dtype == torch.float32]
-    try:
-        for weight in frozen:
-            weight.requires_grad_(True)
-        with torch.no_grad():
-            yield
-    finally:
-        for weight in frozen:
-            weight.requires_grad_(False)
 
 
 def _decode(model: Any, caches: tuple[PromptCache, ...], num_generations: int, decoding: Decoding, *, scores: bool) -> Rollout:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from osler.policies.lora import base_of
 from osler.training.callbacks import write_above_bar
 from osler.training.shared_prefix.gradient_cache import Part, score_in_parts
 from osler.training.shared_prefix.groups import Scores, join
@@ -104,8 +105,7 @@ class SharedUpdate(OslerGRPOTrainer):
     def _base(self, model: Any) -> Any:
         """The Transformers model inside a wrapped one. Cached, because accelerate searches all modules for it."""
         if id(model) not in self._bases:
-            unwrapped = self.accelerator.unwrap_model(model)
-            self._bases[id(model)] = model, unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+            self._bases[id(model)] = model, base_of(self.accelerator.unwrap_model(model))
         return self._bases[id(model)][1]
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
@@ -165,10 +165,12 @@ class SharedUpdate(OslerGRPOTrainer):
         completions = input_ids[:, -logits_to_keep:], mask_NC
         if torch.is_grad_enabled():
             needs_grad_B = self._find_blocks_with_gradient(rows, mask_NC)
-            may_check = self._may_check(rows, mask_NC, needs_grad_B)
+            kind = self._unchecked_kind(rows, mask_NC, needs_grad_B)
             scores = self._score_update(model, completions, needs_grad_B)
-            if may_check and not self._check(model, completions, needs_grad_B, scores[0].detach(), use_trl):
-                return use_trl(every)
+            if kind is not None:
+                self.checked.add(kind)
+                if not self._check(model, completions, needs_grad_B, scores[0].detach(), use_trl):
+                    return use_trl(every)
         elif self.uses_rollout_logps and model is self.model and generation.old_logps_NT is not None:
             scores = generation.old_logps_NT * mask_NC, None
             generation.rollout = None  # TRL asks for the old policy first; with LoRA the next call with the same model is the reference
@@ -176,27 +178,25 @@ class SharedUpdate(OslerGRPOTrainer):
             scores = self._score_without_gradient(model, completions, list(every))
         return scores[0], scores[1] if compute_entropy else None, None
 
-    def _may_check(self, rows: Rows, mask_NC: Tensor, needs_grad_B: Tensor) -> bool:
-        """Whether this update is of a kind that was not compared yet. In lockstep all processes give the same answer, once in a run."""
-        if not self.checks_itself:
-            return False
+    def _unchecked_kind(self, rows: Rows, mask_NC: Tensor, needs_grad_B: Tensor) -> Kind | None:
+        """The kind of this update if it was not compared yet and can be. In lockstep all processes compare once in a run, together."""
+        if not self.checks_itself or (self._is_lockstep and self.checked):
+            return None
         can = bool(mask_NC.view(-1, rows.block, mask_NC.shape[1]).flatten(1).any(dim=1).cpu()[needs_grad_B].any())
-        if self._is_lockstep:
-            return not self.checked and not self._max_over_processes(1.0 - can)
-        return can and self._kind(rows, mask_NC, needs_grad_B) not in self.checked
-
-    def _kind(self, rows: Rows, mask_NC: Tensor, needs_grad_B: Tensor) -> Kind:
+        if self._max_over_processes(1.0 - can):
+            return None
         assert self.generation is not None
         groups = self.generation.groups
         members = [groups.members[group] for group in {*rows.group_ids[:: rows.block]}]
         lengths_N = mask_NC.sum(dim=1)
-        return Kind(
+        kind = Kind(
             has_images=any(member.images for member in members),
             is_ragged=bool((lengths_N != lengths_N[0]).any()),
             is_padded=len({len(member.ids_P) for member in members}) > 1,
             num_groups=min(int(needs_grad_B.sum()), 2),
             continues=bool(groups.graph),
         )
+        return None if kind in self.checked else kind
 
     def _max_over_processes(self, value: float) -> float:
         """The maximum over all processes in lockstep, else the value itself."""
@@ -299,7 +299,6 @@ class SharedUpdate(OslerGRPOTrainer):
     def _check(self, model: Any, completions: tuple[Tensor, Tensor], needs_grad_B: Tensor, shared_NC: Tensor, use_trl: UseTrl) -> bool:
         """Whether the log-probabilities of up to two groups equal TRL's; if not, TRL's path is used from now on."""
         assert self.rows is not None
-        self.checked.add(self._kind(self.rows, completions[1], needs_grad_B))
         blocks = needs_grad_B.nonzero()[:2, 0].tolist()
         rows = [row for block in blocks for row in range(block * self.rows.block, (block + 1) * self.rows.block)]
         inside = completions[1][rows].bool()
@@ -337,7 +336,7 @@ class SharedUpdate(OslerGRPOTrainer):
         generation = self.generation
         assert generation is not None
         assert generation.rows is not None
-        base = twin.get_base_model() if hasattr(twin, "get_base_model") else twin
+        base = base_of(twin)
         ids_NC, mask_NC = (tensor[rows] for tensor in completions)
         groups = [generation.rows.group_ids[row] for row in rows[:: generation.rows.block]]
         prompts = generation.groups.prompts(groups, with_features=False)
