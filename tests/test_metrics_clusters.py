@@ -142,6 +142,34 @@ def test_the_clustered_interval_covers_the_truth() -> None:
     assert plain / 200 < 0.85
 
 
+@pytest.mark.parametrize(("num_patients", "highest"), [(2, 1.0), (3, 1.0), (5, 0.98), (10, 0.98), (50, 0.98)])
+def test_the_interval_covers_the_truth_with_few_patients(num_patients: int, highest: float) -> None:
+    """400 experiments, 20 questions per patient, correlation 0.3 within patients. For two or three patients it is wider than needed."""
+    rng = np.random.default_rng(num_patients)
+    leans = rng.beta(0.7 * 0.7 / 0.3, 0.3 * 0.7 / 0.3, (400, num_patients))
+    labels = np.repeat(np.arange(num_patients), 20)
+    hits = 0
+    for lean_G in leans:
+        mean = clustered_mean(rng.binomial(1, lean_G[labels]).astype(float).tolist(), labels.tolist())
+        assert mean is not None
+        found = mean.estimate()
+        assert found.low is not None and found.high is not None  # noqa: PT018
+        hits += found.low <= 0.7 <= found.high
+    assert 0.93 <= hits / 400 <= highest
+
+
+@pytest.mark.parametrize(
+    ("num_images", "words"), [(1, " (1 image or patient)"), (2, " (2 images or patients)"), (9, " (9 images or patients)"), (10, "")]
+)
+def test_few_images_are_printed_beside_the_interval(num_images: int, words: str) -> None:
+    images = [number % num_images for number in range(20)]
+    before, after = (answers([number % every == 0 for number in range(20)], images) for every in (3, 2))
+    share = str(metrics.accuracy(after, "image"))
+    change = metrics.points(metrics.paired_difference(before, after, "image").difference)
+    for text in (share, change):
+        assert text.endswith(f"]{words}")
+
+
 def bootstrap_interval(values: Sequence[float], labels: Sequence[int]) -> tuple[float, float]:
     """The percentile interval of a bootstrap that draws whole clusters."""
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import torch
 from shared_prefix_cases import (
     UNLIKE,
     G,
+    make_completions,
     make_sharp,
     read_groups,
     read_prompts,
@@ -20,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from osler.policies.families import FAMILIES
 from osler.training.shared_prefix import decoder, rollout
 from osler.training.shared_prefix.attention import install
-from osler.training.shared_prefix.packed_row import PromptBatch, prefill, score_packed
+from osler.training.shared_prefix.decoding_cache import merge_caches
+from osler.training.shared_prefix.packed_row import PromptBatch, prefill, score_after_cache, score_packed
 from osler.training.shared_prefix.rollout import Decoding, Rollout, _decode, roll_out, without_gradient
 
 
@@ -72,10 +74,12 @@ DRAWS: list[dict[str, Any]] = [
     {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
     {"is_static": True},
     {"max_new_tokens": decoder.PACK_FROM - 1},
+    {"splits_cache": True},
+    {"splits_cache": True, "is_static": True},
 ]
 
 
-@pytest.mark.parametrize("draw", DRAWS, ids=["greedy", "whole", "filtered", "static", "few"])
+@pytest.mark.parametrize("draw", DRAWS, ids=["greedy", "whole", "filtered", "static", "few", "split", "split_static"])
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_rollout_is_what_generate_writes(model_type: str, draw: dict[str, Any]) -> None:
     """A fifth of the vocabulary stops a completion, so that they end at different times and some leave early."""
@@ -96,6 +100,28 @@ def test_a_rollout_is_what_generate_writes(model_type: str, draw: dict[str, Any]
     assert [cache.last_BE.requires_grad for cache in (*found.caches, *apart.caches)] == [False, True, True]
     assert_scores_of(model, prompts, found, decoding)
     assert not decoding.do_sample or len({len(row) for row in expected}) > 2
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_each_prompt_keeps_its_own_positions(model_type: str) -> None:
+    """Transformers keeps the M-RoPE offset of the last prompt on the model; the cache of an earlier one must not use it."""
+    model, groups = make_sharp(model_type), read_groups(model_type, UNLIKE)
+    first, second = groups.prompts([0]), groups.prompts([1])
+    install(model)
+    ids_NC, mask_NC = make_completions([5, 7, 2])
+    greedy = Decoding(max_new_tokens=2, stop_ids=(256,), pad_id=256, do_sample=False)
+    scores, logits, offsets = [], [], []
+    with torch.no_grad():
+        cache = prefill(model, first)
+        for prompts in (first, second):
+            generate(model, prompts, greedy)
+            offsets.append(int(model.model.rope_deltas[0]))
+            scores.append(score_after_cache(model, [cache], ids_NC, mask_NC, model)[0])
+            logits.append(decoder.Decoder(model, [cache], G, 4).step(ids_NC[:, 0], 0))
+    torch.testing.assert_close(*scores, rtol=0, atol=0)
+    torch.testing.assert_close(*logits, rtol=0, atol=0)
+    assert int(cache.next_B) == first.ids_BP.shape[1] + offsets[0]
+    assert offsets[0] != offsets[1]
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -148,10 +174,10 @@ def test_mixed_precision_casts_each_weight_once(is_frozen: bool) -> None:
     casts = {counter.casts[weight] for weight in weights}
     assert casts == ({1} if is_frozen else {0})  # the prefill has cast weights that are trained
     assert all(weight.requires_grad != is_frozen for weight in model.parameters())
-    read = decoder.merge_caches(caches, 4)[1]
+    read = merge_caches(caches, 4)[1]
     assert {buffer.dtype for layer in read for buffer in layer} == {caches[0].layers[0][0].dtype}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert {buffer.dtype for layer in decoder.merge_caches(caches, 4)[1] for buffer in layer} == {torch.bfloat16}
+        assert {buffer.dtype for layer in merge_caches(caches, 4)[1] for buffer in layer} == {torch.bfloat16}
 
 
 def test_adapters_of_some_layers_write_too() -> None:

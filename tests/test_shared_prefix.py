@@ -78,7 +78,7 @@ def forget_images(inputs: dict[str, Any]) -> None:
 
 
 def leak_ahead(inputs: dict[str, Any]) -> None:
-    inputs["layout"] = replace(inputs["layout"], mask=torch.ones_like(inputs["layout"].mask))
+    inputs["layout"] = replace(inputs["layout"], mask=torch.zeros_like(inputs["layout"].mask))
 
 
 def swap_branches(inputs: dict[str, Any]) -> None:

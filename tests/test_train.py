@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_after, read_lines, recipe, solid_sample
 from tiny_checkpoint import apply_lora
 from trl import GRPOConfig
@@ -33,7 +34,7 @@ from osler.training.arguments import PLACES, check_reporters, grpo_arguments
 from osler.training.arguments import REFUSED as REASONS
 from osler.training.callbacks import MetricsWriter
 from osler.training.checkpoints import last_checkpoint
-from osler.training.dataset import ImageCache, build_dataset, check_images, check_prompt_lengths, max_image_tokens
+from osler.training.dataset import ImageCache, Whole, build_dataset, check_images, check_prompt_lengths, max_image_tokens
 from osler.training.grpo import train_grpo
 from osler.training.sft import sft_arguments
 
@@ -255,7 +256,7 @@ def test_rows_carry_what_rewards_read() -> None:
     facts, terms = Facts(facts=(Fact(kind=Kind.SIDE, value="left"),)), (Term(phrase="on the left", kind=Kind.SIDE, value="left"),)
     known = [replace(prompt, sample=replace(prompt.sample, facts=facts, terms=terms)) for prompt in prompts]
     rows = build_dataset(known).__getitems__([0, 1])
-    assert all(row["facts"] is facts and row["terms"] is terms for row in rows)
+    assert all(row["facts"] is facts and tuple(row["terms"]) == terms for row in rows)
 
 
 def test_the_image_cache_is_bounded() -> None:
@@ -472,3 +473,9 @@ def test_a_dry_run_loads_no_model() -> None:
 
 def test_a_description_names_the_answer(tiny_folder: Path) -> None:
     assert "target " in describe_recipe(recipe(tiny_folder))
+
+
+def test_terms_pass_through_accelerate_as_they_are() -> None:
+    terms = Whole(("calcification", "oedema"))
+    assert send_to_device({"terms": [terms]}, "cpu")["terms"][0] is terms
+    assert (list(terms), len(terms), terms[-1]) == (["calcification", "oedema"], 2, "oedema")

@@ -1,6 +1,7 @@
 """GRPO on TRL's trainer: what TRL must keep for Osler to work, and what one step does to a policy."""
 
 import inspect
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -191,6 +192,34 @@ def test_completions_of_a_group_differ(greedy_folder: Path) -> None:
         trainer = make_trainer(recipe(greedy_folder, grpo={"max_steps": 1, "save_strategy": "no"}), watch)
     run_steps(trainer)
     assert [len(group) for group in groups] == [2, 2]
+
+
+def test_completions_are_written_without_dropout(tiny_folder: Path) -> None:
+    """TRL leaves it on; with nine of ten inputs of the adapter missing, the completions of a group that is drawn greedily would differ."""
+    written: list[str] = []
+
+    def watch(completions: list[list[dict[str, Any]]], **_: Any) -> list[float]:
+        written.extend(completion[0]["content"] for completion in completions)
+        return spread(completions)
+
+    config = recipe(
+        tiny_folder,
+        policy={"lora": {"r": 8, "alpha": 512, "dropout": 0.9}},
+        sampling={"max_completion_length": 6, "top_k": 1},
+        grpo={"max_steps": 1, "save_strategy": "no", "num_generations": 4, "per_device_train_batch_size": 4},
+    )
+    with quiet_training():
+        trainer = make_trainer(config, watch)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.5)
+    modes: list[bool] = []
+    trainer.model.get_base_model().model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    run_steps(trainer)
+    assert len({*written}) == 1
+    assert [mode for mode, _ in itertools.groupby(modes)] == [False, True]
 
 
 def is_any(name: str) -> bool:

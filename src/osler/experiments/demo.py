@@ -21,8 +21,8 @@ from osler.run_folder import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
-WARM_UP: Final = "--data.train.limit=1600"
-"""50 steps of SFT before GRPO: the usual start of reasoning models, which shows the policy what findings look like."""
+WARM_UP: Final = "--data.train.limit=1584"
+"""66 steps of SFT before GRPO: the usual start of reasoning models, which shows the policy what findings look like."""
 ANSWER_ALONE: Final = ("--rewards.names=['accuracy', 'format']", "--rewards.weights=[1, 1]")
 """The rewards of the papers, without what keeps reasoning true: the reward for true statements, and SFT before."""
 

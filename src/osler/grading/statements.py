@@ -38,8 +38,7 @@ def judge(
 ) -> tuple[Statement, ...]:
     """The statements of a reasoning, each checked, and marked where it only repeats the answer or does not bear on the question."""
     index = index_terms(terms)
-    reading = find_mentions(reasoning, index)
-    statements = _read(reading)
+    reading, statements = _read_once(reasoning, index)
     repeated = _repeated(reasoning, reading, statements, index, answer_text) if answer_text else frozenset()
     return tuple(
         replace(
@@ -55,9 +54,16 @@ def judge(
 # Reading
 
 
+@lru_cache(maxsize=1024)
+def _read_once(text: str, index: TermIndex) -> tuple[Reading, tuple[Statement, ...]]:
+    """A group of completions often has the same reasoning several times."""
+    reading = find_mentions(text, index)
+    return reading, _read(reading)
+
+
 def read_statements(text: str, terms: Sequence[Term] = ()) -> tuple[Statement, ...]:
     """The statements of a text in order, not yet checked. `terms` are phrases of the dataset. No text raises."""
-    return _read(find_mentions(text, index_terms(terms)))
+    return _read_once(text, index_terms(terms))[1]
 
 
 def _read(reading: Reading) -> tuple[Statement, ...]:

@@ -218,24 +218,22 @@ class TermIndex:
 
 
 _MAX_INDEXES: Final = 256
-_indexes: dict[int, tuple[tuple[Term, ...], TermIndex]] = {}
+_indexes: dict[tuple[int, ...], tuple[tuple[Term, ...], TermIndex]] = {}  # with the terms, which keeps their identities theirs
 
 
 def index_terms(terms: Sequence[Term]) -> TermIndex:
     """Index the phrases of a dataset.
 
-    All samples of a dataset share one tuple, so its index is kept by identity: to hash 200 terms takes as long as to read a reasoning.
+    All samples of a dataset share its terms, so an index is kept by their identities: to hash 200 terms takes as long as to read a
+    reasoning.
     """
-    known = _indexes.get(id(terms))
-    if known is not None and known[0] is terms:
-        return known[1]
-    own = tuple(terms)
-    index = _index_terms(own)
-    if own is terms:  # a list can change; kept alive here, a tuple keeps its identity
+    key = tuple(map(id, terms))
+    if key not in _indexes:
         if len(_indexes) >= _MAX_INDEXES:
             _indexes.clear()
-        _indexes[id(terms)] = (own, index)
-    return index
+        own = tuple(terms)
+        _indexes[key] = own, _index_terms(own)
+    return _indexes[key][1]
 
 
 @lru_cache(maxsize=_MAX_INDEXES)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import sqrt
 from typing import TYPE_CHECKING, Final, Literal
 
-from osler.metrics.estimates import LEVEL, NO_ESTIMATE, Estimate, Proportion, proportion, subtract, wilson
+from osler.metrics.estimates import LEVEL, NO_ESTIMATE, ClusteredEstimate, Estimate, Proportion, proportion, subtract, wilson
 from osler.types import Record
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ class ClusteredMean:
             return 0.0
         return float(self.influence_G @ other.influence_G) * self.num_clusters / (self.num_clusters - 1)
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> ClusteredEstimate:
         """The mean, a share of one, with Wilson's limits at the effective sample size.
 
         With one question per cluster these are Wilson's own limits. Franco et al. (2019), https://doi.org/10.1093/jssam/smy019, compare
         such intervals.
         """
         low, high = wilson(min(1.0, max(0.0, self.value)), self.effective_size)
-        return Estimate(value=self.value, low=min(low, self.value), high=max(high, self.value))
+        return ClusteredEstimate(value=self.value, low=min(low, self.value), high=max(high, self.value), num_clusters=self.num_clusters)
 
     @property
     def bernoulli_variance(self) -> float:
@@ -178,16 +178,22 @@ def clustered_difference(after: ClusteredMean | None, before: ClusteredMean | No
     """
     if after is None or before is None:
         return NO_ESTIMATE
+    change = subtract(after.estimate(), before.estimate(), _correlation(after, before))
+    return ClusteredEstimate(value=change.value, low=change.low, high=change.high, num_clusters=after.num_clusters)
+
+
+def _correlation(after: ClusteredMean, before: ClusteredMean) -> float:
+    """The correlation of two means, a positive one lowered by half an effective pair."""
     variances = after.covariance(after) * before.covariance(before)
     bernoulli = after.bernoulli_variance * before.bernoulli_variance
     # A side that is all right or all wrong has no variance, except for rounding.
     if variances < 1e-30 or bernoulli < 1e-24:
-        return subtract(after.estimate(), before.estimate(), 0.0)
+        return 0.0
     correlation = max(-1.0, min(1.0, after.covariance(before) / sqrt(variances)))
     if correlation > 0:
         pairs = sqrt(after.effective_size * before.effective_size)
         correlation = max(0.0, correlation - 1 / (2 * pairs * sqrt(bernoulli)))
-    return subtract(after.estimate(), before.estimate(), correlation)
+    return correlation
 
 
 def design_effect(values: Sequence[float], clusters: Sequence[int]) -> float | None:

@@ -23,6 +23,9 @@ Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)
 DASH: Final = "\N{EN DASH}"
 """How a missing number is printed."""
 
+MANY_CLUSTERS: Final = 10
+"""From this number of independent images or patients on, it is not printed beside every interval."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -41,15 +44,27 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proportion(Estimate):
+class ClusteredEstimate(Estimate):
+    """An estimate that knows how many independent images or patients it rests on, and prints few of them.
+
+    "78.2 [41.0, 95.1] (4 images or patients)"
+    """
+
+    num_clusters: int | None = None  # None if the interval takes every question to be independent
+
+    def __str__(self) -> str:
+        return Estimate.__str__(self) + _few(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proportion(ClusteredEstimate):
     """The share `correct` / `total` with its interval."""
 
     correct: int
     total: int
-    num_clusters: int | None = None  # independent images or subjects; None if the interval takes every question to be independent
 
     # Without this line the dataclass would replace the inherited text by its list of fields.
-    __str__ = Estimate.__str__
+    __str__ = ClusteredEstimate.__str__
 
 
 def _reject_negative(estimate: Estimate) -> Estimate:
@@ -75,7 +90,13 @@ def points(estimate: Estimate) -> str:
     if estimate.value is None:
         return DASH
     limits = [percent(limit) for limit in (estimate.low, estimate.high)]
-    return f"{100 * estimate.value:+.1f} [{', '.join(limits)}]".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * estimate.value:+.1f} [{', '.join(limits)}]".replace("-", "\N{MINUS SIGN}") + _few(estimate)
+
+
+def _few(estimate: Estimate) -> str:
+    """The number of independent images or patients, for a reader who would trust the interval more than they allow."""
+    number = estimate.num_clusters if isinstance(estimate, ClusteredEstimate) else None
+    return "" if number is None or number >= MANY_CLUSTERS else f" ({number} image{'s' * (number > 1)} or patient{'s' * (number > 1)})"
 
 
 def p_value(value: float | None) -> str:

@@ -18,6 +18,7 @@ from osler.policies.sources import find_policy
 from osler.run_folder import Run, forgetting_unused, open_run
 from osler.training.dataset import check_prompt_lengths
 from osler.training.disk import check_space, explaining_a_full_disk, last_checkpoint
+from osler.training.memory import explaining_lack_of_memory
 from osler.types import Prompt
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
         if (space := check_space(trainer, run, config)) is not None and trainer.accelerator.is_main_process:
             write_above_bar(space)
         checkpoint = last_checkpoint(run.checkpoints)
-        with explaining_a_full_disk(trainer, run), closing_bars(trainer):
+        with explaining_a_full_disk(trainer, run), explaining_lack_of_memory(trainer, config), closing_bars(trainer):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
             save_policy(trainer, policy, run, config)
 

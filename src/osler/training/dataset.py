@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import Config
@@ -84,7 +84,7 @@ def build_dataset(
     """A `datasets.Dataset` in memory, one row for each prompt; images are decoded when a row is read, and the G copies of a row share them.
 
     Columns, all of which rewards receive: `prompt` (chat messages), `images`, `sample_id`, `choices`, `target`, `strategy`,
-    `question_type`, `facts` (`Sample.facts`) and `terms` (`Sample.terms`, one tuple for all rows of a dataset). With `completions`, one for
+    `question_type`, `facts` (`Sample.facts`) and `terms` (`Sample.terms`). With `completions`, one for
     each prompt, also `completion`, for SFT. A `shuffler` reorders the options of a row when it is read, and
     `complete` then writes the completion that goes with the new order.
     """
@@ -103,7 +103,7 @@ def build_dataset(
             "strategy": [prompt.strategy for prompt in asked],
             "question_type": [prompt.sample.question_type for prompt in asked],
             "facts": [prompt.sample.facts for prompt in asked],
-            "terms": [prompt.sample.terms for prompt in asked],
+            "terms": [Whole(prompt.sample.terms) for prompt in asked],
         }
         texts = None if completions is None else [completions[index] for index in batch["index"]]
         if shuffler is not None and complete is not None:
@@ -115,6 +115,22 @@ def build_dataset(
     dataset = Dataset.from_dict({"index": list(range(len(prompts)))})
     dataset.set_transform(read_rows)
     return dataset
+
+
+class Whole(Sequence[Any]):
+    """A tuple that accelerate passes on as it is. It rebuilds tuples to move tensors in them: 200 terms of 256 rows in every step."""
+
+    def __init__(self, items: tuple[Any, ...]) -> None:
+        self._items = items
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._items[place]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
 
 
 def option_shuffler(config: Config, arguments: Any) -> OptionShuffler | None:

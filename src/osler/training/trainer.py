@@ -7,6 +7,7 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
 - The weights of a checkpoint are loaded with `from_pretrained`, and strictly. Transformers saves Qwen2-VL's weights under their published
   names; its Trainer looks for the names in memory, finds none, warns, and continues from the starting weights.
 - SFT restores the token count of a checkpoint.
+- Completions are written without dropout, by the policy that is saved and evaluated. TRL leaves dropout on, also that of a LoRA adapter.
 - Completions can be printed to standard error during training.
 - A reward that is no finite number, and a completion without any, is an error (`reward_check`).
 - With the reward `reasoning_matters` the policy answers again behind altered reasoning, and the reward receives those answers.
@@ -92,6 +93,14 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
         )
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        is_training = self.model.training
+        self.model.eval()
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        finally:
+            self.model.train(is_training)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         step = self.state.global_step

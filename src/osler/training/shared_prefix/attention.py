@@ -23,6 +23,13 @@ ATTENTION: Final = "osler_shared_prefix"
 """The name of this attention in the registry of Transformers."""
 
 
+MASK_ALIGNMENT: Final = 16
+"""Rows of a mask begin at multiples of so many elements, which PyTorch's attention on a GPU needs to use a mask without a copy."""
+
+MASK_SHARE: Final = 0.25
+"""The share of a GPU's free memory that a mask may take."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptCache:
     """The prefill of B prompts: KV cache and last hidden states. The tensors keep their autograd graph if gradients were enabled."""
@@ -43,7 +50,7 @@ class PackedLayout:
     prefix_BP: Tensor  # index in the row of each prefix token; slots after the end of a prefix hold any valid index
     branch_NC: Tensor  # index in the row of each branch token
     slot_L: Tensor  # for each token of the row, its slot in the flattened [prefix_BP, branch_NC]
-    mask: Tensor  # [N or 1, 1, R C, P + C] bool: true where a branch token attends to a token of its prefix or branch
+    mask: Tensor  # [N or 1, 1, R C, P + C], see `branch_mask`
     num_scored: int  # number of branch tokens; they are the last tokens of the row
 
 
@@ -62,7 +69,7 @@ class BranchChunk:
     place_NC: Tensor | None  # index of each branch token among the tokens of this chunk; None when no branch is padded
     slot_S: Tensor  # for each branch token of this chunk, its slot in the flattened [N, C]
     num_rows: int  # N: G rows for each prompt
-    mask: Tensor  # [N or 1, 1, R C, P + C] bool: true where a branch token attends to a token of its prompt or branch
+    mask: Tensor  # [N or 1, 1, R C, P + C], see `branch_mask`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +137,12 @@ def query_heads_per_key(base: Any) -> int:
     return repeats
 
 
-def pack_layout(lengths_B: Tensor, inside_NC: Tensor, repeats: int) -> PackedLayout:
+def attention_dtype(device: torch.device, plain: torch.dtype) -> torch.dtype:
+    """The precision in which attention computes: autocast's, or `plain`."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else plain
+
+
+def pack_layout(lengths_B: Tensor, inside_NC: Tensor, repeats: int, dtype: torch.dtype) -> PackedLayout:
     """The layout of a row of prefixes with these lengths, then of branches whose tokens are the true slots of `inside_NC`."""
     device, num_branches = inside_NC.device, len(inside_NC)
     width, num_prefix = int(lengths_B.max()), int(lengths_B.sum())
@@ -142,7 +154,7 @@ def pack_layout(lengths_B: Tensor, inside_NC: Tensor, repeats: int) -> PackedLay
     prefix_BP, branch_NC = place[: inside_BP.numel()].view_as(inside_BP), place[inside_BP.numel() :].view_as(inside_NC)
     # Prefixes of equal length need one mask for all branches.
     visible_NP = inside_BP[:1] if bool(inside_BP.all()) else inside_BP.repeat_interleave(num_branches // len(inside_BP), dim=0)
-    mask = branch_mask(visible_NP, inside_NC.shape[1], repeats)
+    mask = branch_mask(visible_NP, inside_NC.shape[1], repeats, attention_dtype(device, dtype))
     return PackedLayout(prefix_BP=prefix_BP, branch_NC=branch_NC, slot_L=slot_L, mask=mask, num_scored=len(slot_L) - num_prefix)
 
 
@@ -160,14 +172,30 @@ def chunk_layout(cache: PromptCache, inside_NC: Tensor, repeats: int) -> BranchC
     visible_NP = torch.ones(1, width, dtype=torch.bool, device=device)
     if cache.mask_BP is not None:
         visible_NP = cache.mask_BP.repeat_interleave(num_rows // len(cache), dim=0)
-    return BranchChunk(cache=cache, place_NC=place_NC, slot_S=slot_S, num_rows=num_rows, mask=branch_mask(visible_NP, num_steps, repeats))
+    mask = branch_mask(visible_NP, num_steps, repeats, attention_dtype(device, cache.last_BE.dtype))
+    return BranchChunk(cache=cache, place_NC=place_NC, slot_S=slot_S, num_rows=num_rows, mask=mask)
 
 
-def branch_mask(visible_NP: Tensor, num_steps: int, repeats: int) -> Tensor:
-    """[N, 1, R C, P + C] bool: each branch token attends to the visible tokens of its prefix and, causally, to its branch."""
+def branch_mask(visible_NP: Tensor, num_steps: int, repeats: int, dtype: torch.dtype) -> Tensor:
+    """[N, 1, R C, P + C]: 0 where a branch token attends, to the visible tokens of its prefix and, causally, to its branch; else -inf.
+
+    One tensor in the precision of attention serves all layers. Of a boolean mask, attention makes such a tensor in every layer, and keeps
+    each for the backward pass.
+    """
     causal_CC = torch.ones(num_steps, num_steps, dtype=torch.bool, device=visible_NP.device).tril()
     mask_NCL = torch.cat([visible_NP[:, None].expand(-1, num_steps, -1), causal_CC.expand(len(visible_NP), -1, -1)], dim=2)
-    return mask_NCL.repeat(1, repeats, 1)[:, None]
+    length = mask_NCL.shape[2]
+    aligned = length + -length % MASK_ALIGNMENT
+    bias_NCL = torch.zeros(len(visible_NP), num_steps, aligned, dtype=dtype, device=visible_NP.device)
+    bias_NCL[..., :length].masked_fill_(~mask_NCL, float("-inf"))
+    return bias_NCL.repeat(1, repeats, 1)[:, None, :, :length]
+
+
+def groups_within(memory: int, *, num_generations: int, repeats: int, prompt: int, completion: int, itemsize: int) -> int:
+    """The number of groups, at least 1, whose mask takes at most MASK_SHARE of `memory` bytes; lengths in tokens, `itemsize` in bytes."""
+    row = prompt + completion
+    per_group = num_generations * repeats * completion * (row + -row % MASK_ALIGNMENT) * itemsize
+    return max(1, int(memory * MASK_SHARE) // per_group)
 
 
 def attend(

@@ -15,7 +15,7 @@ def record(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
 
     The graph is valid for one rollout, like the decoder's buffers: optimizers change weights in place, but prompts differ in width.
     """
-    device = decoder.mask.device
+    device = decoder.device
     tokens_A = torch.zeros(num_rows, dtype=torch.long, device=device)
     place = torch.zeros(1, dtype=torch.long, device=device)
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -32,6 +32,6 @@ def record(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
         tokens_A.copy_(tokens)
         place.fill_(step)
         graph.replay()
-        return logits_AV
+        return logits_AV.clone()  # the next replay writes into the same memory
 
     return play

@@ -122,7 +122,7 @@ def pack(model: Any, prompts: PromptBatch, completion_ids_NC: Tensor, completion
         "input_ids": torch.cat([prompts.ids_BP[:, :-1][inside_BP], branch_ids_NC[inside_NC]])[None],
         "position_ids": torch.cat([positions_3BP[:, :, :-1][:, inside_BP], branch_positions_3NC[:, inside_NC]], dim=1)[:, None],
         "attention_mask": _placeholder_mask(device),
-        "layout": pack_layout(inside_BP.sum(dim=1), inside_NC, query_heads_per_key(model)),
+        "layout": pack_layout(inside_BP.sum(dim=1), inside_NC, query_heads_per_key(model), model.dtype),
         "shift_labels": completion_ids_NC[inside_NC][None],
         **prompts.image_inputs,
     }

@@ -47,6 +47,7 @@ class Decoding:
     top_p: float = 1.0
     min_p: float | None = None
     is_static: bool = False  # every step has the same shapes, for a CUDA graph; finished completions are not dropped
+    splits_cache: bool | None = None  # the layout of the KV cache, see `decoding_cache`; None: the one for the device
 
     def processors(self, device: torch.device) -> LogitsProcessorList:
         """Transformers' own processors, in the order in which `generate` applies them."""
@@ -147,7 +148,9 @@ def _decode(model: Any, caches: tuple[PromptCache, ...], num_generations: int, d
         if step + 1 == decoding.max_new_tokens or not bool(alive_N.any()):
             break
         if decoder is None or advance is None:
-            decoder = Decoder(model, caches, num_generations, decoding.max_new_tokens, static=decoding.is_static)
+            decoder = Decoder(
+                model, caches, num_generations, decoding.max_new_tokens, static=decoding.is_static, splits_cache=decoding.splits_cache
+            )
             advance = _step_function(decoder, num_rows)
         if not decoding.is_static:
             rows_A = _drop_finished(decoder, rows_A, alive_N, step)
@@ -163,7 +166,7 @@ def _step_function(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], T
     """`decoder.step`, or its static form, as a CUDA graph on a GPU."""
     if not decoder.static:
         return decoder.step
-    device = decoder.mask.device
+    device = decoder.device
     if device.type == "cuda":
         return record(decoder, num_rows)
     return lambda tokens, step: decoder.step(tokens, torch.tensor([step], device=device))
@@ -171,7 +174,7 @@ def _step_function(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], T
 
 def _drop_finished(decoder: Decoder, rows_A: Tensor, alive_N: Tensor, step: int) -> Tensor:
     """Drop finished completions when enough have ended. Returns the remaining rows: equally many for each remaining group."""
-    alive_BG = alive_N[rows_A].view(decoder.num_groups, -1)
+    alive_BG = alive_N[rows_A].view(decoder.cache.num_groups, -1)
     groups = alive_BG.any(dim=1).nonzero()[:, 0]
     width = int(alive_BG.sum(dim=1).max())
     if len(groups) * width > REPACK_BELOW * len(rows_A):

@@ -34,6 +34,7 @@ class GenerationStep:
     """The state of one generation batch."""
 
     groups: Groups
+    bound: int  # groups in one forward pass; 0: all, prompts one by one
     rows: Rows | None = None  # set while TRL's rollout or loss function runs
     rollout: Rollout | None = None  # from the end of decoding to the end of TRL's rollout function
     prefills: Sequence[tuple[PromptCache, tuple[int, ...]]] = ()  # the rollout's KV caches and their groups, just as long

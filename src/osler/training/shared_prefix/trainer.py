@@ -25,7 +25,7 @@ from trl.models import unwrap_model_for_generation
 from osler.errors import ConfigError, PolicyError
 from osler.policies.vision_features import FeatureStore, FrozenVision, fingerprint_processor, has_same_tower, is_frozen
 from osler.training.shared_prefix import sharded_weights
-from osler.training.shared_prefix.attention import install
+from osler.training.shared_prefix.attention import attention_dtype, groups_within, install, query_heads_per_key
 from osler.training.shared_prefix.dynamic_sampling import find_equal, replace_groups
 from osler.training.shared_prefix.groups import Groups, collect, gather_groups, is_grouped
 from osler.training.shared_prefix.packed_row import find_obstacle, hidden_behind, prefill
@@ -104,12 +104,26 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         is_plain = self.repetition_penalty in (None, 1.0) and self.generation_kwargs.get("cache_implementation") is None
         return is_plain and self.pad_to_multiple_of is None and self.generation_kwargs.keys() <= ROLLOUT_SETTINGS
 
-    def _keeps_graph(self, groups: Groups) -> bool:
+    def _keeps_graph(self, generation: GenerationStep) -> bool:
         """Whether the update can continue from the rollout's prefill: it is the only update, so the weights are unchanged."""
         is_only = self.args.steps_per_generation == 1 and self.num_iterations == 1
-        limit = self.sharing.groups_per_forward
-        fits = not limit or len(groups.members) <= limit
+        fits = not generation.bound or len(generation.groups.members) <= generation.bound
         return is_only and fits and not self.args.gradient_checkpointing and not sharded_weights.is_sharded(self)
+
+    def _bound(self, groups: Groups) -> int:
+        """How many groups one forward pass holds: the setting, or on a GPU as many as free memory has room for; 0: no bound."""
+        device = self.accelerator.device
+        if self.sharing.groups_per_forward or device.type != "cuda":
+            return self.sharing.groups_per_forward
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return groups_within(
+            torch.cuda.mem_get_info(device)[0] + unused,
+            num_generations=groups.num_generations,
+            repeats=query_heads_per_key(self._base(self.model)),
+            prompt=max(len(group.ids_P) for group in groups.members),
+            completion=self.max_completion_length,
+            itemsize=attention_dtype(device, self._precision).itemsize,
+        )
 
     @property
     def keeps_groups(self) -> bool:
@@ -189,10 +203,11 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
             return super()._tokenize_prompts(prompts)
         ids, images, fields = super()._tokenize_prompts(prompts[::times])
         groups = collect(ids, images, fields, times, self._tokenizer.pad_token_id, self.accelerator.device)
+        bound = self._bound(groups)
         if self.vision is not None and images is not None:
             with self.accelerator.autocast():
-                groups.encode_images(self.vision, self.sharing.groups_per_forward)
-        self.generation = GenerationStep(groups=groups)
+                groups.encode_images(self.vision, bound)
+        self.generation = GenerationStep(groups=groups, bound=bound)
         self.generation.begin_rollout(len(prompts))
         rows = [row // times for row in range(len(prompts))]
         if not self.shares_rollout:
@@ -212,7 +227,7 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         if not self.shares_rollout:
             return super()._generate_single_turn(*plain)
         groups = generation.groups
-        keeps_graph = self._keeps_graph(groups)
+        keeps_graph = self._keeps_graph(generation)
         decoding = Decoding(
             max_new_tokens=self.max_completion_length,
             stop_ids=tuple(self.eos_token_ids),
@@ -224,7 +239,7 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
             min_p=self.min_p,
             is_static=self.sharing.static_decoding,
         )
-        chunks = groups.chunks(1 if self.sharing.dynamic_sampling else max(self.sharing.groups_per_forward, 1))
+        chunks = groups.chunks(1 if self.sharing.dynamic_sampling else max(generation.bound, 1))
         with self._unwrapped_policy() as model, self.accelerator.autocast():
             generation.rollout = roll_out(
                 model,
@@ -247,7 +262,7 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         places: defaultdict[int, list[int]] = defaultdict(list)  # of each group, its places in `begins`
         for place, (row, _) in enumerate(begins):
             places[generation.rows.group_ids[row]].append(place)
-        size = self.sharing.groups_per_forward
+        size = generation.bound
         logits, order = [], []
         with self._unwrapped_policy() as model, torch.no_grad(), self.accelerator.autocast():
             if not generation.prefills:  # another engine wrote the completions

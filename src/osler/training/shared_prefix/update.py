@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 class Sharing:
     """The settings of `[trainer]` about shared prompts. The defaults suit a CPU."""
 
-    groups_per_forward: int = 0  # groups in one forward pass, in the update for a single process only; 0: no bound, prompts one by one
+    groups_per_forward: int = 0  # groups in one forward pass, in the update for a single process only; 0: as docs/sharing.md says
     static_decoding: bool = False  # decoding steps of fixed shape, for a CUDA graph
     vision_cache: Path | None = None  # folder for the features of a frozen vision tower
     vision_cache_bytes: int = 4 * 1024**3
@@ -247,7 +247,7 @@ class SharedUpdate(OslerGRPOTrainer):
         assert self.generation.rows is not None
         parts = self._split(wanted_rows.tolist())
         is_single = self.accelerator.num_processes == 1 and not self.is_deepspeed_enabled
-        if len(parts) > 1 and self.sharing.groups_per_forward and is_single:
+        if len(parts) > 1 and self.generation.bound and is_single:
             return wanted_rows, score_in_parts([self._part(model, completions, part) for part in parts])
         group_ids, graph = self.generation.rows.group_ids, self.generation.groups.graph
         wanted = {group_ids[row] for row in wanted_rows.tolist()}
@@ -265,14 +265,15 @@ class SharedUpdate(OslerGRPOTrainer):
         return torch.tensor(rows), scores
 
     def _score_without_gradient(self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Scores:
-        """Scores of `rows`, which are whole blocks, `groups_per_forward` groups at a time."""
+        """Scores of `rows`, which are whole blocks, part by part."""
         with torch.no_grad():
             return join([self._part(model, completions, part)() for part in self._split(rows)])
 
     def _split(self, rows: list[int]) -> list[list[int]]:
         """Split `rows`, which are whole blocks, into parts for one forward pass each."""
         assert self.rows is not None
-        size = max(self.sharing.groups_per_forward, 1) * self.num_generations // self.rows.block * self.rows.block
+        assert self.generation is not None
+        size = max(self.generation.bound, 1) * self.num_generations // self.rows.block * self.rows.block
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _part(self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Part:
