@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.osler-installed
 
-.PHONY: help setup demo test test-all test-oldest check docs format clean
+.PHONY: help setup demo test test-all test-true-size gpu test-oldest check docs format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,17 +22,23 @@ demo: setup  ## train a medical reasoner on this machine and look at the result
 	$(BIN)/osler demo
 
 test: setup  ## run the fast tests
-	$(BIN)/python -m pytest -q -n auto -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -q -n auto -m 'not slow and not gpu and not true_size'
 
 test-all: setup  ## run every test, the slow ones too
-	$(BIN)/python -m pytest -q -n auto -m 'not gpu'
+	$(BIN)/python -m pytest -q -n auto -m 'not gpu and not true_size'
+
+test-true-size: setup  ## run every family at its published size (20 GB of memory, 30 GB of disk, half an hour)
+	$(BIN)/python -m pytest -q -m true_size
+
+gpu: setup  ## check and measure training on one GPU, in at most ten minutes; results in build/gpu
+	PYTHONPATH=. $(BIN)/python tests/gpu/first_contact.py
 
 test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml admits (4 GB: the oldest torch comes with CUDA)
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tools/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt torch
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,tensorboard]'
-	.venv-oldest/bin/python -m pytest -q -n auto -m 'not slow and not gpu'
+	.venv-oldest/bin/python -m pytest -q -n auto -m 'not slow and not gpu and not true_size'
 
 docs: setup  ## build the documentation in build/site; a broken link is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

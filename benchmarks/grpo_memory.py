@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import torch
-from benchmark_model import make_processor, make_questions
+from benchmark_model import make_model, make_processor, make_questions
 from grpo_step import LOSS_TOLERANCE, NUM_QUESTIONS, SHAPES, make_trainer, run_step
 
 from osler.policies.quiet import quiet_training
@@ -42,7 +42,7 @@ def measure(groups_per_forward: int, groups: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, quiet_training():
         processor = make_processor()
         questions = make_questions(processor, max(NUM_QUESTIONS, STEPS * groups), shape.size, shape.prompt)
-        trainer = make_trainer(SharedPrefixGRPOTrainer, processor, questions, shape, folder)
+        trainer = make_trainer(SharedPrefixGRPOTrainer, processor, questions, shape, folder, make_model(processor))
         trainer.sharing = Sharing(groups_per_forward=groups_per_forward)
         trainer.checks_itself = False  # skip the comparison with TRL's own path, which is made once
         before = _peak_mib()

@@ -88,7 +88,7 @@ def make_tokenizer(ranks: Path) -> Any:
     )
 
 
-def make_model(model_type: str, tokenizer: Any, *, layers: int | None = None) -> Any:
+def make_model(model_type: str, tokenizer: Any, *, layers: int | None = None, device: str = "cpu") -> Any:
     """A model of the published shape with random weights in bfloat16; `layers` bounds the depth of its decoder and of its vision tower."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -123,27 +123,33 @@ def make_model(model_type: str, tokenizer: Any, *, layers: int | None = None) ->
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.generation_config.update(
         **NEARLY_GREEDY, eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]], pad_token_id=ids["<|endoftext|>"]
     )
     return model
 
 
-def save_checkpoint(model_type: str, out: Path, ranks: Path, *, layers: int | None = None) -> int:
-    """Write the checkpoint in the hub's layout, in shards of 2 GB; returns its number of parameters."""
+def save_checkpoint(model_type: str, out: Path, ranks: Path | None, *, layers: int | None = None, device: str = "cpu") -> int:
+    """Write the checkpoint in the hub's layout, in shards of 2 GB; returns its number of parameters.
+
+    Without `ranks` it has the tokenizer of osler-tiny, and as many embeddings as Qwen's has tokens.
+    """
     import transformers
+    from transformers import AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from osler.policies.families import FAMILIES
     from osler.policies.processor import image_only_processor
     from osler.policies.quiet import quiet_loading
+    from osler.policies.sources import PACKAGED_POLICIES
 
-    tokenizer = make_tokenizer(ranks)
+    tokenizer = AutoTokenizer.from_pretrained(PACKAGED_POLICIES / "osler-tiny") if ranks is None else make_tokenizer(ranks)
     lowest, highest = PIXELS[model_type]
     images = Qwen2VLImageProcessorPil(patch_size=VISION[model_type]["patch_size"], min_pixels=lowest, max_pixels=highest)
     with quiet_loading():
-        model = make_model(model_type, tokenizer, layers=layers)
+        model = make_model(model_type, tokenizer, layers=layers, device=device)
         model.save_pretrained(out, max_shard_size="2GB")
     image_only_processor(getattr(transformers, FAMILIES[model_type].processor_class), images, tokenizer).save_pretrained(out)
     return sum(weight.numel() for weight in model.parameters())
@@ -154,10 +160,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("family", choices=TEXT, help="qwen2_vl: 2B, qwen2_5_vl: 3B, qwen3_vl: 2B")
     parser.add_argument("out", type=Path, help="a new folder")
-    parser.add_argument("--ranks", type=Path, required=True, help="the wheel of dashscope, or a tiktoken file of Qwen's ranks")
+    parser.add_argument(
+        "--ranks", type=Path, help="the wheel of dashscope, or a tiktoken file of Qwen's ranks (default: osler-tiny's tokenizer)"
+    )
     parser.add_argument("--layers", type=int, help="keep only so many layers of the decoder and of the vision tower")
     options = parser.parse_args(arguments)
-    if not options.ranks.is_file():
+    if options.ranks is not None and not options.ranks.is_file():
         parser.error(f"argument --ranks: {options.ranks} is no file; download it with: pip download --no-deps dashscope==2.0.2")
     if options.layers is not None and options.layers < 1:
         parser.error("argument --layers: must be 1 or more")

@@ -1,6 +1,6 @@
-"""Runs lists of `osler` commands as jobs: one process for each job, several jobs side by side, and finished jobs are skipped.
+"""Runs lists of `osler` commands as jobs: one process for each job, on a GPU for each command; several jobs side by side.
 
-Every job uses the command line, so it trains and evaluates exactly as a user would. A list that was killed resumes with the jobs that
+Finished jobs are skipped. Every job uses the command line, so it trains and evaluates exactly as a user would. A list that was killed resumes with the jobs that
 have not finished.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -25,6 +26,8 @@ from osler.files import read_json_object, write_json
 
 STATE: Final = "jobs.json"
 LOG_LINES: Final = 5
+MARK: Final = "+ osler "
+"""Begins the line of a job's log that names a command before it runs."""
 MAX_WORKERS: Final = 3
 
 
@@ -75,14 +78,16 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
         tqdm.write(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)
         return
     cores = os.cpu_count() or 1
-    workers = 1 if shutil.which("nvidia-smi") is not None else min(MAX_WORKERS, cores)  # jobs do not share a GPU
+    has_gpu = shutil.which("nvidia-smi") is not None
+    workers = 1 if has_gpu else min(MAX_WORKERS, cores)  # jobs do not share a GPU, and a command needs all of its memory
     for job in waiting:
         for command in job.commands:
             tqdm.write("  osler " + shlex.join(command), file=sys.stderr)
     write_json(out / STATE, done)  # --fresh sets a folder aside when it holds this file
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc=title, unit="run", dynamic_ncols=True, disable=None)
     with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(_run_job, job, out, max(1, cores // workers)): job for job in waiting}
+        threads = max(1, cores // workers)
+        futures = {pool.submit(_run_job, job, out, threads, in_one_process=not has_gpu): job for job in waiting}
         try:
             for future in concurrent.futures.as_completed(futures):
                 future.result()
@@ -95,15 +100,15 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
             pool.shutdown(wait=False, cancel_futures=True)  # after a failure or an interrupt, waiting jobs are not started
 
 
-def _run_job(job: Job, out: Path, threads: int) -> None:
+def _run_job(job: Job, out: Path, threads: int, *, in_one_process: bool) -> None:
     """Run a job's commands one after the other; their output goes to `log.txt` of the job's folder."""
     log = out / job.name / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    for command in job.commands:
+    for commands in [job.commands] if in_one_process else [(command,) for command in job.commands]:
         with log.open("ab") as stream:
             process = subprocess.run(
-                [sys.executable, "-m", "osler", *command],
+                [sys.executable, "-m", "osler.cli.in_turn", json.dumps(commands)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -111,8 +116,9 @@ def _run_job(job: Job, out: Path, threads: int) -> None:
                 check=False,
             )
         if process.returncode:
-            tail = " | ".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-            raise OslerError(f"`osler {shlex.join(command)}` ended with {process.returncode}; see {log}: {tail}")
+            lines = log.read_text(errors="replace").splitlines()
+            command = next((line.removeprefix(MARK) for line in reversed(lines) if line.startswith(MARK)), job.name)
+            raise OslerError(f"`osler {command}` ended with {process.returncode}; see {log}: {' | '.join(lines[-LOG_LINES:])}")
 
 
 def _state_of(job: Job, terms: str) -> list[list[str]]:

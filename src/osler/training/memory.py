@@ -33,9 +33,8 @@ def _remedies(trainer: Any, config: Config) -> Iterator[str]:
         yield f"--{section}.bf16=true"
     size = arguments.per_device_train_batch_size
     if size > 1:
-        yield (
-            f"--{section}.per_device_train_batch_size={size // 2} with gradient_accumulation_steps={2 * arguments.gradient_accumulation_steps}"
-        )
+        more = 2 * arguments.gradient_accumulation_steps
+        yield f"--{section}.per_device_train_batch_size={size // 2} with gradient_accumulation_steps={more}"
     if is_grpo:
         yield "--sampling.max_completion_length to fewer tokens"
     yield "--policy.max_pixels to smaller images" if config.policy.lora is not None else "--policy.lora.r=16 to train an adapter"

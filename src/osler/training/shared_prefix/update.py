@@ -67,7 +67,7 @@ class SharedUpdate(OslerGRPOTrainer):
         self.generation: GenerationStep | None = None  # from a rollout to its last update
         self._bases: dict[int, tuple[Any, Any]] = {}  # id of a wrapped model -> that model (so its id stays taken), its Transformers model
         self.checks_itself = True
-        self.checked: set[Kind] = set()  # the kinds of batches that were compared with TRL's log-probabilities
+        self.checked: dict[Kind, Sequence[Difference]] = {}  # for each kind of batch, the differences from TRL's log-probabilities
         self._has_one_tower = True  # the reference has the same vision tower as the policy
         self._is_lockstep = False  # weights are sharded, so all processes must make the same forward passes
 
@@ -167,10 +167,8 @@ class SharedUpdate(OslerGRPOTrainer):
             needs_grad_B = self._find_blocks_with_gradient(rows, mask_NC)
             kind = self._unchecked_kind(rows, mask_NC, needs_grad_B)
             scores = self._score_update(model, completions, needs_grad_B)
-            if kind is not None:
-                self.checked.add(kind)
-                if not self._check(model, completions, needs_grad_B, scores[0].detach(), use_trl):
-                    return use_trl(every)
+            if kind is not None and not self._check(kind, model, completions, needs_grad_B, scores[0].detach(), use_trl):
+                return use_trl(every)
         elif self.uses_rollout_logps and model is self.model and generation.old_logps_NT is not None:
             scores = generation.old_logps_NT * mask_NC, None
             generation.rollout = None  # TRL asks for the old policy first; with LoRA the next call with the same model is the reference
@@ -297,7 +295,9 @@ class SharedUpdate(OslerGRPOTrainer):
 
         return compute
 
-    def _check(self, model: Any, completions: tuple[Tensor, Tensor], needs_grad_B: Tensor, shared_NC: Tensor, use_trl: UseTrl) -> bool:
+    def _check(
+        self, kind: Kind, model: Any, completions: tuple[Tensor, Tensor], needs_grad_B: Tensor, shared_NC: Tensor, use_trl: UseTrl
+    ) -> bool:
         """Whether the log-probabilities of up to two groups equal TRL's; if not, TRL's path is used from now on."""
         assert self.rows is not None
         blocks = needs_grad_B.nonzero()[:2, 0].tolist()
@@ -305,12 +305,12 @@ class SharedUpdate(OslerGRPOTrainer):
         inside = completions[1][rows].bool()
         with torch.no_grad():
             differences = self._compare(model, completions, rows, inside, shared_NC[rows][inside], use_trl)
-        for difference in differences:
-            found = replace(difference, found=self._max_over_processes(difference.found))
-            if not found.is_fine:
-                return self._end_sharing(found)
+        self.checked[kind] = [replace(one, found=self._max_over_processes(one.found)) for one in differences]
+        for difference in self.checked[kind]:
+            if not difference.is_fine:
+                return self._end_sharing(difference)
         if len(self.checked) == 1:
-            first = differences[0]
+            first = self.checked[kind][0]
             self.log_once(f"prompts are shared within groups: log-probabilities differ by {first.found:.1e} from TRL's own ({first.how})")
         return True
 
