@@ -28,13 +28,15 @@ from osler.reports.figures import PALETTE, moving_average
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "think_after": "Think-After"}
-MATTERS_STRATEGIES: Final = ("think",)  # an answer before the reasoning cannot follow it
+ONLY_THINK: Final = (
+    "think",
+)  # of `reasoning_matters`: an answer before the reasoning cannot follow it; of the KL coefficients: to save time
 
 SHARED: Final[Mapping[str, tuple[str, ...]]] = {  # overrides of every command, by recipe
     "demo": (),
     "slake": ("--data.rationales=facts", "--sampling.max_completion_length=80", "--eval.max_completion_length=80", "--grpo.beta=0.04"),
 }
-WARM_UPS: Final[Mapping[str, str]] = {"demo": WARM_UP, "slake": "--sft.max_steps=200"}  # 50 steps, and 200 of 8 questions
+WARM_UPS: Final[Mapping[str, str]] = {"demo": WARM_UP, "slake": "--sft.max_steps=200"}  # 66 steps, and 200 of 8 questions
 
 LOGGED: Final = {"rewards/accuracy/mean": "right answers", "statements/true_reasonings": "true reasonings"}
 LINES: Final = {"o": "-", "^": "--", "s": ":", "D": "-", "X": "-"}  # of the settings with that marker
@@ -63,7 +65,12 @@ SETTINGS: Final[Mapping[str, Setting]] = {  # one colour for each way to train, 
     "sft": Setting(title="SFT", colour=PALETTE[6], marker="D", verb="sft"),
     "grpo": Setting(title="GRPO, answer reward alone", colour=PALETTE[1], verb="train", overrides=ANSWER_ALONE),
     "grpo-kl-0": Setting(
-        title="GRPO, answer reward alone, beta 0", colour=PALETTE[1], marker="^", verb="train", overrides=(*ANSWER_ALONE, "--grpo.beta=0.0")
+        title="GRPO, answer reward alone, beta 0",
+        colour=PALETTE[1],
+        marker="^",
+        verb="train",
+        overrides=(*ANSWER_ALONE, "--grpo.beta=0.0"),
+        strategies=ONLY_THINK,
     ),
     "grpo-kl-0.2": Setting(
         title="GRPO, answer reward alone, beta 0.2",
@@ -71,10 +78,9 @@ SETTINGS: Final[Mapping[str, Setting]] = {  # one colour for each way to train, 
         marker="s",
         verb="train",
         overrides=(*ANSWER_ALONE, "--grpo.beta=0.2"),
+        strategies=ONLY_THINK,
     ),
-    "grpo-matters": Setting(
-        title="GRPO, reasoning_matters", colour=PALETTE[3], verb="train", overrides=MATTERS, strategies=MATTERS_STRATEGIES
-    ),
+    "grpo-matters": Setting(title="GRPO, reasoning_matters", colour=PALETTE[3], verb="train", overrides=MATTERS, strategies=ONLY_THINK),
     "grpo-statements": Setting(title="GRPO, statements", colour=PALETTE[2], verb="train", overrides=STATEMENTS),
     "sft-grpo": Setting(
         title="SFT first, GRPO, answer reward alone", colour=PALETTE[5], verb="train", overrides=ANSWER_ALONE, warm_up=True
