@@ -21,6 +21,7 @@ PRECISIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "bf16_weights": ({"beta": 0.0}, {"policy": {"dtype": "bfloat16", "lora": {"r": 4}}}),
     "float32_packed": ({"gradient_checkpointing": True}, {}),
     "bf16_packed": ({"bf16": True, "gradient_checkpointing": True}, {}),
+    "bf16_sharded": ({"bf16": True}, {}),  # compared with rounding noise, as where no process has all weights
 }
 
 
@@ -74,10 +75,13 @@ def test_planted_faults_are_found(
     plant(monkeypatch)
     grpo, sections = PRECISIONS[precision]
     samples = SAMPLES[:2] if plant is swap_images else SAMPLES
+
+    def prepare(trainer: Any) -> None:
+        sharpen(trainer.model)
+        trainer._is_lockstep = precision == "bf16_sharded"
+
     with caplog.at_level(logging.INFO, logger="osler"):
-        trainer, *_ = run(
-            sharp_folder, pay, {"max_steps": 1, **grpo}, dict(sections), share=True, samples=samples, prepare=lambda own: sharpen(own.model)
-        )
+        trainer, *_ = run(sharp_folder, pay, {"max_steps": 1, **grpo}, dict(sections), share=True, samples=samples, prepare=prepare)
     said = [record.message for record in caplog.records if "log-probabilities differ" in record.message]
     assert trainer.shares_prefix == (plant is nothing), said
     assert len(said) == 1
