@@ -53,6 +53,7 @@ def print_demo(result: DemoResult, config: Config, out: Path) -> None:
     from osler.audits.credits import read_credits
     from osler.experiments.demo import STRATEGIES, lift
     from osler.files import read_json_lines
+    from osler.metrics import points
 
     in_domain = config.data.train.modalities
     order = list(STRATEGIES)
@@ -61,8 +62,7 @@ def print_demo(result: DemoResult, config: Config, out: Path) -> None:
     print_accuracies([(row.label, result.records[row.name]) for row in rows], in_domain=in_domain, blind=blind)
     for row in rows:
         if row.questions and (gain := lift(row, rows, result.records, in_domain).difference).value is not None:
-            low, high = (f"{100 * limit:+.1f}" for limit in (gain.low or 0.0, gain.high or 0.0))
-            print(f"{row.label}: {100 * gain.value:+.1f} points [{low}, {high}] in-domain over zero-shot, paired")
+            print(f"{row.label}: {points(gain)} points in-domain over zero-shot, paired")
     for row in rows:
         rewards = [float(step["reward"]) for step in read_json_lines(out / row.name / "metrics.jsonl") if "reward" in step]
         if "GRPO" in row.title and rewards:

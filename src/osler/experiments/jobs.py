@@ -1,7 +1,7 @@
 """Runs lists of `osler` commands as jobs: one process for each job, on a GPU for each command; several jobs side by side.
 
-Finished jobs are skipped. Every job uses the command line, so it trains and evaluates exactly as a user would. A list that was killed resumes
-with the jobs that have not finished.
+Finished jobs are skipped. Every job uses the command line, so it trains and evaluates exactly as a user would. A list that was killed
+resumes with the jobs that have not finished.
 """
 
 from __future__ import annotations

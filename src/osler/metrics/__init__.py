@@ -11,7 +11,7 @@ from osler.metrics.calibration import Calibration, calibrate, multiclass_brier
 from osler.metrics.clusters import Unit, cluster
 from osler.metrics.confidence import ConfidenceSource, RatedAnswer, confidence_sources, rate_answers
 from osler.metrics.coverage import Abstention, CoveragePoint, abstain, choose_threshold, coverage_curve, risk_coverage_area, split_clusters
-from osler.metrics.estimates import DASH, Estimate, Proportion, average, mean, p_value, percent, points, proportion
+from osler.metrics.estimates import DASH, Estimate, Proportion, average, few_clusters, mean, p_value, percent, points, proportion
 from osler.metrics.gain import BLIND_POLICIES, ImageGain, guess_credits, image_gain, record_credits
 from osler.metrics.matrices import MatrixDifference, MatrixGains, MatrixMeans, matrix_difference, matrix_gains, matrix_means
 from osler.metrics.paired import PairedDifference, holm, paired_difference
@@ -46,6 +46,7 @@ __all__ = [
     "cluster",
     "confidence_sources",
     "coverage_curve",
+    "few_clusters",
     "group",
     "guess_credits",
     "holm",

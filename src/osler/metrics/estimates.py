@@ -53,7 +53,7 @@ class ClusteredEstimate(Estimate):
     num_clusters: int | None = None  # None if the interval takes every question to be independent
 
     def __str__(self) -> str:
-        return Estimate.__str__(self) + _few(self)
+        return Estimate.__str__(self) + few_clusters(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +90,10 @@ def points(estimate: Estimate) -> str:
     if estimate.value is None:
         return DASH
     limits = [percent(limit) for limit in (estimate.low, estimate.high)]
-    return f"{100 * estimate.value:+.1f} [{', '.join(limits)}]".replace("-", "\N{MINUS SIGN}") + _few(estimate)
+    return f"{100 * estimate.value:+.1f} [{', '.join(limits)}]".replace("-", "\N{MINUS SIGN}") + few_clusters(estimate)
 
 
-def _few(estimate: Estimate) -> str:
+def few_clusters(estimate: Estimate) -> str:
     """The number of independent images or patients, for a reader who would trust the interval more than they allow."""
     number = estimate.num_clusters if isinstance(estimate, ClusteredEstimate) else None
     return "" if number is None or number >= MANY_CLUSTERS else f" ({number} image{'s' * (number > 1)} or patient{'s' * (number > 1)})"

@@ -9,7 +9,7 @@ from typing import Final
 from osler import metrics
 from osler.evaluation.compare import UNIT
 from osler.evaluation.truth import measure_truth, truth_difference
-from osler.metrics import Estimate, PairedDifference, percent, points, taxonomy_order
+from osler.metrics import Estimate, PairedDifference, few_clusters, percent, points, taxonomy_order
 from osler.metrics.truth import ReasoningTruth
 from osler.reports.load_runs import STAGES, Evaluation, Run, manifest_cells
 from osler.reports.tables import change_rows, group_title
@@ -118,7 +118,8 @@ def _accuracy_words(lead: Lead) -> str:
         guess = metrics.chance(lead.row.records)
         guessing = "" if guess is None else f"; guessing would get {percent(guess)} %"
         accuracy = metrics.accuracy(lead.row.records, UNIT)
-        return f"accuracy {percent(accuracy.value)} % [{percent(accuracy.low)}, {percent(accuracy.high)}] on {where}{guessing}."
+        limits = f"[{percent(accuracy.low)}, {percent(accuracy.high)}]{few_clusters(accuracy)}"
+        return f"accuracy {percent(accuracy.value)} % {limits} on {where}{guessing}."
     before, after = _shared_accuracies(lead.before.records, lead.row.records)
     change = f"({points(lead.change.difference)} points)"
     if lead.before.is_zero_shot:

@@ -17,7 +17,10 @@ def explaining_lack_of_memory(trainer: Any, config: Config) -> Iterator[None]:
     """Turn PyTorch's error into one line that names the settings which need less memory, those that change no result first."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # On a CPU it has no type of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
         remedies = "; ".join(_remedies(trainer, config))
         raise OslerError(f"out of memory on {trainer.args.device} at step {int(trainer.state.global_step)}. Change {remedies}") from error
 
