@@ -16,7 +16,7 @@ from osler.policies.families import FAMILIES
 from tools.make_checkpoint import save_checkpoint
 
 SHARED = (
-    *("--data.reader=phantom", "--data.root=null", "--data.train.limit=8", "--data.test.limit_per_modality=1", "--data.options={}"),
+    *("--data.reader=phantom", "--data.train.limit=8", "--data.test.limit_per_modality=1", "--data.options={}"),
     *("--data.train.options={}", "--policy.dtype=bfloat16", "--policy.device=cpu", "--trainer.print_completions_every=0"),
     *("--prompt.strategy=no_think", "--eval.max_completion_length=4", "--trainer.checkpoint=none"),
 )

@@ -57,7 +57,7 @@ def overrides(options: argparse.Namespace, *own: str) -> list[str]:
     """Settings of every part: phantoms of 196 image tokens (a few on a CPU), the checkpoint, the device."""
     pixels = 153664 if options.device == "cuda" else 12544
     return [
-        *("--data.reader=phantom", "--data.root=null", "--data.train.limit=64", "--data.test.limit_per_modality=4"),
+        *("--data.reader=phantom", "--data.train.limit=64", "--data.test.limit_per_modality=4"),
         *(f"--policy.path={options.policy}", f"--policy.device={options.device}"),
         *(f"--policy.min_pixels={pixels}", f"--policy.max_pixels={pixels}", "--trainer.print_completions_every=0"),
         *("--trainer.checkpoint=none", f"--sampling.max_completion_length={options.tokens}"),
