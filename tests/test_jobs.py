@@ -1,11 +1,12 @@
 """Jobs: each in a process of its own, those that ended do not run again, and a failure names itself."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from osler.errors import OslerError
-from osler.experiments.jobs import STATE, Job, plan_commands, run_jobs
+from osler.experiments.jobs import MARK, STATE, Job, plan_commands, run_jobs
 
 CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
 
@@ -15,6 +16,14 @@ def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
     with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
         run_jobs([job], tmp_path, title="demo")
     assert (tmp_path / STATE).is_file()  # by which --fresh knows the folder
+
+
+def test_a_job_stops_at_its_first_failure(tmp_path: Path) -> None:
+    job = Job(name="broken", commands=(CHECK, ("train", "no-such-recipe"), CHECK))
+    with pytest.raises(OslerError, match="`osler train no-such-recipe` ended with 2; see .*log.txt"):
+        run_jobs([job], tmp_path, title="demo")
+    log = (tmp_path / "broken" / "log.txt").read_text()
+    assert [line for line in log.splitlines() if line.startswith(MARK)] == [f"{MARK}{shlex.join(command)}" for command in job.commands[:2]]
 
 
 def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
