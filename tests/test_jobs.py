@@ -20,7 +20,7 @@ def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
 
 def test_a_job_stops_at_its_first_failure(tmp_path: Path) -> None:
     job = Job(name="broken", commands=(CHECK, ("train", "no-such-recipe"), CHECK))
-    with pytest.raises(OslerError, match="`osler train no-such-recipe` ended with 2; see .*log.txt"):
+    with pytest.raises(OslerError, match=r"`osler train no-such-recipe` ended with 2; see .*log.txt"):
         run_jobs([job], tmp_path, title="demo")
     log = (tmp_path / "broken" / "log.txt").read_text()
     assert [line for line in log.splitlines() if line.startswith(MARK)] == [f"{MARK}{shlex.join(command)}" for command in job.commands[:2]]
