@@ -158,9 +158,7 @@ def test_the_interval_covers_the_truth_with_few_patients(num_patients: int, high
     assert 0.93 <= hits / 400 <= highest
 
 
-@pytest.mark.parametrize(
-    ("num_images", "words"), [(1, " (1 image or patient)"), (2, " (2 images or patients)"), (9, " (9 images or patients)"), (10, "")]
-)
+@pytest.mark.parametrize(("num_images", "words"), [(1, " (n = 1)"), (2, " (n = 2)"), (9, " (n = 9)"), (10, "")])
 def test_few_images_are_printed_beside_the_interval(num_images: int, words: str) -> None:
     images = [number % num_images for number in range(20)]
     before, after = (answers([number % every == 0 for number in range(20)], images) for every in (3, 2))

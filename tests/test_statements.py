@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fact_check import MRI, UPPER_LEFT, F, T, fact, known
+from test_fact_check import MRI, UPPER_LEFT, F, N, T, fact, known
 
 from osler.data.phantom.atlas import GRADES
 from osler.data.phantom.facts import EXTENTS, phantom_terms
 from osler.data.phantom.images import ATLASES
 from osler.data.phantom.questions import build_samples
 from osler.data.readers import read
-from osler.facts import Kind, Statement, Term
+from osler.facts import Kind, Statement, Term, Truth
 from osler.grading import judge, read_statements
 from osler.grading.terms import fold_term, fold_word
 from osler.taxonomy import Modality
@@ -196,6 +196,13 @@ ROWS: list[tuple[str, list[str]]] = [
     ("The tumour cannot be excluded.", []),
     ("A tumour-like mass.", ["presence mass"]),
     ("A history of cancer.", []),
+    # what holds for many images, and the options
+    ("Simple cysts are common in adults.", []),
+    ("The options include normal, cyst and mass.", []),
+    ("The possible sites are the knee and the chest.", []),
+    ("A common cyst is seen.", ["presence cyst"]),
+    ("A spot with no visible wall towards the top left.", []),
+    ("The collection is large.", ["size large"]),
     ("", []),
 ]  # fmt: skip
 
@@ -236,6 +243,28 @@ def test_the_terms_of_a_list_are_read_like_those_of_a_tuple() -> None:
     assert read_statements(text, terms) == read_statements(text, tuple(terms)) == read_statements(text, phantom_terms())
     terms.clear()
     assert read_statements(text, terms) == read_statements(text)
+
+
+HAND = known(
+    *(fact(Kind.ANATOMY, "hand"), fact(Kind.SIZE, "tiny"), fact(Kind.POSITION, "upper left"), fact(Kind.SIDE, "left")),
+    closed=(Kind.ANATOMY, Kind.SIZE, Kind.POSITION, Kind.SIDE, Kind.COUNT),
+)
+UNLISTED = [
+    ("The chest.", [F]),
+    ("The trachea.", [N]),  # no phantom is one of the trachea
+    ("A large lesion.", [F]),
+    ("An enlarged lesion.", [N]),
+    ("The lesion is in the lower half.", [F]),  # "lower left" is known
+    ("The lesion is posterior.", [N]),
+    ("The lesion is on the right.", [F]),
+    ("The lesion is in the midline.", [N]),
+]
+
+
+@pytest.mark.parametrize(("text", "truths"), UNLISTED)
+def test_what_a_dataset_has_no_word_for_is_not_false(text: str, truths: list[Truth]) -> None:
+    judged = judge(text, facts=HAND, terms=phantom_terms())
+    assert [statement.truth for statement in judged if statement.kind is not Kind.PRESENCE] == truths
 
 
 # Repeating the answer

@@ -15,7 +15,7 @@ from osler.data.select import NONE
 from osler.images.fingerprints import Fingerprint
 from osler.metrics import mean, taxonomy_order
 from osler.metrics.clusters import clustered_difference, clustered_mean
-from osler.metrics.estimates import NO_ESTIMATE, Count, Estimate, Share, ShareEstimate
+from osler.metrics.estimates import NO_ESTIMATE, Count, Estimate, Share, ShareEstimate, plain
 from osler.taxonomy import Axis
 from osler.types import ImageSource, Sample
 
@@ -98,9 +98,9 @@ def _compare(train: Sequence[Sample], test: Sequence[Sample], groups: Sequence[i
         num_redrawn=len(changed),
         num_clusters=len(numbers),
         chance=mean([1 / len(test[place].choices) for place in changed]),
-        original=NO_ESTIMATE if original is None else original.estimate(),
-        redrawn=NO_ESTIMATE if redrawn is None else redrawn.estimate(),
-        difference=clustered_difference(redrawn, original),
+        original=NO_ESTIMATE if original is None else plain(original.estimate()),
+        redrawn=NO_ESTIMATE if redrawn is None else plain(redrawn.estimate()),
+        difference=plain(clustered_difference(redrawn, original)),
         all_rows=Accuracies(original=mean(before), redrawn=mean(after)),
         counts={outcome: outcomes[outcome] for outcome in Distractors if outcome in outcomes},
     )

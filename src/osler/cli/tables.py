@@ -93,7 +93,7 @@ def print_accuracies(
     """
     from osler.metrics import percent, points
     from osler.reports.load_runs import Evaluation
-    from osler.reports.tables import accuracy_table, describe_clusters, gain_table, group_title
+    from osler.reports.tables import FEW, accuracy_table, describe_clusters, gain_table, group_title, has_few_clusters
     from osler.reports.truth import truth_table
 
     evaluations = [Evaluation(label=label, title=label, records=tuple(records), blind=blind) for label, records in rows]
@@ -116,6 +116,8 @@ def print_accuracies(
         print("Image gain: accuracy minus the best blind baseline of each column, guessing included; paired, mean of the columns.")
     if (clusters := describe_clusters(evaluations)) is not None:
         print(f"{clusters[0].upper()}{clusters[1:]}: intervals take those to be independent, not the questions.")
+    if has_few_clusters(evaluations):
+        print(FEW)
     print_truth(evaluations, in_domain)
 
 

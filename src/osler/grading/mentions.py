@@ -45,6 +45,25 @@ _SHOWN: Final = frozenset(
     {"see", "seen", "visible", "show", "shows", "shown", "image", "picture", "slice", "section", "scan", "there", "here", "depicted"}
     | {"identify", "identified", "contains", "included", "present"}
 )
+_COMMON: Final = frozenset(
+    {
+        "usually",
+        "typically",
+        "generally",
+        "commonly",
+        "common",
+        "often",
+        "always",
+        "rarely",
+        "seldom",
+        "practice",
+        "depends",
+        "tend",
+        "tends",
+    }
+    | {"options", "choices", "candidates", "possible"}
+)
+"""Words of sentences about images of a kind, or about the options, rather than about this image."""
 _COMPARED: Final = frozenset({"before", "prior", "previous", "previously", "since", "compared", "comparison", "interval", "earlier"})
 _NEEDS_NO_COMPARISON: Final = frozenset({"unchanged", "new", "resolved"})
 _NOT_COUNTED: Final = CLAUSE_ENDS | COPULAS | {"cm", "mm", "of", "year", "years", "day", "days"}
@@ -128,6 +147,12 @@ class Reading:
     def comparisons(self) -> frozenset[int]:
         """The numbers of the sentences that compare with an earlier image."""
         return frozenset(number for word, number in zip(self.folded, self.sentences, strict=True) if word in _COMPARED)
+
+    @cached_property
+    def common_knowledge(self) -> frozenset[int]:
+        """The numbers of the sentences that hold for many images: "cysts are common in adults", "options include normal and cyst"."""
+        shown = {number for word, number in zip(self.folded, self.sentences, strict=True) if word in _SHOWN}
+        return frozenset(number for word, number in zip(self.folded, self.sentences, strict=True) if word in _COMMON) - shown
 
     @cached_property
     def generalities(self) -> frozenset[int]:

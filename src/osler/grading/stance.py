@@ -12,7 +12,7 @@ from typing import Final
 
 CLAUSE_ENDS: Final = frozenset({".", ",", ";", ":", "!", "?", "\n", "but", "although", "though", "while", "whereas", "because", "so"})
 COPULAS: Final = frozenset({"is", "are", "was", "were", "seems", "can", "ca", "be", "has", "been"})  # "can't" is "ca", "not"
-PREPOSITIONS: Final = frozenset({"on", "in", "by", "with", "at", "from"})
+PREPOSITIONS: Final = frozenset({"on", "in", "by", "with", "at", "from", "toward", "towards"})
 _NEGATIONS: Final = frozenset(
     {"not", "no", "never", "neither", "nor", "without", "cannot", "absence", "lacks", "excludes", "rules", "nothing"}
 )

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from osler.facts import Facts, Kind, Statement, Term
+from osler.facts import Facts, Kind, Statement, Term, Truth
 from osler.grading.fact_check import check
 from osler.grading.mentions import ATTRIBUTES, IMAGE_KINDS, PLACES, Mention, Reading, find_mentions
 from osler.grading.open_answer import is_same_text
@@ -20,6 +20,9 @@ from osler.taxonomy import QuestionType
 from osler.text import ARTICLES, fold_phrase
 
 _NAMES: Final = frozenset({Kind.PRESENCE, Kind.SIGN})
+_LISTED: Final = frozenset({Kind.ANATOMY, Kind.SIZE, Kind.COUNT, Kind.SIDE, Kind.POSITION})
+"""Kinds of which a dataset lists a few values, and a text may name others about the same image."""
+_SIDES: Final = frozenset({("left",), ("right",), ("bilateral",)})
 _OTHERS: Final = frozenset({"other", "further", "additional", "second"})
 _LIST_WORDS: Final = frozenset({",", "or", "nor", "and", "a", "an", "the"})
 _INDEFINITE: Final = frozenset({"a", "an", "one", "any", "some", "another", "multiple", "several", "two"})
@@ -43,12 +46,24 @@ def judge(
     return tuple(
         replace(
             statement,
-            truth=check(statement, facts),
+            truth=_check(statement, facts, index),
             repeats_answer=number in repeated,
             is_relevant=bears_on(question_type, statement.kind, index.meanings.get(statement.value, frozenset())),
         )
         for number, statement in enumerate(statements)
     )
+
+
+def _check(statement: Statement, facts: Facts, index: TermIndex) -> Truth:
+    """The truth of a statement; what a dataset has no word for is not false because the dataset does not list it.
+
+    A list of body regions says nothing about "the trachea" beside the thyroid gland, and a list of sizes nothing about "enlarged nuclei".
+    """
+    known = _SIDES if statement.kind is Kind.SIDE else index.values.get(statement.kind)
+    stated = fold_term(statement.value)
+    if known and statement.kind in _LISTED and not any(set(stated) <= set(value) for value in known):  # "upper" is in "upper left"
+        facts = replace(facts, closed=tuple(kind for kind in facts.closed if kind is not statement.kind))
+    return check(statement, facts)
 
 
 # Reading
@@ -78,7 +93,7 @@ def _read(reading: Reading) -> tuple[Statement, ...]:
 def _stance(mention: Mention, reading: Reading) -> Stance:
     """Whether a mention is affirmed, negated or left open."""
     words, begin, end = reading.unclaimed, mention.begin, mention.end
-    if reading.sentences[begin] in reading.questions:
+    if reading.sentences[begin] in reading.questions | reading.common_knowledge:
         return Stance.OPEN
     if reading.is_joined[end - 1] and words[end : end + 1] in (["like"], ["free"], ["shaped"]):  # "tumour-like"
         return Stance.OPEN

@@ -111,12 +111,14 @@ _SYNONYMS: Final[Mapping[Kind, Mapping[str, str]]] = {
         "new": "newly developed", "resolved": "disappeared", "improved": "improvement", "worse": "worsened|progression|progressed",
     },
 }  # fmt: skip
-GENERIC: Final = frozenset({"lesion", "abnormality", "anomaly", "finding", "area", "region", "change", "disease"})
+GENERIC: Final = frozenset(
+    {"lesion", "abnormality", "anomaly", "finding", "area", "region", "change", "disease", "collection", "spot", "patch", "focus"}
+)
 """Nouns that stand for the only lesion of an image, so what is said about them is about None."""
 LESION: Final = "lesion"
 LESION_WORDS: Final = frozenset({"lesion", "abnormality", "anomaly"})
 """The generic nouns whose presence or absence is stated: "there is no abnormality" states that there is no lesion."""
-VAGUE_FINDINGS: Final = frozenset({"opacity", "swelling"})
+VAGUE_FINDINGS: Final = frozenset({"opacity", "swelling", "nodule"})
 """Words for almost any lesion, so they are not false where a lesion of another name is known."""
 NAMESAKES: Final = MappingProxyType(
     {
@@ -208,6 +210,7 @@ class TermIndex:
 
     by_first_word: Mapping[str, Sequence[tuple[Phrase, Values]]]
     meanings: Mapping[str, frozenset[Kind]] = field(default_factory=dict)  # of each sign, what it is a sign of
+    values: Mapping[Kind, frozenset[Phrase]] = field(default_factory=dict)  # of each kind, the folded values of the dataset
 
     def match(self, words: Sequence[str], position: int) -> tuple[int, Values] | None:
         """The longest phrase that begins at a position of the folded words: (its length, its values); None without one."""
@@ -243,7 +246,8 @@ def _index_terms(terms: tuple[Term, ...]) -> TermIndex:
         if term.sign_of is not None:
             meanings[term.value] = meanings.get(term.value, frozenset()) | {term.sign_of}
     index = _index((fold_term(term.phrase), term.kind, term.value) for term in terms)
-    return TermIndex(by_first_word=index.by_first_word, meanings=meanings)
+    values = {kind: frozenset(fold_term(term.value) for term in terms if term.kind is kind) for kind in {term.kind for term in terms}}
+    return TermIndex(by_first_word=index.by_first_word, meanings=meanings, values=values)
 
 
 @lru_cache(maxsize=1)

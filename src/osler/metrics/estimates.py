@@ -47,7 +47,7 @@ class Estimate:
 class ClusteredEstimate(Estimate):
     """An estimate that knows how many independent images or patients it rests on, and prints few of them.
 
-    "78.2 [41.0, 95.1] (4 images or patients)"
+    "78.2 [41.0, 95.1] (n = 4)"
     """
 
     num_clusters: int | None = None  # None if the interval takes every question to be independent
@@ -80,6 +80,11 @@ NO_ESTIMATE: Final = Estimate(value=None, low=None, high=None)
 """The estimate of no data."""
 
 
+def plain(estimate: Estimate) -> Estimate:
+    """The estimate without its number of clusters, as a file holds it."""
+    return Estimate(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
 def percent(value: float | None) -> str:
     """A share of one as a percentage with one decimal, without the sign: 0.782 -> "78.2"; None -> a dash."""
     return DASH if value is None else f"{100 * value:.1f}"
@@ -96,7 +101,7 @@ def points(estimate: Estimate) -> str:
 def few_clusters(estimate: Estimate) -> str:
     """The number of independent images or patients, for a reader who would trust the interval more than they allow."""
     number = estimate.num_clusters if isinstance(estimate, ClusteredEstimate) else None
-    return "" if number is None or number >= MANY_CLUSTERS else f" ({number} image{'s' * (number > 1)} or patient{'s' * (number > 1)})"
+    return "" if number is None or number >= MANY_CLUSTERS else f" (n = {number})"
 
 
 def p_value(value: float | None) -> str:

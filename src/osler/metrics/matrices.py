@@ -15,7 +15,7 @@ from pydantic import Field
 
 from osler.metrics.accuracy import is_correct
 from osler.metrics.clusters import ClusteredMean, Unit, cluster, clustered_difference, clustered_mean
-from osler.metrics.estimates import NO_ESTIMATE, Estimate
+from osler.metrics.estimates import NO_ESTIMATE, Estimate, plain
 from osler.metrics.gain import ImageGain, choose_baseline, gain_over
 from osler.metrics.paired import PairedDifference, Pairs, compare_pairs, holm, pair
 from osler.types import Record
@@ -70,7 +70,7 @@ def matrix_means(
         records = [cells[cell] for cell in chosen]
         values = [[float(has(record)) for record in members] for members in records]
         mean = _mean_of_cells(values, cluster(chain.from_iterable(records), unit))
-        return NO_ESTIMATE if mean is None else mean.estimate()
+        return NO_ESTIMATE if mean is None else plain(mean.estimate())
 
     return _means(cells, mean_accuracy)
 
@@ -119,7 +119,7 @@ def _mean_differences(pairs: Mapping[Cell, Pairs], unit: Unit) -> MatrixMeans:
         clusters = cluster(chain.from_iterable(pairs[cell].records for cell in chosen), unit)
         after = _mean_of_cells([pairs[cell].after for cell in chosen], clusters)
         before = _mean_of_cells([pairs[cell].before for cell in chosen], clusters)
-        return clustered_difference(after, before)
+        return plain(clustered_difference(after, before))
 
     return _means(pairs, mean_difference)
 

@@ -18,6 +18,7 @@ from osler.reports.heat import HeatMap
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
 from osler.reports.tables import (
+    FEW,
     AccuracyTable,
     ChangeRow,
     PolicyTable,
@@ -27,6 +28,7 @@ from osler.reports.tables import (
     describe_clusters,
     gain_table,
     group_title,
+    has_few_clusters,
 )
 from osler.reports.truth import TruthRow, truth_rows, truth_table
 from osler.taxonomy import SPLITS
@@ -130,6 +132,8 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
         notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
     if (clusters := describe_clusters(answered)) is not None:
         notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
+    if has_few_clusters(answered):
+        notes.append(FEW)
     questions = {frozenset(record.sample_id for record in row.records) for row in answered}
     if len(questions) > 1:
         notes.append(

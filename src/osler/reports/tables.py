@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 from osler import metrics
@@ -133,6 +134,16 @@ def describe_clusters(evaluations: Iterable[Evaluation]) -> str | None:
         if accuracy.num_clusters is not None and accuracy.num_clusters < accuracy.total:
             return f"{accuracy.total:,} questions about {accuracy.num_clusters:,} separate images or patients"
     return None
+
+
+FEW: Final = "n: separate images or patients behind an interval, where they are fewer than ten: too few to rely on it."
+"""Explains what `metrics.few_clusters` adds to an interval."""
+
+
+def has_few_clusters(evaluations: Iterable[Evaluation]) -> bool:
+    """Whether an accuracy of a modality rests on fewer than ten images or patients."""
+    groups = (metrics.group(row.records, ("modality",)).values() for row in evaluations)
+    return any(metrics.few_clusters(metrics.accuracy(records, UNIT)) for records in chain.from_iterable(groups))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
