@@ -1,22 +1,19 @@
 """`osler train` from a recipe to a saved policy: what it refuses, what it writes, and how it goes on."""
 
 import json
-import math
 import signal
 import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from accelerate.utils import send_to_device
-from small_runs import SOLID_SAMPLES, SolidImage, assert_same_lines, forget_after, read_lines, recipe, solid_sample
+from small_runs import assert_same_lines, forget_after, read_lines, recipe
 from tiny_checkpoint import apply_lora
 from trl import GRPOConfig
 
@@ -24,17 +21,14 @@ from osler.cli.common import describe_recipe
 from osler.cli.main import main
 from osler.config import Config, LoraSection, build_config, load_config
 from osler.errors import ConfigError, DataError, MissingExtra, OslerError
-from osler.facts import Fact, Facts, Kind, Term
 from osler.files import read_json_lines
 from osler.policies.load import load_policy
 from osler.policies.lora import describe_adapter
-from osler.prompts import render
 from osler.run_folder import Run
 from osler.training.arguments import PLACES, check_reporters, grpo_arguments
 from osler.training.arguments import REFUSED as REASONS
 from osler.training.callbacks import MetricsWriter
 from osler.training.checkpoints import last_checkpoint
-from osler.training.dataset import ImageCache, Whole, build_dataset, check_images, check_prompt_lengths, max_image_tokens
 from osler.training.grpo import train_grpo
 from osler.training.sft import sft_arguments
 
@@ -191,42 +185,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(tiny_folder: Path, tmp_path: Path
     assert printed.out == ""
 
 
-def test_long_prompts_are_found_by_their_real_length(tiny_folder: Path) -> None:
-    """The limit is exact, for one image and for two, and images count by their tokens."""
-    processor = load_policy(str(tiny_folder)).processor
-    for sample in (solid_sample((1, 56)), solid_sample((2, 112), (3, 84))):
-        prompt = render(sample, "no_think", phase="train")
-        text = processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
-        length = len(processor(text=[text], images=[source.load() for source in sample.images])["input_ids"][0])
-        check_prompt_lengths([prompt], processor, length)
-        with pytest.raises(DataError, match=f"^{sample.id} makes a prompt of {length} tokens"):
-            check_prompt_lengths([prompt], processor, length - 1)
-
-
-@pytest.mark.parametrize(("least", "most"), [(4, 16), (196, 196), (49, 64), (1, 1), (256, 1280)], ids=str)
-def test_no_image_takes_more_tokens_than_the_bound(least: int, most: int) -> None:
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-    size = {"shortest_edge": 784 * least, "longest_edge": 784 * most}
-    bound = max_image_tokens(SimpleNamespace(image_processor=SimpleNamespace(patch_size=14, merge_size=2, size=size)))
-    sides = [*range(28, 400, 9), 997, 2048, 5600]
-    tokens = [
-        math.prod(smart_resize(height, width, 28, 784 * least, 784 * most)) // 784
-        for height in sides
-        for width in sides
-        if max(height, width) <= 200 * min(height, width)
-    ]
-    assert most <= max(tokens) <= bound <= 3 * most + 230
-
-
-def test_questions_with_and_without_images_are_not_mixed() -> None:
-    with_image, without = solid_sample((1, 56)), replace(solid_sample((2, 56)), images=(), id="no/image")
-    for alike in ([with_image], [without]):
-        check_images([render(sample, "no_think", phase="train") for sample in alike])
-    with pytest.raises(DataError, match="1 of 2 training questions have no image, the first is no/image"):
-        check_images([render(sample, "no_think", phase="train") for sample in (with_image, without)])
-
-
 @pytest.mark.parametrize(
     ("targets", "line"),
     [
@@ -238,37 +196,6 @@ def test_the_adapted_modules_are_counted(tiny_folder: Path, targets: Any, line: 
     """With "all-linear" peft alone adapts the vision tower too."""
     policy = load_policy(str(tiny_folder))
     assert describe_adapter(apply_lora(policy, LoraSection(target_modules=targets)), policy.family, freeze_vision=False) == line
-
-
-def test_rows_carry_what_rewards_read() -> None:
-    prompts = [render(sample, "no_think", phase="train") for sample in SOLID_SAMPLES]
-    row, twin = build_dataset(prompts)[[2, 2]].values().__iter__(), build_dataset(prompts).__getitems__([2, 2])
-    assert len(next(row)) == 2
-    assert {key: twin[0][key] for key in ("sample_id", "choices", "target", "strategy")} == {
-        "sample_id": "solid/80-120",
-        "choices": ("yes", "no"),
-        "target": "A",
-        "strategy": "no_think",
-    }
-    assert [image.size for image in twin[0]["images"]] == [(84, 84), (56, 56)]
-    assert twin[0]["images"][0] is twin[1]["images"][0]  # decoded once for all copies
-    assert twin[0]["facts"] is None
-    facts, terms = Facts(facts=(Fact(kind=Kind.SIDE, value="left"),)), (Term(phrase="on the left", kind=Kind.SIDE, value="left"),)
-    known = [replace(prompt, sample=replace(prompt.sample, facts=facts, terms=terms)) for prompt in prompts]
-    rows = build_dataset(known).__getitems__([0, 1])
-    assert all(row["facts"] is facts and tuple(row["terms"]) == terms for row in rows)
-
-
-def test_the_image_cache_is_bounded() -> None:
-    cache = ImageCache(max_bytes=3 * 56 * 56 * 2)
-    first, second, third = (SolidImage(grey=grey, size=56) for grey in (1, 2, 3))
-    kept = cache.load(first)
-    assert cache.load(first) is kept
-    cache.load(second)
-    cache.load(first)
-    cache.load(third)  # the second was used longest ago
-    assert cache.num_bytes == cache.max_bytes
-    assert cache.load(first) is kept
 
 
 # Four questions, two a step: two steps an epoch, so that an interrupted run has to find its place within a later epoch.
@@ -473,9 +400,3 @@ def test_a_dry_run_loads_no_model() -> None:
 
 def test_a_description_names_the_answer(tiny_folder: Path) -> None:
     assert "target " in describe_recipe(recipe(tiny_folder))
-
-
-def test_terms_pass_through_accelerate_as_they_are() -> None:
-    terms = Whole(("calcification", "oedema"))
-    assert send_to_device({"terms": [terms]}, "cpu")["terms"][0] is terms
-    assert (list(terms), len(terms), terms[-1]) == (["calcification", "oedema"], 2, "oedema")
