@@ -30,6 +30,10 @@ T, F, N = Truth.TRUE, Truth.FALSE, Truth.NOT_CHECKABLE
 CHECKS: list[tuple[str, Facts, list[Truth]]] = [
     ("An MRI.", MRI, [T]),
     ("A CT.", MRI, [F]),
+    ("An MRI.", known(fact(Kind.MODALITY, "MR"), closed=(Kind.MODALITY,)), [T]),
+    ("An X-ray.", known(fact(Kind.MODALITY, "X-ray"), closed=(Kind.MODALITY,)), [T]),
+    ("A CT.", known(fact(Kind.MODALITY, "computed tomography"), closed=(Kind.MODALITY,)), [T]),
+    ("Bleeding is seen.", known(fact(Kind.PRESENCE, "hemorrhage")), [T]),
     ("This is not a CT.", MRI, [T]),
     ("This is not an MRI.", MRI, [F]),
     ("An axial section.", MRI, [N]),

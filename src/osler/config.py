@@ -12,7 +12,7 @@ import tomllib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -114,7 +114,17 @@ class RewardsConfig(Section):
     """`[rewards]`: names from `grading.REWARDS` and their weights, 1 each by default. The rewards are summed."""
 
     names: tuple[str, ...] = ("accuracy", "format")
-    weights: tuple[float, ...] | None = None  # 0: the reward is computed and logged only
+    weights: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None  # 0: the reward is computed and logged only
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> RewardsConfig:
+        if self.weights is None:
+            return self
+        if len(self.weights) != len(self.names):
+            raise ValueError(f"{len(self.names)} names and {len(self.weights)} weights: give one weight for each name")
+        if not any(self.weights):
+            raise ValueError("every weight is 0, so nothing would be learnt: give one reward another weight")
+        return self
 
 
 class SamplingConfig(Section):
@@ -190,7 +200,10 @@ def load_config(recipe: str | Path | None, overrides: Sequence[str] = ()) -> Con
     Raises ConfigError, one line, for a missing file, invalid TOML, an unknown key or an invalid value.
     """
     values = read_toml(find_recipe(recipe)) if recipe is not None else {}
-    for dotted, value in parse_overrides(overrides):
+    pairs = parse_overrides(overrides)
+    if {"rewards.names"} == {dotted for dotted, _ in pairs} & {"rewards.names", "rewards.weights"}:
+        values.get("rewards", {}).pop("weights", None)  # they are those of the recipe's own rewards
+    for dotted, value in pairs:
         assign(values, dotted, value)
     return build_config(values)
 

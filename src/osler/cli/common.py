@@ -115,6 +115,12 @@ def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] =
     prompt = render(sample, strategy, phase="train" if is_training else "eval")
     images = ", ".join(source.uri for source in sample.images) or "no image"
     lines.append(f"\n{sample.id} ({images}), strategy {strategy}, target {sample.target}:\n{prompt.text}")
+    if "train" in samples_of and not is_sft:
+        from osler.grading import resolve_rewards
+        from osler.training.grpo import check_rewards
+
+        prompts = [render(one, config.prompt.strategy, phase="train") for one in samples_of["train"]]
+        check_rewards(resolve_rewards(config.rewards.names), prompts)
     if is_sft:
         from osler.training.sft import sft_target
 

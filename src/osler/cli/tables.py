@@ -134,6 +134,8 @@ def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = 
     from osler.reports.truth import truth_rows, truth_table
 
     if (table := truth_table(evaluations, in_domain=in_domain)) is None:
+        if any(with_reasoning(row.records) for row in evaluations):
+            print("Whether the reasonings are true is not known: the records hold no facts about the images.")
         return
     columns = [group_title(name) + (" (in-domain)" if name in in_domain else "") for name in table.columns]
     if len(table.rows) == 1:
@@ -155,6 +157,7 @@ def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = 
     print("True: something in the reasoning can be checked, and nothing in it is false. Right, ..: share of the right answers.")
     print("To the point: true, and something in it bears on the question.")
     print("By luck: with the most usual statements in place of its own, or with the facts of another image.")
+    print("Distinct: different reasonings. Checked: statements that could be checked; a conclusion that repeats the answer is none.")
 
 
 def _truth_cells(truth: ReasoningTruth | None, luck: Luck | None) -> dict[str, str]:

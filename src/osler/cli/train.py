@@ -47,4 +47,5 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     else:
         from osler.training.sft import train_sft as start
     run = start(config, run_folder(options, config), fresh=options.fresh)
+    print(f"policy: {run.policy}   (test it: osler eval {options.recipe or 'RECIPE'} --policy {run.root})")
     return {"run": run.root, "policy": run.policy}

@@ -9,7 +9,7 @@ from typing import Final
 
 from osler.facts import Fact, Facts, Kind, Statement, Truth
 from osler.grading.mentions import ATTRIBUTES
-from osler.grading.terms import LESION, PARTS, VAGUE_FINDINGS, Phrase, findings, fold_term, organs
+from osler.grading.terms import LESION, PARTS, VAGUE_FINDINGS, Phrase, findings, fold_term, fold_value, organs
 
 _INCLUSIVE: Final = frozenset({Kind.TECHNIQUE, Kind.PRESENCE, Kind.POSITION, Kind.SIDE})
 _ANATOMY_QUALIFIERS: Final = frozenset({"axial", "sagittal", "coronal", "left", "right", "upper", "level", "peripheral"})
@@ -26,7 +26,8 @@ def check(statement: Statement, facts: Facts) -> Truth:
             return as_finding
     kinds = (Kind.SIDE, Kind.POSITION) if statement.kind is Kind.SIDE else (statement.kind,)  # "upper left" is left
     related = [fact for fact in facts.facts if fact.kind in kinds and _is_related(fact, statement, facts)]
-    same = [fact for fact in related if fold_term(fact.value) == fold_term(statement.value) and _settles(fact, statement)]
+    stated = fold_value(statement.kind, statement.value)
+    same = [fact for fact in related if fold_value(fact.kind, fact.value) == stated and _settles(fact, statement)]
     agreements = {fact.holds == statement.holds for fact in same or related if _settles(fact, statement)}
     subjects = {fact.about for fact in related}
     if statement.kind in ATTRIBUTES and statement.about is None and None not in subjects and len(subjects) > 1:
@@ -64,7 +65,7 @@ def _settles(fact: Fact, statement: Statement) -> bool:
     From "pleural effusion" follows "effusion", from "upper left" "left", from "kidney" "abdomen", and from "no effusion" "no pleural
     effusion". "No mass in the liver" follows from "no mass", but is not false where there is a mass.
     """
-    known, stated = fold_term(fact.value), fold_term(statement.value)
+    known, stated = fold_value(fact.kind, fact.value), fold_value(statement.kind, statement.value)
     if statement.kind is Kind.PRESENCE and statement.about is not None and fact.about is None and fact.holds:
         return False
     if known == stated:

@@ -14,18 +14,25 @@ CLAUSE_ENDS: Final = frozenset({".", ",", ";", ":", "!", "?", "\n", "but", "alth
 COPULAS: Final = frozenset({"is", "are", "was", "were", "seems", "can", "ca", "be", "has", "been"})  # "can't" is "ca", "not"
 PREPOSITIONS: Final = frozenset({"on", "in", "by", "with", "at", "from", "toward", "towards"})
 _NEGATIONS: Final = frozenset(
-    {"not", "no", "never", "neither", "nor", "without", "cannot", "absence", "lacks", "excludes", "rules", "nothing"}
+    {"not", "no", "never", "neither", "nor", "without", "cannot", "absence", "lacks", "excludes", "exclude", "rules", "nothing"}
+    | {"negative", "free", "zero", "fail", "fails", "failed"}
 )
+_UNDECIDED: Final = frozenset({"cannot", "not"})
+_EXCLUSIONS: Final = frozenset({"rule", "exclude"})
+_SOUGHT: Final = frozenset({"look", "looking", "search", "searching", "check", "checking"})
+_LABELS: Final = frozenset({":", "-", "="})
+_NONE: Final = frozenset({"no", "none", "negative", "absent", "nil"})
 _COMPARISONS: Final = frozenset({"except", "unlike", "than", "versus", "vs", "instead", "resembles", "mimics"})
 _CONDITIONALS: Final = frozenset(
-    {"if", "whether", "unless", "either", "could", "might", "may", "would", "possibly", "perhaps", "doubt", "history"}
+    {"if", "whether", "unless", "either", "could", "might", "may", "would", "possibly", "perhaps", "doubt", "doubtful", "history"}
+    | {"rule", "denied"}
 )
 _PREFERENCES: Final = frozenset(
     {"favour", "favours", "favoured", "favouring", "favor", "favors", "favored", "favoring", "prefer", "preferred"}
 )
 _DOUBTS: Final = frozenset({"or", "versus", "vs", "cannot", "would", "could", "might", "may"})
 _REJECTIONS: Final = frozenset(
-    {"not", "unlikely", "excluded", "ruled", "absent", "wrong", "incorrect", "impossible", "improbable", "false"}
+    {"not", "unlikely", "excluded", "ruled", "absent", "wrong", "incorrect", "impossible", "improbable", "false", "denied", "doubtful"}
 )
 _ABSENCES: Final = frozenset({"excluded", "ruled", "absent"})
 _PERCEIVED: Final = frozenset(
@@ -70,10 +77,14 @@ def _stance_before(words: Sequence[str], begin: int, *, through_prepositions: bo
             break
         if word in _CONDITIONALS or (word in _COMPARISONS and distance < _NEGATION_SCOPE):
             return Stance.OPEN
+        if word in _SOUGHT and following == "for":  # "we look for a fracture"
+            return Stance.OPEN
         if word in _PREFERENCES and is_over:  # "this favours a tumour over an infarct"
             return Stance.OPEN
         if distance < _NEGATION_SCOPE:
             is_over = is_over or word == "over"
+            if word in _UNDECIDED and following in _EXCLUSIONS:  # "cannot rule out a fracture"
+                return Stance.OPEN
             if word in _NEGATIONS:
                 stance = Stance.NEGATED
             elif word == "or":
@@ -84,11 +95,18 @@ def _stance_before(words: Sequence[str], begin: int, *, through_prepositions: bo
 
 def stance_after(words: Sequence[str], end: int) -> Stance:
     """The stance by the words behind a term; those of a relative clause can only negate it: "the heart, which is not visible"."""
+    if _is_labelled_none(words[end : end + 3]):
+        return Stance.NEGATED
     relative = end + (words[end : end + 1] == [","])
     if words[relative : relative + 1] not in (["which"], ["that"]):
         return _stance_by(list(words[end : end + _SCOPE_AFTER]))
     stance = _stance_by(list(words[relative + 1 : relative + 1 + _SCOPE_AFTER]))
     return stance if stance is Stance.NEGATED else Stance.AFFIRMED
+
+
+def _is_labelled_none(after: Sequence[str]) -> bool:
+    """Whether the words behind a term are ": none" and the end of the clause."""
+    return len(after) >= 2 and after[0] in _LABELS and after[1] in _NONE and (len(after) == 2 or after[2] in CLAUSE_ENDS)
 
 
 def _stance_by(after: list[str]) -> Stance:

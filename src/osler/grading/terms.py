@@ -272,6 +272,15 @@ def general_terms() -> TermIndex:
     return _index(entries)
 
 
+@lru_cache(maxsize=8192)
+def fold_value(kind: Kind, value: str) -> Phrase:
+    """The folded value that a text with these words states, so that facts may be spelt as texts are: "MR" -> ("mri",)."""
+    phrase = fold_term(value)
+    entries = general_terms().by_first_word.get(phrase[0], ()) if phrase else ()
+    stated = (known for words, values in entries if words == phrase for of_kind, known in values if of_kind is kind)
+    return next(map(fold_term, stated), phrase)
+
+
 def _index(entries: Iterable[tuple[Phrase, Kind, str]]) -> TermIndex:
     values: dict[Phrase, dict[tuple[Kind, Phrase], tuple[Kind, str]]] = {}
     for phrase, kind, value in entries:

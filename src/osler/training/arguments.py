@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,8 +116,6 @@ def grpo_arguments(config: Config, out: Path) -> Any:
     from trl import GRPOConfig
 
     weights = config.rewards.weights
-    if weights is not None and len(weights) != len(config.rewards.names):
-        raise ConfigError(f"[rewards] has {len(config.rewards.names)} names and {len(weights)} weights: give one weight for each name")
     own = {**config.sampling.model_dump(), "reward_weights": list(weights) if weights is not None else None}
     return build_arguments(GRPOConfig, "grpo", config.grpo, config, out, **own)
 
@@ -134,6 +133,10 @@ def check_reporters(names: Sequence[str]) -> None:
 
 
 def _check_value(section: str, key: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"[{section}] {key} = {value} is no number to train with")
+    if key == "beta" and isinstance(value, (int, float)) and value < 0:
+        raise ConfigError(f"[{section}] beta = {value} would reward the policy for leaving its reference: give 0 or more")
     if key == "fsdp" and isinstance(value, bool):  # what Transformers documents; its annotation still says text
         return value
     try:
