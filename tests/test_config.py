@@ -36,6 +36,19 @@ def test_overrides(overrides: list[str], read, expected: object) -> None:
     assert read(load_config(None, overrides)) == expected
 
 
+@pytest.mark.parametrize(
+    ("overrides", "weights"),
+    [
+        ([], (1, 1, 2)),
+        (["--rewards.names=['accuracy', 'format', 'reasoning_matters']"], None),  # the recipe's weights are those of its own rewards
+        (["--rewards.names=['accuracy']", "--rewards.weights=[3]"], (3,)),
+        (["--rewards.weights=[1, 1, 0]"], (1, 1, 0)),
+    ],
+)
+def test_other_rewards_do_not_take_the_recipes_weights(overrides: list[str], weights: tuple[float, ...] | None) -> None:
+    assert load_config("demo", overrides).rewards.weights == weights
+
+
 MISTAKES = [
     (["--polcy.path=x"], "did you mean 'policy'"),
     (["--policy.pth=x"], "did you mean 'path'"),
@@ -45,6 +58,10 @@ MISTAKES = [
     (["--sampling.top_p=1.5"], "sampling.top_p"),
     (["--data.train.limit=0"], "data.train.limit"),
     (["--data.train.modalities=['pet']"], "data.train.modalities"),
+    (["--rewards.weights=[nan, 1]"], "rewards.weights"),
+    (["--rewards.weights=[inf, 1]"], "rewards.weights"),
+    (["--rewards.weights=[0, 0]"], "every weight is 0"),
+    (["--rewards.weights=[1]"], "2 names and 1 weights"),
     (["--seed"], "needs a value"),
     (["--seed", "--name=x"], "--seed needs a value"),
     (["--seed=-1"], "seed"),

@@ -367,9 +367,10 @@ def test_the_terminal_table_is_plain_text_in_a_file(capsys: pytest.CaptureFixtur
     lines = text.splitlines()
     assert re.sub(r"[ |]+", " ", lines[0]).strip() == "MRI (in-domain) CT Average"
     assert "\x1b" not in text
-    assert re.sub(r"[ |]+", " ", lines[2]).strip() == "Zero-shot [1] 33.3 [12.1, 64.6] 33.3 [12.1, 64.6] 33.3 [18.3, 55.4]"
+    assert re.sub(r"[ |]+", " ", lines[2]).strip() == "Zero-shot [1] 33.3 [12.1, 64.6] (n = 9) 33.3 [12.1, 64.6] (n = 9) 33.3 [16.3, 56.3]"
     assert re.sub(r"[ |]+", " ", lines[4]).strip() == "none – – –"
-    assert "Guessing" in lines[-1]
+    assert "Guessing" in lines[-2]
+    assert lines[-1].startswith("n: separate images or patients")
 
 
 def test_a_checkpoint_is_not_a_run(tmp_path: Path) -> None:

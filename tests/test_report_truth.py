@@ -209,7 +209,7 @@ HEADLINES = [
         [rows_of("zero_shot", 3, 4, [OPEN])],
         MRI,
         (
-            "Zero-shot: accuracy 75.0 % [30.1, 95.4] on MRI; guessing would get 50.0 %.",
+            "Zero-shot: accuracy 75.0 % [30.1, 95.4] (n = 4) on MRI; guessing would get 50.0 %.",
             "Nothing that its reasonings state could be checked.",
         ),
         (),
@@ -217,7 +217,10 @@ HEADLINES = [
     (  # one run of an unknown policy, with reasonings about images of which nothing is known
         [replace(evaluation("eval", [record(i, modality="ct") for i in range(4)]), title="my $x$", run="a")],
         None,
-        ("my $x$: accuracy 100.0 % [51.0, 100.0] on CT; guessing would get 50.0 %.", "Whether its reasonings are true is not known"),
+        (
+            "my $x$: accuracy 100.0 % [51.0, 100.0] (n = 4) on CT; guessing would get 50.0 %.",
+            "Whether its reasonings are true is not known",
+        ),
         (),
     ),
     (  # tested on none of the training modalities: all questions count; compared with the first row

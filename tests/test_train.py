@@ -1,6 +1,7 @@
 """`osler train` from a recipe to a saved policy: what it refuses, what it writes, and how it goes on."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -101,6 +102,9 @@ REFUSED = [
     ({"grpo": {"output_dir": "x"}}, ConfigError, r"output_dir cannot be set, the folder is --out"),
     ({"grpo": {"seed": 1}}, ConfigError, r"--seed=.."),
     ({"grpo": {"report_to": ["wandb"]}}, ConfigError, r"--trainer.report_to=.."),
+    ({"grpo": {"beta": math.nan}}, ConfigError, r"\[grpo\] beta = nan is no number to train with"),
+    ({"grpo": {"learning_rate": math.inf}}, ConfigError, r"learning_rate = inf is no number"),
+    ({"grpo": {"beta": -0.1}}, ConfigError, r"beta = -0.1 would reward .* give 0 or more"),
     ({"grpo": {"learning_rate": "fast"}}, ConfigError, r"\[grpo\] learning_rate: .*'fast'"),
     ({"grpo": {"loss_type": "grpo", "num_generations": 3}}, ConfigError, r"\[grpo\] generation_batch_size \(4\) must be divisible"),
     ({"grpo": {"per_device_train_batch_size": 64}}, ConfigError, r"gives 4 questions and one rollout takes 32"),
@@ -139,7 +143,7 @@ def test_mistakes_are_refused_before_anything_is_written(
 VALUES = {
     "report_to": "[]",
     "run_name": "x",
-    "reward_weights": "[1.0, 1.0]",
+    "reward_weights": "[1.0, 1.0, 1.0]",
     "use_cpu": "cpu",
     "completion_only_loss": "med_r1_sft",
     "top_p": "1",

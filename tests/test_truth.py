@@ -207,12 +207,12 @@ def test_one_policy_has_a_column_for_each_modality(capsys: pytest.CaptureFixture
 
 def test_several_policies_have_a_row_each(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("zero", said_of("mri", right=4, true=6)), ("after", said_of("mri", right=8, true=0, strategy="think_after"))]
-    print_accuracies([*rows, ("none", [answer(i, modality="mri", dataset="mri") for i in range(8)])], in_domain=["mri", "ct"])
+    print_accuracies([*rows, ("silent", [answer(i, modality="mri", dataset="mri") for i in range(8)])], in_domain=["mri", "ct"])
     accuracies, truths, measures = capsys.readouterr().out.split("\n\n")
-    assert "none" in accuracies
+    assert "silent" in accuracies
     assert truths.startswith("True reasonings")
     assert measures.startswith("Is the reasoning true? MRI")
-    assert "none" not in truths + measures
+    assert "silent" not in truths + measures
     assert [line.split("|")[1].split()[0] for line in measures.splitlines()[3:5]] == ["75.0", "0.0"]
 
 

@@ -289,7 +289,7 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     if first["type"] != "extra_forbidden":
-        return f"{'.'.join(path)}: {first['msg']} (got {first['input']!r})"
+        return f"{'.'.join(path)}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
     section: type[BaseModel] = Config
     for name in path[:-1]:
         annotation = section.model_fields[name].annotation

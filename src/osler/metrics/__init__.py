@@ -6,7 +6,7 @@ from the limits of the shares (Newcombe 1998; Zou, Huang and Zhang 2009), so tha
 records is None, which prints as a dash, never 0.0.
 """
 
-from osler.metrics.accuracy import GroupKey, Summary, accuracy, chance, group, is_correct, summarize, taxonomy_order
+from osler.metrics.accuracy import GroupKey, Summary, accuracy, chance, group, is_correct, mean_accuracy, summarize, taxonomy_order
 from osler.metrics.calibration import Calibration, calibrate, multiclass_brier
 from osler.metrics.clusters import Unit, cluster
 from osler.metrics.confidence import ConfidenceSource, RatedAnswer, confidence_sources, rate_answers
@@ -56,6 +56,7 @@ __all__ = [
     "matrix_gains",
     "matrix_means",
     "mean",
+    "mean_accuracy",
     "minimum_detectable_difference",
     "multiclass_brier",
     "p_value",

@@ -70,8 +70,10 @@ def accuracy_table(evaluations: Sequence[Evaluation], by: GroupKey = "modality",
     columns = order_groups({key[0] for group in groups for key in group}, in_domain)
     rows = []
     for evaluation, group in zip(evaluations, groups, strict=True):
-        cells = tuple(metrics.accuracy(group.get((name,), []), UNIT) for name in columns)
-        rows.append(PolicyRow(title=evaluation.title, detail=evaluation.detail, cells=cells, average=metrics.average(cells)))
+        members = [group.get((name,), []) for name in columns]
+        cells = tuple(metrics.accuracy(records, UNIT) for records in members)
+        average = metrics.mean_accuracy(members, UNIT)
+        rows.append(PolicyRow(title=evaluation.title, detail=evaluation.detail, cells=cells, average=average))
     guesses = [metrics.chance([record for group in groups for record in group.get((name,), [])]) for name in columns]
     mean = metrics.mean([guess for guess in guesses if guess is not None]) if None not in guesses else None
     return AccuracyTable(columns=columns, rows=tuple(rows), chance=(*guesses, mean))

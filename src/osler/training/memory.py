@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from osler.config import Config
 from osler.errors import OslerError
 
@@ -15,6 +13,8 @@ from osler.errors import OslerError
 @contextmanager
 def explaining_lack_of_memory(trainer: Any, config: Config) -> Iterator[None]:
     """Turn PyTorch's error into one line that names the settings which need less memory, those that change no result first."""
+    import torch
+
     try:
         yield
     except RuntimeError as error:
@@ -27,12 +27,13 @@ def explaining_lack_of_memory(trainer: Any, config: Config) -> Iterator[None]:
 
 def _remedies(trainer: Any, config: Config) -> Iterator[str]:
     arguments, is_grpo = trainer.args, hasattr(trainer, "num_generations")
+    has_gpu = arguments.device.type == "cuda"
     section = "grpo" if is_grpo else "sft"
     if is_grpo and config.trainer.groups_per_forward != 1:
         yield "--trainer.groups_per_forward=1"
     if not arguments.gradient_checkpointing:
         yield f"--{section}.gradient_checkpointing=true"
-    if not arguments.bf16 and torch.cuda.is_available():
+    if not arguments.bf16 and has_gpu:
         yield f"--{section}.bf16=true"
     size = arguments.per_device_train_batch_size
     if size > 1:
