@@ -1,5 +1,6 @@
 """What every test shares: no network, one thread, and a tiny random-weight policy."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ os.environ.update(
 )
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """Keep what has been imported out of later garbage collections: every training collects once, and would search all modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
