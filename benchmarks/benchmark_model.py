@@ -98,10 +98,11 @@ def make_image(size: int, seed: int) -> Image.Image:
 
 
 def make_questions(processor: Any, num_questions: int, size: int, num_tokens: int) -> list[dict[str, Any]]:
-    """Rows with the keys that TRL reads: `prompt`, a conversation of `num_tokens` tokens or a few more, and `images`, one image."""
+    """Rows as trainers read them: `prompt`, a conversation of `num_tokens` tokens or a few more, one image in `images`, and `sample_id`."""
 
     def row(seed: int, num_words: int) -> dict[str, Any]:
-        return {"prompt": [{"role": "user", "content": make_text(num_words, seed)}], "images": [make_image(size, seed)]}
+        prompt = [{"role": "user", "content": make_text(num_words, seed)}]
+        return {"prompt": prompt, "images": [make_image(size, seed)], "sample_id": str(seed)}
 
     def length(num_words: int) -> int:
         content = [{"type": "image"}, {"type": "text", "text": make_text(num_words, 0)}]

@@ -26,6 +26,7 @@ from grpo_step import CLOCKS, run_step
 from osler.config import load_config
 from osler.grading import resolve_rewards
 from osler.policies.quiet import quiet_training
+from osler.policies.sources import PACKAGED_POLICIES
 from osler.training.arguments import grpo_arguments
 from osler.training.checkpoints import load_for_training
 from osler.training.dataset import read_prompts
@@ -35,6 +36,7 @@ from osler.training.phases import PhaseTimer
 
 def make_trainer(strategy: str, policy: str, num_steps: int, out: Path, overrides: Sequence[str], *, share_prefix: bool) -> Any:
     """The trainer of the demo recipe, ready for its first step."""
+    # TRL loads the reference of the KL term from this folder.
     settings = (f"--prompt.strategy={strategy}", f"--policy.path={policy}", "--policy.device=cpu", "--grpo.disable_tqdm=true")
     sharing = f"--trainer.share_prefix={str(share_prefix).lower()}"
     config = load_config("demo", [*settings, sharing, *(overrides if share_prefix else ())])
@@ -88,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=20, help="steps of each trainer (default: %(default)s)")
     parser.add_argument("--strategy", default="no_think", help="prompt strategy (default: %(default)s)")
-    parser.add_argument("--policy", default="osler-tiny", help="policy to train (default: %(default)s)")
+    packaged = str(PACKAGED_POLICIES / "osler-tiny")
+    parser.add_argument("--policy", default=packaged, help="folder of the policy to train (default: osler-tiny)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu is the CPU time of this process, for a busy machine")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: %(default)s)")
     parser.add_argument("--override", action="append", default=[], help="setting of Osler's trainer: --override=--section.key=value")

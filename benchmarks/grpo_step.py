@@ -127,7 +127,7 @@ def _as_dataset(questions: list[dict[str, Any]]) -> Any:
     from datasets import Dataset
 
     dataset = Dataset.from_dict({"index": list(range(len(questions)))})
-    dataset.set_transform(lambda batch: {key: [questions[index][key] for index in batch["index"]] for key in ("prompt", "images")})
+    dataset.set_transform(lambda batch: {key: [questions[index][key] for index in batch["index"]] for key in questions[0]})
     return dataset
 
 
