@@ -228,7 +228,7 @@ HEADLINES = [
         MRI,
         (
             "second: accuracy 100.0 % on CT, against 50.0 % of first (+50.0",
-            "100 % of its reasonings are true (100 % before): right for a false reason in 0 %",
+            "100 % of its reasonings are true (first: 100 %): right for a false reason in 0 %",
         ),
         ("The accuracy is higher", "The interval of the change of the share of true reasonings"),
     ),

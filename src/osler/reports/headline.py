@@ -147,7 +147,10 @@ def _truth_words(lead: Lead) -> tuple[str, ...]:
         return ("Nothing that its reasonings state could be checked.",)
     if lead.truth is None:
         return ("Whether its reasonings are true is not known: the records hold no facts about the images.",)
-    was = "" if lead.truth_before is None else f" ({_whole(lead.truth_before.true_reasonings)} before)"
+    was = ""
+    if lead.truth_before is not None and lead.before is not None:
+        share = _whole(lead.truth_before.true_reasonings)
+        was = f" ({share} before)" if lead.before.is_zero_shot else f" ({lead.before.title}: {share})"
     text = f"{_whole(lead.truth.true_reasonings)} of its reasonings are true{was}"
     if lead.truth.right_for_false_reason.value is not None:
         text += f": right for a false reason in {_whole(lead.truth.right_for_false_reason)} of its right answers"
@@ -161,22 +164,23 @@ def _whole(share: Estimate) -> str:
 def explain_lead(lead: Lead) -> tuple[str, ...]:
     """What the headline means: whether the changes may be luck."""
     sentences = []
+    than = "before" if lead.before is None or lead.before.is_zero_shot else f"that of {lead.before.title}"
     if lead.change is not None:
-        sentences.append(_verdict("accuracy", lead.change.difference))
+        sentences.append(_verdict("accuracy", lead.change.difference, than))
     compared = truth_difference(lead.before.records, lead.row.records) if lead.before is not None else None
     if compared is not None:
-        sentences.append(_verdict("share of true reasonings", compared.true_reasonings.difference, shows_points=True))
+        sentences.append(_verdict("share of true reasonings", compared.true_reasonings.difference, than, shows_points=True))
     return tuple(sentences)
 
 
-def _verdict(what: str, difference: Estimate, *, shows_points: bool = False) -> str:
+def _verdict(what: str, difference: Estimate, than: str, *, shows_points: bool = False) -> str:
     low, high = difference.low, difference.high
     change = f" ({points(difference)} points)" if shows_points else ""
     if low is None or high is None:
         return f"The change of the {what} has no interval."
     if low <= 0 <= high:
         return f"The interval of the change of the {what}{change} contains 0: it may be luck."
-    return f"The {what} is {'higher' if low > 0 else 'lower'} than before{change}: the interval does not contain 0."
+    return f"The {what} is {'higher' if low > 0 else 'lower'} than {than}{change}: the interval does not contain 0."
 
 
 def name_experiment(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> str:
