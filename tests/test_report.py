@@ -361,6 +361,16 @@ def test_how_things_print(found: object, expected: object) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize(("missing", "is_named"), [(1, True), (0, False)])
+def test_an_evaluation_that_was_cut_is_named(tmp_path: Path, missing: int, is_named: bool) -> None:
+    records = answers(2, 4)
+    run = write_run(tmp_path / "demo", {"eval": records})
+    total = len({record.sample_id for record in records}) + missing
+    (run / "manifest.json").write_text(json.dumps({"test": {"num_samples": total}}))
+    write_report([run], tmp_path / "page.html", find_image=grey_image)
+    assert ("the same `osler eval` command answers the others" in (tmp_path / "page.html").read_text()) == is_named
+
+
 def test_the_terminal_table_is_plain_text_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     print_accuracies([("Zero-shot [1]", answers(3, 9)), ("GRPO", answers(8, 9)), ("none", [])], in_domain=["mri"])
     text = capsys.readouterr().out

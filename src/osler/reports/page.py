@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -117,6 +117,16 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
     )
 
 
+def _unfinished(run: Run) -> Iterator[str]:
+    """A line for each evaluation that answered fewer questions than the run's manifest has."""
+    part = run.manifest.get("test")
+    total = part.get("num_samples") if isinstance(part, dict) else None
+    for row in run.evaluations:
+        number = len({record.sample_id for record in row.records})
+        if isinstance(total, int) and 0 < number < total:
+            yield f"{row.title} of {run.name} answered {number:,} of {total:,} questions: the same `osler eval` command answers the others."
+
+
 def shared_domain(runs: Sequence[Run]) -> frozenset[str]:
     """The training modalities of the runs with a manifest; empty where they differ."""
     domains = {frozenset(manifest_cells(run.manifest, "train")) for run in runs} - {frozenset()}
@@ -130,6 +140,7 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
         notes.append(f"No training metrics, so no curves: {', '.join(untrained)}.")
     if unevaluated := [run.name for run in runs if not any(row.records for row in run.evaluations)]:
         notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
+    notes += [note for run in runs for note in _unfinished(run)]
     if (clusters := describe_clusters(answered)) is not None:
         notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
     if has_few_clusters(answered):
