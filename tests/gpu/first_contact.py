@@ -84,14 +84,15 @@ def check_exactness(options: argparse.Namespace) -> list[dict[str, Any]]:
         with quiet_training():
             trainer = make_trainer(config, options.out / "exactness", stops=True)
             trainer.train()
-        differences = [one for found in trainer.checked.values() for one in found]
+        largest: dict[str, dict[str, Any]] = {}  # by the way to measure, over all kinds of batches
+        for one in (one for found in trainer.checked.values() for one in found):
+            if one.how not in largest or one.found > largest[one.how]["found"]:
+                largest[one.how] = {"how": one.how, "found": one.found, "allowed": one.allowed}
         rows.append(
             {
                 "precision": name,
                 "is_shared": trainer.shares_prefix,
-                "found": max((difference.found for difference in differences), default=None),
-                "allowed": max((difference.allowed for difference in differences), default=None),
-                "how": differences[0].how if differences else None,
+                "differences": list(largest.values()),
                 "is_ragged": any(kind.is_ragged for kind in trainer.checked),
             }
         )
@@ -240,9 +241,11 @@ def find_failures(results: Mapping[str, Any]) -> list[str]:
 def to_markdown(results: Mapping[str, Any]) -> str:
     """The tables of benchmarks/README.md."""
     lines = [f"{results['machine']}, torch {torch.__version__}, {results['parameters'] / 1e9:.2f} billion parameters", ""]
-    lines += ["| precision | largest difference | allowed | measured |", "|---|---|---|---|"]
+    lines += ["| precision | difference | allowed | measured |", "|---|---|---|---|"]
     lines += [
-        f"| {row['precision']} | {row['found']:.1e} | {row['allowed']:.1e} | {row['how']} |" for row in results["exactness"] if row["how"]
+        f"| {row['precision']} | {one['found']:.1e} | {one['allowed']:.1e} | {one['how']} |"
+        for row in results["exactness"]
+        for one in row["differences"]
     ]
     lines += ["", "| decoding | ms per token | equal tokens |", "|---|---|---|"]
     lines += [f"| {row['way']} | {row['ms_per_token']:.1f} | {row['equal_tokens']:.1%} |" for row in results["decoding"]]
