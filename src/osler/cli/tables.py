@@ -116,7 +116,7 @@ def print_accuracies(
         print("Image gain: accuracy minus the best blind baseline of each column, guessing included; paired, mean of the columns.")
     if (clusters := describe_clusters(evaluations)) is not None:
         print(f"{clusters[0].upper()}{clusters[1:]}: intervals take those to be independent, not the questions.")
-    if has_few_clusters(evaluations):
+    if has_few_clusters(table):
         print(FEW)
     print_truth(evaluations, in_domain)
 
@@ -157,7 +157,7 @@ def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = 
     print("True: something in the reasoning can be checked, and nothing in it is false. Right, ..: share of the right answers.")
     print("To the point: true, and something in it bears on the question.")
     print("By luck: with the most usual statements in place of its own, or with the facts of another image.")
-    print("Distinct: different reasonings. Checked: statements that could be checked; a conclusion that repeats the answer is none.")
+    print("Distinct: different reasonings. Checked: statements that could be checked, without conclusions that repeat the answer.")
 
 
 def _truth_cells(truth: ReasoningTruth | None, luck: Luck | None) -> dict[str, str]:

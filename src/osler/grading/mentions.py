@@ -46,22 +46,8 @@ _SHOWN: Final = frozenset(
     | {"identify", "identified", "contains", "included", "present"}
 )
 _COMMON: Final = frozenset(
-    {
-        "usually",
-        "typically",
-        "generally",
-        "commonly",
-        "common",
-        "often",
-        "always",
-        "rarely",
-        "seldom",
-        "practice",
-        "depends",
-        "tend",
-        "tends",
-    }
-    | {"options", "choices", "candidates", "possible"}
+    {"usually", "typically", "generally", "commonly", "common", "often", "always", "rarely", "seldom", "practice"}
+    | {"depends", "tend", "tends", "options", "choices", "candidates", "possible"}
 )
 """Words of sentences about images of a kind, or about the options, rather than about this image."""
 _COMPARED: Final = frozenset({"before", "prior", "previous", "previously", "since", "compared", "comparison", "interval", "earlier"})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
 
-from osler.metrics.clusters import Unit, cluster, clustered_mean, clustered_proportion
+from osler.metrics.clusters import Unit, cluster, clustered_proportion, mean_of_groups
 from osler.metrics.estimates import NO_ESTIMATE, Estimate, Proportion, mean, proportion
 from osler.taxonomy import Modality, QuestionType
 from osler.types import FinishReason, Outcome, Record
@@ -42,20 +42,20 @@ def accuracy(records: Collection[Record], unit: Unit = "sample") -> Proportion:
     return clustered_proportion(list(records), [is_correct(record) for record in records], unit)
 
 
-def mean_accuracy(groups: Sequence[Sequence[Record]], unit: Unit = "sample") -> Estimate:
-    """The mean of the accuracies of groups, with equal weights; no value without groups, or if one is empty.
-
-    The interval is by `unit` over all groups together, because different groups can hold questions about one image.
-    """
-    records = list(chain.from_iterable(groups))
-    strata = [number for number, members in enumerate(groups) for _ in members]
-    together = clustered_mean([float(is_correct(record)) for record in records], cluster(records, unit), strata) if all(groups) else None
-    return NO_ESTIMATE if together is None else together.estimate()
-
-
 def is_correct(record: Record) -> bool:
     """Whether grading found the answer to be correct."""
     return record.outcome == Outcome.CORRECT
+
+
+def mean_accuracy(groups: Sequence[Sequence[Record]], unit: Unit = "sample", *, has: Callable[[Record], bool] = is_correct) -> Estimate:
+    """The mean of the accuracies of groups, with equal weights; no value without groups, or if one is empty.
+
+    The interval is by `unit` over all groups together, because different groups can hold questions about one image. `has` replaces being
+    correct by another property of a record, of whose share the mean is then taken.
+    """
+    values = [[float(has(record)) for record in members] for members in groups]
+    together = mean_of_groups(values, cluster(list(chain.from_iterable(groups)), unit))
+    return NO_ESTIMATE if together is None else together.estimate()
 
 
 def chance(records: Iterable[Record]) -> float | None:

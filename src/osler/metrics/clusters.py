@@ -155,6 +155,14 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[int], strata: Seq
     return ClusteredMean(value=float(means_S.mean()), num_values=len(x_Q), influence_G=influence_G)
 
 
+def mean_of_groups(groups: Sequence[Sequence[float]], clusters: Sequence[int]) -> ClusteredMean | None:
+    """The mean of the groups' means, with equal weights; None if there are no groups, or one of them is empty."""
+    if not all(groups):
+        return None
+    strata = [number for number, values in enumerate(groups) for _ in values]
+    return clustered_mean([value for values in groups for value in values], clusters, strata)
+
+
 def clustered_proportion(records: Sequence[Record], is_right: Sequence[bool], unit: Unit) -> Proportion:
     """The share of true entries in `is_right`, one per record, with the interval of `ClusteredMean.estimate` and the number of clusters."""
     plain = proportion(sum(is_right), len(records))

@@ -13,9 +13,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from osler.metrics.accuracy import is_correct
-from osler.metrics.clusters import ClusteredMean, Unit, cluster, clustered_difference, clustered_mean
-from osler.metrics.estimates import NO_ESTIMATE, Estimate, plain
+from osler.metrics.accuracy import is_correct, mean_accuracy
+from osler.metrics.clusters import Unit, cluster, clustered_difference, mean_of_groups
+from osler.metrics.estimates import Estimate, plain
 from osler.metrics.gain import ImageGain, choose_baseline, gain_over
 from osler.metrics.paired import PairedDifference, Pairs, compare_pairs, holm, pair
 from osler.types import Record
@@ -66,13 +66,7 @@ def matrix_means(
     `has` replaces being correct by another property of a record, of whose share the means are then taken.
     """
 
-    def mean_accuracy(chosen: Sequence[Cell]) -> Estimate:
-        records = [cells[cell] for cell in chosen]
-        values = [[float(has(record)) for record in members] for members in records]
-        mean = _mean_of_cells(values, cluster(chain.from_iterable(records), unit))
-        return NO_ESTIMATE if mean is None else plain(mean.estimate())
-
-    return _means(cells, mean_accuracy)
+    return _means(cells, lambda chosen: plain(mean_accuracy([cells[cell] for cell in chosen], unit, has=has)))
 
 
 def matrix_difference(
@@ -117,16 +111,8 @@ def _means(cells: Iterable[Cell], mean: Callable[[Sequence[Cell]], Estimate]) ->
 def _mean_differences(pairs: Mapping[Cell, Pairs], unit: Unit) -> MatrixMeans:
     def mean_difference(chosen: Sequence[Cell]) -> Estimate:
         clusters = cluster(chain.from_iterable(pairs[cell].records for cell in chosen), unit)
-        after = _mean_of_cells([pairs[cell].after for cell in chosen], clusters)
-        before = _mean_of_cells([pairs[cell].before for cell in chosen], clusters)
+        after = mean_of_groups([pairs[cell].after for cell in chosen], clusters)
+        before = mean_of_groups([pairs[cell].before for cell in chosen], clusters)
         return plain(clustered_difference(after, before))
 
     return _means(pairs, mean_difference)
-
-
-def _mean_of_cells(cells: Sequence[Sequence[float]], clusters: Sequence[int]) -> ClusteredMean | None:
-    """The mean of the cells' means; None if there are no cells, or one of them is empty."""
-    if not all(cells):
-        return None
-    strata = [number for number, values in enumerate(cells) for _ in values]
-    return clustered_mean([value for values in cells for value in values], clusters, strata)

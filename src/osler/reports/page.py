@@ -94,7 +94,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         title=name_experiment(runs, evaluations),
         glance=glance,
         runs=tuple(runs),
-        notes=tuple(collect_notes(runs, answered)),
+        notes=(*collect_notes(runs, answered), *((FEW,) if has_few_clusters(by_modality) else ())),
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,
@@ -143,8 +143,6 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
     notes += [note for run in runs for note in _unfinished(run)]
     if (clusters := describe_clusters(answered)) is not None:
         notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
-    if has_few_clusters(answered):
-        notes.append(FEW)
     questions = {frozenset(record.sample_id for record in row.records) for row in answered}
     if len(questions) > 1:
         notes.append(

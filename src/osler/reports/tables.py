@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Final, Generic, TypeVar
 
 from osler import metrics
@@ -142,10 +141,9 @@ FEW: Final = "n: separate images or patients behind an interval, where they are 
 """Explains what `metrics.few_clusters` adds to an interval."""
 
 
-def has_few_clusters(evaluations: Iterable[Evaluation]) -> bool:
-    """Whether an accuracy of a modality rests on fewer than ten images or patients."""
-    groups = (metrics.group(row.records, ("modality",)).values() for row in evaluations)
-    return any(metrics.few_clusters(metrics.accuracy(records, UNIT)) for records in chain.from_iterable(groups))
+def has_few_clusters(table: AccuracyTable) -> bool:
+    """Whether an accuracy of the table rests on fewer than ten images or patients."""
+    return any(metrics.few_clusters(cell) for row in table.rows for cell in row.cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,9 +84,8 @@ def build_dataset(
     """A `datasets.Dataset` in memory, one row for each prompt; images are decoded when a row is read, and the G copies of a row share them.
 
     Columns, all of which rewards receive: `prompt` (chat messages), `images`, `sample_id`, `choices`, `target`, `strategy`,
-    `question_type`, `facts` (`Sample.facts`) and `terms` (`Sample.terms`). With `completions`, one for
-    each prompt, also `completion`, for SFT. A `shuffler` reorders the options of a row when it is read, and
-    `complete` then writes the completion that goes with the new order.
+    `question_type`, `facts` (`Sample.facts`) and `terms` (`Sample.terms`). With `completions`, one for each prompt, also `completion`, for
+    SFT. A `shuffler` reorders the options of a row when it is read, and `complete` then writes the completion that goes with the new order.
     """
     from datasets import Dataset
 

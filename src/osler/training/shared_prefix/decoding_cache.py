@@ -12,8 +12,9 @@ Legend: see `decoder`; S = G R queries of a group.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,46 +26,43 @@ Buffers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer."""
 
 
-class DecodingCache(Protocol):
-    """What a decoder needs of a layout."""
+class DecodingCache(ABC):
+    """What a decoder needs of a layout. `buffers` hold at least the keys and values of the prompts, a row for each group."""
 
-    num_generations: int
+    def __init__(self, num_generations: int, buffers: Buffers) -> None:
+        self.num_generations, self.buffers = num_generations, buffers
 
     @property
     def num_groups(self) -> int:
         """The number of groups that have unfinished completions."""
+        return len(self.buffers[0][0])
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of keys and values."""
+        return self.buffers[0][0].dtype
 
+    @abstractmethod
     def begin(self, place: Tensor | int) -> Any:
         """What all layers of a step share; `place` is the index of its token in each completion, a tensor if steps have one shape."""
 
+    @abstractmethod
     def attend(self, layer: int, begun: Any, query_AHD: Tensor, key_AKD: Tensor, value_AKD: Tensor, scaling: float) -> Tensor:
         """Attention [A, H D] of one token of each completion over its prompt and its completion so far; stores its key and value."""
 
+    @abstractmethod
     def keep(self, groups: Tensor, rows_BG: Tensor, step: int) -> None:
         """Keep the given `groups` and of each the completions `rows_BG`; drop all others. `step` tokens have been written."""
 
 
-class JoinedCache:
+class JoinedCache(DecodingCache):
     """One buffer [B, K, P + T G, D] for each layer, side (keys, values) and group."""
 
     def __init__(self, caches: Sequence[PromptCache], num_generations: int, max_length: int, repeats: int) -> None:
-        self.num_generations, self.max_length, self.repeats = num_generations, max_length, repeats
-        self.width, self.keys_values, visible_BP = merge_caches(caches, num_generations * max_length)
+        self.max_length, self.repeats = max_length, repeats
+        self.width, buffers, visible_BP = merge_caches(caches, num_generations * max_length)
+        super().__init__(num_generations, buffers)
         self.mask = self._mask(visible_BP)
-
-    @property
-    def num_groups(self) -> int:
-        """See `DecodingCache`."""
-        return len(self.keys_values[0][0])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `DecodingCache`."""
-        return self.keys_values[0][0].dtype
 
     def _mask(self, visible_BP: Tensor) -> Tensor:
         """The additive mask [B or 1, 1, G R, P + T G] of a group's queries, R for each completion, over the keys of its buffer."""
@@ -89,7 +87,7 @@ class JoinedCache:
     ) -> Tensor:
         """See `DecodingCache`."""
         slots, mask = begun
-        keys_BKLD, values_BKLD = self.keys_values[layer]
+        keys_BKLD, values_BKLD = self.buffers[layer]
         num_groups, num_kv, _, width = keys_BKLD.shape
         times = self.num_generations
         key_BKGD = key_AKD.view(num_groups, times, num_kv, width).transpose(1, 2)
@@ -113,39 +111,29 @@ class JoinedCache:
             [prompt.expand(len(groups), -1), (self.width + tokens[:step, None] * old + rows_BG[:, None]).flatten(1)], dim=1
         )
         length = self.width + self.max_length * new
-        for layer, buffers in enumerate(self.keys_values):
+        for layer, sides in enumerate(self.buffers):
             kept = []
-            for buffer in buffers:
+            for buffer in sides:
                 index = slots_BL[:, None, :, None].expand(-1, buffer.shape[1], -1, buffer.shape[3])
                 smaller = buffer.new_zeros(len(groups), buffer.shape[1], length, buffer.shape[3])
                 smaller[:, :, : slots_BL.shape[1]] = buffer[groups].gather(2, index)
                 kept.append(smaller)
-            self.keys_values[layer] = kept[0], kept[1]
+            self.buffers[layer] = kept[0], kept[1]
         visible_BP = self.mask[:, 0, 0, : self.width] == 0
         self.num_generations = new
         self.mask = self._mask(visible_BP[groups] if len(visible_BP) > 1 else visible_BP)
 
 
-class SplitCache:
+class SplitCache(DecodingCache):
     """For each layer and side the prompts' buffer [B, K, P, D] and the completions' own [A, K, T, D]."""
 
     def __init__(self, caches: Sequence[PromptCache], num_generations: int, max_length: int) -> None:
-        self.num_generations = num_generations
-        _, self.prompts, visible_BP = merge_caches(caches, 0)
+        _, prompts, visible_BP = merge_caches(caches, 0)
+        super().__init__(num_generations, prompts)
         self.hidden_BP = None if bool(visible_BP.all()) else ~visible_BP
-        num_groups, num_kv, _, width = self.prompts[0][0].shape
+        num_groups, num_kv, _, width = self.buffers[0][0].shape
         shape = (num_groups * num_generations, num_kv, max_length, width)
-        self.own: Buffers = [(keys.new_zeros(shape), values.new_zeros(shape)) for keys, values in self.prompts]
-
-    @property
-    def num_groups(self) -> int:
-        """See `DecodingCache`."""
-        return len(self.prompts[0][0])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `DecodingCache`."""
-        return self.prompts[0][0].dtype
+        self.own: Buffers = [(keys.new_zeros(shape), values.new_zeros(shape)) for keys, values in self.buffers]
 
     def begin(self, place: Tensor | int) -> tuple[Tensor | int, Tensor | None]:
         """The slot of the step's keys, and which slots [T] are of later steps, if all steps have one shape."""
@@ -173,7 +161,7 @@ class SplitCache:
         if not isinstance(place, Tensor):
             keys_AKTD, values_AKTD = keys_AKTD[:, :, : place + 1], values_AKTD[:, :, : place + 1]
         num_rows, num_kv = key_AKD.shape[:2]
-        prompt_keys_BKPD, prompt_values_BKPD = self.prompts[layer]
+        prompt_keys_BKPD, prompt_values_BKPD = self.buffers[layer]
         query_BKSD = stack_queries(query_AHD, self.num_groups, num_kv)
         hidden = None if self.hidden_BP is None else self.hidden_BP[:, None, None]
         prompt_BKSD, prompt_BKS1 = _attend_with_sum(query_BKSD, prompt_keys_BKPD, prompt_values_BKPD, hidden, scaling)
@@ -187,7 +175,7 @@ class SplitCache:
     def keep(self, groups: Tensor, rows_BG: Tensor, step: int) -> None:  # noqa: ARG002
         """See `DecodingCache`."""
         rows = (groups[:, None] * self.num_generations + rows_BG).flatten()
-        self.prompts = [(keys[groups], values[groups]) for keys, values in self.prompts]
+        self.buffers = [(keys[groups], values[groups]) for keys, values in self.buffers]
         self.own = [(keys[rows], values[rows]) for keys, values in self.own]
         self.hidden_BP = None if self.hidden_BP is None else self.hidden_BP[groups]
         self.num_generations = rows_BG.shape[1]
