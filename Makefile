@@ -24,7 +24,8 @@ demo: setup  ## train a medical reasoner on this machine and look at the result
 test: setup  ## run the fast tests
 	$(BIN)/python -m pytest -q -n auto -m 'not slow and not gpu and not true_size'
 
-test-all: setup  ## run every test, the slow ones too
+test-all: setup  ## run every test, the slow ones too; DeepSpeed is installed for its own
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
 	$(BIN)/python -m pytest -q -n auto -m 'not gpu and not true_size'
 
 test-true-size: setup  ## run every family at its published size (20 GB of memory, 30 GB of disk, half an hour)

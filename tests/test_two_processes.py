@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from small_runs import assert_same_lines, read_lines
 from tiny_checkpoint import save_tiny
-from two_process_runs import CASES
+from two_process_runs import CASES, command
 
+from osler.cli.main import main
 from osler.policies.load import load_policy
 from osler.run_folder import Run
 
@@ -19,19 +22,41 @@ TESTS = Path(__file__).parent
 
 def test_two_processes_train_what_they_save(tmp_path: Path) -> None:
     """All cases in a row, because the start of the two processes takes longer than their trainings."""
-    cases = list(CASES)
-    policy = save_tiny(tmp_path / "policy", hidden=32, layers=2)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
-    command = [*launcher, str(TESTS / "two_process_runs.py"), str(policy), str(tmp_path), ",".join(cases)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert ended.returncode == 0, ended.stderr[:2000] + ended.stderr[-2000:]
-    assert set(json.loads((tmp_path / "codes.json").read_text()).values()) == {0}, ended.stderr[-3000:]
+    cases = [case for case in CASES if not case.startswith("zero")]
+    train_in_two(tmp_path, cases)
     for name in (*cases, "anew"):
         check_saved_policy(tmp_path, name)
     for name in (name for name in cases if name.endswith("lora")):
         check_adapter(tmp_path / name)
     check_whole_run(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_under_deepspeed_train_what_they_save(tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    cases = [case for case in CASES if case.startswith("zero")]
+    train_in_two(tmp_path, cases)
+    for name in cases:
+        check_saved_policy(tmp_path, name)
+    check_adapter(tmp_path / "zero_3_lora")
+
+
+@pytest.mark.slow
+def test_deepspeed_asks_for_a_launcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    assert main(command(str(save_tiny(tmp_path / "policy")), tmp_path / "run", "zero_3_full")) == 2
+    assert "deepspeed needs a launcher" in capsys.readouterr().err
+
+
+def train_in_two(folder: Path, cases: Sequence[str]) -> None:
+    """Two processes run the commands of `cases` in `folder`; all must succeed."""
+    policy = save_tiny(folder / "policy", hidden=32, layers=2)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
+    start = [*launcher, str(TESTS / "two_process_runs.py"), str(policy), str(folder), ",".join(cases)]
+    ended = subprocess.run(start, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr[:2000] + ended.stderr[-2000:]
+    assert set(json.loads((folder / "codes.json").read_text()).values()) == {0}, ended.stderr[-3000:]
 
 
 def check_saved_policy(folder: Path, name: str) -> None:

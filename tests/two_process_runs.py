@@ -25,6 +25,14 @@ from osler.training import checkpoints
 
 LORA = ("--policy.lora.r=4", "--grpo.beta=0.04")
 FSDP = ("--grpo.fsdp=true", "--grpo.fsdp_config={version = 2, auto_wrap_policy = 'TRANSFORMER_BASED_WRAP'}")
+ZERO_3 = json.dumps(
+    {
+        "zero_optimization": {"stage": 3},
+        **dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto"),
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own optimizer needs a compiler
+    }
+)
 CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # FSDP last: it leaves settings in the environment
     {
         "full": ("train", "--grpo.beta=0.04", "--grpo.save_steps=1"),
@@ -32,6 +40,8 @@ CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # FSDP last: it leaves
         "sft": ("sft",),
         "fsdp_full": ("train", "--grpo.beta=0.04", *FSDP),
         "fsdp_lora": ("train", *LORA, *FSDP),
+        "zero_3_full": ("train", "--grpo.beta=0.04", f"--grpo.deepspeed={ZERO_3}"),
+        "zero_3_lora": ("train", *LORA, f"--grpo.deepspeed={ZERO_3}"),
     }
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,5 +48,6 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     else:
         from osler.training.sft import train_sft as start
     run = start(config, run_folder(options, config), fresh=options.fresh)
-    print(f"policy: {run.policy}   (test it: osler eval {options.recipe or 'RECIPE'} --policy {run.root})")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one says it
+        print(f"policy: {run.policy}   (test it: osler eval {options.recipe or 'RECIPE'} --policy {run.root})")
     return {"run": run.root, "policy": run.policy}

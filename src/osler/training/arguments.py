@@ -70,6 +70,7 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
         raise ConfigError(
             f"[policy] device = {config.policy.device!r}: training takes the first visible GPU; use auto and CUDA_VISIBLE_DEVICES"
         )
+    import torch
     from accelerate.utils import is_deepspeed_available
 
     from osler.policies.load import find_device
@@ -108,6 +109,8 @@ def build_arguments(arguments_class: type[Any], section: str, values: Mapping[st
         raise ConfigError(f"{arguments.n_gpu} GPUs are visible to one process: set CUDA_VISIBLE_DEVICES to one, or use accelerate launch")
     if arguments.fsdp and arguments.world_size == 1:
         raise ConfigError(f"[{section}] fsdp shares the weights of several processes, and this is one: {LAUNCH}")
+    if arguments.deepspeed and not torch.distributed.is_initialized():  # it would look for MPI
+        raise ConfigError(f"[{section}] deepspeed needs a launcher, for a single process too: {LAUNCH}")
     return arguments
 
 

@@ -127,7 +127,8 @@ def save_policy(trainer: Any, policy: Policy, run: Run, config: Config) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if is_lora := config.policy.lora is not None:
             save_adapter(model, weights, run.adapter)
-            model = _merge_into_base(config.policy, run.adapter)
+            with whole_weights(trainer.args):  # the others wait below and share nothing
+                model = _merge_into_base(config.policy, run.adapter)
         save_model(model, policy.processor, run.policy, weights=None if is_lora else weights)
         if is_lora and find_policy(config.policy.path).adapter is not None:
             shutil.rmtree(run.adapter)  # its base, another adapter merged into its own base, is stored nowhere
