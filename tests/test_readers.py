@@ -177,6 +177,8 @@ def test_jsonl_rows():
         ("mine/7", "What is it?", ("CT", "MRI"), "A"),
         ("train/3", "Describe it.", (), "A clear lung"),
         ("train/4", "Which?", ("CT", "MRI"), "A"),
+        ("train/6", "Which?", ("CT", "MRI"), "A"),
+        ("train/12", "Which?", ("CT", "MRI"), "A"),
     ]
     mine = report.samples[1]
     assert (mine.dataset, mine.subject_id, mine.context, mine.metadata) == ("mine", "p1", "Aged 60.", {"k": 1})
@@ -184,13 +186,11 @@ def test_jsonl_rows():
     assert [image.uri for image in mine.images] == ["a.png", "b.png"]
     assert [(refusal.row, refusal.reason.split(":")[0]) for refusal in report.refused] == [
         ("train.jsonl:5", "the right answer 'A' is the letter of one option and the text of another"),
-        ("train.jsonl:6", "an option goes over several lines, or text follows the options"),
         ("train.jsonl:7", "option letters A, C are not A, B, C in order"),
-        ("train.jsonl:8", "'image' or 'images' is not a path or a list of paths"),
+        ("train.jsonl:8", "'image' or 'images' is missing"),
         ("train.jsonl:9", "no 'answer', 'solution' or assistant message"),
         ("train.jsonl:10", "image path '/etc/a.png' must be relative to the image root, without '..'"),
         ("train.jsonl:11", "no message of role 'user'"),
-        ("train.jsonl:12", "unknown modality 'sonar'"),
         ("train.jsonl:13", "the row is not an object"),
         ("train.jsonl:14", "is not valid JSON (Expecting property name enclosed in double quotes, line 1 column 2)"),
     ]
@@ -200,8 +200,8 @@ def test_jsonl_rows():
 @pytest.mark.parametrize(
     ("name", "file", "row", "reason"),
     [
-        ("jsonl", "rows.json", {"image": "a.png", "question": "What?", "messages": 5}, "no 'answer', 'solution' or assistant message"),
-        ("jsonl", "rows.json", {"image": "a.png", "question": "What?", "messages": "CT"}, "no 'answer', 'solution' or assistant message"),
+        ("jsonl", "rows.json", {"image": "a.png", "question": "What?", "messages": 5}, "'messages' is no list of messages"),
+        ("jsonl", "rows.json", {"image": "a.png", "question": "What?", "messages": "CT"}, "'messages' is no list of messages"),
         (
             "slake",
             "train.json",

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from osler.errors import ConfigError, DataError
 from osler.registry import Registry
-from osler.types import LETTERS, Prompt, Sample
+from osler.types import LETTERS, PLACE, Prompt, Sample
 
 Phase = Literal["train", "eval"]
 Layout = Callable[[str, tuple[str, ...]], str]
@@ -141,14 +141,22 @@ def find_strategy(name: str) -> Strategy:
 
 
 def render(sample: Sample, strategy: str, *, phase: Phase = "eval") -> Prompt:
-    """The sample as one user turn: an image part for each image, then one text part.
+    """The sample as one user turn: an image part for each image, then one text part; or the images at their places in the text.
 
     Osler's strategies put the patient context before the question; the prompts of the papers have no place for it and omit it.
     Raises ConfigError for an unknown strategy, and DataError for an open-ended sample where the strategy asks for a letter, for more
     than 26 choices, and for text with a chat token such as "<|im_end|>", which a processor would interpret as a control token.
     """
     text = _render_text(sample, find_strategy(strategy), phase)
-    content: list[dict[str, Any]] = [*({"type": "image"} for _ in sample.images), {"type": "text", "text": text}]
+    pieces = text.split(PLACE)
+    if len(pieces) == 1:
+        content: list[dict[str, Any]] = [*({"type": "image"} for _ in sample.images), {"type": "text", "text": text}]
+    elif len(pieces) - 1 == len(sample.images):
+        content = [part for piece in pieces for part in ({"type": "image"}, {"type": "text", "text": piece}) if part.get("text") != ""][1:]
+    else:
+        raise DataError(
+            f"{sample.id} has {len(sample.images)} images and {len(pieces) - 1} places {PLACE} in the prompt of {strategy}: make them agree"
+        )
     return Prompt(sample=sample, strategy=strategy, messages=({"role": "user", "content": content},))
 
 

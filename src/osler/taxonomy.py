@@ -61,7 +61,7 @@ _MODALITY_LABELS: Final = {
     Modality.DERMOSCOPY: ("dermoscopy", "Der"),
     Modality.FUNDUS: ("fundus", "fundus photography", "FP"),
     Modality.OCT: ("OCT", "optical coherence tomography", "OCT (optical coherence tomography)"),
-    Modality.MICROSCOPY: ("microscopy", "microscopy images", "Mic"),
+    Modality.MICROSCOPY: ("microscopy", "microscopy images", "Mic", "histopathology", "pathology"),
 }
 _MODALITIES: Final = {fold_label(label): kind for kind, labels in _MODALITY_LABELS.items() for label in labels}
 _QUESTION_TYPES: Final = {fold_label(kind): kind for kind in QuestionType}

@@ -30,6 +30,10 @@ def answer_text(answer: str | None, choices: Sequence[str]) -> str | None:
     return choices[index] if 0 <= index < len(choices) else None
 
 
+PLACE: Final = "<image>"
+"""The place of an image within a question or a context; without places the images come first."""
+
+
 @runtime_checkable
 class ImageSource(Protocol):
     """An image that `load` reads when it is needed. The source itself is small and picklable."""
@@ -57,13 +61,13 @@ class Sample:
     id: str  # "slake/10513": dataset and row
     dataset: str  # "slake"
     images: tuple[ImageSource, ...]
-    question: str  # "Which organ is enlarged?", without choices
+    question: str  # "Which organ is enlarged?", without choices; PLACE where an image stands within it
     choices: tuple[str, ...]  # ("Liver", "Spleen"), without letters; empty means open-ended
     target: str  # the letter "B"; the reference text of an open-ended sample
     modality: Modality | None
     question_type: QuestionType | None
     subject_id: str | None = None  # patient or case
-    context: str | None = None  # patient context, shown before the question
+    context: str | None = None  # patient context, shown before the question; PLACE as in the question
     rationale: str | None = None  # reference findings, for SFT only; None in real data
     facts: Facts | None = None  # what is known about the images; None where nothing is
     terms: tuple[Term, ...] = field(default=(), repr=False)  # phrases of the dataset that state a value
@@ -77,7 +81,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A sample as input of a chat template, images first."""
+    """A sample as input of a chat template; images come first, or at their places in the text."""
 
     sample: Sample
     strategy: str  # "think"
@@ -86,9 +90,14 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The text of the user turn."""
-        content = self.messages[-1]["content"]
-        return "".join(part["text"] for part in content if part["type"] == "text")
+        """The text of the user turn, with PLACE for each image unless all of them come first."""
+        place = PLACE if self.has_places else ""
+        return "".join(part["text"] if part["type"] == "text" else place for part in self.messages[-1]["content"])
+
+    @property
+    def has_places(self) -> bool:
+        """Whether an image stands within the text."""
+        return any(part["type"] == "image" for part in self.messages[-1]["content"][len(self.sample.images) :])
 
 
 class FinishReason(StrEnum):

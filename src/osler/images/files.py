@@ -11,6 +11,7 @@ import re
 import stat
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,25 +56,20 @@ def _normalize(path: str) -> str:
     return PurePosixPath(path).as_posix()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFile:
-    """An image file below the folder `root`; implements `ImageSource`.
+class EncodedImage(ABC):
+    """An image as encoded bytes, in a file or elsewhere; implements `ImageSource` and `HasDigest` but for `uri`."""
 
-    `path` is relative, with forward slashes: "imgs/xmlab1/source.jpg". The constructor raises DataError for an absolute path or one with
-    '..'; it does not open the file.
-    """
+    __slots__ = ()
 
-    root: Path
-    path: str
+    if TYPE_CHECKING:  # a field of the dataclasses below; a property here would become its default
 
-    def __post_init__(self) -> None:
-        if not self.path.strip() or _UNSAFE_PATH.search(self.path):
-            raise DataError(f"image path {_shorten(self.path)} must be relative to the image root, without '..'")
+        @property
+        def uri(self) -> str:
+            """See `ImageSource`."""
 
-    @property
-    def uri(self) -> str:
-        """The relative path, e.g. "imgs/xmlab1/source.jpg"."""
-        return _normalize(self.path)
+    @abstractmethod
+    def open(self) -> IO[bytes]:
+        """The encoded bytes as an open stream. Raises DataError, one line that names the image."""
 
     def load(self) -> Image:
         """The decoded picture in mode RGB, upright. Raises DataError, one line that names the path.
@@ -90,26 +86,8 @@ class ImageFile:
             except _decoder_errors() as error:
                 raise self._fault(f"is damaged or cut short ({_reason(error)}): fetch it again") from error
 
-    def open(self) -> IO[bytes]:
-        """The file's bytes as an open stream, after checks of path and file size. Raises DataError, one line that names the path."""
-        try:
-            root = self.root.resolve(strict=True)
-            full = (root / self.path).resolve(strict=True)
-            if not full.is_relative_to(root):
-                raise self._fault("is a link that leaves the image root: make the folder that it points to the root")
-            status = full.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise self._fault("is not a file: check the path")
-            if status.st_size > MAX_BYTES:
-                raise self._fault(f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}: store a smaller copy")
-            return full.open("rb")
-        except FileNotFoundError as error:
-            raise self._fault(f"does not exist under {self.root}: check the image root") from error
-        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: an invalid file name
-            raise self._fault(f"cannot be opened ({_reason(error)}): check the file and its permissions") from error
-
     def digest(self) -> str:
-        """The SHA-256 of the file's bytes, in hexadecimal. Raises DataError when it cannot be opened, OSError when reading fails."""
+        """The SHA-256 of the encoded bytes, in hexadecimal. Raises DataError when it cannot be opened, OSError when reading fails."""
         with self.open() as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
@@ -141,18 +119,60 @@ class ImageFile:
             yield decoder
 
     def _fault(self, what: str) -> DataError:
+        return DataError(f"image {_shorten(self.uri)} {what}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile(EncodedImage):
+    """An image file below the folder `root`; implements `ImageSource`.
+
+    `path` is relative, with forward slashes: "imgs/xmlab1/source.jpg". The constructor raises DataError for an absolute path or one with
+    '..'; it does not open the file.
+    """
+
+    root: Path
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.path.strip() or _UNSAFE_PATH.search(self.path):
+            raise DataError(f"image path {_shorten(self.path)} must be relative to the image root, without '..'")
+
+    @property
+    def uri(self) -> str:
+        """The relative path, e.g. "imgs/xmlab1/source.jpg"."""
+        return _normalize(self.path)
+
+    def open(self) -> IO[bytes]:
+        """The file's bytes as an open stream, after checks of path and file size. Raises DataError, one line that names the path."""
+        try:
+            root = self.root.resolve(strict=True)
+            full = (root / self.path).resolve(strict=True)
+            if not full.is_relative_to(root):
+                raise self._fault("is a link that leaves the image root: make the folder that it points to the root")
+            status = full.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise self._fault("is not a file: check the path")
+            if status.st_size > MAX_BYTES:
+                raise self._fault(f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}: store a smaller copy")
+            return full.open("rb")
+        except FileNotFoundError as error:
+            raise self._fault(f"does not exist under {self.root}: check the image root") from error
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: an invalid file name
+            raise self._fault(f"cannot be opened ({_reason(error)}): check the file and its permissions") from error
+
+    def _fault(self, what: str) -> DataError:
         return DataError(f"image {_shorten(self.path)} {what}")
 
 
 def verify(source: ImageSource, *, decode: bool = False) -> str | None:
     """The error message of an image that cannot be read, one line; None for a readable image.
 
-    Of a file only the header is read; `decode=True` decodes every pixel. Other sources are checked only with `decode=True`.
+    Of an encoded image only the header is read; `decode=True` decodes every pixel. Other sources are checked only with `decode=True`.
     """
     try:
         if decode:
             source.load()
-        elif isinstance(source, ImageFile):
+        elif isinstance(source, EncodedImage):
             source.check_header()
     except DataError as error:
         return str(error)

@@ -32,17 +32,16 @@ from osler.errors import ConfigError, DataError
 from osler.files import replacing
 from osler.images.files import ImageFile
 from osler.prompts import Phase, render
-from osler.types import ImageSource, Sample
+from osler.types import PLACE, ImageSource, Sample
 
 Images = Literal["embed", "copy", "reference"]
 Split = Literal["train", "test"]
 Row = dict[str, Any]
 
-PLACEHOLDER: Final = "<image>"
 BATCH_ROWS: Final = 64
 """Rows of a parquet file in memory at a time, with their images when these are embedded."""
 
-_RESERVED: Final = (PLACEHOLDER, "<video>", "<audio>")
+_RESERVED: Final = ("<video>", "<audio>")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_]*")
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -106,11 +105,13 @@ def export(
 def _rows(samples: Iterable[Sample], store: _ImageStore, *, to: str, split: str, strategy: str, name: str) -> Iterator[Row]:
     phase: Phase = "train" if split == "train" else "eval"
     for index, sample in enumerate(samples):
-        text = render(sample, strategy, phase=phase).text
-        if reserved := next((token for token in _RESERVED if token in text), None):
+        prompt = render(sample, strategy, phase=phase)
+        if reserved := next((token for token in _RESERVED if token in prompt.text), None):
             raise DataError(f"{sample.id} holds {reserved} in its text, which {to} would take for an image: remove it from the data")
+        if prompt.has_places and to == "lmms_eval":
+            raise DataError(f"{sample.id} has an image within its text, and lmms_eval shows images first: leave the question out")
         images = [store.place(source) for source in sample.images]
-        content = PLACEHOLDER * len(images) + text
+        content = prompt.text if prompt.has_places else PLACE * len(images) + prompt.text
         yield FORMATS[to].row(sample, content, images, split=split, index=index, strategy=strategy, name=name)
 
 
@@ -151,7 +152,7 @@ def _easyr1_row(sample: Sample, content: str, images: list[Any], *, strategy: st
 
 
 def _lmms_eval_row(sample: Sample, content: str, images: list[Any], *, strategy: str, **_: Any) -> Row:
-    return {"prompt": content.removeprefix(PLACEHOLDER * len(images)), "images": images, **_facts(sample, strategy)}
+    return {"prompt": content.removeprefix(PLACE * len(images)), "images": images, **_facts(sample, strategy)}
 
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(

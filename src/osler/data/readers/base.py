@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from osler.types import Sample
 
 TRAIN_TEST: Final = ("train", "test")
 """The splits of datasets without a validation split."""
+
+MAX_EXAMPLES: Final = 3
+"""Rows that are named for each irregularity."""
 
 Label = TypeVar("Label")
 P = ParamSpec("P")
@@ -34,6 +38,8 @@ class ReadReport:
     samples: tuple[Sample, ...]
     refused: tuple[Refusal, ...] = ()
     notes: Mapping[str, int] = field(default_factory=dict)  # {"mojibake repaired": 3}
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # a note -> up to MAX_EXAMPLES of the rows that it counts
+    splits: tuple[str, ...] = ()  # the splits that were read, where the dataset has several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,33 +63,70 @@ class Reader:
     needs_root: bool = True
 
 
+class Notes(Counter[str]):
+    """How often each known irregularity was handled, with a few of the rows that held it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = ""  # the row that is being read
+        self.examples: defaultdict[str, list[str]] = defaultdict(list)
+
+    def __setitem__(self, note: str, count: int) -> None:
+        known = self.examples[note]
+        if self.row and self.row not in known and len(known) < MAX_EXAMPLES:
+            known.append(self.row)
+        super().__setitem__(note, count)
+
+
 class Rows:
     """Collects the samples, refusals and notes of one dataset."""
 
-    def __init__(self) -> None:
+    def __init__(self, remedy: str = "") -> None:
+        """`remedy` ends the reason of a row whose id was used before."""
+        self._remedy = remedy
         self._samples: dict[str, Sample] = {}  # by id
         self._refused: list[Refusal] = []
-        self.notes: Counter[str] = Counter()
+        self.notes = Notes()
 
     def add(self, row_id: str, make: Callable[P, Sample], *args: P.args, **kwargs: P.kwargs) -> None:
         """Add the sample that `make(*args, **kwargs)` returns; a DataError, or an id that was added before, refuses the row."""
+        self.notes.row = row_id
         try:
             sample = make(*args, **kwargs)
             if sample.id in self._samples:
-                raise DataError(f"the id {sample.id!r} was used by an earlier row")
+                raise DataError(f"the id {sample.id!r} was used by an earlier row{self._remedy}")
+            _check_encodable(sample)
             self._samples[sample.id] = sample
         except DataError as error:
             self.refuse(row_id, error)
+        self.notes.row = ""
 
     def refuse(self, row_id: str, error: DataError) -> None:
         """Record that a row was refused, and why."""
         self._refused.append(Refusal(row=row_id, reason=str(error)))
 
-    def report(self, finish: Callable[[Sequence[Sample], Counter[str]], Sequence[Sample]] | None = None) -> ReadReport:
+    def report(
+        self, finish: Callable[[Sequence[Sample], Counter[str]], Sequence[Sample]] | None = None, *, splits: Sequence[str] = ()
+    ) -> ReadReport:
         """Everything collected so far. `finish(samples, notes)` returns the samples with what is known only after all rows were read."""
         samples = tuple(self._samples.values())
         samples = tuple(finish(samples, self.notes)) if finish else samples
-        return ReadReport(samples=samples, refused=tuple(self._refused), notes=dict(sorted(self.notes.items())))
+        notes = dict(sorted(self.notes.items()))
+        examples = {note: tuple(self.notes.examples[note]) for note in notes if self.notes.examples[note]}
+        return ReadReport(samples=samples, refused=tuple(self._refused), notes=notes, examples=examples, splits=tuple(splits))
+
+
+def _check_encodable(sample: Sample) -> None:
+    """Raise DataError for a text that no file can hold: JSON may give half of a surrogate pair."""
+    texts = (sample.id, sample.question, *sample.choices, sample.target, sample.subject_id, sample.context, sample.rationale)
+    for text in texts:
+        if text is not None and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"{text[:60].encode('ascii', 'backslashreplace').decode()!r} holds half a character: {error.reason}"
+                ) from None
 
 
 def check_choice(option: str, value: Any, allowed: Iterable[str]) -> None:
@@ -128,9 +171,11 @@ def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None
 
 
 def number_to_text(value: Any, where: str, notes: Counter[str]) -> Any:
-    """A number as text, without a fraction of zero: 2.0 -> "2"; `notes` counts it. Any other value is returned unchanged."""
+    """A number as text, without a fraction of zero: 2.0 -> "2"; `notes` counts it. NaN is None; any other value is returned unchanged."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return value
+    if not math.isfinite(value):
+        return None if math.isnan(value) else value
     notes[f"number instead of text {where}"] += 1
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

@@ -1,169 +1,154 @@
-"""JSON Lines, or one JSON list, in the two formats that training libraries use::
+"""Rows of any usual layout: JSON Lines, JSON, CSV, TSV, Parquet and saved datasets. The parts of a row are read by `layouts`::
 
     {"image": "a.png", "problem": "What is it?\\nA) CT\\nB) MRI", "solution": "<answer> B </answer>"}
     {"images": ["a.png"], "messages": [{"role": "user", "content": "What is it?"}], "choices": ["CT", "MRI"], "answer": "B"}
 
-The options are part of the question or listed under "choices"; without options the question is open-ended. The right answer is a letter
-or the text of an option under "answer" or "solution", or a letter under "target". `osler data convert` writes the second format, with the
-optional keys id, dataset, target, modality, question_type, subject_id, context, rationale, facts, terms and metadata. The terms of a row
-hold for every row that is read with it.
+`osler data convert` writes the second form. The terms of a row hold for every row that is read with it. What was brought to one form is
+counted; `docs/datasets.md` lists the layouts.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, get_text, image_files
-from osler.data.readers.read_files import load_lines, load_rows
-from osler.data.readers.text import Problem, check_choices, letter_of, repair_mojibake, split_problem, unwrap_answer
+from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object
+from osler.data.readers.layouts.conversation import take_apart
+from osler.data.readers.layouts.draft import Draft, base_of, draft_row, finish
+from osler.data.readers.layouts.fields import Fields, find_fields
+from osler.data.readers.layouts.pictures import Pictures
+from osler.data.readers.layouts.tables import Table, find_tables, split_of
 from osler.errors import DataError
-from osler.facts import Facts, Term
-from osler.taxonomy import SPLITS, parse_modality, parse_question_type
+from osler.taxonomy import SPLITS
 from osler.types import Sample
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
 CARD: Final = ReaderCard(
-    title="JSON Lines",
+    title="Rows of a file or a folder",
     source="your own",
     licence="your own",
     counts="as many as it has",
-    layout="a .jsonl or .json file, or a folder of such files; with a split, <split>.jsonl or <split>.json in that folder",
-    options={"images": "the folder that image paths start from; the file's folder when left out"},
+    layout="a .jsonl, .json, .csv, .tsv or .parquet file, a folder of such files, or one that Dataset.save_to_disk wrote",
+    options={
+        "images": "the folder that image paths start from; the file's folder when left out",
+        "ids": "field (when left out), or row: number the rows, whatever their ids",
+    },
 )
 
-_PLACEHOLDER: Final = re.compile(r"\s*<image>\s*")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A row, or one question of a row's chat."""
+
+    name: str  # "train.jsonl:7"
+    id: str  # its own, or "train/7"
+    dataset: str
+    fields: Fields
 
 
-def read(root: Path, *, split: str | None = None, images: str | Path | None = None) -> ReadReport:
-    """All rows of a file, or of the files of a folder: with `split` those named after it. Raises DataError."""
+def read(root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field") -> ReadReport:
+    """All rows of a file, or of the tables of a folder; with `split` those of the tables named after it, and of tables named after none
+    the rows that name it, or all rows where none names a split.
+
+    An id that several tables use gets the table's name before it. Raises DataError for files that cannot be read.
+    """
     check_choice("split", split, SPLITS)
-    rows = Rows()
-    for file in _list_files(root, split):
-        image_root = Path(images) if images is not None else file.parent
-        lines = enumerate(load_rows(file), start=1) if file.suffix == ".json" else load_lines(file)
-        for number, row in lines:
-            rows.add(f"{file.name}:{number}", _make_sample, number, row, file.stem, image_root, rows.notes)
-    return rows.report(_share_terms)
+    check_choice("ids", ids, ("field", "row"))
+    tables = find_tables(root)
+    wanted = [table for table in tables if split in (None, table.split)] or [table for table in tables if table.split is None]
+    if not wanted:
+        raise DataError(f"{root} holds no {split}.jsonl or other table of that split: name the file itself as the root")
+    rows = Rows(": give each row its own, or number the rows with --data.ids=row")
+    parsed = {table.name: list(_parse(table, ids, rows if table in wanted else Rows())) for table in tables}
+    owners: dict[str, set[str]] = defaultdict(set)  # id -> names of its tables
+    for name, members in parsed.items():
+        for row in members:
+            owners[row.id].add(name)
+    for table in wanted:
+        drafts = dict(_draft(parsed[table.name] if table.split else _of_split(parsed[table.name], split, rows.notes), rows))
+        base = base_of(draft for _, draft in drafts.values())
+        pictures = Pictures(Path(images) if images is not None else table.folder, rows.notes)
+        for name, (row, draft) in drafts.items():
+            rows.add(name, _finish, row, draft, base, pictures, table, owners[row.id], rows.notes)
+    named = {table.split for table in wanted}
+    report = rows.report(_share_terms, splits=[name for name in SPLITS if name in named])
+    order = {table.name: place for place, table in enumerate(tables)}
+    return replace(report, refused=tuple(sorted(report.refused, key=lambda refusal: _place_of(refusal.row, order))))
+
+
+def _parse(table: Table, ids: str, rows: Rows) -> Iterator[_Row]:
+    """The rows of a table; those that cannot be parsed are refused. A cell that names another row's image by its id gets that image."""
+    for number, raw in table.rows():
+        rows.notes.row = name = f"{table.name}:{number}"
+        try:
+            if isinstance(raw, DataError):
+                raise raw
+            parts = take_apart(check_object(raw), rows.notes)
+            for place, part in enumerate(parts, start=1):
+                end = f"/{place}" if len(parts) > 1 else ""
+                fields = find_fields(part)
+                dataset = str(fields.first("dataset") or table.stem)
+                own = fields.first("id") if ids == "field" else None
+                yield _Row(
+                    name=f"{name}{end}",
+                    id=_id_text(own) if own is not None else f"{dataset}/{number}{end}",
+                    dataset=dataset,
+                    fields=fields,
+                )
+        except DataError as error:
+            rows.refuse(name, error)
+    rows.notes.row = ""
+
+
+def _place_of(row: str, order: dict[str, int]) -> tuple[int, ...]:
+    """Where a row stands: "train.jsonl:7/2" -> (place of its table, 7, 2)."""
+    table, _, number = row.rpartition(":")
+    return order[table], *map(int, number.split("/"))
+
+
+def _id_text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(f"the id is {type(value).__name__}, not text")
+    return str(value).strip()
+
+
+def _of_split(rows: Sequence[_Row], split: str | None, notes: Counter[str]) -> Sequence[_Row]:
+    """The rows that name a split; all rows where none is asked for or named."""
+    if split is None or not rows:
+        return rows
+    named = {row.name: split_of(str(row.fields.first("split") or "")) for row in rows}
+    if not any(named.values()):
+        notes["table that names no split: every split reads all of it"] += 1
+        return rows
+    return [row for row in rows if named[row.name] == split]
+
+
+def _draft(rows: Sequence[_Row], collected: Rows) -> Iterator[tuple[str, tuple[_Row, Draft]]]:
+    """The drafts of the rows by name; rows that give none are refused."""
+    for row in rows:
+        collected.notes.row = row.name
+        try:
+            yield row.name, (row, draft_row(row.fields, collected.notes))
+        except DataError as error:
+            collected.refuse(row.name, error)
+    collected.notes.row = ""
+
+
+def _finish(
+    row: _Row, draft: Draft, base: int | DataError | None, pictures: Pictures, table: Table, owners: set[str], notes: Counter[str]
+) -> Sample:
+    name = row.id
+    if len(owners) > 1:
+        notes["id of several tables, with the table's name before it"] += 1
+        name = f"{table.stem}/{row.id}"
+    return finish(draft, base, pictures, notes, name=name, dataset=row.dataset)
 
 
 def _share_terms(samples: Sequence[Sample], _: Counter[str]) -> Sequence[Sample]:
     """Every sample with the terms of all of them."""
     terms = tuple(dict.fromkeys(term for sample in samples for term in sample.terms))
     return [replace(sample, terms=terms) for sample in samples] if terms else samples
-
-
-def _list_files(root: Path, split: str | None) -> list[Path]:
-    if not root.is_dir():
-        return [root]
-    files = [file for suffix in ("jsonl", "json") for file in sorted(root.glob(f"{split or '*'}.{suffix}"))]
-    if not files:
-        raise DataError(f"{root} holds no {split or '*'}.jsonl: name the file itself as the root")
-    return files
-
-
-def _make_sample(number: int, row: Any, stem: str, image_root: Path, notes: Counter[str]) -> Sample:
-    if isinstance(row, DataError):
-        raise row
-    row = check_object(row)
-    problem = _problem(row, notes)
-    answer = _answer(row, notes)
-    dataset = _optional(row, "dataset") or stem
-    modality, question_type = _optional(row, "modality"), _optional(row, "question_type")
-    return Sample(
-        id=_optional(row, "id") or f"{dataset}/{number}",
-        dataset=dataset,
-        images=image_files(row.get("images", row.get("image")), image_root, "'image' or 'images'"),
-        question=problem.question,
-        choices=problem.choices,
-        target=letter_of(answer, problem.choices, notes, kind="letter" if "target" in row else "either") if problem.choices else answer,
-        modality=parse_modality(modality) if modality else None,
-        question_type=parse_question_type(question_type) if question_type else None,
-        subject_id=_optional(row, "subject_id"),
-        context=_optional(row, "context"),
-        rationale=_optional(row, "rationale"),
-        facts=_known(row, "facts", Facts),
-        terms=_known(row, "terms", tuple[Term, ...]) or (),
-        metadata=check_object(row.get("metadata") or {}, "'metadata'"),
-    )
-
-
-def _problem(row: dict[str, Any], notes: Counter[str]) -> Problem:
-    """The question and its options, from whichever fields hold them."""
-    raw = row.get("messages", row.get("prompt"))
-    text = _last_turn(raw, "user") if isinstance(raw, list) else get_text(row, "problem" if "problem" in row else "question")
-    if text is None:
-        raise DataError("no message of role 'user'")
-    if "<image>" in text:
-        notes["<image> placeholder removed"] += 1
-        text = _PLACEHOLDER.sub("\n", text).strip()
-    question, choices = text, row.get("choices", row.get("options"))
-    if choices is not None and choices != []:
-        if row.get("question") is not None:  # the problem repeats the options
-            question = get_text(row, "question")
-    elif re.search(r"(?:^|\s)\(?A\)|^\s*A[.:]\s", text, re.MULTILINE):
-        parts = split_problem(text)
-        question, choices = parts.question, parts.choices
-    question = _not_empty(repair_mojibake(question, notes), "question")
-    return Problem(question=question, choices=check_choices(choices, notes) if choices not in (None, []) else ())
-
-
-def _not_empty(text: str, what: str) -> str:
-    if not text:
-        raise DataError(f"the {what} is empty")
-    return text
-
-
-def _last_turn(messages: list[Any], role: str) -> str | None:
-    """The text of the last message of a role, None without one. Its content is a text or a list of parts, of which some have a text."""
-    turns = [message for message in messages if isinstance(message, dict) and message.get("role") == role]
-    if not turns:
-        return None
-    content = turns[-1].get("content")
-    if isinstance(content, str):
-        return content.strip()
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        raise DataError("a message's content is neither text nor a list of parts")
-    return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str)).strip()
-
-
-def _answer(row: dict[str, Any], notes: Counter[str]) -> str:
-    """The answer under its key, or else the last assistant turn, without an <answer> tag."""
-    for key in ("target", "answer", "solution"):
-        if row.get(key) is not None:
-            return _not_empty(unwrap_answer(repair_mojibake(get_text(row, key, notes), notes)), "answer")
-    messages = row.get("messages")
-    if (text := _last_turn(messages if isinstance(messages, list) else [], "assistant")) is None:
-        raise DataError("no 'answer', 'solution' or assistant message")
-    return _not_empty(unwrap_answer(text), "answer")
-
-
-def _known(row: dict[str, Any], key: str, kind: Any) -> Any:
-    """The facts or the terms under a key, None without any. Raises DataError, which names the field that is wrong."""
-    if row.get(key) is None:
-        return None
-    from pydantic import ValidationError
-
-    try:
-        return _adapter(kind).validate_python(row[key], extra="forbid")
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise DataError(f"{'.'.join(map(str, (key, *fault['loc'])))!r} is wrong: {fault['msg']}") from error
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
-
-
-def _optional(row: dict[str, Any], key: str) -> str | None:
-    return get_text(row, key) if row.get(key) is not None else None

@@ -15,7 +15,7 @@ MAX_LINE_BYTES: Final = 16 * 1024**2
 
 def load_rows(path: Path) -> list[Any]:
     """The rows of a JSON file that contains one list. Raises DataError for anything else."""
-    value = _parse(_read_bytes(path), path)
+    value = parse_json(read_bytes(path), path)
     if not isinstance(value, list):
         kind = {dict: "an object", str: "text", type(None): "null"}.get(type(value), "a single value")
         raise DataError(f"{path} holds {kind}, not a list of rows: check that it is the annotation file")
@@ -24,7 +24,7 @@ def load_rows(path: Path) -> list[Any]:
 
 def load_object(path: Path) -> dict[str, Any]:
     """The keys and values of a JSON file that contains one object. Raises DataError for anything else."""
-    value = _parse(_read_bytes(path), path)
+    value = parse_json(read_bytes(path), path)
     if not isinstance(value, dict):
         raise DataError(f"{path} holds no object: check that it is the annotation file")
     return value
@@ -35,19 +35,20 @@ def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
     Raises DataError for a file that cannot be read.
     """
-    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             if len(line) > MAX_LINE_BYTES:
                 raise DataError(f"the line has {len(line):,} bytes, more than {MAX_LINE_BYTES:,}")
-            value = _parse(line, path)
+            value = parse_json(line, path)
         except DataError as error:
             value = DataError(str(error).removeprefix(f"{path} "))
         yield number, value
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file without a byte order mark. Raises DataError for a file that is missing, too large or unreadable."""
     try:
         if not path.exists():
             raise DataError(f"{path} does not exist: check the data root")
@@ -60,7 +61,8 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
 
 
-def _parse(data: bytes, path: Path) -> Any:
+def parse_json(data: bytes, path: Path) -> Any:
+    """The value of JSON text, with `path` as its name. Raises DataError."""
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:

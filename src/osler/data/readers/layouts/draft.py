@@ -1,0 +1,147 @@
+"""From a row to a sample, in two steps: an answer by number is understood only when all rows of its table were seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from osler.data.readers.base import check_object, number_to_text
+from osler.data.readers.layouts.answers import Answer, prove_base, read_answer, read_open_answer, settle
+from osler.data.readers.layouts.fields import Fields, parse_literal
+from osler.data.readers.layouts.options import Options, find_options, read_options, without_options
+from osler.data.readers.layouts.pictures import WHAT, Pictures
+from osler.data.readers.layouts.places import lead, place_images
+from osler.data.readers.text import check_choices, parse_label, repair_mojibake
+from osler.errors import DataError
+from osler.facts import Facts, Term
+from osler.taxonomy import parse_modality, parse_question_type
+from osler.text import fold_words
+from osler.types import Sample
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Label = TypeVar("Label")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A row whose question, options and answer are read, but for an answer by number."""
+
+    fields: Fields
+    question: str
+    options: Options | None  # None for an open question
+    answer: Answer | str
+
+
+def draft_row(fields: Fields, notes: Counter[str]) -> Draft:
+    """The question, options and answer of a row. Raises DataError for what is missing or ambiguous."""
+    for name in fields.unread:
+        notes[f"field {name!r} not read"] += 1
+    question, options = _read_question(fields, notes)
+    answers = list(fields.all("answer"))
+    if not answers:
+        raise DataError("no 'answer', 'solution' or assistant message")
+    if options is None:
+        return Draft(fields=fields, question=question, options=None, answer=read_open_answer(answers, notes))
+    return Draft(fields=fields, question=question, options=options, answer=read_answer(answers, options, notes))
+
+
+def base_of(drafts: Iterable[Draft]) -> int | DataError | None:
+    """`answers.prove_base` of the drafts of a table; the error in place of a raised one, for the rows that need a base."""
+    answers = [(draft.answer, len(draft.options.choices)) for draft in drafts if draft.options and isinstance(draft.answer, Answer)]
+    try:
+        return prove_base(answers)
+    except DataError as error:
+        return error
+
+
+def finish(draft: Draft, base: int | DataError | None, pictures: Pictures, notes: Counter[str], *, name: str, dataset: str) -> Sample:
+    """The sample of a draft. Raises DataError."""
+    fields = draft.fields
+    choices = draft.options.choices if draft.options else ()
+    target = draft.answer if isinstance(draft.answer, str) else settle(draft.answer, choices, base, notes)
+    if "images" not in fields.parts:
+        raise DataError(f"{WHAT} is missing")
+    placed = place_images(pictures.read(fields.first("images")), _text(fields, "context"), draft.question, choices, notes)
+    if not placed.question.strip():
+        raise DataError("the question is empty")
+    return Sample(
+        id=name,
+        dataset=dataset,
+        images=placed.images,
+        question=placed.question.strip(),
+        choices=choices,
+        target=target,
+        modality=_label(fields, "modality", parse_modality, notes),
+        question_type=_label(fields, "question_type", parse_question_type, notes),
+        subject_id=_text(fields, "subject_id"),
+        context=placed.context,
+        rationale=_text(fields, "rationale"),
+        facts=_known(fields, "facts", Facts),
+        terms=_known(fields, "terms", tuple[Term, ...]) or (),
+        metadata=check_object(parse_literal(fields.first("metadata")) or {}, "'metadata'"),
+    )
+
+
+def _read_question(fields: Fields, notes: Counter[str]) -> tuple[str, Options | None]:
+    """The question without its options, and these: of a field of their own, else of the question's text."""
+    texts = {name.lower(): lead(repair_mojibake(_as_text(value, name, notes), notes)) for name, value in fields.all("question")}
+    if not texts:
+        raise DataError("'question' is missing")
+    question = next(iter(texts.values()))
+    if "question" in texts and "problem" in texts:
+        short, long = sorted((fold_words(texts["question"]), fold_words(texts["problem"])), key=len)
+        if short not in long:
+            raise DataError("'question' and 'problem' ask different things: keep one of them")
+    found = [read_options(value, notes) for _, value in fields.all("choices")]
+    if any(one.choices != found[0].choices for one in found):
+        raise DataError("the options of two fields differ: keep one of them")
+    if found:
+        if (bare := without_options(question, found[0].choices)) is not None:
+            notes["options that the question repeats left out of it"] += 1
+            question = bare
+        return question, found[0]
+    if (parts := find_options(question, notes)) is None:
+        return question, None
+    return parts.question, Options(choices=check_choices(parts.choices, notes))
+
+
+def _as_text(value: Any, name: str, notes: Counter[str]) -> str:
+    value = number_to_text(value, f"in {name!r}", notes)
+    if not isinstance(value, str):
+        raise DataError(f"{name!r} is {type(value).__name__}, not text")
+    return value.strip()
+
+
+def _text(fields: Fields, part: str) -> str | None:
+    value = fields.first(part)
+    return None if value is None else _as_text(value, part, Counter())
+
+
+def _label(fields: Fields, part: str, parse: Callable[[str], Label], notes: Counter[str]) -> Label | None:
+    value = fields.first(part)
+    return None if value is None else parse_label(value, parse, part.replace("_", " "), notes)
+
+
+def _known(fields: Fields, part: str, kind: Any) -> Any:
+    """The facts or the terms of a row, None without any. Raises DataError, which names the field that is wrong."""
+    if (value := parse_literal(fields.first(part))) is None:
+        return None
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_python(value, extra="forbid")
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise DataError(f"{'.'.join(map(str, (part, *fault['loc'])))!r} is wrong: {fault['msg']}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -1,0 +1,78 @@
+"""The images of a row: paths below the image root, or the encoded image itself in base64, in a data URL or in a table's cell."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from osler.data.readers.layouts.fields import is_absent, parse_literal
+from osler.errors import DataError
+from osler.images.embedded import ImageBytes
+from osler.images.files import MAX_BYTES, EncodedImage, ImageFile
+from osler.types import ImageSource
+
+WHAT: Final = "'image' or 'images'"
+_DATA_URL: Final = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
+_BASE64: Final = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
+"""Base64 of a file that begins as a JPEG, PNG, GIF, WebP, BMP or TIFF does."""
+
+
+class Pictures:
+    """The image sources of the rows of one file; equal bytes are one source."""
+
+    def __init__(self, root: Path, notes: Counter[str]) -> None:
+        self._root = root
+        self._notes = notes
+        self._known: dict[ImageSource, ImageSource] = {}
+
+    def read(self, value: Any) -> tuple[ImageSource, ...]:
+        """The images that a field holds: one, or a list. Raises DataError for none, and for anything that is no image."""
+        value = parse_literal(value)
+        members = list(value) if isinstance(value, (list, tuple)) else [value]
+        images = tuple(self._read_one(member) for member in members if not is_absent(member))
+        if not images:
+            raise DataError(f"{WHAT} is not a path or a list of paths")
+        return images
+
+    def _read_one(self, value: Any) -> ImageSource:
+        if isinstance(value, dict):
+            content, path = (
+                value.get("bytes"),
+                next((value[key] for key in ("path", "url", "image") if not is_absent(value.get(key))), None),
+            )
+            if isinstance(content, (bytes, EncodedImage)):
+                value = content
+            elif isinstance(path, str):
+                value = path
+        if isinstance(value, EncodedImage):
+            self._notes["image in the file itself"] += 1
+            return self._known.setdefault(value, value)
+        if isinstance(value, bytes):
+            return self._embedded(value)
+        if not isinstance(value, str):
+            raise DataError(f"{WHAT} is not a path or a list of paths")
+        value = value.strip()
+        if (header := _DATA_URL.match(value)) or _BASE64.fullmatch(value):
+            return self._embedded(_decode(value[header.end() if header else 0 :]))
+        if _ADDRESS.match(value) or value[:5].lower() == "data:":
+            raise DataError(f"image {value[:80]!r} is an address: fetch it, and give its path")
+        return ImageFile(root=self._root, path=value)
+
+    def _embedded(self, content: bytes) -> ImageSource:
+        if len(content) > MAX_BYTES:
+            raise DataError(f"an image has {len(content):,} bytes, more than {MAX_BYTES:,}: store a smaller copy")
+        self._notes["image in the file itself"] += 1
+        source = ImageBytes.of(content)
+        return self._known.setdefault(source, source)
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error as error:
+        raise DataError("an image is no valid base64: write the file again") from error

@@ -1,0 +1,62 @@
+"""The places of images in a text, written "<image>" or, numbered, "<image 1>"."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from osler.errors import DataError
+from osler.types import PLACE, ImageSource
+
+_PLACE: Final = re.compile(r"<image(?:here|[\s_-]*(\d{1,2}))?>", re.IGNORECASE)
+_LEADING: Final = re.compile(rf"\s*(?:{_PLACE.pattern}\s*)+", re.IGNORECASE)
+_TRAILING: Final = re.compile(rf"(?:\s*{_PLACE.pattern})+\s*\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """The texts and images of a question whose places agree."""
+
+    context: str | None
+    question: str
+    images: tuple[ImageSource, ...]  # in the order of the places
+
+
+def lead(text: str) -> str:
+    """The text with the places at its end moved to its beginning, so that they part no option from its question."""
+    match = _TRAILING.search(text)
+    return f"{match[0].strip()}\n{text[: match.start()]}" if match and match.start() else text
+
+
+def place_images(images: Sequence[ImageSource], context: str | None, question: str, choices: Sequence[str], notes: Counter[str]) -> Placed:
+    """The images in the order of their places. Places at the beginning are left out, because images stand there anyway.
+
+    Raises DataError where the places are not as many as the images, for a numbered place that is missing or there twice, and for a place in
+    an option.
+    """
+    if any(_PLACE.search(choice) for choice in choices):
+        raise DataError("an option holds a place of an image: options are texts")
+    places = [*_PLACE.finditer(context or ""), *_PLACE.finditer(question)]
+    if not places:
+        return Placed(context=context, question=question, images=tuple(images))
+    if len(places) != len(images):
+        raise DataError(f"{_count(len(places), 'place')} <image> for {_count(len(images), 'image')}: make them agree")
+    numbers = [int(place[1]) for place in places if place[1]]
+    if numbers:
+        if sorted(numbers) != list(range(1, len(images) + 1)):
+            raise DataError(f"the numbered places {', '.join(place[0] for place in places)} do not name each image once")
+        images = [images[number - 1] for number in numbers]
+    leading = _LEADING.match(question)
+    if not _PLACE.search(context or "") and leading and not _PLACE.search(question, leading.end()):
+        notes["<image> before the question left out: images come first"] += 1
+        return Placed(context=context, question=question[leading.end() :], images=tuple(images))
+    notes["<image> within the text kept: the image is shown there"] += 1
+    context = _PLACE.sub(PLACE, context) if context is not None else None
+    return Placed(context=context, question=_PLACE.sub(PLACE, question), images=tuple(images))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,206 @@
+"""The tables of a file or a folder, and their rows: JSON Lines, JSON, CSV, TSV, Parquet, and datasets that Hugging Face's library saved.
+
+A split is told from the name of a file or of its folder ("val-00000-of-00002.parquet", "slake_test.csv", "train/metadata.jsonl").
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from osler.data.readers.read_files import MAX_LINE_BYTES, load_lines, parse_json, read_bytes
+from osler.errors import DataError, first_line
+from osler.images.embedded import ImageInTable, content_uri
+
+SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"""In the order in which the files of a folder are read."""
+
+Row = tuple[int, Any]
+"""The number of a row from 1, and its object; a DataError in place of a row that cannot be parsed."""
+
+_ARCHIVES: Final = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+_REMEDIES: Final = {
+    **dict.fromkeys(_ARCHIVES, "is an archive: unpack it, and name the folder"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "is a spreadsheet: save it as CSV"),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz"), "may run code when it is read: save the rows as JSON Lines"),
+}
+_DESCRIPTIONS: Final = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "osler.json"})
+_SPLIT_NAMES: Final = {"train": "train", "test": "test", **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation")}
+_SPLIT: Final = re.compile(rf"(?:^|.*[-_.])({'|'.join(_SPLIT_NAMES)})(?:[-_.]\d.*)?", re.IGNORECASE)
+_MAX_INDEX: Final = 16
+_SHARD: Final = re.compile(r"[-_]\d{4,6}-of-\d{4,6}$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table of a dataset."""
+
+    name: str  # "train.jsonl"; names its rows in refusals
+    stem: str  # "train"; the dataset of rows that name none
+    split: str | None  # what its name says
+    folder: Path  # where its image paths start
+    rows: Callable[[], Iterator[Row]]
+
+
+def find_tables(root: Path) -> list[Table]:
+    """The tables of a file or a folder, in a fixed order. Raises DataError where there are none, with a remedy."""
+    if (root / "dataset_dict.json").is_file():
+        return [table for folder in sorted(root.iterdir()) if folder.is_dir() for table in _saved(folder)]
+    if (root / "state.json").is_file() and (root / "dataset_info.json").is_file():
+        return _saved(root)
+    if root.is_dir():
+        files = _list_files(root) or _list_files(root / "data") or [file for part in sorted(root.glob("*/")) for file in _list_files(part)]
+        if not files:
+            raise DataError(f"{root} holds no table ({', '.join(SUFFIXES)}){_hint(root)}: name the file itself as the root")
+        return _group(files, root)
+    if remedy := _REMEDIES.get(root.suffix.lower()):
+        raise DataError(f"{root} {remedy}")
+    return [_table([root], root.parent)]
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name or a field tells: "val" -> "validation"; None for any other text."""
+    match = _SPLIT.fullmatch(name.strip())
+    return _SPLIT_NAMES[match[1].lower()] if match else None
+
+
+def _hint(root: Path) -> str:
+    others = sorted(file.name for file in root.iterdir() if file.suffix.lower() in _REMEDIES)
+    return f"; {others[0]} {_REMEDIES[Path(others[0]).suffix.lower()].partition(':')[0]}" if others else ""
+
+
+def _list_files(folder: Path) -> list[Path]:
+    files = [file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES and file.name not in _DESCRIPTIONS and file.is_file()]
+    return sorted(files, key=lambda file: (SUFFIXES.index(file.suffix.lower()), file.name))
+
+
+def _group(files: Sequence[Path], root: Path) -> list[Table]:
+    """One table for each file, and for the shards "name-00000-of-00002.parquet" of one table together."""
+    groups: dict[Path, list[Path]] = {}
+    for file in files:
+        groups.setdefault(file.with_name(_SHARD.sub("", file.stem) + file.suffix), []).append(file)
+    return [_table(shards, root) for shards in groups.values()]
+
+
+def _table(files: Sequence[Path], root: Path) -> Table:
+    first = files[0]
+    stem = _SHARD.sub("", first.stem)
+    inner = first.parent.name if first.parent not in (root, root / "data") else None
+    readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".json": _read_json}
+
+    def rows() -> Iterator[Row]:
+        if first.suffix.lower() == ".parquet":
+            yield from _read_dataset(lambda library: library.Dataset.from_parquet([str(file) for file in files]), first)
+            return
+        done = 0
+        for file in files:
+            number = 0
+            for number, row in readers.get(file.suffix.lower(), load_lines)(file):
+                yield done + number, row
+            done += number
+
+    return Table(
+        name=first.name if inner is None else f"{inner}/{first.name}",
+        stem=stem if inner is None else inner,
+        split=split_of(stem) or (split_of(inner) if inner else None),
+        folder=first.parent if first.parent != root / "data" else root,
+        rows=rows,
+    )
+
+
+def _saved(folder: Path) -> list[Table]:
+    """The table of a folder that `Dataset.save_to_disk` wrote."""
+
+    def rows() -> Iterator[Row]:
+        yield from _read_dataset(lambda library: library.load_from_disk(str(folder)), folder)
+
+    return [Table(name=folder.name, stem=folder.name, split=split_of(folder.name), folder=folder, rows=rows)]
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    """A list of rows; rows by their ids; an object that holds one list of rows; or JSON Lines under another name."""
+    content = read_bytes(path)
+    lines = content.splitlines()
+    if content.lstrip()[:1] == b"{" and len(lines) > 1 and lines[0].rstrip().endswith(b"}"):
+        yield from load_lines(path)
+        return
+    value = parse_json(content, path)
+    if isinstance(value, dict) and value:
+        lists = [inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
+        if all(isinstance(inner, dict) for inner in value.values()):
+            value = [{"id": key, **inner} for key, inner in value.items()]
+        elif len(lists) == 1 and not {"messages", "conversations"} & value.keys():
+            value = lists[0]
+        else:
+            value = [value]
+    if not isinstance(value, list):
+        kind = {dict: "an object", str: "text", type(None): "null"}.get(type(value), "a single value")
+        raise DataError(f"{path} holds {kind}, not a list of rows: check that it is the annotation file")
+    yield from enumerate(value, start=1)
+
+
+def _read_delimited(path: Path) -> Iterator[Row]:
+    """CSV with commas or semicolons, or TSV, with a line of names first. Every cell is text as it stands: "01" and "None" stay."""
+    content = read_bytes(path)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    head = text.partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in head and "," not in head else ","
+    limit = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        cells = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        names = [name.strip() for name in next(cells, [])]
+        if len(set(names)) < len(names):
+            raise DataError(f"{path} names a column twice in its first line: name each once")
+        rows = [row for row in cells if row]
+    except csv.Error as error:
+        raise DataError(f"{path} is no readable table ({error}): save it again") from error
+    finally:
+        csv.field_size_limit(limit)
+    whole = {number: dict(zip(names, row, strict=True)) for number, row in enumerate(rows, start=1) if len(row) == len(names)}
+    images = {row.get("index"): row.get("image") for row in whole.values()}  # VLMEvalKit: a later row names the first by its index
+    for number, cells_of_row in enumerate(rows, start=1):
+        if (row := whole.get(number)) is None:
+            yield number, DataError(f"{len(cells_of_row)} cells for {len(names)} columns: quote texts that hold the separator")
+        elif (image := row.get("image")) is not None and len(image) <= _MAX_INDEX and image in images:
+            yield number, {**row, "image": images[image]}
+        else:
+            yield number, row
+
+
+def _read_dataset(load: Callable[[Any], Any], path: Path) -> Iterator[Row]:
+    """The rows of a dataset of Hugging Face's library. Images stay in the table, and are read from it when they are needed."""
+    import datasets
+    import pyarrow
+
+    had_bars = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        table = load(datasets).with_format("arrow")
+        number = 0
+        for batch in table.iter(batch_size=64):
+            for row in batch.to_pylist():
+                yield number + 1, {name: _stay(value, table, number, name) for name, value in row.items()}
+                number += 1
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{path} cannot be read as a dataset ({first_line(error)}): write it again") from error
+    finally:
+        if had_bars:
+            datasets.enable_progress_bars()
+
+
+def _stay(value: Any, table: Any, row: int, column: str, place: int = 0) -> Any:
+    """The value of a cell, with its encoded images replaced by their places."""
+    if isinstance(value, list):
+        return [_stay(member, table, row, column, number) for number, member in enumerate(value)]
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(content, bytes):
+        return ImageInTable(uri=content_uri(content), table=table, row=row, column=column, place=place)
+    return value
