@@ -72,6 +72,7 @@ class DataConfig(ReaderSection):
     reader: str = "phantom"
     root: str | None = None  # folder or file of the dataset
     manifest: str | None = None  # a file written by `osler split`; [data.train] and [data.test] select from its splits
+    strict: bool = False  # stop where a row is refused, instead of leaving it out
     seed: int = Field(default=0, ge=0)
     distractors: Literal["original", "redrawn"] = "original"  # redrawn: correct answers to other questions of the same modality and type
     rationales: Literal["own", "facts"] = "own"  # of training questions; facts: where the data have none, written from what is known

@@ -35,7 +35,7 @@ from osler.errors import ConfigError, OslerError
 from osler.files import create_whole, write_json
 
 IMMATERIAL: Final = frozenset(
-    {"name", "policy.device"}
+    {"name", "policy.device", "data.strict"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
     | {f"trainer.{key}" for key in ("max_prompt_length", "print_completions_every", "report_to", "checkpoint")}
     | {f"trainer.{key}" for key in ("share_prefix", "groups_per_forward", "static_decoding", "vision_cache", "vision_cache_gb")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -80,7 +81,12 @@ def fold_phrase(text: str) -> tuple[str, ...]:
 
     A text of punctuation only is kept: "?" -> ("?",).
     """
-    folded = [word for word in split_words(text).folded if word != "\n"]
+    return trim_phrase(split_words(text).folded)
+
+
+def trim_phrase(words: Sequence[str]) -> tuple[str, ...]:
+    """Folded words without line breaks and without punctuation at both ends, as `fold_phrase` gives them."""
+    folded = [word for word in words if word != "\n"]
     begin, end = 0, len(folded)
     while begin < end and folded[begin] in _END_MARKS:
         begin += 1

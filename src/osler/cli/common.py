@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -42,6 +43,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     """Add the RECIPE argument."""
     known = ", ".join(sorted(packaged_recipes()))
     parser.add_argument("recipe", nargs="?" if optional else None, metavar="RECIPE", help=f"a TOML file, or one of {known}")
+    parser.add_argument("--strict", action="store_true", help="stop where a row of the data is refused; by default it is left out")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +71,22 @@ def add_run_options(parser: argparse.ArgumentParser, folder: str = "run folder (
     parser.add_argument("--seed", type=int, default=None, help="random seed (default: the recipe's)")
     parser.add_argument("--fresh", action="store_true", help="start over; by default the run in --out is resumed")
     parser.add_argument("--dry-run", action="store_true", help="print what would run and on how many questions, then stop")
+
+
+def name_reader(recipe: str | None, overrides: Sequence[str]) -> list[str]:
+    """The overrides, with the reader that knows the layout of `--data.root` where no reader is named with it; says which, and why."""
+    from osler.config import load_config, parse_overrides
+    from osler.data.readers import READERS
+    from osler.data.readers.recognise import recognise
+
+    given = dict(parse_overrides(overrides))
+    if "data.root" not in given or "data.reader" in given:
+        return list(overrides)
+    if recipe is not None and load_config(recipe).data.reader != "phantom":
+        return list(overrides)
+    name, why = recognise(Path(str(given["data.root"])))
+    print(f"reader: {name} ({READERS[name].card.title}), because {why}; --data.reader names another", file=sys.stderr)
+    return [*overrides, f"--data.reader={name}"]
 
 
 def run_folder(options: argparse.Namespace, config: Config) -> Path:

@@ -38,7 +38,7 @@ def add_data(families: Any) -> None:
     check.add_argument(
         "--images", choices=("none", "header", "decode"), default="header", help="how to check images (default: %(default)s)"
     )
-    check.add_argument("--strict", action="store_true", help="exit with 1 when a row was refused or an image cannot be shown")
+    check.add_argument("--out", type=Path, default=None, help="write the questions that were read as JSON lines, in one form")
     view = add_verb(
         verbs,
         "view",
@@ -80,12 +80,17 @@ def add_data(families: Any) -> None:
 
 def _check(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.config import load_config
-    from osler.data.inspect import check
+    from osler.data.inspect import check, convert
+    from osler.data.readers import read_with_report
 
     data = load_config(options.recipe, options.overrides).data
     report = check(data.reader, data.root, look=options.images, **data.options)
     print_check(report)
     payload: dict[str, Any] = json.loads(report.to_json())
+    if options.out is not None:
+        images = convert(read_with_report(data.reader, data.root, **data.options).samples, options.out)
+        print(f"\n{report.num_samples:,} questions in {options.out}, image paths from {images}")
+        payload["out"] = options.out
     if not options.strict:
         return payload
     if not report.is_clean:
@@ -114,7 +119,8 @@ def print_check(report: CheckReport) -> None:
     if report.notes:
         print("\nhandled:")
         for note, count in report.notes.items():
-            print(f"  {count:>8,}  {note}")
+            some = ", ".join(report.examples.get(note, ()))
+            print(f"  {count:>8,}  {printable(note)}" + (f"  ({printable(some)})" if some else ""))
     if report.refused:
         print("\nrefused:")
         _print_some([f"{refusal.row}: {refusal.reason}" for refusal in report.refused])

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from osler import __version__
 from osler.cli.audit import add_audit
-from osler.cli.common import EPILOG
+from osler.cli.common import EPILOG, name_reader
 from osler.cli.data import add_data
 from osler.cli.demo import add_demo
 from osler.cli.eval import add_eval
@@ -46,9 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(own)
     seed = getattr(options, "seed", None)
     options.overrides = [*overrides, f"--seed={seed}"] if seed is not None else overrides
+    if getattr(options, "strict", False):
+        options.overrides = [*options.overrides, "--data.strict=true"]
     out = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     try:
         with out:
+            options.overrides = name_reader(getattr(options, "recipe", None), options.overrides)
             result = options.run(options)
     except OslerError as error:
         print(f"osler: {error}", file=sys.stderr)

@@ -54,7 +54,8 @@ class CheckReport:
     num_images_with_facts: int
     facts: Mapping[str, int]  # kind of fact, "plane" -> images with one
     targets: Mapping[str, int]  # correct letter, "A" -> multiple-choice samples
-    notes: Mapping[str, int]  # known defect of the data that the reader corrects -> times
+    notes: Mapping[str, int]  # what the reader corrected or brought to its form -> times
+    examples: Mapping[str, tuple[str, ...]]  # note -> a few of its rows
     refused: tuple[Refusal, ...]
     image_check: ImageCheck
     bad_images: tuple[BadImage, ...]
@@ -101,6 +102,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         facts={kind: num for kind in Kind if (num := sum(kind in own for own in kinds.values()))},
         targets=_count(sample.target for sample in report.samples if sample.choices),
         notes=report.notes,
+        examples=report.examples,
         refused=report.refused,
         image_check=look,
         bad_images=tuple(
@@ -152,7 +154,7 @@ def _thumbnail(source: ImageSource) -> dict[str, str]:
 def convert(samples: Sequence[Sample], out: Path) -> Path:
     """Write samples as JSON Lines, in the chat format of the `jsonl` reader. Returns the folder that the image paths are relative to.
 
-    Image files are not copied: their paths stay relative to their root. Images without a file are written as PNG to images/ beside `out`.
+    Image files are not copied: their paths stay relative to their root. Images without a file are written to images/ beside `out`.
     `osler.read("jsonl", out, images=folder)` reads the samples back, with the returned folder.
     Raises DataError when the images do not share one root folder, or a file cannot be written.
     """
@@ -165,8 +167,9 @@ def convert(samples: Sequence[Sample], out: Path) -> Path:
         if isinstance(source, ImageFile):
             paths[source] = source.uri
             continue
-        paths[source] = f"images/{hashlib.sha256(source.uri.encode()).hexdigest()[:20]}.png"
-        _write(out.parent / paths[source], encode_image(source)[0])
+        content, suffix = encode_image(source)
+        paths[source] = f"images/{hashlib.sha256(source.uri.encode()).hexdigest()[:20]}.{suffix}"
+        _write(out.parent / paths[source], content)
     rows = [_to_row(sample, paths) for sample in samples]
     if terms := tuple(dict.fromkeys(term for own in {sample.terms: None for sample in samples} for term in own)):
         rows[0]["terms"] = [asdict(term) for term in terms]  # the reader gives those of one row to every row

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from osler.config import DataConfig, SelectionConfig
 from osler.data.distractors import redraw_distractors
 from osler.data.facts.findings import add_findings
 from osler.data.option_order import shuffle_options
-from osler.data.readers import Refusal, read, read_with_report
+from osler.data.readers import Refusal, read_with_report, tell_refusals
 from osler.data.splits.manifest import Manifest, check_reader, check_same, load_manifest, select_split, verify_images
 from osler.errors import DataError
 from osler.taxonomy import AXES, Axis, Modality, QuestionType
@@ -35,12 +35,9 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
     section = data.train if which == "train" else data.test
     manifest = load_manifest(data.manifest) if data.manifest is not None else None
     if manifest is not None:
-        samples = _read_assigned(data, section, manifest)
+        samples = _read_assigned(data, section, manifest, refused=refused)
     else:
-        report = read_with_report(data.reader, data.root, **_reader_options(data, section))
-        samples = list(report.samples)
-        if refused is not None:
-            refused += report.refused
+        samples = read_all(data, _reader_options(data, section), refused=refused)
     kept = [sample for sample in samples if _is_selected(sample, section)]
     if not kept:
         raise DataError(_explain_empty(data, which, section, samples))
@@ -57,7 +54,22 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
     return kept
 
 
-def _read_assigned(data: DataConfig, section: SelectionConfig, manifest: Manifest) -> list[Sample]:
+def read_all(data: DataConfig, options: Mapping[str, Any], *, refused: list[Refusal] | None = None) -> list[Sample]:
+    """The samples that the reader of `[data]` gives with these options. Refused rows are appended to `refused`, and told in one line.
+
+    Raises DataError for a refused row where `[data] strict` is set, and the errors of the reader.
+    """
+    report = read_with_report(data.reader, data.root, **options)
+    if data.strict and report.refused:
+        first = report.refused[0]
+        raise DataError(f"{len(report.refused):,} rows are refused, the first {first.row}: {first.reason} (strict)")
+    tell_refusals(data.reader, report)
+    if refused is not None:
+        refused += report.refused
+    return list(report.samples)
+
+
+def _read_assigned(data: DataConfig, section: SelectionConfig, manifest: Manifest, *, refused: list[Refusal] | None) -> list[Sample]:
     """The samples of a split of a manifest, read with the manifest's reader options; options of the recipe can only remove samples.
 
     Phantoms are a fixed set of samples here, like any dataset.
@@ -65,11 +77,11 @@ def _read_assigned(data: DataConfig, section: SelectionConfig, manifest: Manifes
     check_reader(manifest, data.reader)
     folders = {key: value for key, value in data.options.items() if key == "images"}
     manifest_options = {"seed": manifest.data_seed, **manifest.options, **folders}
-    assigned = select_split(manifest, read(data.reader, data.root, **manifest_options), section.split)
+    assigned = select_split(manifest, read_all(data, manifest_options, refused=refused), section.split)
     options = {**manifest_options, **data.options, **section.options}
     if options == manifest_options:
         return assigned
-    by_id = {sample.id: sample for sample in read(data.reader, data.root, **options)}
+    by_id = {sample.id: sample for sample in read_all(data, options)}
     kept = [sample for sample in assigned if sample.id in by_id]
     for sample in kept:
         check_same(manifest, sample, by_id[sample.id])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from osler.config import SamplingConfig
 from osler.evaluation.records import answer_text_of
 from osler.grading import grade, judge
+from osler.text import fold_answer
 from osler.types import Completion, Prompt, Record
 
 
@@ -35,11 +36,19 @@ def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -
     records = [grade_completion(prompt, completion, policy_name) for completion in group]
     if len(records) == 1:
         return records[0]
-    counts = Counter(record.answer for record in records if record.answer is not None)
+    answers = [_fold(record) for record in records]
+    counts = Counter(answer for answer in answers if answer is not None)
     if not counts:
         return replace(records[0], vote_share=0.0)
     (answer, count), *_ = counts.most_common(1)
-    return replace(next(record for record in records if record.answer == answer), vote_share=count / len(records))
+    return replace(records[answers.index(answer)], vote_share=count / len(records))
+
+
+def _fold(record: Record) -> str | tuple[str, ...] | None:
+    """What is counted: the letter, or an open answer by the rule that grades it, so that "Spleen" and "the spleen." are one answer."""
+    if record.answer is None or record.choices:
+        return record.answer
+    return fold_answer(record.answer)
 
 
 def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -> Record:

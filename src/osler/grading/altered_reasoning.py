@@ -152,7 +152,7 @@ def alter(
 def _read(text: str, choices: Sequence[str], target: str, strategy: str, sample_id: str) -> _Answered | None:
     if find_strategy(strategy).format is not Format.THINK_ANSWER or (parts := split_completion(text)) is None:
         return None
-    verdict = grade(text, choices=choices, target=target, strategy=strategy)
+    verdict = grade(text, choices=choices, target=target, strategy=strategy, is_lenient=False)
     if not verdict.is_well_formed or verdict.answer is None or verdict.answer not in LETTERS[: len(choices)]:
         return None
     options = [fold_option(choice) for choice in choices]

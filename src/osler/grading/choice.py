@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Final
 
 from osler.grading.option_index import OptionIndex, letter_index
-from osler.text import ARTICLES, INNER_DOT, MAX_LENGTH, Words, split_words
+from osler.text import ARTICLES, INNER_DOT, MAX_LENGTH, Words, split_words, trim_phrase
 
 MAX_ITEMS: Final = 32
 MAX_LINKS: Final = 8
@@ -95,6 +95,8 @@ def read_choice(text: str, options: OptionIndex) -> Reading:
     words = split_words(_unwrap_json(text))
     if not words.folded:
         return Reading(option=None, kind="empty")
+    if (whole := options.by_text.get(trim_phrase(words.folded))) is not None:  # before any grammar: "Not enhanced" may be an option
+        return Reading(option=next(iter(whole)), kind="text") if len(whole) == 1 else Reading(option=None, kind="duplicate_text")
     if words.folded == ["n", "/", "a"]:
         return Reading(option=None, kind="not_an_option")
     reader = _Reader(words=words, options=options)
@@ -202,7 +204,7 @@ class _Reader:
             return None
         for _ in range(MAX_LINKS):
             word = self._at(begin)
-            if not (word in _LINKS or (word == "\n" and self._at(begin - 1) == ":")) or self.options.match(self.words.folded, begin):
+            if not (word in _LINKS or (word == "\n" and self._at(begin - 1) == ":")) or self._is_option(begin):
                 break
             begin += 1
         return begin
@@ -222,9 +224,9 @@ class _Reader:
         sequence = ItemSequence(end=position)
         is_negated = False
         for _ in range(MAX_ITEMS):
-            while self._at(position) in _BOTH:
+            while self._at(position) in _BOTH and not self._is_option(position):
                 position += 1
-            while negation := self._negation_length(position):
+            while (negation := self._negation_length(position)) and not self._is_option(position):
                 is_negated = True
                 position += negation
             if self._at(position) in _BUT:
@@ -240,6 +242,10 @@ class _Reader:
             if position == item.end and not (self._negation_length(position) or self._at(position) in _BUT or self._is_listed(position)):
                 break
         return sequence if sequence.claimed or sequence.negated else None
+
+    def _is_option(self, position: int) -> bool:
+        """Whether an option text stands here whole, such as "both lungs" or "not enhanced"."""
+        return self.options.match(self.words.folded, position) is not None and self._read_text(position, may_be_subject=False) is not None
 
     def _is_listed(self, position: int) -> bool:
         """Whether this is the next letter of a list without commas: the "B" of "A) CT B) MRI"."""

@@ -3,11 +3,13 @@
 The rules, in this order; `Verdict.rule` names the one that applied, e.g. "answer_tag.letter":
 
 - A letter alone is that option, even where an option's text is a letter too: the prompt asks for letters.
-- The whole text of an option is that option; a letter inside the text does not count ("Hepatitis C"). Two options with the same text
-  need the letter.
+- The whole text of an option is that option, whatever it begins with ("Both lungs", "Not seen", "N/A"); a letter inside the text does not
+  count ("Hepatitis C"). Two options with the same text need the letter.
 - A letter and the text of another option ("B) CT" where B is MRI) disagree: AMBIGUOUS.
 - Two different options are AMBIGUOUS, negated options aside ("A, not B" leaves A). A negated option is never the answer.
 - A letter beyond the choices is a wrong answer: INCORRECT.
+- More than two different <answer> blocks are AMBIGUOUS; of two the last counts.
+- What is none of these may be read by the rules of `lenient`, which no reward pays for.
 - Anything else is NO_ANSWER: no text, no option, an option inside prose, reasoning that was cut off, an answer only inside <think>.
 - A last <answer> that is never closed counts if it contains a letter, because a sampler may stop at "</answer>". Option text there may be
   cut off ("CT" of "CT angiography") and is NO_ANSWER.
@@ -20,18 +22,24 @@ from typing import Final
 
 from osler.errors import DataError
 from osler.grading.choice import read_choice
+from osler.grading.lenient import read_leniently
 from osler.grading.open_answer import is_same_text, read_open_answer
 from osler.grading.option_index import index_options
 from osler.grading.parse import Parsed, Source, parse
 from osler.types import LETTERS, Outcome, Verdict
 
+MAX_ANSWERS: Final = 2
+"""Different <answer> blocks of which the last counts: one may be taken back, more are a list of guesses."""
+
 _AMBIGUOUS_KINDS: Final = frozenset({"several", "disagreement", "duplicate_text"})
+_UNREAD: Final = frozenset({"not_an_option", "duplicate_text"})
 
 
-def grade(text: str, *, choices: Sequence[str], target: str, strategy: str) -> Verdict:
+def grade(text: str, *, choices: Sequence[str], target: str, strategy: str, is_lenient: bool = True) -> Verdict:
     """The verdict on one completion. `target` is a letter, or the reference text where `choices` is empty.
 
-    Raises ConfigError for an unknown strategy and DataError for a target that is not the letter of a choice. No completion raises.
+    Evaluation also reads what `lenient` lists; rewards do not (`is_lenient=False`). Raises ConfigError for an unknown strategy, and
+    DataError for a target that is not the letter of a choice. No completion raises.
     """
     parsed = parse(text, strategy=strategy)
     if choices and (target not in LETTERS[: len(choices)] or len(target) != 1):
@@ -40,7 +48,12 @@ def grade(text: str, *, choices: Sequence[str], target: str, strategy: str) -> V
         return _verdict(parsed, Outcome.NO_ANSWER, None)
     if not choices:
         return _grade_open(parsed, parsed.content, target)
-    reading = read_choice(parsed.content, index_options(tuple(choices)))
+    if parsed.num_answers > MAX_ANSWERS:
+        return _verdict(parsed, Outcome.AMBIGUOUS, None, "many_answers")
+    options = index_options(tuple(choices))
+    reading = read_choice(parsed.content, options)
+    if is_lenient and reading.kind in _UNREAD and parsed.source is not Source.OPEN_ANSWER_TAG:
+        reading = read_leniently(parsed.content, choices, options) or reading
     if reading.kind in _AMBIGUOUS_KINDS:
         return _verdict(parsed, Outcome.AMBIGUOUS, None, reading.kind)
     if reading.option is None:

@@ -13,6 +13,7 @@ class OptionIndex:
     """A question's option texts by their first word. An option is an index into the choices."""
 
     num_choices: int
+    by_text: dict[tuple[str, ...], frozenset[int]]
     by_first_word: dict[str, list[tuple[tuple[str, ...], frozenset[int]]]]  # longest text first; two options may share a text
 
     def match(self, folded: list[str], position: int) -> tuple[frozenset[int], int] | None:
@@ -41,11 +42,18 @@ def index_options(choices: tuple[str, ...]) -> OptionIndex:
             without_article.setdefault(text[1:], set()).update(options)
     by_first_word: dict[str, list[tuple[tuple[str, ...], frozenset[int]]]] = {}
     for text, options in (options_of | without_article).items():
-        if text and not (len(text) == 1 and letter_index(text[0]) in range(len(choices))):
+        if text and not _is_letter(text, choices):
             by_first_word.setdefault(text[0], []).append((text, frozenset(options)))
     for texts in by_first_word.values():
         texts.sort(key=lambda entry: -len(entry[0]))
-    return OptionIndex(num_choices=len(choices), by_first_word=by_first_word)
+    by_text = {
+        text: frozenset(options) for text, options in (options_of | without_article).items() if text and not _is_letter(text, choices)
+    }
+    return OptionIndex(num_choices=len(choices), by_text=by_text, by_first_word=by_first_word)
+
+
+def _is_letter(text: tuple[str, ...], choices: tuple[str, ...]) -> bool:
+    return len(text) == 1 and letter_index(text[0]) in range(len(choices))
 
 
 def letter_index(word: str) -> int | None:

@@ -58,9 +58,11 @@ def _turn_text(content: str | Sequence[Mapping[str, Any]]) -> str:
 def accuracy(
     prompts: object, completions: Sequence[Turns], *, choices: Sequence[Sequence[str]], target: Column, strategy: Column, **_columns: Any
 ) -> list[float]:
-    """1.0 where the verdict is CORRECT, else 0.0."""
+    """1.0 where the verdict is CORRECT, else 0.0. A sentence that only evaluation reads (`grading.lenient`) earns nothing."""
     rows = zip(completions, choices, target, strategy, strict=True)
-    verdicts = (grade(completion_text(text), choices=options, target=gold, strategy=name) for text, options, gold, name in rows)
+    verdicts = (
+        grade(completion_text(text), choices=options, target=gold, strategy=name, is_lenient=False) for text, options, gold, name in rows
+    )
     return [float(verdict.outcome is Outcome.CORRECT) for verdict in verdicts]
 
 
@@ -121,7 +123,9 @@ def reasoning_matters(
         raise ConfigError("the reward reasoning_matters asks the policy again, which only Osler's trainer does: use `osler train`")
     rows = zip(completions, choices, target, strategy, altered_answers, strict=True)
     return [
-        0.0 if altered is None else _follows(grade(completion_text(text), choices=options, target=gold, strategy=name).answer, altered)
+        0.0
+        if altered is None
+        else _follows(grade(completion_text(text), choices=options, target=gold, strategy=name, is_lenient=False).answer, altered)
         for text, options, gold, name, altered in rows
     ]
 

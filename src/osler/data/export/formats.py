@@ -30,7 +30,7 @@ from typing import Any, Final, Literal
 
 from osler.errors import ConfigError, DataError
 from osler.files import replacing
-from osler.images.files import ImageFile
+from osler.images.files import EncodedImage, ImageFile
 from osler.prompts import Phase, render
 from osler.types import PLACE, ImageSource, Sample
 
@@ -204,14 +204,14 @@ class _ImageStore:
 
 def encode_image(source: ImageSource) -> tuple[bytes, str]:
     """The bytes and suffix ("png" or "jpg") of a file that every tool decodes alike: the original file if it is plain, else a new PNG."""
-    if isinstance(source, ImageFile) and (plain := _plain_bytes(source)) is not None:
+    if isinstance(source, EncodedImage) and (plain := _plain_bytes(source)) is not None:
         return plain
     stream = io.BytesIO()
     source.load().save(stream, "PNG")
     return stream.getvalue(), "png"
 
 
-def _plain_bytes(source: ImageFile) -> tuple[bytes, str] | None:
+def _plain_bytes(source: EncodedImage) -> tuple[bytes, str] | None:
     """Bytes and suffix of an 8-bit PNG or JPEG without transparency or EXIF rotation, which tools treat differently; else None."""
     from PIL import ExifTags, Image
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,11 +19,22 @@ from osler.errors import ConfigError, DataError
 from osler.registry import Registry
 from osler.types import Sample
 
-__all__ = ["COMMON_OPTIONS", "READERS", "ReadReport", "Reader", "ReaderCard", "Refusal", "read", "read_with_report", "register_reader"]
+__all__ = [
+    "COMMON_OPTIONS",
+    "READERS",
+    "ReadReport",
+    "Reader",
+    "ReaderCard",
+    "Refusal",
+    "read",
+    "read_with_report",
+    "register_reader",
+    "tell_refusals",
+]
 
 COMMON_OPTIONS: Final = MappingProxyType(
     {
-        "split": "train, validation or test; all splits when left out",
+        "split": "train, validation or test, or all",
         "seed": "seed of all random choices of the reader, such as distractors; 0 when left out",
     }
 )
@@ -75,19 +87,44 @@ READERS: Final[Registry[Reader]] = Registry(
 
 register_reader = READERS.register
 
+_TOLD: Final[set[str]] = set()  # of this process
+
 
 def read(reader: str, root: str | Path | None = None, /, **options: Any) -> list[Sample]:
     """The samples of a dataset, e.g. `read("med_r1", "data/OmniMedVQA", axis="modality", name="ct", split="test")`.
 
-    Rows that cannot become a sample are left out; `read_with_report` lists them. Raises ConfigError for an unknown reader or option and
-    DataError for missing or unreadable files.
+    Rows that cannot become a sample are left out, with one line of the logger "osler"; `read_with_report` lists them.
+
+    Raises ConfigError for an unknown reader or option, and for several splits of which none is named; DataError for missing or unreadable
+    files.
     """
-    return list(read_with_report(reader, root, **options).samples)
+    report = read_with_report(reader, root, **options)
+    if options.get("split") is None and len(report.splits) > 1:
+        raise ConfigError(f"{reader} has the splits {', '.join(report.splits)}: name one, or split='all' for one list of all questions")
+    tell_refusals(reader, report)
+    return list(report.samples)
+
+
+def tell_refusals(reader: str, report: ReadReport) -> None:
+    """Warn of refused rows in one line, once for each reading. Without a handler Python writes it to standard error."""
+    if not report.refused:
+        return
+    total = len(report.samples) + len(report.refused)
+    first = report.refused[0]
+    line = (
+        f"osler: {len(report.refused):,} of {total:,} rows of {reader} are refused and left out, the first {first.row}: {first.reason}"
+        " (`osler data check` lists them, --strict stops at them)"
+    )
+    if line not in _TOLD:
+        _TOLD.add(line)
+        logging.getLogger("osler").warning("%s", line.replace("\n", " "))
 
 
 def read_with_report(name: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
-    """The same as `read`, with the refused rows and the counts of repaired or unusual rows."""
+    """The same as `read` with all splits where none is named, with the refused rows and the counts of repaired or unusual rows."""
     reader = READERS.find(name)
+    if options.get("split") == "all":
+        options["split"] = None
     valid = (*COMMON_OPTIONS, *reader.card.options)
     if unknown := sorted(set(options) - set(valid)):
         raise ConfigError(f"unknown option {unknown[0]!r} of reader {name!r}: use {', '.join(valid)}")

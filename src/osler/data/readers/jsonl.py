@@ -72,7 +72,7 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         pictures = Pictures(Path(images) if images is not None else table.folder, rows.notes)
         for name, (row, draft) in drafts.items():
             rows.add(name, _finish, row, draft, base, pictures, table, owners[row.id], rows.notes)
-    named = {table.split for table in wanted}
+    named = {table.split for table in wanted if split is None}
     report = rows.report(_share_terms, splits=[name for name in SPLITS if name in named])
     order = {table.name: place for place, table in enumerate(tables)}
     return replace(report, refused=tuple(sorted(report.refused, key=lambda refusal: _place_of(refusal.row, order))))

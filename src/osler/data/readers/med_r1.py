@@ -77,7 +77,7 @@ def read(
             row_id = f"med_r1/{file.name}/{file.split}/{index}"
             other = labels.get((row["image"], row["problem"])) if _has_key(row) else None
             rows.add(row_id, _make_sample, row_id, row, file, other, image_root, rows.notes)
-    return rows.report(add_facts)
+    return rows.report(add_facts, splits=TRAIN_TEST if split is None else ())
 
 
 def _has_key(row: Any) -> bool:

@@ -31,7 +31,7 @@ CARD: Final = ReaderCard(
 
 
 def read(
-    root: Path | None = None,  # noqa: ARG001 - every reader takes a root
+    root: Path | None = None,
     *,
     split: str | None = None,
     seed: int = 0,
@@ -44,6 +44,8 @@ def read(
     """`num_questions` questions of each modality and split, one modality after the other. Raises ConfigError for an invalid option."""
     from osler.data.phantom.questions import build_samples
 
+    if root is not None:
+        raise ConfigError(f"phantoms are drawn and have no root: name the reader of {root} as [data] reader (--data.reader=jsonl)")
     check_choice("split", split, SPLITS)
     chosen_modalities = parse_names(modalities or Modality, parse_modality)
     chosen_types = parse_names(question_types or QuestionType, parse_question_type)
@@ -59,7 +61,7 @@ def read(
                 size=size,
                 difficulty=_build_difficulty(difficulty),
             )
-    return ReadReport(samples=tuple(samples))
+    return ReadReport(samples=tuple(samples), splits=() if split else SPLITS)
 
 
 def _build_difficulty(raw: Difficulty | Mapping[str, Any] | None) -> Difficulty:

@@ -58,7 +58,7 @@ def read(root: Path, *, split: str | None = None, seed: int = 0, language: str =
     for row in parsed:
         if split in (None, row.split) and language in ("all", row.language):
             rows.add(row.id, _make_sample, row, pool, facts, root, rows.notes)
-    return rows.report()
+    return rows.report(splits=list(_FILES) if split is None else ())
 
 
 def _parse_row(raw: Any, split: str, notes: Counter[str]) -> Answered:

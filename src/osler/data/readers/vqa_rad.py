@@ -74,7 +74,7 @@ def read(root: Path, *, split: str | None = None, seed: int = 0) -> ReadReport:
     for row in parsed:
         if split in (None, row.split):
             rows.add(row.id, _make_sample, row, pool, cases, facts, image_root, rows.notes)
-    return rows.report()
+    return rows.report(splits=TRAIN_TEST if split is None else ())
 
 
 def _parse_row(raw: Any, notes: Counter[str]) -> Answered:

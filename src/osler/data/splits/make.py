@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from osler.config import DataConfig
-from osler.data.readers import read
-from osler.data.select import counts
+from osler.data.select import counts, read_all
 from osler.data.splits.group import MEDVLM_R1, assign_groups, assign_protocol, check_fractions, group_samples, stratify
 from osler.data.splits.manifest import Entry, Manifest, digest_sample, source_options
 from osler.errors import DataError
@@ -61,7 +60,7 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
     """
     if options.protocol == "fractions":
         check_fractions(options.fractions)
-    samples = read(data.reader, data.root, **{"seed": data.seed, **data.options})
+    samples = read_all(data, {"seed": data.seed, **data.options})
     considered = [sample for sample in samples if _is_considered(sample, options.protocol)]
     if len(considered) < 2:
         raise DataError(f"{data.reader} has {len(considered)} questions to divide: check the data root and its options")

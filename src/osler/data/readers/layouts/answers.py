@@ -114,7 +114,7 @@ def read_open_answer(given: Sequence[tuple[str, Any]], notes: Counter[str]) -> s
     text = _unwrap(given[0][1], notes)
     if not text:
         raise DataError("the answer is empty")
-    if re.fullmatch(r"[(\[]?[A-Za-z][)\]]?\.?", text):
+    if given[0][0] != "target" and re.fullmatch(r"[(\[]?[A-Za-z][)\]]?\.?", text):  # Osler itself writes targets
         raise DataError(f"the right answer is the letter {text!r}, and the row has no options: list them under 'choices'")
     return text
 

@@ -10,7 +10,10 @@ from swift.rewards import ORM, orms
 
 def _grade(completions, solution, choices, strategy):
     rows = zip(completions, solution, choices, strategy)
-    return [osler.grade(text, choices=tuple(options or ()), target=target, strategy=name) for text, target, options, name in rows]
+    return [
+        osler.grade(text, choices=tuple(options or ()), target=target, strategy=name, is_lenient=False)
+        for text, target, options, name in rows
+    ]
 
 
 class OslerAccuracy(ORM):

@@ -9,6 +9,6 @@ import osler
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
     """The reward of one completion, with its parts."""
-    verdict = osler.grade(solution_str, choices=tuple(extra_info["choices"]), target=ground_truth, strategy=extra_info["strategy"])
+    verdict = osler.grade(solution_str, choices=tuple(extra_info["choices"]), target=ground_truth, strategy=extra_info["strategy"], is_lenient=False)
     accuracy, form = float(verdict.outcome == "correct"), float(verdict.is_well_formed)
     return {"score": accuracy + form, "accuracy": accuracy, "format": form}
