@@ -211,13 +211,13 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, to: str) -> Non
         id="t/1",
         dataset="t",
         images=(ImageFile(root=tmp_path, path="absent.png"),),
-        question="Is <image> shown?",
+        question="Is <video> shown?",
         choices=("yes", "no"),
         target="A",
         modality=None,
         question_type=None,
     )
-    with pytest.raises(OslerError, match=r"t/1 holds <image> in its text"):
+    with pytest.raises(OslerError, match=r"t/1 holds <video> in its text"):
         export({"test": [first, broken]}, tmp_path / "out", to=to, strategy="think")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".") or path.suffix in (".jsonl", ".parquet")]
 

@@ -180,7 +180,7 @@ LIVER, LEFT_LUNG, NODULE = {"Liver": [10, 40, 20, 20]}, {"Left Lung": [70, 40, 2
 @pytest.mark.parametrize("has_own_file", [False, True])
 def test_boxes_of_slake_become_places(tmp_path: Path, has_own_file: bool) -> None:
     write_slake(tmp_path, [LIVER, LEFT_LUNG, NODULE], [("What is it?", "x")], location="Chest_lung", has_own_file=has_own_file)
-    (sample,) = read("slake", tmp_path)
+    (sample,) = read("slake", tmp_path, split="all")
     assert sample.facts is not None
     facts = short(sample.facts.facts)
     assert {"modality ct", "anatomy chest", "anatomy liver", "anatomy lung"} < facts
@@ -195,7 +195,7 @@ def test_boxes_of_slake_become_places(tmp_path: Path, has_own_file: bool) -> Non
 @pytest.mark.parametrize("location", ["Brain", "Abdomen"])
 def test_the_side_of_a_disease_is_unknown_where_slake_gives_the_image_side(tmp_path: Path, location: str) -> None:
     write_slake(tmp_path, [NODULE], [("Where is the nodule?", "Lower Right"), ("What is it?", "x")], location=location)
-    samples = read("slake", tmp_path)
+    samples = read("slake", tmp_path, split="all")
     for sample in samples:
         assert sample.facts is not None
         facts = short(sample.facts.facts)
@@ -319,7 +319,7 @@ def test_an_image_size_is_read_from_the_header(tmp_path: Path) -> None:
 @NEEDS_DATA
 def test_the_facts_of_real_slake_agree_with_themselves() -> None:
     """Every fact, read as a statement, is true of its image, whatever other facts the image has."""
-    samples = read("slake", Path(str(DATA)) / "slake")
+    samples = read("slake", Path(str(DATA)) / "slake", split="all")
     truths: Counter[Truth] = Counter()
     for facts in {sample.images: sample.facts for sample in samples if sample.facts}.values():
         for fact in facts.facts:

@@ -93,3 +93,9 @@ def test_sentences_are_read_by_rules_of_their_own(choices: tuple[str, ...], text
     (paid,) = REWARDS["accuracy"](["?"], [text], choices=[choices], target=["B"], strategy=["zero_shot"])
     assert paid == (strict.outcome is C)
     assert not (is_lenient(verdict.rule) and paid)
+
+
+@pytest.mark.parametrize("text", ["X-ray. or CT", "X-ray. / CT", "It is X-ray. or CT.", "图中显示肝脏和肺。"])
+def test_a_full_stop_within_an_option_ends_no_list(text: str) -> None:
+    choices = ("CT", "X-ray.", "肝脏", "肺")
+    assert grade(text, choices=choices, target="B", strategy="zero_shot").answer is None

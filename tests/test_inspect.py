@@ -93,7 +93,7 @@ def test_check_of_phantom_is_clean(capsys):
 
 
 def test_check_lets_no_control_character_through(tmp_path, capsys):
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "\x1b[31m.png", "problem": "x", "answer": "y"}) + "\n[1]\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "\x1b[31m.png", "problem": "x", "answer": "some"}) + "\n[1]\n")
     print_check(check("jsonl", tmp_path / "rows.jsonl"))
     text = capsys.readouterr().out
     assert "cannot be shown" in text
@@ -106,8 +106,12 @@ def test_check_lets_no_control_character_through(tmp_path, capsys):
         (lambda path: check("slake", path, look="all"), ConfigError, "use one of none, header, decode"),
         (lambda path: view([], path / "out.html"), DataError, "no samples to view"),
         (lambda path: view([], path / "out.html", num=0), ConfigError, "choose 1 to"),
-        (lambda path: convert(read("vqa_rad", FIXTURES / "vqa_rad") + read("slake", FIXTURES / "slake"), path / "o"), DataError, "2 roots"),
-        (lambda path: convert(read("vqa_rad", FIXTURES / "vqa_rad"), path / "file" / "out"), DataError, "cannot be written"),
+        (
+            lambda path: convert(everything("vqa_rad", FIXTURES / "vqa_rad") + everything("slake", FIXTURES / "slake"), path / "o"),
+            DataError,
+            "2 roots",
+        ),
+        (lambda path: convert(everything("vqa_rad", FIXTURES / "vqa_rad"), path / "file" / "out"), DataError, "cannot be written"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, call, error, message):
@@ -128,12 +132,16 @@ def test_view_is_one_file_that_escapes_everything(slake, tmp_path):
     assert view(samples, tmp_path / "some.html", num=3).read_text().count("<article>") == 3
 
 
+def everything(reader, root, **options):
+    return read(reader, root, split="all", **options)
+
+
 def flat(sample: Sample):
     return replace(sample, images=())
 
 
 def test_convert_comes_back_the_same(slake, tmp_path):
-    samples = read("slake", slake, language="all")
+    samples = everything("slake", slake, language="all")
     path = tmp_path / "out" / "slake.jsonl"
     assert convert(samples, path) == slake / "imgs"
     assert len(samples) == 29
@@ -162,5 +170,5 @@ def test_real_images_are_sound(reader, folder, num_images):
 @pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
 @pytest.mark.parametrize(("reader", "folder"), [("slake", "slake"), ("vqa_rad", "vqa_rad"), ("huatuo", "medvlm_r1")])
 def test_real_rows_convert_and_come_back(reader, folder, tmp_path):
-    samples = read(reader, Path(DATA) / folder)
+    samples = everything(reader, Path(DATA) / folder)
     assert read("jsonl", tmp_path / "real.jsonl", images=convert(samples, tmp_path / "real.jsonl")) == samples

@@ -151,7 +151,6 @@ def test_an_impossible_ablation_does_not_stop_the_others(tiny_folder: Path, tmp_
 MISTAKES: list[tuple[str, list[str], str]] = [
     ("an unknown ablation", ["--ablation", "blur"], "--ablation does not know 'blur': use blank, noise"),
     ("an unknown intervention", ["--reasoning", "cut,cot"], "--reasoning does not know 'cot': use cut"),
-    ("no plain records", ["--reasoning", "cut"], "eval.jsonl does not exist: give the same command without --reasoning first"),
     ("a bad label", ["--circular", "--label", "../x"], "cannot name a file"),
     ("no such policy", ["--ablation", "blank", "--policy", "./nowhere"], "no policy at ./nowhere"),
     ("an unknown distractor", ["--circular", "--data.distractors=new"], "data.distractors"),

@@ -1,6 +1,7 @@
 """Each layout gives the right samples, and what cannot be read is refused by name."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from osler.data.readers import COMMON_OPTIONS, READERS, read, read_with_report
 from osler.data.readers.read_files import load_rows
+from osler.data.readers.recognise import recognise
 from osler.errors import ConfigError, DataError
 from osler.taxonomy import Modality, QuestionType
 from osler.types import LETTERS
@@ -74,7 +76,7 @@ def test_med_r1_rows():
     ],
 )
 def test_med_r1_options(options, num, modalities):
-    samples = read("med_r1", ROOTS["med_r1"], **options)
+    samples = read("med_r1", ROOTS["med_r1"], **{"split": "all", **options})
     assert (len(samples), {sample.modality for sample in samples}) == (num, modalities)
     assert samples[0].images[0].root == Path(options.get("images", ROOTS["med_r1"]))
 
@@ -138,11 +140,11 @@ def test_slake_rows():
     [({}, 28), ({"split": "test"}, 1), ({"split": "validation"}, 1), ({"language": "zh"}, 1), ({"language": "all"}, 29)],
 )
 def test_slake_options(options, num):
-    assert len(read("slake", ROOTS["slake"], **options)) == num
+    assert len(read("slake", ROOTS["slake"], **{"split": "all", **options})) == num
 
 
 def test_the_seed_alone_decides_the_choices():
-    first, again, other = (read("slake", ROOTS["slake"], seed=seed) for seed in (0, 0, 1))
+    first, again, other = (read("slake", ROOTS["slake"], split="all", seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert [sample.choices for sample in first] != [sample.choices for sample in other]
     assert [sample.target_text for sample in first] == [sample.target_text for sample in other]
@@ -312,3 +314,30 @@ def test_any_row_becomes_a_sample_or_a_refusal(tmp_path_factory, name, rows):
 def test_every_card_is_filled(reader):
     assert all((reader.card.title, reader.card.source, reader.card.licence, reader.card.counts, reader.card.layout))
     assert not set(reader.card.options) & set(COMMON_OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "splits"), [("slake", "train, validation, test"), ("vqa_rad", "train, test"), ("med_r1", "train, test")])
+def test_several_splits_are_not_read_into_one_list_unasked(name, splits):
+    with pytest.raises(ConfigError, match=f"{name} has the splits {splits}: name one, or split='all'"):
+        read(name, ROOTS[name])
+    assert read(name, ROOTS[name], split="all") == list(read_with_report(name, ROOTS[name]).samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "reader", "why"),
+    [
+        ("slake", "slake", "train.json, validate.json, test.json and imgs/"),
+        ("vqa_rad", "vqa_rad", "VQA_RAD Dataset Public.json"),
+        ("med_r1", "med_r1", "modality/"),
+        ("omnimedvqa", "omnimedvqa", "QA_information/"),
+        ("huatuo", "huatuo", "dataset and subset"),
+        ("jsonl", "jsonl", "train.jsonl"),
+    ],
+)
+def test_a_layout_is_recognised(tmp_path, name, reader, why):
+    root = tmp_path / name
+    shutil.copytree(ROOTS[name], root)
+    if name == "slake":
+        (root / "imgs").mkdir(exist_ok=True)
+    found, reason = recognise(root)
+    assert (found, why in reason) == (reader, True), reason

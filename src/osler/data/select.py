@@ -12,10 +12,11 @@ from osler.data.distractors import redraw_distractors
 from osler.data.facts.findings import add_findings
 from osler.data.option_order import shuffle_options
 from osler.data.readers import Refusal, read_with_report, tell_refusals
-from osler.data.splits.manifest import Manifest, check_reader, check_same, load_manifest, select_split, verify_images
+from osler.data.splits.manifest import Manifest, check_reader, check_same, digest_sample, load_manifest, select_split, verify_images
 from osler.errors import DataError
+from osler.images.fingerprints import digest_image, map_images
 from osler.taxonomy import AXES, Axis, Modality, QuestionType
-from osler.types import Sample
+from osler.types import HasDigest, ImageSource, Sample
 
 NONE: Final = "none"
 """The name of an unknown modality or question type in manifests."""
@@ -33,14 +34,15 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
     Raises DataError if nothing is selected or the data differ from the manifest, and the errors of the reader.
     """
     section = data.train if which == "train" else data.test
+    told: list[Refusal] = [] if refused is None else refused
     manifest = load_manifest(data.manifest) if data.manifest is not None else None
     if manifest is not None:
-        samples = _read_assigned(data, section, manifest, refused=refused)
+        samples = _read_assigned(data, section, manifest, refused=told)
     else:
-        samples = read_all(data, _reader_options(data, section), refused=refused)
+        samples = read_all(data, _reader_options(data, section), refused=told)
     kept = [sample for sample in samples if _is_selected(sample, section)]
     if not kept:
-        raise DataError(_explain_empty(data, which, section, samples))
+        raise DataError(_explain_empty(data, which, section, samples, told[-1] if told else None))
     is_generated = data.reader == "phantom" and manifest is None
     kept = _spread(kept, section) if is_generated else _limit(kept, section, data.seed)
     if manifest is not None:
@@ -168,7 +170,9 @@ def _draw(samples: Sequence[Sample], limit: int, seed: int) -> list[Sample]:
     return [samples[position] for position in sorted(ranked[:limit])]
 
 
-def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, samples: Sequence[Sample]) -> str:
+def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, samples: Sequence[Sample], refusal: Refusal | None) -> str:
+    if not samples and refusal is not None:
+        return f"every row of {data.reader} is refused, such as {refusal.row}: {refusal.reason}"
     filters = [f"split {section.split!r}"]
     if section.modalities:
         filters.append(f"modalities {', '.join(section.modalities)}")
@@ -179,6 +183,21 @@ def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, sampl
     remedy = f"no questions at all: name another split, such as --data.{which}.split=validation"
     exists = "; ".join(f"{modality}: {', '.join(row)}" for modality, row in counts(samples).items()) or remedy
     return f"[data.{which}] selects nothing from {data.reader} ({'; '.join(filters)}): it has {exists}"
+
+
+def digest_content(samples: Sequence[Sample]) -> str:
+    """The SHA-256 of what the samples ask, answer and show, in their order: the same ids with other answers or image bytes differ."""
+    measured = map_images(_digest_source, (source for sample in samples for source in sample.images))
+    digests = {source.uri: digest for source, digest in measured.items()}
+    state = hashlib.sha256()
+    for sample in samples:
+        state.update(f"{sample.id}\0{digest_sample(sample, digests)}\0{sample.rationale or ''}\0".encode())
+    return state.hexdigest()
+
+
+def _digest_source(source: ImageSource) -> str | None:
+    """The digest of an image that knows one; None for another, and for a file that cannot be opened, which stops whoever needs it."""
+    return digest_image(source) if isinstance(source, HasDigest) else None
 
 
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 from osler.audits.credits import Credits, update_credits
 from osler.config import Config
-from osler.data.select import describe_samples, load_split
+from osler.data.select import describe_samples, digest_content, load_split
 from osler.errors import ConfigError, DataError, EngineError
 from osler.evaluation.engines import ENGINES, Engine, eval_dtype, open_engine
 from osler.evaluation.records import append_records, resume_records
@@ -157,7 +157,8 @@ def fill_records(
     if fresh:
         path.unlink(missing_ok=True)
     if (key := changed_term(path, terms)) is not None:
-        raise ConfigError(f"{path} was made with other {key}: give another --label, or --fresh to start it over")
+        what = "answers or images of the questions" if key == "content" else key
+        raise ConfigError(f"{path} was made with other {what}: give another --label, or --fresh to start it over")
     terms_file = path.with_suffix(".terms.json")
     if not (path.exists() and terms_file.exists()):
         write_json(terms_file, terms)
@@ -226,6 +227,7 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
     terms: dict[str, Any] = {
         "engine": config.eval.engine,
         "questions": digest_prompts(prompts),
+        "content": digest_content([prompt.sample for prompt in prompts]),
         "max_completion_length": config.eval.max_completion_length,
     }
     # Settings that are off are left out, so that records made before these settings existed can be resumed.
@@ -264,7 +266,11 @@ def _identify(prompt: Prompt) -> str:
 
 
 def changed_term(path: Path, terms: Mapping[str, Any], *, ignored: str = "") -> str | None:
-    """The first of `terms` that differs from those beside a records file; None when all agree, and for records without terms."""
+    """The first of `terms` that differs from those beside a records file; None when all agree, and for records without terms.
+
+    Records of a version that did not keep the content of the questions are not held to it.
+    """
     before = read_json_object(path.with_suffix(".terms.json")) if path.exists() else {}
-    changed = (key for key in {**terms, **before} if key != ignored and before.get(key) != terms.get(key))
+    kept = {ignored} | ({"content"} - before.keys())
+    changed = (key for key in {**terms, **before} if key not in kept and before.get(key) != terms.get(key))
     return next(changed, None) if before else None

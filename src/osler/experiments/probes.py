@@ -22,7 +22,7 @@ from osler.evaluation.engines import Engine, open_engine
 from osler.evaluation.interventions import Intervention, intervene
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
 from osler.evaluation.records import read_records
-from osler.evaluation.run import EvaluationTask, changed_term, digest_prompts, fill_records, prepare
+from osler.evaluation.run import EvaluationTask, changed_term, digest_prompts, evaluate, fill_records, prepare
 from osler.metrics import Circular, summarize_rotations
 from osler.prompts import Format, find_strategy, render
 from osler.run_folder import Run, open_run
@@ -76,12 +76,16 @@ def run_probes(
 ) -> ProbeResults:
     """Evaluate altered test questions, write `records/<label>.<name>.jsonl` in the run folder `out`, and compare with the plain records.
 
+    Interventions change the reasoning of plain records, which are made first where the label has none.
     `on_result` is called after each evaluation. `fresh` starts the altered questions over, and keeps the plain records.
 
     Raises OslerError for user errors, before anything is generated wherever they can be detected that early.
     """
     task = prepare(config, policy, label)
-    plain = _read_plain(Run(root=out).records / f"{label}.jsonl", task.terms, len(task.samples), is_needed=bool(interventions))
+    path = Run(root=out).records / f"{label}.jsonl"
+    if interventions and not path.is_file():
+        evaluate(config, out, policy=policy, label=label)
+    plain = _read_plain(path, task.terms, len(task.samples))
     probes = [
         *(_ablated(task, ablation) for ablation in ablations),
         *([_rotated(task)] if is_circular else []),
@@ -108,14 +112,12 @@ def run_probes(
     )
 
 
-def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int, *, is_needed: bool) -> tuple[Record, ...]:
+def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int) -> tuple[Record, ...]:
     """The plain records of the label, () without a file.
 
-    Raises DataError when they are needed and absent or incomplete, ConfigError when they are of another policy or other questions.
+    Raises DataError when they are incomplete, ConfigError when they are of another policy or other questions.
     """
     if not path.is_file():
-        if is_needed:
-            raise DataError(f"{path} does not exist: give the same command without --reasoning first, it writes the reasoning to change")
         return ()
     if (key := changed_term(path, terms, ignored="batch_size")) is not None:
         raise ConfigError(f"{path} was made with other {key}: give its own recipe and --policy, or another --label")

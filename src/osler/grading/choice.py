@@ -237,11 +237,15 @@ class _Reader:
                 break
             (sequence.negated if is_negated else sequence.claimed).append(item)
             sequence.end = position = item.end
-            while self._at(position) in _SEPARATORS or (self._at(position) == "." and self._negation_length(position + 1)):
+            while self._at(position) in _SEPARATORS or (self._at(position) == "." and self._goes_on_behind(position)):
                 position += 1
             if position == item.end and not (self._negation_length(position) or self._at(position) in _BUT or self._is_listed(position)):
                 break
         return sequence if sequence.claimed or sequence.negated else None
+
+    def _goes_on_behind(self, position: int) -> bool:
+        """Whether the full stop at this position only ends an option: "Bone inflammation. or osteoporosis", "A. Not B"."""
+        return self._negation_length(position + 1) > 0 or self._at(position + 1) in _SEPARATORS
 
     def _is_option(self, position: int) -> bool:
         """Whether an option text stands here whole, such as "both lungs" or "not enhanced"."""

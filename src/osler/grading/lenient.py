@@ -74,10 +74,12 @@ def _read_sentence(folded: list[str], is_joined: list[bool], choices: Sequence[s
     position = 0
     while position < len(folded):
         match = options.match(folded, position)
-        if match is None or _is_part_of_a_word(position, match[1], folded, is_joined):
+        if match is None or is_joined[match[1] - 1] or (position > 0 and is_joined[position - 1]):  # "CT-guided"
             position += 1
             continue
         found, end = match
+        if end == position + 1 and folded[position] >= "\u3040":  # one Chinese character may be part of a word
+            return None
         if end < len(folded) and folded[end] not in _BEHIND:
             return None
         if len(found) > 1 or read_stance(folded, position, end, through_prepositions=True) is not Stance.AFFIRMED:
@@ -94,10 +96,3 @@ def _read_sentence(folded: list[str], is_joined: list[bool], choices: Sequence[s
     if not letters:
         return Reading(option=option, kind="sentence")
     return Reading(option=option, kind="sentence_letter") if letters == {chr(97 + option)} else Reading(option=None, kind="disagreement")
-
-
-def _is_part_of_a_word(begin: int, end: int, folded: list[str], is_joined: list[bool]) -> bool:
-    """Whether a hyphen joins the words to others, or they are one Chinese character within a text."""
-    if (begin > 0 and is_joined[begin - 1]) or is_joined[end - 1]:
-        return True
-    return end == begin + 1 and len(folded) > 1 and folded[begin] >= "\u3040"

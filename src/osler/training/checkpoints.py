@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osler.config import Config, PolicyConfig
-from osler.data.select import describe_samples
-from osler.errors import naming_missing_packages
-from osler.files import replacing, write_json
+from osler.data.select import describe_samples, digest_content
+from osler.errors import ConfigError, naming_missing_packages
+from osler.files import read_json_object, replacing, write_json
 from osler.policies.lora import describe_adapter, load_adapter, save_adapter
 from osler.policies.quiet import quiet_training
 from osler.policies.sources import find_policy
@@ -88,11 +88,32 @@ def start_run(
         is_main = arguments.process_index == 0
         run = open_run(out, config, resume=not (fresh and is_main))
         with forgetting_unused(run):
+            described = _check_same_data(run, prompts)
             if is_main:
-                write_json(run.manifest, {"policy": policy.name, "train": describe_samples([prompt.sample for prompt in prompts])})
+                write_json(run.manifest, {"policy": policy.name, "train": described})
             if needs_reference:
                 name_reference(policy, config, run)
     return run
+
+
+def finished_run(out: Path, config: Config, prompts: Sequence[Prompt]) -> Run | None:
+    """The run in `out` if it has trained its policy; None otherwise. Raises ConfigError if it had another recipe or other questions."""
+    if not Run(root=out).policy.is_dir():
+        return None
+    run = open_run(out, config)
+    _check_same_data(run, prompts)
+    return run
+
+
+def _check_same_data(run: Run, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """The training questions, as the run's manifest describes them. Raises ConfigError where it began with others, answers or images."""
+    samples = [prompt.sample for prompt in prompts]
+    described = {**describe_samples(samples), "content_sha256": digest_content(samples)}
+    before = read_json_object(run.manifest).get("train", {})
+    for key, what in (("ids_sha256", "questions"), ("content_sha256", "answers or images")):
+        if before.get(key, described[key]) != described[key]:
+            raise ConfigError(f"the run in {run.root} was trained on other {what}: give another --out, or --fresh to start over")
+    return described
 
 
 def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, config: Config) -> None:
