@@ -379,8 +379,9 @@ def test_the_terminal_table_is_plain_text_in_a_file(capsys: pytest.CaptureFixtur
     assert "\x1b" not in text
     assert re.sub(r"[ |]+", " ", lines[2]).strip() == "Zero-shot [1] 33.3 [12.1, 64.6] (n = 9) 33.3 [12.1, 64.6] (n = 9) 33.3 [16.3, 56.3]"
     assert re.sub(r"[ |]+", " ", lines[4]).strip() == "none – – –"
-    assert "Guessing" in lines[-2]
-    assert lines[-1].startswith("n: separate images or patients")
+    assert "Guessing" in lines[-3]
+    assert lines[-2].startswith("n: separate images or patients")
+    assert lines[-1] == "Read from sentences, which no reward pays for: no answer."
 
 
 def test_a_checkpoint_is_not_a_run(tmp_path: Path) -> None:

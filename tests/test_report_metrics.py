@@ -30,6 +30,22 @@ def test_a_blind_row_brings_image_gains(tmp_path: Path, capsys: pytest.CaptureFi
     assert "+22.2 [" in text
 
 
+def test_every_table_says_how_many_answers_only_evaluation_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lenient = [replace(row, rule="statement.sentence") if number < 3 else row for number, row in enumerate(answers(8, 9))]
+    line = "Read from sentences, which no reward pays for: Zero-shot 16.7 % of the answers; others none."
+    print_accuracies([("Zero-shot", lenient), ("GRPO", answers(8, 9))])
+    assert line in capsys.readouterr().out
+    assert "no reward pays for: Zero-shot" in report_of(tmp_path, {"zero-shot": lenient, "grpo": answers(8, 9)})
+
+
+def test_each_row_has_its_own_blind_baselines(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("Few", answers(8, 9)), ("Many", answers(8, 9))]
+    own = {label: {"Prior": {row.sample_id: value for row in answers(8, 9)}} for label, value in (("Few", 0.5), ("Many", 0.75))}
+    print_accuracies(rows, blind=own)
+    gains = [line.rsplit("|", 1)[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith(("Few", "Many"))]
+    assert [gain.split()[0] for gain in gains] == ["+38.9", "+13.9"]
+
+
 def test_questions_of_one_image_are_counted_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared = [replace(row, image_uris=(f"{number // 3}.png",)) for number, row in enumerate(answers(5, 9))]
     print_accuracies([("GRPO", shared)])

@@ -58,7 +58,7 @@ def print_demo(result: DemoResult, config: Config, out: Path) -> None:
     in_domain = config.data.train.modalities
     order = list(STRATEGIES)
     rows = sorted(result.rows, key=lambda row: (row.title != "blind", order.index(row.strategy), row.questions > 0, row.title))
-    blind = read_credits(rows[0].records_file(out))  # the same questions in every row
+    blind = {row.label: read_credits(row.records_file(out)) for row in rows}
     print_accuracies([(row.label, result.records[row.name]) for row in rows], in_domain=in_domain, blind=blind)
     for row in rows:
         if row.questions and (gain := lift(row, rows, result.records, in_domain).difference).value is not None:

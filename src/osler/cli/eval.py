@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
 def print_evaluation(result: EvaluationResult) -> None:
     """Print the accuracies, and on standard error where the records are."""
     print(f"{result.label}: {len(result.records)} questions in {result.seconds:.1f} s, {result.path}", file=sys.stderr)
-    print_accuracies([(result.label, result.records)], in_domain=result.in_domain, blind=result.blind)
+    print_accuracies([(result.label, result.records)], in_domain=result.in_domain, blind={result.label: result.blind})
     if (same := result.float32) is not None:
         print(f"{same.total - same.num_same} of {same.total} answers differ from those in float32")
 
@@ -75,6 +75,7 @@ def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
     """The figures of an evaluation: shares between 0 and 1, None where there is nothing to measure."""
     from osler.evaluation.truth import truth_to_json
     from osler.metrics import image_gain, summarize
+    from osler.reports.leniency import lenient_share
 
     summary = summarize(result.records, "subject")
     gain = image_gain(result.records, result.blind)
@@ -87,6 +88,7 @@ def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
         "interval": [summary.accuracy.low, summary.accuracy.high],
         "chance": summary.chance,
         "no_answer": summary.no_answer,
+        "lenient": lenient_share(result.records),
         "well_formed": summary.well_formed,
         "mean_tokens": summary.mean_tokens,
         "image_gain": {"value": gain.gain.value, "interval": [gain.gain.low, gain.gain.high], "over": gain.baseline},

@@ -122,5 +122,5 @@ def print_matrices(axes: Iterable[AxisMatrices]) -> None:
         if reasoned:
             heads = ("", "True reasonings, diagonal", "off-diagonal", "all", "Right, false reason, diagonal", "off-diagonal", "all")
             print_table(heads, reasoned, title=f"Is the reasoning true? Means over cells, by {found.title}")
-        for note in found.notes:
+        for note in page.notes:
             print(note)

@@ -85,18 +85,20 @@ def print_accuracies(
     rows: Sequence[tuple[str, Sequence[Record]]],
     *,
     in_domain: Collection[str] = (),
-    blind: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    blind: Mapping[str, Mapping[str, Mapping[str, float]]] = MappingProxyType({}),
 ) -> None:
     """Print accuracies in per cent with their 95 % intervals, one row for each (label, records) pair, e.g. "78.2 [73.1, 82.5]".
 
-    `in_domain` names the modalities that the policies were trained on; `blind` holds the credits of blind baselines, by their title.
+    `in_domain` names the modalities that the policies were trained on; `blind` holds each row's credits of blind baselines
+    by their title, as they stand beside its records: rows that were trained on other questions have other baselines.
     """
     from osler.metrics import percent, points
+    from osler.reports.leniency import describe_leniency, lenient_share
     from osler.reports.load_runs import Evaluation
     from osler.reports.tables import FEW, accuracy_table, describe_clusters, gain_table, group_title, has_few_clusters
     from osler.reports.truth import truth_table
 
-    evaluations = [Evaluation(label=label, title=label, records=tuple(records), blind=blind) for label, records in rows]
+    evaluations = [Evaluation(label=label, title=label, records=tuple(records), blind=blind.get(label, {})) for label, records in rows]
     table = accuracy_table(evaluations, in_domain=in_domain)
     gains = gain_table(evaluations, in_domain=in_domain)
     heads = ["", *(group_title(name) + (" (in-domain)" if name in in_domain else "") for name in table.columns), "Average"]
@@ -118,6 +120,7 @@ def print_accuracies(
         print(f"{clusters[0].upper()}{clusters[1:]}: intervals take those to be independent, not the questions.")
     if has_few_clusters(table):
         print(FEW)
+    print(describe_leniency({row.title: lenient_share(row.records) for row in evaluations if not row.is_blind}))
     print_truth(evaluations, in_domain)
 
 

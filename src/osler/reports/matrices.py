@@ -21,6 +21,7 @@ from osler.metrics import Estimate, MatrixMeans, mean
 from osler.metrics.estimates import Count, Difference, Share, ShareEstimate
 from osler.metrics.matrices import Cell
 from osler.prompts import Format, find_strategy
+from osler.reports.leniency import lenient_share
 from osler.reports.published import NO_THINK_MINUS_THINK
 from osler.taxonomy import Axis
 from osler.types import Record
@@ -129,6 +130,7 @@ class AccuracyMatrix:
     image_gain_means: MatrixMeans | None  # None for the blind baseline
     truth_means: MatrixMeans | None = None  # true reasonings; None without reasonings, and in files of an earlier version
     right_for_false_reason_means: MatrixMeans | None = None
+    lenient: float | None = None  # share of all answers that no reward pays for; None in files of an earlier version
 
     @property
     def title(self) -> str:
@@ -239,6 +241,7 @@ def build_matrix(records: MatrixRecords, blind: Credits) -> AccuracyMatrix:
         image_gain_means=None if gains is None else gains.means,
         truth_means=true,
         right_for_false_reason_means=right_for_false,
+        lenient=lenient_share([record for members in cells.values() for record in members]),
     )
 
 

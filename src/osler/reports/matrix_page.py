@@ -10,6 +10,7 @@ from osler.audits.baselines import BASELINES
 from osler.metrics import DASH, Estimate, MatrixMeans, p_value, percent, points
 from osler.metrics.estimates import NO_ESTIMATE
 from osler.reports.heat import HeatMap, Tile, shade, shade_difference
+from osler.reports.leniency import describe_leniency
 from osler.reports.matrices import (
     TRAINED,
     AccuracyMatrix,
@@ -30,6 +31,7 @@ class AxisPage:
     """The content of a page about one axis."""
 
     figures: AxisMatrices
+    notes: tuple[str, ...]
     accuracy: tuple[HeatMap, ...]  # the leading row, GRPO where there is one, with each strategy
     other_accuracy: tuple[HeatMap, ...]
     gains: tuple[HeatMap, ...]
@@ -66,6 +68,7 @@ def build_axis(axis: AxisMatrices) -> AxisPage:
     between = [part for part in changes if matrices[part.after].row == matrices[part.before].row]
     return AxisPage(
         figures=axis,
+        notes=(*axis.notes, describe_leniency({part.title: part.lenient for part in matrices.values() if part.row != "blind"})),
         accuracy=tuple(maps[name] for name in leading),
         other_accuracy=tuple(heat for name, heat in maps.items() if name not in leading),
         gains=tuple(heat for name, heat in gains.items() if name in leading),

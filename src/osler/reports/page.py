@@ -15,6 +15,7 @@ from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_fig
 from osler.reports.glance import Glance
 from osler.reports.headline import describe_domain, name_experiment
 from osler.reports.heat import HeatMap
+from osler.reports.leniency import describe_leniency, lenient_share
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
 from osler.reports.tables import (
@@ -94,7 +95,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         title=name_experiment(runs, evaluations),
         glance=glance,
         runs=tuple(runs),
-        notes=(*collect_notes(runs, answered), *((FEW,) if has_few_clusters(by_modality) else ())),
+        notes=(*collect_notes(runs, answered), *((FEW,) if has_few_clusters(by_modality) else ()), *_leniency(answered)),
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,
@@ -115,6 +116,11 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         examples=examples,
         counts=tuple((run.name, tables) for run in runs if (tables := count_tables(run.manifest))),
     )
+
+
+def _leniency(answered: Sequence[Evaluation]) -> Iterator[str]:
+    if sighted := [row for row in answered if not row.is_blind]:
+        yield describe_leniency({row.title: lenient_share(row.records) for row in sighted})
 
 
 def _unfinished(run: Run) -> Iterator[str]:
