@@ -14,10 +14,12 @@ from osler.audits.leaks import (
     cases_by_source,
     count_shared_images,
     image_keys,
+    image_uris,
     leak_matrix,
     near_keys,
     paths_naming_target,
     row_keys,
+    turned_keys,
 )
 from osler.data.splits.cases import CASES, case_of, read_case
 from osler.images.files import ImageFile
@@ -65,6 +67,27 @@ def test_digests_find_copies_under_another_name() -> None:
     digests = {ImageFile(root=ROOT, path=path): digest for path, digest in (("a.png", "1"), ("c.png", "1"), ("b.png", None))}
     assert leak_matrix(image_keys(digests), TRAIN, TEST)["x"]["x"].shared == 4
     assert count_shared_images(image_keys(digests), TRAIN["x"], TEST["x"]) == Leak(shared=2, total=2)
+
+
+TURNED = [("a.png", "b.png"), ("b.png", "b-turned.png")]
+TURNED_ROWS = [
+    # train images, test images, test rows with a turned copy in train
+    (["a.png"], ["b.png", "c.png"], 1),
+    (["b.png"], ["a.png", "b-turned.png"], 2),
+    (["a.png", "b.png"], ["b.png"], 1),
+    (["b.png"], ["b.png"], 0),  # the same image is another kind of leak
+    (["a.png"], ["b-turned.png"], 0),
+    ([], ["b.png"], 0),
+]
+
+
+@pytest.mark.parametrize(("train", "test", "shared"), TURNED_ROWS)
+def test_turned_copies_are_found_from_both_sides(train: list[str], test: list[str], shared: int) -> None:
+    pairs = [(ImageFile(root=ROOT, path=one), ImageFile(root=ROOT, path=other)) for one, other in TURNED]
+    rows = {"train": [sample(path) for path in train], "test": [sample(path, number=9) for path in test]}
+    keys = cache_keys(turned_keys(pairs))
+    found = leak_matrix(keys, {"x": rows["train"]}, {"x": rows["test"]}, train_keys_of=image_uris)["x"]["x"]
+    assert found.shared == shared
 
 
 @pytest.mark.parametrize("distance", [0, 3, 8])

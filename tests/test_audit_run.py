@@ -94,6 +94,19 @@ def test_copies_are_found_by_bytes(written: Path, look: Any, shared: int, kinds:
     assert {kind for kind, matrix in found.main.leaks.items() if matrix["ct"]["ct"]} == kinds
 
 
+@pytest.mark.parametrize(("look", "kinds"), [("paths", {"same_image"}), ("pixels", {"same_image", "near_duplicate", "turned_copy"})])
+def test_turned_copies_are_counted_apart(written: Path, look: Any, kinds: set[str]) -> None:
+    with Image.open(written / "b.png") as picture:  # the other test image is a train image too
+        picture.transpose(Image.Transpose.TRANSVERSE).save(written / "c.png")
+    found = run(*arguments_of(written), options=AuditOptions(images=look))
+    assert {kind for kind, matrix in found.main.leaks.items() if matrix["ct"]["ct"]} == kinds
+    assert "turned_copy" not in kinds or found.main.leaks["turned_copy"]["ct"]["ct"] == 0.5
+    reasons = [reason for reason in found.failures(("leak",)) if "turned or mirrored copy" in reason]
+    assert len(reasons) == ("turned_copy" in kinds)
+    assert any("cropped copies are not looked for" in note for note in found.notes) == ("turned_copy" in kinds)
+    assert ("A turned or mirrored copy of an image" in render_audit_page(found)) == ("turned_copy" in kinds)
+
+
 def test_reasons_name_the_gate(written: Path) -> None:
     found = run(*arguments_of(written), options=AuditOptions(max_shortcut=0.0))
     assert {reason.split(":")[0] for reason in found.failures(("leak",))} == {"leak"}

@@ -245,6 +245,27 @@ def test_a_chain_of_near_duplicates_is_told(name: str, largest: int, plain: int,
     assert warning is None or (last.startswith(warning) and last.endswith("give a --distance below 12"))
 
 
+def test_turned_copies_stay_together(tmp_path: Path) -> None:
+    def draw(seed: int) -> Image.Image:
+        blobs = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8))
+        return blobs.resize((64, 64), Image.Resampling.BICUBIC)
+
+    rows = []
+    for number in range(6):
+        picture = draw(number)
+        other = picture.transpose(Image.Transpose.ROTATE_90) if number < 2 else draw(10 + number)
+        for name, shown in ((f"{number}-one", picture), (f"{number}-other", other)):
+            shown.save(tmp_path / f"{name}.png")
+            rows.append({"id": name, "image": f"{name}.png", "question": "What?", "choices": ["a", "b"], "answer": "a"})
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = DataConfig(reader="jsonl", root=str(tmp_path / "all.jsonl"))
+    for has_images, num_groups, line in ((True, 10, "4 images are turned or mirrored copies of others"), (False, 12, "")):
+        report = split_dataset(data, SplitOptions(fractions={"train": 0.5, "test": 0.5}, has_images=has_images))
+        assert report.manifest.num_groups == num_groups
+        assert line in describe_split(report)
+        assert ("cropped copies are not looked for" in describe_split(report)) == has_images
+
+
 @pytest.mark.parametrize(("distance", "is_warned"), [(4, False), (16, True)])
 def test_pictures_that_only_resemble_each_other_are_told(distance: int, is_warned: bool) -> None:
     """Forty drawings of one organ: at the default none is tied to most others, at the largest distance half of them are."""

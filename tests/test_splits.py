@@ -62,6 +62,22 @@ def test_groups(name: str, samples: list[Sample], fingerprints: dict[ImageSource
     assert group_samples(samples, fingerprints, max_distance=4).tolist() == groups
 
 
+TURNED_ROWS: list[tuple[str, list[tuple[str, str]], list[int]]] = [
+    ("none", [], [0, 1, 2]),
+    ("one pair", [("a", "c")], [0, 1, 0]),
+    ("a chain", [("a", "b"), ("b", "c")], [0, 0, 0]),
+    ("of an image that no question has", [("a", "z")], [0, 1, 2]),
+]
+
+
+@pytest.mark.parametrize(("name", "pairs", "groups"), TURNED_ROWS, ids=[row[0] for row in TURNED_ROWS])
+def test_turned_copies_are_in_one_group(name: str, pairs: list[tuple[str, str]], groups: list[int]) -> None:
+    samples = [make(number, path) for number, path in enumerate("abc")]
+    images = {path: ImageFile(root=".", path=path) for path in "abcz"}  # type: ignore[arg-type]
+    turned: list[tuple[ImageSource, ImageSource]] = [(images[one], images[other]) for one, other in pairs]
+    assert group_samples(samples, {}, max_distance=4, turned=turned).tolist() == groups
+
+
 def test_no_distance_reads_no_hash() -> None:
     samples, fingerprints = [make(0, "a"), make(1, "b")], prints(a=("x", 7), b=("y", 7))
     assert group_samples(samples, fingerprints, max_distance=None).tolist() == [0, 1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from osler.audits.baselines import Vocabulary, blind_matrix, chance
 from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
-from osler.audits.leaks import Keys, leak_matrix, paths_naming_target
+from osler.audits.leaks import Keys, image_uris, leak_matrix, paths_naming_target
 from osler.audits.redrawn import domain_order, group_by_domain
 from osler.taxonomy import AXES, Axis
 from osler.types import Sample
@@ -37,7 +37,10 @@ def audit_axis(
         {domain: vocabulary.encode(samples) for domain, samples in domains.items()} for domains in (train, test, recovered)
     )
     recovered_blind = blind_matrix(recovered_arrays, {domain: test_arrays[domain] for domain in recovered_arrays}, vocabulary)
-    leaks = {kind: leak_matrix(function, train, test) for kind, function in keys.items()}
+    leaks = {
+        kind: leak_matrix(function, train, test, train_keys_of=image_uris if kind == "turned_copy" else None)
+        for kind, function in keys.items()
+    }
     return AxisAudit(
         axis=axis,
         rows=RowCounts(

@@ -29,11 +29,12 @@ GATES: Final = ("leak", "shortcut")
 MAX_BYTES: Final = 64 << 20
 """The largest file of an audit that is read."""
 
-LeakKind = Literal["same_row", "same_image", "near_duplicate", "same_case"]
+LeakKind = Literal["same_row", "same_image", "near_duplicate", "turned_copy", "same_case"]
 LEAK_TITLES: Final[Mapping[LeakKind, str]] = {
     "same_row": "the same row",
     "same_image": "the same image",
     "near_duplicate": "a near-duplicate image",
+    "turned_copy": "a turned or mirrored copy of an image",
     "same_case": "the same patient or case",
 }
 

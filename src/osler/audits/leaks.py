@@ -1,4 +1,4 @@
-"""What test shares with train: rows, images, near-duplicates, patients or cases; and image paths that name the right option.
+"""What test shares with train: rows, images, near-duplicates, turned copies, patients or cases; and image paths that name the right option.
 
 A kind of leak is a function from a sample to its keys. A test row leaks when a train row has one of its keys.
 """
@@ -58,9 +58,14 @@ def cache_keys(keys: Keys) -> Keys:
     return look_up
 
 
-def leak_matrix(keys: Keys, train: Mapping[str, Sequence[Sample]], test: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Leak]]:
-    """Train -> test -> how many rows of the test set share a key with the train set; 0 of 0 rows where the train set is empty."""
-    train_keys = {name: {key for sample in samples for key in keys(sample)} for name, samples in train.items()}
+def leak_matrix(
+    keys: Keys, train: Mapping[str, Sequence[Sample]], test: Mapping[str, Sequence[Sample]], *, train_keys_of: Keys | None = None
+) -> dict[str, dict[str, Leak]]:
+    """Train -> test -> how many rows of the test set share a key with the train set; 0 of 0 rows where the train set is empty.
+
+    `train_keys_of` gives the keys of train rows where they are others than those of test rows.
+    """
+    train_keys = {name: {key for sample in samples for key in (train_keys_of or keys)(sample)} for name, samples in train.items()}
     test_keys = {name: [tuple(keys(sample)) for sample in samples] for name, samples in test.items()}
     return {
         train_name: {
@@ -89,6 +94,20 @@ def near_keys(hashes: Mapping[ImageSource, int | None], max_distance: int) -> Ke
         return [key for value in values for key in (value, *pairs.get(value, ()))]
 
     return keys
+
+
+def image_uris(sample: Sample) -> tuple[Hashable, ...]:
+    """The names of the images."""
+    return tuple(image.uri for image in sample.images)
+
+
+def turned_keys(pairs: Iterable[tuple[ImageSource, ImageSource]]) -> Keys:
+    """Keys of a test row: the images of which one of its own is a turned or mirrored copy; for train rows that are `image_uris`."""
+    copies: defaultdict[str, list[Hashable]] = defaultdict(list)
+    for one, other in pairs:
+        copies[one.uri].append(other.uri)
+        copies[other.uri].append(one.uri)
+    return lambda sample: [copy for image in sample.images for copy in copies.get(image.uri, ())]
 
 
 def count_shared_images(keys: Keys, train: Iterable[Sample], test: Iterable[Sample]) -> Leak:

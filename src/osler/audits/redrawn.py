@@ -13,6 +13,7 @@ from osler.audits.baselines import OptionPrior
 from osler.data.distractors import Distractors, redraw_distractors
 from osler.data.select import NONE
 from osler.images.fingerprints import Fingerprint
+from osler.images.turned import TurnedPairs
 from osler.metrics import mean, taxonomy_order
 from osler.metrics.clusters import clustered_difference, clustered_mean
 from osler.metrics.estimates import NO_ESTIMATE, Count, Estimate, Share, ShareEstimate, plain
@@ -56,18 +57,19 @@ def compare_redrawn(
     seed: int = 0,
     fingerprints: Mapping[ImageSource, Fingerprint] | None = None,
     max_distance: int | None = None,
+    turned: TurnedPairs | None = None,
 ) -> dict[str, RedrawnComparison]:
     """Domain of the test questions with choices -> its comparison, in the order of `domain_order`.
 
-    Two images are the same one when they have the same path and, where `fingerprints` are given, when their bytes are equal or their
-    perceptual hashes are at most `max_distance` bits apart.
+    Two images are the same one when they have the same path and, where `fingerprints` are given, when their bytes are equal, their
+    perceptual hashes are at most `max_distance` bits apart, or they are one of the pairs `turned`.
     """
     from osler.data.splits.group import group_samples
 
     train, test = (group_by_domain([sample for sample in part if sample.choices], by) for part in (samples_train, samples_test))
     comparisons = {}
     for domain, samples in test.items():
-        groups = group_samples(samples, fingerprints or {}, max_distance=max_distance if fingerprints else None)
+        groups = group_samples(samples, fingerprints or {}, max_distance=max_distance if fingerprints else None, turned=turned or [])
         comparisons[domain] = _compare(train.get(domain, []), samples, groups.tolist(), seed)
     return comparisons
 

@@ -11,7 +11,17 @@ from typing import Final, Literal, get_args
 from osler.audits.axis import Splits, audit_axis, compare_axes, other_axis
 from osler.audits.baselines import BASELINES, Vocabulary
 from osler.audits.findings import GATES, LEAK_TITLES, Audit, AxisAudit, LeakKind, SharedImages, SourceCases
-from osler.audits.leaks import Keys, cache_keys, case_keys, cases_by_source, count_shared_images, image_keys, near_keys, row_keys
+from osler.audits.leaks import (
+    Keys,
+    cache_keys,
+    case_keys,
+    cases_by_source,
+    count_shared_images,
+    image_keys,
+    near_keys,
+    row_keys,
+    turned_keys,
+)
 from osler.audits.quality import assess
 from osler.audits.redrawn import RedrawnComparison, compare_redrawn
 from osler.config import DataConfig
@@ -20,6 +30,7 @@ from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
 from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, check_distance, take_fingerprints
+from osler.images.turned import TurnedPairs, find_turned_pairs
 from osler.metrics import percent
 from osler.taxonomy import AXES, Axis
 from osler.types import ImageSource, Sample
@@ -48,6 +59,7 @@ class Matching:
     keys: Mapping[LeakKind, Keys]
     images: str  # how images are compared, "by path"
     fingerprints: Mapping[ImageSource, Fingerprint]  # of the images that were opened
+    turned: TurnedPairs  # of these images
 
 
 def parse_gates(text: str | None) -> tuple[str, ...]:
@@ -93,7 +105,8 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     shared = count_shared_images(matching.keys["same_image"], train, test)
     items: dict[str, RedrawnComparison] = {}
     if options.redrawn:
-        items = compare_redrawn(train, test, by=main, seed=data.seed, fingerprints=matching.fingerprints, max_distance=options.max_distance)
+        known, bits = matching.fingerprints, options.max_distance
+        items = compare_redrawn(train, test, by=main, seed=data.seed, fingerprints=known, max_distance=bits, turned=matching.turned)
         if not items:
             notes.append("No test question has choices, so no distractors were redrawn.")
     return Audit(
@@ -156,13 +169,16 @@ def _choose_matching(samples: Iterable[Sample], options: AuditOptions, notes: li
         "same_case": cache_keys(case_keys),
     }
     if not is_opened:
-        return Matching(keys=keys, images="by path", fingerprints={})
+        return Matching(keys=keys, images="by path", fingerprints={}, turned=[])
     if unreadable := sum(fingerprint.digest is None for fingerprint in fingerprints.values()):
         notes.append(f"{unreadable:,} of {len(fingerprints):,} images cannot be read and are compared by path.")
     hashes = {image: fingerprint.perceptual_hash for image, fingerprint in fingerprints.items()}
     keys["near_duplicate"] = cache_keys(near_keys(hashes, options.max_distance))
+    turned = find_turned_pairs(fingerprints, options.max_distance)
+    keys["turned_copy"] = cache_keys(turned_keys(turned))
+    notes.append("Copies that are turned by 90, 180 or 270 degrees or mirrored are found; cropped copies are not looked for.")
     images = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
-    return Matching(keys=keys, images=images, fingerprints=fingerprints)
+    return Matching(keys=keys, images=images, fingerprints=fingerprints, turned=turned)
 
 
 def _should_open_images(sources: Sequence[ImageSource], options: AuditOptions, notes: list[str]) -> bool:

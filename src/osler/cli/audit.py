@@ -24,9 +24,10 @@ def add_audit(verbs: Any) -> None:
         _run,
         "check a dataset: answers that need no image, leaks between train and test, faulty rows",
         "Fit baselines that see no image on [data.train] and test them on [data.test], for every train and\n"
-        "test domain; find rows, images, near-duplicates and patients that are in both splits; check options\n"
-        "and right answers. The audit needs only the text; it opens the images when all are present and\n"
-        "there are few, or with --images pixels. For use in CI, --fail-on prints reasons and exits with 1:\n"
+        "test domain; find rows, images, near-duplicates, turned or mirrored copies and patients that are in\n"
+        "both splits (cropped copies are not looked for); check options and right answers. The audit needs\n"
+        "only the text; it opens the images when all are present and there are few, or with --images pixels.\n"
+        "For use in CI, --fail-on prints reasons and exits with 1:\n"
         "leak: more than --max-leak of a domain's test rows share something with its training rows;\n"
         "shortcut: the interval of a blind baseline lies more than --max-shortcut above guessing.\n"
         "With --redrawn it also replaces every question's distractors, in train and test, with the right\n"

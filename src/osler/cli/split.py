@@ -22,8 +22,9 @@ def add_split_verb(verbs: Any) -> None:
         _run,
         "divide a dataset so that train and test share no image, near duplicate, subject or case",
         "Read every question of a dataset, from all of its published splits, and divide it again: questions\n"
-        "that share an image (by name, by bytes, or as a near duplicate), a subject or a case stay together;\n"
-        "modality, question type and answer are spread as evenly as that allows. Writes one manifest file;\n"
+        "that share an image (by name, by bytes, as a near duplicate, or as a turned or mirrored copy), a\n"
+        "subject or a case stay together; cropped copies are not looked for. Modality, question type and\n"
+        "answer are spread as evenly as that allows. Writes one manifest file;\n"
         "with [data] manifest = FILE, train, sft and eval use it, and stop when the data have changed.\n"
         "A sample is on the same side for both axes, so you can train on a modality and test on a question\n"
         "type: --data.train.modalities='[\"ct\"]' --data.test.question_types='[\"lesion_grading\"]'.",
@@ -84,6 +85,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         "largest_group": report.largest_group,
         "images": report.num_images,
         "images_at_hand": report.num_known_images,
+        "turned_images": report.num_turned_images,
     }
 
 
@@ -100,5 +102,8 @@ def describe_split(report: SplitReport) -> str:
         if sizes[split]:
             cells = ", ".join(f"{modality} {sum(row.values()):,}" for modality, row in manifest.counts.get(split, {}).items())
             lines.append(f"  {split:<10} {sizes[split]:>7,} {sizes[split] / total:6.1%}  {cells}".rstrip())
+    if report.num_turned_images is not None:
+        turned = report.num_turned_images
+        lines.append(f"{turned:,} images are turned or mirrored copies of others and stay with them; cropped copies are not looked for")
     warning = report.describe_chain()
     return "\n".join([*lines, warning] if warning is not None else lines)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-import struct
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from osler.errors import DataError
+from osler.images.tones import DepthError, decoder_errors, read_rgb
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ _SIGNATURES: Final = {
 }
 FORMATS: Final = tuple(_SIGNATURES)
 
-_WHITE_IS_ZERO: Final = 0  # a value of TIFF's PhotometricInterpretation tag
-
 
 @lru_cache(maxsize=1 << 17)  # an audit reads the uri of every image of a dataset many times
 def _normalize(path: str) -> str:
@@ -75,15 +72,15 @@ class EncodedImage(ABC):
         """The decoded picture in mode RGB, upright. Raises DataError, one line that names the path.
 
         Of several frames or pages, the first. The EXIF orientation is applied. Transparent pixels are blended with black, the background
-        of medical images. Grey values of more than 8 bits are scaled so that the image's minimum becomes 0 and its maximum 255 (no
-        windowing). CMYK is converted.
+        of medical images. Values of more than 8 bits are scaled so that the image's minimum becomes 0 and its maximum 255 (no windowing),
+        with one minimum and one maximum for all its colours. CMYK is converted.
         """
         with self._opened() as decoder:
             try:
-                decoder.load()
-                _turn_upright(decoder)
-                return _to_rgb(decoder)
-            except _decoder_errors() as error:
+                return read_rgb(decoder)
+            except DepthError as error:
+                raise self._fault(f"{error}: convert it to PNG") from None
+            except decoder_errors() as error:
                 raise self._fault(f"is damaged or cut short ({_reason(error)}): fetch it again") from error
 
     def digest(self) -> str:
@@ -107,7 +104,9 @@ class EncodedImage(ABC):
         with self.open() as stream:
             try:
                 decoder = _decoder(stream)
-            except _decoder_errors() as error:
+            except decoder_errors() as error:
+                if str(error) == "unknown pixel mode":  # Pillow's words for a TIFF that is sound
+                    raise self._fault("has a number of channels or bits that Osler does not read: convert it to PNG") from error
                 raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
             if decoder is None:
                 raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}): convert it, or remove the row")
@@ -200,50 +199,6 @@ def _decoder(stream: IO[bytes]) -> Decoder | None:
         if head.startswith(signatures) and (name != "WebP" or head[8:12] == b"WEBP"):
             return plugins[name](stream)
     return None
-
-
-def _to_rgb(image: Image) -> Image:
-    import PIL.Image
-
-    if image.mode.startswith("I") or image.mode == "F":
-        return _stretch(image)
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _stretch(image: Image) -> Image:
-    """An image of more than 8 bits, scaled from its minimum (black) to its maximum (white); a constant image is black."""
-    import numpy as np
-    import PIL.Image
-    from PIL.ExifTags import Base
-
-    values = np.asarray(image, dtype=np.float64 if image.mode == "F" else np.float32)  # float32 represents every 16-bit value exactly
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise ValueError("no pixel is a number")
-    low, high = float(values[finite].min()), float(values[finite].max())
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255 / (high - low) if high > low else 0.0)
-    if getattr(image, "tag_v2", {}).get(Base.PhotometricInterpretation) == _WHITE_IS_ZERO:  # PIL inverts such files only up to 8 bits
-        scaled = 255 - scaled
-    return PIL.Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
-
-
-def _turn_upright(image: Image) -> None:
-    """Apply the EXIF orientation in place. A damaged EXIF block is ignored: the pixels themselves are intact."""
-    from PIL.ImageOps import exif_transpose
-
-    with suppress(*_decoder_errors()):
-        exif_transpose(image, in_place=True)
-
-
-def _decoder_errors() -> tuple[type[Exception], ...]:
-    """The exceptions that PIL's decoders raise for damaged files, warnings included, in case those are turned into errors."""
-    from PIL.Image import DecompressionBombError
-
-    return (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, NotImplementedError, AttributeError,
-            AssertionError, MemoryError, struct.error, zlib.error, DecompressionBombError, Warning)  # fmt: skip
 
 
 def _reason(error: BaseException) -> str:

@@ -166,7 +166,7 @@ def _merge_into_base(config: PolicyConfig, folder: Path) -> Any:
     from osler.policies.load import load_policy
 
     base = load_policy(config.model_copy(update={"dtype": "float32", "device": "cpu", "lora": None}))
-    return load_adapter(base.model, folder, merge=True).to(getattr(torch, config.dtype))
+    return load_adapter(base.model, folder, base.family, merge=True).to(getattr(torch, config.dtype))
 
 
 def gather_weights(trainer: Any) -> dict[str, Any] | None:

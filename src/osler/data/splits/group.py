@@ -1,4 +1,4 @@
-"""Leak-free splits: samples that share an image, a near duplicate, a subject or a case are in one group, and a group is in one split.
+"""Leak-free splits: samples that share an image, a copy of it, a subject or a case are in one group, and a group is in one split.
 
 `assign_groups` takes the groups from the largest to the smallest and puts each in the split that most lacks its modalities, question types
 and answers. `assign_protocol` draws the numbers of questions that a published protocol prescribes.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.data.splits.cases import read_case
 from osler.errors import ConfigError, DataError
 from osler.images.fingerprints import Fingerprint, find_near_pairs
+from osler.images.turned import TurnedPairs
 from osler.metrics.clusters import connect
 from osler.taxonomy import Modality
 from osler.text import fold_option
@@ -37,12 +39,13 @@ def group_samples(
     fingerprints: Mapping[ImageSource, Fingerprint],
     *,
     max_distance: int | None,
+    turned: TurnedPairs | None = None,
 ) -> NDArray[np.int32]:
     """The group of each sample, (N,), numbered from 0 in order of first appearance.
 
     Two samples are in one group if they share an image (by path, by bytes, or by perceptual hashes that differ in at most `max_distance`
-    bits), a subject of their dataset, or a case that their file names state (`splits.cases`), directly or through other samples. With
-    `max_distance` None, perceptual hashes are not compared.
+    bits), an image and a copy of it that is turned or mirrored (the pairs `turned`), a subject of their dataset, or a case that their file
+    names state (`splits.cases`), directly or through other samples. With `max_distance` None, perceptual hashes are not compared.
     """
     import numpy as np
 
@@ -51,7 +54,9 @@ def group_samples(
     if max_distance is not None:
         blocks = find_near_pairs((key[1] for sample_keys in keys for key in sample_keys if key[0] == "hash"), max_distance)
         pairs = ((("hash", one), ("hash", other)) for block in blocks for one, other in block.tolist())
-    return np.asarray(connect(keys, pairs), dtype=np.int32)
+    present = {source for sample in samples for source in sample.images}
+    turns = ((("image", one), ("image", other)) for one, other in turned or () if one in present and other in present)
+    return np.asarray(connect(keys, chain(pairs, turns)), dtype=np.int32)
 
 
 def assign_groups(

@@ -13,6 +13,7 @@ from osler.data.splits.group import MEDVLM_R1, assign_groups, assign_protocol, c
 from osler.data.splits.manifest import Entry, Manifest, digest_sample, source_options
 from osler.errors import DataError
 from osler.images.fingerprints import DEFAULT_DISTANCE, take_fingerprints
+from osler.images.turned import find_turned_pairs
 from osler.types import Sample
 
 Protocol = Literal["fractions", "medvlm_r1"]
@@ -41,6 +42,7 @@ class SplitReport:
     num_known_images: int  # that could be read
     largest_group: int  # in samples
     largest_plain_group: int  # the same if perceptual hashes are not compared
+    num_turned_images: int | None = None  # that are turned or mirrored copies of others; None if no image was opened
 
     def describe_chain(self) -> str | None:
         """A warning if chains of near duplicates probably connect images that do not look alike; None otherwise."""
@@ -67,7 +69,8 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
     sources = dict.fromkeys(source for sample in considered for source in sample.images)
     fingerprints = take_fingerprints(sources, has_progress=has_progress) if options.has_images else {}
     max_distance = options.max_distance if options.has_images else None
-    groups = group_samples(considered, fingerprints, max_distance=max_distance)
+    turned = [] if max_distance is None else find_turned_pairs(fingerprints, max_distance)
+    groups = group_samples(considered, fingerprints, max_distance=max_distance, turned=turned)
     plain = group_samples(considered, fingerprints, max_distance=None)
     splits: Sequence[str | None]
     if options.protocol == "medvlm_r1":
@@ -101,6 +104,7 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
         num_known_images=sum(fingerprint.digest is not None for fingerprint in fingerprints.values()),
         largest_group=max(Counter(groups.tolist()).values()),
         largest_plain_group=max(Counter(plain.tolist()).values()),
+        num_turned_images=None if max_distance is None else len({source for pair in turned for source in pair}),
     )
 
 
