@@ -109,6 +109,20 @@ def test_what_is_loaded_is_the_base_plus_its_product(
         torch.testing.assert_close(merged[name], weight)
 
 
+def test_a_merge_rounds_once(bases: dict[str, Path], tmp_path: Path) -> None:
+    """In bfloat16 the sum is that of float32, rounded to what the weights are stored in."""
+    folder = make(tmp_path / "adapter", bases["qwen2_vl"], target_modules=["q_proj"])
+    weights = load_file(folder / "adapter_model.safetensors")
+    base, merged = (
+        load_policy(PolicyConfig(path=str(path), device="cpu", dtype="bfloat16")).model.state_dict() for path in (bases["qwen2_vl"], folder)
+    )
+    for name in {key.partition(".lora_")[0] for key in weights}:
+        key = f"{name.removeprefix('base_model.model.')}.weight"
+        product = weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
+        assert torch.equal(merged[key], (base[key].float() + ALPHA / R * product).bfloat16())
+        assert not torch.equal(merged[key], base[key] + (ALPHA / R * product).bfloat16())
+
+
 SETTINGS: list[Row] = [
     ("all linear layers", {"target_modules": "all-linear"}),
     ("a regex", {"target_modules": r".*language_model\.layers\.1\..*(q_proj|up_proj)"}),

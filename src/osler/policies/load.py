@@ -55,7 +55,7 @@ def load_policy(policy: PolicyConfig | str | Path, *, merge_adapter: bool = True
     # The name that a later adapter stores as its base: a packaged policy by its name, not by a path of this machine.
     model.name_or_path = model.config._name_or_path = config.path if source.adapter is None else source.path
     if source.adapter is not None:
-        model = load_adapter(model, source.adapter, family, merge=merge_adapter)
+        model = load_adapter(model, source.adapter, family, is_merged=merge_adapter)
     processor = _load_processor(source, family, config)
     model.generation_config = _neutral_generation_config(model, processor.tokenizer)
     if config.freeze_vision:

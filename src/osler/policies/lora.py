@@ -78,7 +78,7 @@ def _find_tied(model: Any, names: list[str]) -> str | None:
     return ends[0] if ends and any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config())) else None
 
 
-def load_adapter(model: Any, adapter: Path, family: Family, *, merge: bool) -> Any:
+def load_adapter(model: Any, adapter: Path, family: Family, *, is_merged: bool) -> Any:
     """`model` with the saved adapter: merged into the weights, or as peft's wrapper around it.
 
     Weights under the former names of the family's modules are read too. Raises PolicyError unless the adapter holds exactly the weights
@@ -92,14 +92,31 @@ def load_adapter(model: Any, adapter: Path, family: Family, *, merge: bool) -> A
             wrapped = _load_wrapped(model, adapter, family, load_file(adapter / "adapter_model.safetensors"))
     except (OSError, ValueError, RuntimeError, TypeError, LookupError, re.error, SafetensorError) as error:
         raise PolicyError(f"the adapter in {adapter} does not fit its base: {first_line(error)}") from None
-    if not merge:
+    if not is_merged:
         return wrapped
     if tied := _find_tied(wrapped, _adapted_modules(wrapped)):
         raise PolicyError(
             f"the adapter in {adapter} adapts {tied}, whose weights are both embedding and output layer: "
             "merge it into a base with tie_word_embeddings = false"
         )
-    return wrapped.merge_and_unload()
+    return merge(wrapped)
+
+
+def merge(wrapped: Any) -> Any:
+    """The model inside peft's wrapper with the adapter added to its weights, in float32, and rounded once to their own type.
+
+    In bfloat16 peft would round the difference before it adds it. One layer at a time is in float32.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    for layer in [module for module in wrapped.modules() if isinstance(module, LoraLayer)]:
+        base = layer.get_base_layer()
+        kind = base.weight.dtype
+        layer.to(torch.float32)
+        layer.merge()
+        base.to(kind)
+    return wrapped.unload()
 
 
 def _load_wrapped(model: Any, adapter: Path, family: Family, weights: dict[str, Any]) -> Any:

@@ -157,16 +157,11 @@ def save_policy(trainer: Any, policy: Policy, run: Run, config: Config) -> None:
 
 
 def _merge_into_base(config: PolicyConfig, folder: Path) -> Any:
-    """The base of `[policy]`, loaded again, with the adapter in `folder` merged in float32 and stored in `[policy] dtype`.
-
-    In bfloat16 a merge would round twice, and small updates would be lost.
-    """
-    import torch
-
+    """The base of `[policy]`, loaded again in `[policy] dtype`, with the adapter in `folder` merged."""
     from osler.policies.load import load_policy
 
-    base = load_policy(config.model_copy(update={"dtype": "float32", "device": "cpu", "lora": None}))
-    return load_adapter(base.model, folder, base.family, merge=True).to(getattr(torch, config.dtype))
+    base = load_policy(config.model_copy(update={"device": "cpu", "lora": None}))
+    return load_adapter(base.model, folder, base.family, is_merged=True)
 
 
 def gather_weights(trainer: Any) -> dict[str, Any] | None:
