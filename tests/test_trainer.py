@@ -60,6 +60,9 @@ TRL_METHODS = [
             "image_position_ids",
         ],
     ),
+    ("_save_rng_state", ["output_dir"]),
+    ("_load_rng_state", ["checkpoint"]),
+    ("_load_optimizer_and_scheduler", ["checkpoint"]),
     ("_send_telemetry", []),
     ("create_model_card", ["model_name", "dataset_name", "tags"]),
 ]
