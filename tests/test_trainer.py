@@ -242,7 +242,7 @@ STEPS = [
     ("frozen_vision", {"freeze_vision": True}, {}, lambda name: not is_vision(name)),
     ("lora", {"lora": {"r": 4}}, {}, is_adapter),
     ("lora_checkpointing", {"lora": {"r": 4}}, {"gradient_checkpointing": True}, is_adapter),
-    ("bf16_weights", {"dtype": "bfloat16"}, {"learning_rate": 1e-2}, is_any),
+    ("bf16_lora", {"dtype": "bfloat16", "lora": {"r": 4}}, {}, is_adapter),
     ("bf16_arithmetic", {}, {"bf16": True}, is_any),
     ("checkpointing", {}, {"gradient_checkpointing": True}, is_any),
 ]

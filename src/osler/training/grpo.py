@@ -16,7 +16,7 @@ from osler.errors import ConfigError
 from osler.grading.rewards import reasoning_matters, resolve_rewards, statements
 from osler.prompts import Format, find_strategy
 from osler.run_folder import Run, open_run
-from osler.training.arguments import check_reporters, grpo_arguments
+from osler.training.arguments import check_reporters, check_trained_dtype, grpo_arguments
 from osler.training.checkpoints import load_for_training, start_run, train_and_save
 from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt
@@ -35,6 +35,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
     """
     if not fresh and Run(root=out).policy.is_dir():
         return open_run(out, config)  # already finished; raises ConfigError when the recipe differs
+    check_trained_dtype(config, "grpo")
     prompts = read_prompts(config)
     rewards = resolve_rewards(config.rewards.names)
     check_rewards(rewards, prompts)

@@ -16,7 +16,7 @@ from osler.config import Config
 from osler.errors import ConfigError
 from osler.prompts import target_completion
 from osler.run_folder import Run, open_run
-from osler.training.arguments import build_arguments, check_reporters, grpo_arguments
+from osler.training.arguments import build_arguments, check_reporters, check_trained_dtype, grpo_arguments
 from osler.training.checkpoints import load_for_training, start_run, train_and_save
 from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt, Sample
@@ -61,6 +61,7 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     """
     if not fresh and Run(root=out).policy.is_dir():
         return open_run(out, config)  # already finished; raises ConfigError when the recipe differs
+    check_trained_dtype(config, "sft")
     prompts = read_prompts(config)
     targets = [sft_target(prompt.sample, config) for prompt in prompts]
     check_reporters(config.trainer.report_to)
