@@ -233,9 +233,16 @@ def test_a_run_that_ended_sharing_resumes_without(
     assert json.loads((run / "checkpoints/checkpoint-5/rollout.json").read_text())["has_ended_sharing"]
 
 
-def test_a_moved_reference_cannot_resume(tiny_folder: Path, tmp_path: Path) -> None:
-    grpo = {"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1}
-    run = train_grpo(make_config(tiny_folder, {"grpo": grpo}), tmp_path / "run")
+INEXACT = [
+    ({"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1}, r"sync_ref_model moves the reference, .* use --fresh$"),
+    ({"ignore_data_skip": True}, r"ignore_data_skip begins with the first questions again, .* use --fresh$"),
+]
+
+
+@pytest.mark.parametrize(("grpo", "message"), INEXACT, ids=["reference", "questions"])
+def test_what_cannot_be_exact_is_refused(tiny_folder: Path, tmp_path: Path, grpo: dict[str, Any], message: str) -> None:
+    config = make_config(tiny_folder, {"grpo": {**grpo, "max_steps": 2}})
+    run = train_grpo(config, tmp_path / "run")
     forget_after(run, 1)
-    with pytest.raises(OslerError, match=r"sync_ref_model moves the reference, .* use --fresh$"):
-        train_grpo(make_config(tiny_folder, {"grpo": grpo}), run.root)
+    with pytest.raises(OslerError, match=message):
+        train_grpo(config, run.root)

@@ -161,10 +161,14 @@ def load_rollout(trainer: Any, folder: Path) -> RolloutState:
     """Give the trainer the rollout of a checkpoint and its number of micro-batches; returns the rest, which Transformers resets later.
 
     Raises OslerError, in one line, where the run would not continue as the interrupted one: the checkpoint has no such state or a damaged
-    one, or that of another number of processes, or the reference is moved during training.
+    one, or that of another number of processes, the reference is moved during training, or the questions so far are not skipped.
     """
     if trainer.args.beta and trainer.args.sync_ref_model:
         raise ConfigError("[grpo] sync_ref_model moves the reference, which is in no checkpoint, so the run cannot resume: use --fresh")
+    if trainer.args.ignore_data_skip:
+        raise ConfigError(
+            "[grpo] ignore_data_skip begins with the first questions again, in the middle of a run: leave it out, or use --fresh"
+        )
     path, remedy = state_path(folder, trainer.args), f"delete {folder} to resume from an earlier checkpoint, or start over with --fresh"
     found = path if path.exists() else next(iter(sorted(folder.glob("rollout*.json"))), path)  # that of other processes says how many
     state = _read_state(found, remedy)
