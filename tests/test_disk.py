@@ -10,13 +10,17 @@ import torch
 from small_runs import recipe
 from tiny_checkpoint import apply_lora
 
-from osler.config import LoraSection, PolicyConfig
+from osler.config import Config, LoraSection, PolicyConfig
 from osler.errors import ConfigError, OslerError
 from osler.policies.load import load_policy
+from osler.policies.quiet import quiet_training
 from osler.run_folder import Run
+from osler.training.arguments import grpo_arguments
 from osler.training.checkpoints import last_checkpoint
+from osler.training.dataset import read_prompts
 from osler.training.disk import NOTABLE_BYTES, check_space, plan_space
-from osler.training.grpo import train_grpo
+from osler.training.grpo import build_trainer, train_grpo
+from osler.training.rollout_state import estimate_bytes
 
 
 def full_at_step_two(trainer_state: Any, completions: list[Any], **_: Any) -> list[float]:
@@ -32,16 +36,39 @@ def size_of(folder: Path) -> int:
     )
 
 
-@pytest.mark.parametrize("policy", [{}, {"lora": {"r": 32}}, {"freeze_vision": True}], ids=["full", "lora", "frozen"])
-def test_the_plan_is_what_is_written(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any]) -> None:
-    run = train_grpo(recipe(tiny_folder, policy=policy, grpo={"save_steps": 1}), tmp_path / "run")
+PLANS: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
+    ("full", {}, {}, True),
+    ("lora", {"lora": {"r": 32}}, {}, True),
+    ("frozen", {"freeze_vision": True}, {}, True),
+    ("full_amid", {}, {"num_iterations": 2}, True),
+    ("full_amid_trl", {}, {"num_iterations": 2}, False),
+    ("frozen_amid", {"freeze_vision": True}, {"num_iterations": 2}, True),
+]
+
+
+@pytest.mark.parametrize(("policy", "grpo", "share"), [row[1:] for row in PLANS], ids=[row[0] for row in PLANS])
+def test_the_plan_is_what_is_written(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], grpo: dict[str, Any], share: bool) -> None:
+    config = recipe(tiny_folder, policy=policy, grpo={"save_steps": 1, "max_steps": 3, **grpo}, trainer={"share_prefix": share})
+    rollout = estimate_bytes(make_trainer(config, tmp_path))
+    assert (rollout > 0) == ("num_iterations" in grpo)
+    run = train_grpo(config, tmp_path / "run")
     loaded = load_policy(PolicyConfig(path=str(tiny_folder), freeze_vision="freeze_vision" in policy))
-    space = plan_space(apply_lora(loaded, LoraSection(r=32)) if "lora" in policy else loaded.model, 2)
+    space = plan_space(apply_lora(loaded, LoraSection(r=32)) if "lora" in policy else loaded.model, 2, rollout)
     checkpoint = last_checkpoint(run.checkpoints)
     assert checkpoint is not None
-    assert size_of(checkpoint) == pytest.approx(space.weights + space.optimizer, rel=0.25)
+    assert size_of(checkpoint) == pytest.approx(space.weights + space.optimizer + space.rollout, rel=0.25)
     assert size_of(run.policy) == pytest.approx(space.policy, rel=0.25)
     assert space.num_checkpoints == 3
+
+
+def make_trainer(config: Config, folder: Path) -> Any:
+    prompts, arguments = read_prompts(config), grpo_arguments(config, folder / "unused")
+    with quiet_training():
+        return build_trainer(config, load_policy(config.policy), prompts, [out_of_nothing], arguments)
+
+
+def out_of_nothing(completions: list[Any], **_: Any) -> list[float]:
+    return [0.0] * len(completions)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,17 @@ def test_a_matrix_goes_on_with_the_policies_it_began_with(name: str, damage: Dam
     assert caught is None or "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("row", ["grpo", "sft"])
+def test_weights_that_would_stand_still_are_told_before_anything_is_trained(
+    row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["matrix", RECIPE, "--domains", "ct", "--rows", f"{row},blind", "--out", str(tmp_path / "out"), "--policy.dtype=bfloat16"]
+    assert main(words) == 2
+    assert f"they would stand still: train float32 weights with bfloat16 arithmetic, --policy.dtype=float32 --{row}.bf16=true" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("options", [["--dry-run"], []], ids=["dry", "real"])
 def test_too_few_training_questions_are_told_before_anything_is_trained(
     options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

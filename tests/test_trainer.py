@@ -60,6 +60,9 @@ TRL_METHODS = [
             "image_position_ids",
         ],
     ),
+    ("_save_rng_state", ["output_dir"]),
+    ("_load_rng_state", ["checkpoint"]),
+    ("_load_optimizer_and_scheduler", ["checkpoint"]),
     ("_send_telemetry", []),
     ("create_model_card", ["model_name", "dataset_name", "tags"]),
 ]
@@ -239,7 +242,7 @@ STEPS = [
     ("frozen_vision", {"freeze_vision": True}, {}, lambda name: not is_vision(name)),
     ("lora", {"lora": {"r": 4}}, {}, is_adapter),
     ("lora_checkpointing", {"lora": {"r": 4}}, {"gradient_checkpointing": True}, is_adapter),
-    ("bf16_weights", {"dtype": "bfloat16"}, {"learning_rate": 1e-2}, is_any),
+    ("bf16_lora", {"dtype": "bfloat16", "lora": {"r": 4}}, {}, is_adapter),
     ("bf16_arithmetic", {}, {"bf16": True}, is_any),
     ("checkpointing", {}, {"gradient_checkpointing": True}, is_any),
 ]

@@ -35,7 +35,7 @@ ZERO_3 = json.dumps(
 )
 CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # FSDP last: it leaves settings in the environment
     {
-        "full": ("train", "--grpo.beta=0.04", "--grpo.save_steps=1"),
+        "full": ("train", "--grpo.beta=0.04", "--grpo.save_steps=1", "--grpo.num_iterations=2"),
         "lora": ("train", *LORA),
         "sft": ("sft",),
         "fsdp_full": ("train", "--grpo.beta=0.04", *FSDP),

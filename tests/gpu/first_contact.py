@@ -47,7 +47,7 @@ from tools.make_checkpoint import save_checkpoint
 PEAK_FLOPS: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16
 PRECISIONS: Final[Mapping[str, Sequence[str]]] = {
     "bf16 arithmetic": ("--policy.dtype=float32", "--grpo.bf16=true"),
-    "bf16 weights": ("--policy.dtype=bfloat16", "--grpo.bf16=false"),
+    "bf16 weights": ("--policy.dtype=bfloat16", "--grpo.bf16=false", "--policy.lora.r=16"),
     "float32": ("--policy.dtype=float32", "--grpo.bf16=false"),
 }
 NUM_GENERATIONS: Final = 4

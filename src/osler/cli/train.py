@@ -42,6 +42,9 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
 
     config = load_config(options.recipe, options.overrides)
     if options.dry_run:
+        from osler.training.arguments import check_trained_dtype
+
+        check_trained_dtype(config, "grpo" if options.verb == "train" else "sft")
         return print_dry_run(config, options.verb)
     if options.verb == "train":
         from osler.training.grpo import train_grpo as start

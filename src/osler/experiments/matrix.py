@@ -102,14 +102,20 @@ def check_options(config: Config, options: MatrixOptions, overrides: Sequence[st
 
 
 def check_plans(config: Config, plans: Sequence[AxisPlan]) -> None:
-    """Raise PolicyError for a folder without a policy, and ConfigError for domains with fewer training questions than one rollout needs."""
+    """Raise PolicyError for a folder without a policy, and ConfigError for domains with fewer training questions than one rollout needs.
+
+    ConfigError too for weights that a training could not change.
+    """
     for job in (job for plan in plans for job in plan.jobs):
         if job.row in ("sft", "grpo") or (config.eval.engine == "hf" and job.row != "blind"):
             find_policy(job.given or config.policy.path)
+    from osler.training.arguments import check_trained_dtype, grpo_arguments
+
+    for section in sorted({job.row for plan in plans for job in plan.jobs if job.given is None} & {"sft", "grpo"}):
+        check_trained_dtype(config, section)
     trained = [(plan, job.domain) for plan in plans for job in plan.jobs if job.row == "grpo" and job.domain is not None]
     if not trained:
         return
-    from osler.training.arguments import grpo_arguments
     from osler.training.grpo import check_group
 
     arguments = grpo_arguments(config, Path("unused"))

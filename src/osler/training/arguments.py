@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -121,6 +122,41 @@ def grpo_arguments(config: Config, out: Path) -> Any:
     weights = config.rewards.weights
     own = {**config.sampling.model_dump(), "reward_weights": list(weights) if weights is not None else None}
     return build_arguments(GRPOConfig, "grpo", config.grpo, config, out, **own)
+
+
+def check_trained_dtype(config: Config, section: str) -> None:
+    """Raise ConfigError for a training that would change bfloat16 weights themselves; `section` is "grpo" or "sft".
+
+    Two neighbouring bfloat16 numbers differ by 0.4 to 0.8 %, and an update of less than half of that is rounded away: at a learning rate of
+    1e-6 the weights stand still. An adapter has float32 weights, and DeepSpeed updates float32 copies if its `bf16` is on.
+    """
+    values = {**({"bf16": config.grpo.get("bf16")} if section == "sft" else {}), **getattr(config, section)}  # [sft] takes it from [grpo]
+    if deepspeed := _read_deepspeed(values.get("deepspeed")):
+        own = deepspeed.get("bf16")
+        if isinstance(own, dict) and own.get("bf16_master_weights_and_grads"):
+            raise ConfigError(
+                f"[{section}] deepspeed: bf16_master_weights_and_grads rounds small updates of the weights away: leave it out"
+            )
+        if config.policy.dtype != "float32" and not values.get("bf16"):
+            raise ConfigError(
+                f"[policy] dtype = {config.policy.dtype!r} rounds small updates of the weights away, unless DeepSpeed keeps float32 copies "
+                f"of them: add --{section}.bf16=true"
+            )
+    elif config.policy.dtype != "float32" and config.policy.lora is None:
+        raise ConfigError(
+            f"[policy] dtype = {config.policy.dtype!r} rounds small updates of the weights away, so they would stand still: train float32 "
+            f"weights with bfloat16 arithmetic, --policy.dtype=float32 --{section}.bf16=true, or an adapter, --policy.lora.r=16"
+        )
+
+
+def _read_deepspeed(value: Any) -> Mapping[str, Any]:
+    """DeepSpeed's settings, given as a mapping, as JSON or as a JSON file; {} where TRL will refuse them."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+    return value if isinstance(value, Mapping) else {}
 
 
 def check_reporters(names: Sequence[str]) -> None:

@@ -31,17 +31,21 @@ class Space:
 
     weights: int  # of a checkpoint: all of them, or those of the adapter
     optimizer: int
+    rollout: int  # completions of the last rollout and their images, where checkpoints need them
     num_checkpoints: int  # at a time; while one is written, the oldest is still there
     policy: int  # the trained policy and its adapter
 
     def total(self, checkpoint: str) -> int:
         """Everything together, with `[trainer] checkpoint` "resume", "weights" or "none"."""
-        each = {"resume": self.weights + self.optimizer, "weights": self.weights, "none": 0}[checkpoint]
+        each = {"resume": self.weights + self.optimizer + self.rollout, "weights": self.weights, "none": 0}[checkpoint]
         return self.num_checkpoints * each + self.policy
 
 
-def plan_space(model: Any, limit: int | None) -> Space:
-    """The space for training `model` with `save_total_limit` checkpoints; without a limit, for one of them."""
+def plan_space(model: Any, limit: int | None, rollout: int = 0) -> Space:
+    """The space for training `model` with `save_total_limit` checkpoints; without a limit, for one of them.
+
+    `rollout` is that of `rollout_state.estimate_bytes`.
+    """
     sizes = [(weight.numel() * weight.element_size(), weight.requires_grad) for weight in model.parameters()]
     trained = sum(size for size, is_trained in sizes if is_trained)
     whole = sum(size for size, _ in sizes)
@@ -49,6 +53,7 @@ def plan_space(model: Any, limit: int | None) -> Space:
     return Space(
         weights=trained if is_adapter else whole,
         optimizer=ADAM_STATES * trained,
+        rollout=rollout,
         num_checkpoints=(limit or 0) + 1,
         policy=whole,  # of an adapter too, because it is merged
     )
@@ -56,7 +61,10 @@ def plan_space(model: Any, limit: int | None) -> Space:
 
 def check_space(trainer: Any, run: Run, config: Config) -> str | None:
     """One line about the space that the training needs, None where it is little. Raises ConfigError when it does not fit."""
-    space = plan_space(trainer.model, trainer.args.save_total_limit)
+    from osler.training.rollout_state import estimate_bytes
+
+    rollout = estimate_bytes(trainer) if hasattr(trainer, "num_generations") else 0  # SFT has none
+    space = plan_space(trainer.model, trainer.args.save_total_limit, rollout)
     kind = config.trainer.checkpoint
     needed = space.total(kind)
     free = shutil.disk_usage(run.root).free + sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())

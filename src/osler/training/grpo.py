@@ -16,7 +16,7 @@ from osler.errors import ConfigError
 from osler.grading.rewards import reasoning_matters, resolve_rewards, statements
 from osler.prompts import Format, find_strategy
 from osler.run_folder import Run
-from osler.training.arguments import check_reporters, grpo_arguments
+from osler.training.arguments import check_reporters, check_trained_dtype, grpo_arguments
 from osler.training.checkpoints import finished_run, load_for_training, start_run, train_and_save
 from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt
@@ -33,6 +33,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
     The recipe, the questions, the policy and the length of every prompt are checked before anything is written. Returns the run's paths;
     the trained policy is in `run.policy`. Raises OslerError for user errors.
     """
+    check_trained_dtype(config, "grpo")
     prompts = read_prompts(config)
     if not fresh and (finished := finished_run(out, config, prompts)) is not None:
         return finished

@@ -16,7 +16,7 @@ from osler.config import Config
 from osler.errors import ConfigError
 from osler.prompts import target_completion
 from osler.run_folder import Run
-from osler.training.arguments import build_arguments, check_reporters, grpo_arguments
+from osler.training.arguments import build_arguments, check_reporters, check_trained_dtype, grpo_arguments
 from osler.training.checkpoints import finished_run, load_for_training, start_run, train_and_save
 from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.types import Prompt, Sample
@@ -59,6 +59,7 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     The recipe, the questions, their targets, the policy and the length of every prompt are checked before anything is written. Returns the
     run's paths; the trained policy is in `run.policy`. Raises OslerError for user errors.
     """
+    check_trained_dtype(config, "sft")
     prompts = read_prompts(config)
     if not fresh and (finished := finished_run(out, config, prompts)) is not None:
         return finished

@@ -6,6 +6,7 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
   uninterrupted one. TRL's sampler restarts with the order of the first epoch.
 - The weights of a checkpoint are loaded with `from_pretrained`, and strictly. Transformers saves Qwen2-VL's weights under their published
   names; its Trainer looks for the names in memory, finds none, warns, and continues from the starting weights.
+- A checkpoint of GRPO holds what remains of the rollout (`rollout_state`). TRL's resumed run would generate anew at once.
 - SFT restores the token count of a checkpoint.
 - Completions are written without dropout, by the policy that is saved and evaluated. TRL leaves dropout on, also that of a LoRA adapter.
 - Completions can be printed to standard error during training.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -34,6 +36,8 @@ from osler.policies.letters import find_letter_tokens
 from osler.training.altered_answers import ask_again
 from osler.training.callbacks import write_above_bar
 from osler.training.reward_check import checked, require_rewards
+from osler.training.rollout_state import RolloutSizes, RolloutState, batch_tensors, load_rollout, read_batches, save_rollout
+from osler.training.tensor_file import TensorFile
 
 PROMPT_TAIL: Final = 200
 """Characters of a prompt that are printed with a completion."""
@@ -72,11 +76,16 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO. One completion is printed every `print_completions_every` steps; 0: never."""
 
     reward_funcs: list[Any]
+    _buffered_inputs: Any
+    _tr_loss: torch.Tensor
+    _globalstep_last_logged: int
 
     def __init__(self, *args: Any, print_completions_every: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.print_completions_every = print_completions_every
         self._next_print = 0
+        self.has_ended_sharing = False
+        self._restored: RolloutState | None = None  # of a checkpoint, until the first step
         self._asks_again = reasoning_matters in self.reward_funcs
         if self._asks_again and (self.is_fsdp_enabled or self._dist.is_zero3):
             raise ConfigError("the reward reasoning_matters needs the whole policy on every process, and weights are sharded: drop it")
@@ -93,6 +102,37 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
         )
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        save_rollout(self, Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._restored = load_rollout(self, Path(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if self._restored is not None:  # here, because Transformers resets both between the optimizer's state and the random state
+            self._tr_loss = torch.tensor(self._restored.loss, device=self.args.device)
+            self._globalstep_last_logged = self._restored.last_logged
+            self._restored = None
+
+    def end_sharing(self) -> None:
+        """Note that shared prompts differed from TRL's own, and use them no longer."""
+        self.has_ended_sharing = True
+
+    def rollout_tensors(self) -> dict[str, torch.Tensor]:
+        """What remains of the rollout, for a checkpoint."""
+        return batch_tensors(self._buffered_inputs)
+
+    def restore_rollout(self, file: TensorFile, _state: RolloutState) -> None:
+        """Take back what `rollout_tensors` gave. Raises DataError for a file of other tensors."""
+        if file.has("0/group_id"):
+            raise ConfigError("the last rollout of the checkpoint shares prompts within groups: resume it with --trainer.share_prefix=true")
+        sizes = RolloutSizes.of(self, self.accelerator.unwrap_model(self.model).config)
+        self._buffered_inputs = read_batches(file, sizes, self.accelerator.device)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         is_training = self.model.training

@@ -14,18 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-LEFT: Final = ("prompt_ids", "prompt_mask")
-RIGHT: Final = (
-    "completion_ids",
-    "completion_mask",
-    "old_per_token_logps",
-    "ref_per_token_logps",
-    "rollout_logps",
-    "rollout_entropies",
-    "sampling_per_token_logps",  # vLLM's
-    "importance_sampling_ratio",  # TRL's correction for it; one column where a ratio is for the whole completion
-)
-BOTH: Final = ("mm_token_type_ids",)  # a prompt's, then a completion's
+from osler.training.rollout_state import COLUMNS
+
+
+def _columns(dims: str) -> tuple[str, ...]:
+    return tuple(name for name, column in COLUMNS.items() if column.dims == dims)
+
+
+LEFT, RIGHT, BOTH = _columns("NP"), _columns("NC"), _columns("NS")  # padded on the left, on the right; a prompt's, then a completion's
 WHOLE: Final = ("advantages",)
 
 

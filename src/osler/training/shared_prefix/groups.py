@@ -13,8 +13,10 @@ from torch import Tensor
 from trl.trainer.utils import pad, split_tensor_dict
 
 from osler.policies.vision_features import FrozenVision, ImageFeatures, join_features
+from osler.training.rollout_state import RolloutSizes, require_room
 from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.packed_row import PromptBatch
+from osler.training.tensor_file import TensorFile
 
 Scores = tuple[Tensor, Tensor | None]
 """Log-probabilities and, if computed, entropies, [N, C] each."""
@@ -154,6 +156,51 @@ def gather_groups(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ordered = {name: value[order.to(value.device)] for name, value in merged.items()}
     split: list[dict[str, Any]] = split_tensor_dict({**batches[0], **ordered}, len(batches))
     return split
+
+
+def group_tensors(groups: Groups) -> dict[str, Tensor]:
+    """The groups as tensors with names such as "group/0/ids", for a file; without `graph`, and without the images before the processor."""
+    assert not groups.graph, "an update from the rollout's prefill is still to come"
+    tensors: dict[str, Tensor] = {}
+    for number, group in enumerate(groups.members):
+        tensors[f"group/{number}/ids"] = group.ids_P
+        if group.types_P is not None:
+            tensors[f"group/{number}/types"] = group.types_P
+        for place, (patches, grid) in enumerate(group.images):
+            tensors |= {f"group/{number}/image/{place}/patches": patches, f"group/{number}/image/{place}/grid": grid}
+        for place, features in enumerate(group.features or ()):
+            layers = (features.pooled_TE, *features.deepstack_TE)
+            tensors |= {f"group/{number}/image/{place}/features/{layer}": tensor for layer, tensor in enumerate(layers)}
+    return tensors
+
+
+def read_groups(file: TensorFile, sizes: RolloutSizes, num_generations: int, pad_id: int, device: torch.device) -> Groups:
+    """The groups that `group_tensors` wrote. Raises DataError for a file that holds none of these sizes."""
+    layers = 0  # of the features of each image
+    while file.has(f"group/0/image/0/features/{layers}"):
+        layers += 1
+    members = [_read_group(file, f"group/{number}", layers, sizes, device) for number in range(sizes.num_groups)]
+    return Groups(members=members, num_generations=num_generations, pad_id=pad_id)
+
+
+def _read_group(file: TensorFile, prefix: str, layers: int, sizes: RolloutSizes, device: torch.device) -> Group:
+    if len(shape := file.shape(f"{prefix}/ids")) != 1 or not 0 < shape[0] <= sizes.max_prompt:
+        file.refuse(f"holds {prefix}/ids of the shape {list(shape)}, and a prompt has 1 to {sizes.max_prompt} tokens")
+    ids_P = file.take(f"{prefix}/ids", shape, is_float=False, below=sizes.vocabulary)
+    types_P = file.take(f"{prefix}/types", shape, is_float=False).to(device) if file.has(f"{prefix}/types") else None
+    grids: list[Tensor] = []
+    while file.has(own := f"{prefix}/image/{len(grids)}/grid"):
+        grids.append(file.take(own, (3,), is_float=False, below=sizes.max_patches))
+    require_room(file, f"{prefix}/ids", ids_P, grids, sizes)
+    images, features = [], []
+    for place, grid in enumerate(grids):
+        patches, own = int(grid.prod()), f"{prefix}/image/{place}"
+        images.append((file.take(f"{own}/patches", (patches, sizes.patch_values), is_float=True).to(device), grid.to(device)))
+        shape = (patches // sizes.patches_per_token, sizes.hidden)
+        computed = [file.take(f"{own}/features/{layer}", shape, is_float=True).to(device) for layer in range(layers)]
+        if computed:
+            features.append(ImageFeatures(pooled_TE=computed[0], deepstack_TE=tuple(computed[1:])))
+    return Group(ids_P=ids_P.to(device), types_P=types_P, images=tuple(images), features=tuple(features) or None)
 
 
 def join(parts: Sequence[Scores]) -> Scores:

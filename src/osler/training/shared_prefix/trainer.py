@@ -24,15 +24,17 @@ from trl.models import unwrap_model_for_generation
 
 from osler.errors import ConfigError, PolicyError
 from osler.policies.vision_features import FeatureStore, FrozenVision, fingerprint_processor, has_same_tower, is_frozen
+from osler.training.rollout_state import RolloutSizes, RolloutState, read_batches
 from osler.training.shared_prefix import sharded_weights
 from osler.training.shared_prefix.attention import attention_dtype, groups_within, install, query_heads_per_key
 from osler.training.shared_prefix.dynamic_sampling import find_equal, replace_groups
-from osler.training.shared_prefix.groups import Groups, collect, gather_groups, is_grouped
+from osler.training.shared_prefix.groups import Groups, collect, gather_groups, group_tensors, is_grouped, read_groups
 from osler.training.shared_prefix.packed_row import find_obstacle, hidden_behind, prefill
 from osler.training.shared_prefix.rollout import Decoding, roll_out
 from osler.training.shared_prefix.sharded_weights import UnshardedCopy
 from osler.training.shared_prefix.step import GenerationStep
 from osler.training.shared_prefix.update import RECORDED, SharedUpdate
+from osler.training.tensor_file import TensorFile
 
 ROLLOUT_SETTINGS: Final = {
     "max_new_tokens",
@@ -55,7 +57,6 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
     """Osler's GRPO trainer: shared prompts where the model and the settings allow it, else TRL's own code."""
 
     processing_class: Any
-    _buffered_inputs: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         model = kwargs.get("model", args[0] if args else None)
@@ -196,6 +197,18 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         self._metrics["train"]["dynamic_sampling/resampled_groups"].append(float(num_resampled))
         self._metrics["train"]["dynamic_sampling/groups_without_advantage"].append(len(equal) / len(generation.groups.members))
         return output
+
+    def rollout_tensors(self) -> dict[str, torch.Tensor]:
+        """What remains of the rollout, for a checkpoint, with its groups."""
+        return super().rollout_tensors() | ({} if self.generation is None else group_tensors(self.generation.groups))
+
+    def restore_rollout(self, file: TensorFile, state: RolloutState) -> None:
+        """Take back what `rollout_tensors` gave. Raises DataError for a file of other tensors."""
+        sizes = RolloutSizes.of(self, self._base(self.model).config)
+        if file.has("0/group_id"):
+            groups = read_groups(file, sizes, self.num_generations, self._tokenizer.pad_token_id, self.accelerator.device)
+            self.generation = GenerationStep(groups=groups, bound=self.sharing.groups_per_forward or state.group_bound)
+        self._buffered_inputs = read_batches(file, sizes, self.accelerator.device)
 
     def _tokenize_prompts(self, prompts: Any) -> Any:
         times = self.num_generations

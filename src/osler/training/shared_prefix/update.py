@@ -308,7 +308,7 @@ class SharedUpdate(OslerGRPOTrainer):
         self.checked[kind] = [replace(one, found=self._max_over_processes(one.found)) for one in differences]
         for difference in self.checked[kind]:
             if not difference.is_fine:
-                return self._end_sharing(difference)
+                return self._report_and_end_sharing(difference)
         if len(self.checked) == 1:
             first = self.checked[kind][0]
             self.log_once(f"prompts are shared within groups: log-probabilities differ by {first.found:.1e} from TRL's own ({first.how})")
@@ -345,9 +345,14 @@ class SharedUpdate(OslerGRPOTrainer):
             return score_after_cache(twin, [prefill(base, prompts)], ids_NC, mask_NC, base)[0]
         return score_packed(twin, prompts, ids_NC, mask_NC, base)[0]
 
-    def _end_sharing(self, difference: Difference) -> bool:
-        """Use TRL's path from now on, and say why."""
+    def end_sharing(self) -> None:
+        """Use TRL's path from now on."""
+        super().end_sharing()
         self.shares_prefix = False
+
+    def _report_and_end_sharing(self, difference: Difference) -> bool:
+        """Use TRL's path from now on, and say why."""
+        self.end_sharing()
         if self.generation is not None and self.generation.rows is not None:
             self.generation.rows = replace(self.generation.rows, block=0)
         logger.warning(
