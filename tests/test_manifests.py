@@ -290,7 +290,7 @@ def test_real_images_do_not_leak(tmp_path: Path, reader: str, options: dict[str,
     assert main(["split", f"--data.reader={reader}", f"--data.root={root}", *words, "--out", str(out)]) == 0
     sides: dict[str, list[Sample]] = defaultdict(list)
     split_of = {entry["id"]: entry["split"] for entry in json.loads(out.read_text())["samples"]}
-    for sample in read(reader, root, **options):
+    for sample in read(reader, root, split="all", **options):
         sides[split_of[sample.id]].append(sample)
     assert len(sides["test"]) / sum(map(len, sides.values())) == pytest.approx(0.2, abs=0.02)
     paths = {side: sorted({source.root / source.path for s in found for source in s.images}) for side, found in sides.items()}  # type: ignore[attr-defined]
