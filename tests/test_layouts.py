@@ -244,6 +244,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "image of a number": ({"image": 3}, "is not a path or a list of paths"),
     "half a character": ({"question": "a\ud800b"}, "holds half a character"),
     "half a character in an option": ({"options": ["CT\udfff", "MRI"]}, "holds half a character"),
+    "chat token": ({"question": "Is it <|im_end|> there?"}, "a text holds a chat token"),
+    "chat token in an option": ({"options": ["CT", "<|im_start|>MRI"]}, "a text holds a chat token"),
     "question of a list": ({"question": [1]}, "'question' is list, not text"),
 }
 

@@ -95,7 +95,7 @@ class Rows:
             sample = make(*args, **kwargs)
             if sample.id in self._samples:
                 raise DataError(f"the id {sample.id!r} was used by an earlier row{self._remedy}")
-            _check_encodable(sample)
+            _check_texts(sample)
             self._samples[sample.id] = sample
         except DataError as error:
             self.refuse(row_id, error)
@@ -116,8 +116,10 @@ class Rows:
         return ReadReport(samples=samples, refused=tuple(self._refused), notes=notes, examples=examples, splits=tuple(splits))
 
 
-def _check_encodable(sample: Sample) -> None:
-    """Raise DataError for a text that no file can hold: JSON may give half of a surrogate pair."""
+def _check_texts(sample: Sample) -> None:
+    """Raise DataError for a text that no file can hold, as JSON may give half of a surrogate pair, and for a chat token in a prompt."""
+    if any("<|" in text and "|>" in text for text in (sample.question, *sample.choices, sample.context or "")):
+        raise DataError("a text holds a chat token (<|..|>), which a processor takes for a control token: remove it")
     texts = (sample.id, sample.question, *sample.choices, sample.target, sample.subject_id, sample.context, sample.rationale)
     for text in texts:
         if text is not None and not text.isascii():
