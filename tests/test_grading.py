@@ -79,7 +79,7 @@ VERDICTS: list[tuple[tuple[str, ...], str, Outcome, str]] = [
     (MODALITIES, "<answer>E.coli</answer>", N, "answer_tag.not_an_option"),
     (MODALITIES, "<answer>Hepatitis B</answer>", N, "answer_tag.not_an_option"),
     (MODALITIES, "<answer>N/A</answer>", N, "answer_tag.not_an_option"),
-    (MODALITIES, "This picture was taken with MRI at night.", C, "statement.sentence"),
+    (MODALITIES, "This picture was taken with MRI at night.", N, "statement.not_an_option"),
     (MODALITIES, "I cannot tell from this image.", N, "statement.not_an_option"),
     (MODALITIES, "Is the answer B?", N, "statement.not_an_option"),
     (MODALITIES, "If the answer is B, then the ring is bright.", N, "statement.not_an_option"),

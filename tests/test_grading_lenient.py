@@ -44,6 +44,7 @@ def test_a_chinese_cue_is_read_where_its_word_is_an_option(choices: tuple[str, .
 
 
 FINDINGS = ("Pneumothorax", "Pleural effusion", "Normal", "Left and right effusion")  # the target is always B
+DISEASES = ("Liver", "Pneumonia", "Normal", "Tumour")
 CHINESE = ("肺部", "肝脏", "心脏")
 C, W, N, A = Outcome.CORRECT, Outcome.INCORRECT, Outcome.NO_ANSWER, Outcome.AMBIGUOUS
 SENTENCES: list[tuple[tuple[str, ...], str, Outcome, str]] = [
@@ -73,6 +74,29 @@ SENTENCES: list[tuple[tuple[str, ...], str, Outcome, str]] = [
     (FINDINGS, "Pleural effusion drain", N, "not_an_option"),
     (FINDINGS, "The lungs are large.", N, "not_an_option"),
     (FINDINGS, "Sorry, I am unable to see a pleural effusion.", N, "not_an_option"),
+    *(
+        (DISEASES, text, N, "not_an_option")
+        for text in (
+            "Pneumonia is the least likely diagnosis.",
+            "It is hardly pneumonia.",
+            "This has none of the features of pneumonia.",
+            "The image shows signs inconsistent with pneumonia.",
+            "It shows the opposite of pneumonia.",
+            "It has been suggested that this is pneumonia but that is false.",
+            "The radiologist suspects pneumonia here, and is wrong.",
+            "There is resolved pneumonia.",
+            "Pneumonia was treated last year; the lungs are clear.",
+            "Patient has been screened for pneumonia.",
+            "The image has been taken to detect pneumonia.",
+            "This image shows the chest. An X-ray is used to see pneumonia.",
+            "Ruling out pneumonia is the main thing.",
+            "The kidney is next to the liver.",
+            "The lungs are normal.",
+            "The heart is normal.",
+            "A a a",
+            "A-A",
+        )
+    ),
     (("Yes", "No"), "There is no fracture in this image.", N, "not_an_option"),
     (CHINESE, "图中没有显示肝脏。", N, "not_an_option"),
     (("是", "否"), "这是一个图像。", N, "not_an_option"),
@@ -80,6 +104,8 @@ SENTENCES: list[tuple[tuple[str, ...], str, Outcome, str]] = [
     (FINDINGS, "<answer>A</answer><answer>B</answer>", C, "letter"),
     (FINDINGS, "<answer>A</answer><answer>C</answer><answer>B</answer>", A, "many_answers"),
     (FINDINGS, "<answer>B</answer><answer>A</answer><answer>B</answer>", C, "letter"),
+    (FINDINGS, "<answer>B</answer><answer>B.</answer><answer>B) Pleural effusion</answer>", C, "letter_and_text"),
+    (FINDINGS, "<answer></answer><answer>A</answer><answer>B</answer>", C, "letter"),
 ]
 
 

@@ -122,8 +122,8 @@ def test_a_cell_is_text_as_it_stands(tmp_path: Path, suffix: str) -> None:
         ("rows.csv", "image,image\na,b\n", "names a column twice"),
         ("rows.json", '{"a": 1', "is not valid JSON"),
         ("rows.json", "3", "holds a single value, not a list of rows"),
-        ("rows.parquet", "PAR1", "cannot be read as a dataset"),
-        ("rows.parquet", "", "cannot be read as a dataset"),
+        ("rows.parquet", "PAR1", "cannot be read as Parquet"),
+        ("rows.parquet", "", "cannot be read as Parquet"),
     ],
 )
 def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -163,8 +163,12 @@ SPLIT_NAMES = {
     "slake_test": "test",
     "test-00000": "test",
     "Train": "train",
-    "testing": None,
+    "testing": "test",
     "contest": None,
+    "train_val": None,
+    "test-train": None,
+    "not_train": None,
+    "test_b": None,
     "rows": None,
 }
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, Refusal, read_with_report
+from osler.data.readers.layouts.draft import OWN_LAYOUT
 from osler.data.select import counts
 from osler.errors import ConfigError, DataError
 from osler.facts import Facts, Kind
@@ -180,6 +181,7 @@ def convert(samples: Sequence[Sample], out: Path) -> Path:
 def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
     keys = ("choices", "target", "modality", "question_type", "subject_id", "context", "rationale")
     row: dict[str, Any] = {
+        "layout": OWN_LAYOUT,
         "id": sample.id,
         "dataset": sample.dataset,
         "images": [paths[source] for source in sample.images],

@@ -8,7 +8,7 @@ The rules, in this order; `Verdict.rule` names the one that applied, e.g. "answe
 - A letter and the text of another option ("B) CT" where B is MRI) disagree: AMBIGUOUS.
 - Two different options are AMBIGUOUS, negated options aside ("A, not B" leaves A). A negated option is never the answer.
 - A letter beyond the choices is a wrong answer: INCORRECT.
-- More than two different <answer> blocks are AMBIGUOUS; of two the last counts.
+- More than two options in different <answer> blocks are AMBIGUOUS; of two the last counts.
 - What is none of these may be read by the rules of `lenient`, which no reward pays for.
 - Anything else is NO_ANSWER: no text, no option, an option inside prose, reasoning that was cut off, an answer only inside <think>.
 - A last <answer> that is never closed counts if it contains a letter, because a sampler may stop at "</answer>". Option text there may be
@@ -29,7 +29,7 @@ from osler.grading.parse import Parsed, Source, parse
 from osler.types import LETTERS, Outcome, Verdict
 
 MAX_ANSWERS: Final = 2
-"""Different <answer> blocks of which the last counts: one may be taken back, more are a list of guesses."""
+"""Options in different <answer> blocks of which the last counts: one may be taken back, more are a list of guesses."""
 
 _AMBIGUOUS_KINDS: Final = frozenset({"several", "disagreement", "duplicate_text"})
 _UNREAD: Final = frozenset({"not_an_option", "duplicate_text"})
@@ -48,9 +48,9 @@ def grade(text: str, *, choices: Sequence[str], target: str, strategy: str, is_l
         return _verdict(parsed, Outcome.NO_ANSWER, None)
     if not choices:
         return _grade_open(parsed, parsed.content, target)
-    if parsed.num_answers > MAX_ANSWERS:
-        return _verdict(parsed, Outcome.AMBIGUOUS, None, "many_answers")
     options = index_options(tuple(choices))
+    if len(parsed.answers) > MAX_ANSWERS and len({read_choice(answer, options).option for answer in parsed.answers} - {None}) > MAX_ANSWERS:
+        return _verdict(parsed, Outcome.AMBIGUOUS, None, "many_answers")
     reading = read_choice(parsed.content, options)
     if is_lenient and reading.kind in _UNREAD and parsed.source is not Source.OPEN_ANSWER_TAG:
         reading = read_leniently(parsed.content, choices, options) or reading

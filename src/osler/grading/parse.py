@@ -30,8 +30,11 @@ class Parsed:
     content: str | None  # what may contain the answer: "B) MRI"; None for the last three sources
     reasoning: str | None  # the text inside <think>; blocks joined by a newline
     is_well_formed: bool  # whether the completion has the strict format of its strategy
-    num_answers: int  # different complete <answer> blocks outside <think>
+    answers: tuple[str, ...] = ()  # the different complete <answer> blocks outside <think>, up to MAX_KEPT
 
+
+MAX_KEPT: Final = 8
+"""Different answers of a completion that are looked at."""
 
 _TAG: Final = re.compile(r"<\s{0,4}(/?)\s{0,4}(think|answer)\s{0,4}>", re.IGNORECASE)
 _SPECIAL_TOKEN: Final = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|start_of_turn|end_of_turn)>")
@@ -58,32 +61,32 @@ def parse(text: str, *, strategy: str) -> Parsed:
     is_answer_first = shape is Format.ANSWER_THINK
     clean = _SPECIAL_TOKEN.sub("\n", drop_invisible(text))
     pieces, thoughts, is_cut_off = _split_thinking(clean, is_answer_first=is_answer_first)
-    content, source, num_answers = _find_content(pieces, is_cut_off=is_cut_off, is_answer_first=is_answer_first)
+    content, source, answers = _find_content(pieces, is_cut_off=is_cut_off, is_answer_first=is_answer_first)
     if content is None and not thoughts:
         source = Source.EMPTY
     return Parsed(
         source=source,
         content=content,
         reasoning="\n".join(thought.strip() for thought in thoughts) or None,
-        num_answers=num_answers,
+        answers=answers,
         is_well_formed=bool(content and content.strip()) and not is_cut_off if shape is Format.FREE else _is_well_formed(text, shape),
     )
 
 
-def _find_content(pieces: list[str], *, is_cut_off: bool, is_answer_first: bool) -> tuple[str | None, Source, int]:
-    """The content, its source, and the number of different answers, from the pieces outside <think>; no content where no piece has text."""
+def _find_content(pieces: list[str], *, is_cut_off: bool, is_answer_first: bool) -> tuple[str | None, Source, tuple[str, ...]]:
+    """The content, its source, and the different answers, from the pieces outside <think>; no content where no piece has text."""
     answers, open_answer = _find_answers("\n".join(pieces))
     if answers:
-        return answers[-1], Source.ANSWER_TAG, len({answer.strip().casefold() for answer in answers})
+        return answers[-1], Source.ANSWER_TAG, tuple(dict.fromkeys(answer.strip() for answer in answers if answer.strip()))[:MAX_KEPT]
     if open_answer is not None and open_answer.strip():
-        return open_answer, Source.OPEN_ANSWER_TAG, 0
+        return open_answer, Source.OPEN_ANSWER_TAG, ()
     statements = [_TAG.sub("\n", piece) for piece in ([pieces[0], pieces[-1]] if is_answer_first else pieces[-1:])]
     if is_cut_off:  # the last piece is the text before the reasoning, an answer only where the answer comes first
         statements = statements[:1] if is_answer_first else []
     for statement in statements:
         if statement.strip():
-            return statement, Source.STATEMENT, 0
-    return None, Source.UNCLOSED_THINK if is_cut_off else Source.THINK_ONLY, 0
+            return statement, Source.STATEMENT, ()
+    return None, Source.UNCLOSED_THINK if is_cut_off else Source.THINK_ONLY, ()
 
 
 def _split_thinking(text: str, *, is_answer_first: bool) -> tuple[list[str], list[str], bool]:

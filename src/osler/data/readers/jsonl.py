@@ -59,7 +59,9 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
     tables = find_tables(root)
     wanted = [table for table in tables if split in (None, table.split)] or [table for table in tables if table.split is None]
     if not wanted:
-        raise DataError(f"{root} holds no {split}.jsonl or other table of that split: name the file itself as the root")
+        others = ", ".join(sorted({str(table.split) for table in tables}))
+        remedy = f"ask for it with --data.{'test' if split == 'test' else 'train'}.split={tables[0].split}, or rename a table"
+        raise DataError(f"{root} holds no table of the split {split}, only {others}: {remedy}")
     rows = Rows(": give each row its own, or number the rows with --data.ids=row")
     parsed = {table.name: list(_parse(table, ids, rows if table in wanted else Rows())) for table in tables}
     owners: dict[str, set[str]] = defaultdict(set)  # id -> names of its tables
@@ -67,19 +69,23 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         for row in members:
             owners[row.id].add(name)
     for table in wanted:
-        drafts = dict(_draft(parsed[table.name] if table.split else _of_split(parsed[table.name], split, rows.notes), rows))
+        drafts = dict(_draft(parsed[table.name] if table.split else _of_split(parsed[table.name], split, rows), rows))
         base = base_of(draft for _, draft in drafts.values())
-        pictures = Pictures(Path(images) if images is not None else table.folder, rows.notes)
+        if base is None:  # the other tables may prove it
+            base = base_of(draft for other in tables for _, (_, draft) in _draft(parsed[other.name], Rows()))
+        folder = root if root.is_dir() else root.parent
+        pictures = Pictures(folder, rows.notes, table.prefix) if images is None else Pictures(Path(images), rows.notes)
         for name, (row, draft) in drafts.items():
             rows.add(name, _finish, row, draft, base, pictures, table, owners[row.id], rows.notes)
     named = {table.split for table in wanted if split is None}
+    named |= {split_of(str(row.fields.first("split") or "")) for rows_ in parsed.values() for row in rows_ if split is None}
     report = rows.report(_share_terms, splits=[name for name in SPLITS if name in named])
     order = {table.name: place for place, table in enumerate(tables)}
     return replace(report, refused=tuple(sorted(report.refused, key=lambda refusal: _place_of(refusal.row, order))))
 
 
 def _parse(table: Table, ids: str, rows: Rows) -> Iterator[_Row]:
-    """The rows of a table; those that cannot be parsed are refused. A cell that names another row's image by its id gets that image."""
+    """The rows of a table; those that cannot be parsed are refused."""
     for number, raw in table.rows():
         rows.notes.row = name = f"{table.name}:{number}"
         try:
@@ -93,7 +99,7 @@ def _parse(table: Table, ids: str, rows: Rows) -> Iterator[_Row]:
                 own = fields.first("id") if ids == "field" else None
                 yield _Row(
                     name=f"{name}{end}",
-                    id=_id_text(own) if own is not None else f"{dataset}/{number}{end}",
+                    id=f"{_id_text(own)}{end}" if own is not None else f"{dataset}/{number}{end}",
                     dataset=dataset,
                     fields=fields,
                 )
@@ -116,15 +122,19 @@ def _id_text(value: Any) -> str:
     return str(value).strip()
 
 
-def _of_split(rows: Sequence[_Row], split: str | None, notes: Counter[str]) -> Sequence[_Row]:
-    """The rows that name a split; all rows where none is asked for or named."""
-    if split is None or not rows:
-        return rows
+def _of_split(rows: Sequence[_Row], split: str | None, collected: Rows) -> Sequence[_Row]:
+    """The rows that name a split; all rows where none is asked for or named. A row that names none where others do is refused."""
     named = {row.name: split_of(str(row.fields.first("split") or "")) for row in rows}
     if not any(named.values()):
-        notes["table that names no split: every split reads all of it"] += 1
+        if split is not None and rows:
+            collected.notes["table that names no split: every split reads all of it"] += 1
         return rows
-    return [row for row in rows if named[row.name] == split]
+    for row in rows:
+        if named[row.name] is None:
+            said = row.fields.first("split")
+            reason = f"it names the split {str(said)[:40]!r}, and other rows train, validation or test: mend it"
+            collected.refuse(row.name, DataError(reason))
+    return [row for row in rows if named[row.name] is not None and split in (None, named[row.name])]
 
 
 def _draft(rows: Sequence[_Row], collected: Rows) -> Iterator[tuple[str, tuple[_Row, Draft]]]:

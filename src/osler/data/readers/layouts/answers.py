@@ -17,7 +17,7 @@ from osler.data.readers.layouts.fields import is_absent, parse_literal
 from osler.data.readers.layouts.options import Options
 from osler.data.readers.text import repair_mojibake, unwrap_answer
 from osler.errors import DataError
-from osler.text import fold_answer, ignore_case_and_end
+from osler.text import fold_answer, fold_label, fold_words, ignore_case_and_end
 from osler.types import LETTERS
 
 _BOXED: Final = re.compile(r"\$?\\boxed\{(?:\\text\{)?([^{}]*)\}?\}\$?")
@@ -25,9 +25,13 @@ _PREFIX: Final = re.compile(
     r"(?:the\s+)?(?:(?:correct|right|final)\s+)?(?:answer|option|choice)\s*(?:is\b)?\s*[:：]?\s*(?=\S)", re.IGNORECASE
 )
 _CHINESE_PREFIX: Final = re.compile(r"(?:正确)?(?:答案|选项|選項)(?:是|为|為)?\s*[:：]?\s*(?=\S)")
+_TAG: Final = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 _LETTER: Final = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:、]?")
 _LETTER_AND_TEXT: Final = re.compile(r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:、])\s*(\S.*)", re.DOTALL)
-_PLACE: Final = re.compile(r"\d{1,2}")
+_PLACE: Final = re.compile(r"\d{1,2}(?:\.0)?")
+_PLACE_NAMES: Final = frozenset({"answeridx", "answerindex", "cop"})
+"""Fields in which a number is a place even where an option's text is that number."""
+_MAX_REPLY: Final = 80
 _QUOTES: Final = (('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("**", "**"))
 _YES_NO: Final = (("yes",), ("no",))
 
@@ -36,32 +40,36 @@ _YES_NO: Final = (("yes",), ("no",))
 class Answer:
     """What a row says about its right option."""
 
-    option: int | None  # its place from 0, as a letter or a text names it
+    option: int | None  # its place from 0, as a letter, a text or a key names it
     places: tuple[int, ...] = ()  # numbers that may be places, counted from 0 or from 1
+    number: int | None = None  # that text or key, where it is a number and so may be a place as well
 
 
 def read_answer(given: Iterable[tuple[str, Any]], options: Options, notes: Counter[str]) -> Answer:
     """The right option of a question from the fields (name, value) that give it. Raises DataError where one is unreadable or two differ."""
     named: dict[int, str] = {}  # option -> the field that names it
     places: list[int] = []
+    number: int | None = None
     fields = list(given)
     for name, value in fields:
         try:
-            found = _match(value, options, notes, is_letter=name == "target")
+            found = _match(value, options, notes, is_letter=name == "target", is_place=fold_label(name) in _PLACE_NAMES)
         except DataError:
             if name != "response" or len(fields) == 1:  # of a chat whose row has an answer too, the reply may be any text
                 raise
             continue
         if isinstance(found, _Place):
             places.append(found.number)
-        else:
-            named[found] = name
+            continue
+        named[found] = name
+        if _PLACE.fullmatch(text := str(parse_literal(value)).strip()):
+            number = int(float(text))
     if len(named) > 1:
         (one, first), (other, second) = list(named.items())[:2]
         raise DataError(f"{first!r} names option {LETTERS[one]} and {second!r} option {LETTERS[other]}: mend one of them")
     if len(set(places)) > 1:
         raise DataError(f"the right answers {places[0]} and {places[1]} differ: mend one of them")
-    return Answer(option=next(iter(named), None), places=tuple(places))
+    return Answer(option=next(iter(named), None), places=tuple(places), number=number)
 
 
 def prove_base(answers: Iterable[tuple[Answer, int]]) -> int | None:
@@ -87,6 +95,9 @@ def settle(answer: Answer, choices: Sequence[str], base: int | DataError | None,
     Raises DataError for a place that no row of the file explains, and for an option that is there twice.
     """
     option = answer.option if not answer.places else _by_place(answer, len(choices), base, notes)
+    place = answer.number - base if isinstance(base, int) and answer.number is not None else option
+    if place != option and place in range(len(choices)):
+        raise DataError(f"the right answer {answer.number} is one option by its text and, counted from {base}, another: give letters")
     assert option is not None
     text = ignore_case_and_end(choices[option])
     if sum(ignore_case_and_end(choice) == text for choice in choices) > 1:
@@ -114,9 +125,18 @@ def read_open_answer(given: Sequence[tuple[str, Any]], notes: Counter[str]) -> s
     text = _unwrap(given[0][1], notes)
     if not text:
         raise DataError("the answer is empty")
+    for name, value in given[1:]:
+        other = _unwrap(value, Counter())
+        if fold_answer(other) != fold_answer(text) and not (name == "response" and _names(other, text)):
+            raise DataError(f"{given[0][0]!r} says {text[:40]!r} and {name!r} {other[:40]!r}: mend one of them")
     if given[0][0] != "target" and re.fullmatch(r"[(\[]?[A-Za-z][)\]]?\.?", text):  # Osler itself writes targets
         raise DataError(f"the right answer is the letter {text!r}, and the row has no options: list them under 'choices'")
     return text
+
+
+def _names(reply: str, answer: str) -> bool:
+    """Whether a reply of a chat, any text, holds the answer, or is too long to be one itself."""
+    return fold_words(answer) in fold_words(reply) or len(reply) > _MAX_REPLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +144,11 @@ class _Place:
     number: int
 
 
-def _match(value: Any, options: Options, notes: Counter[str], *, is_letter: bool) -> int | _Place:
+def _match(value: Any, options: Options, notes: Counter[str], *, is_letter: bool, is_place: bool) -> int | _Place:
     choices = options.choices
     text = _unwrap(value, notes)
+    if is_place and _PLACE.fullmatch(text):
+        return _Place(int(float(text)))
     letter = _LETTER.fullmatch(text)
     by_letter = LETTERS.index(letter[1].upper()) if letter else len(choices)
     found = {by_letter} if by_letter < len(choices) else set()
@@ -138,8 +160,8 @@ def _match(value: Any, options: Options, notes: Counter[str], *, is_letter: bool
         return found.pop()
     if text in options.keys:
         return options.keys.index(text)
-    if _PLACE.fullmatch(text) and int(text) <= len(choices):
-        return _Place(int(text))
+    if _PLACE.fullmatch(text) and float(text) <= len(choices):
+        return _Place(int(float(text)))
     if both := _LETTER_AND_TEXT.fullmatch(text):
         return _letter_and_text((both[1] or both[2] or both[3]).upper(), both[4], choices, notes)
     same = [index for index, choice in enumerate(choices) if fold_answer(choice) == fold_answer(text)]
@@ -182,12 +204,15 @@ def _unwrap(value: Any, notes: Counter[str]) -> str:
     value = number_to_text(value, "in the answer", notes)
     if not isinstance(value, str):
         raise DataError(f"the answer is {type(value).__name__}, not text")
+    if len({tag.strip() for tag in _TAG.findall(value)}) > 1:
+        raise DataError("the answer holds several <answer> tags that differ: keep one")
     text = bare = unwrap_answer(repair_mojibake(value.strip(), notes))
     if boxed := _BOXED.fullmatch(text):
         text = boxed[1].strip()
     for opening, closing in _QUOTES:
-        if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
-            text = text[len(opening) : -len(closing)].strip()
+        inner = text[len(opening) : -len(closing)]
+        if inner and text.startswith(opening) and text.endswith(closing) and closing not in inner:
+            text = inner.strip()
     prefix = _PREFIX.match(text) or _CHINESE_PREFIX.match(text)
     rest = unicodedata.normalize("NFKC", text[prefix.end() if prefix else 0 :])
     if _LETTER.fullmatch(rest) or (prefix and _LETTER_AND_TEXT.fullmatch(rest)):  # a prefix is left out before a letter only

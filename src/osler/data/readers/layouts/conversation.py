@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from osler.data.readers.layouts.fields import is_absent, parse_literal
+from osler.data.readers.layouts.fields import find_fields, is_absent, parse_literal
 from osler.errors import DataError
 from osler.types import PLACE
 
@@ -20,7 +20,7 @@ _ROLES: Final[Mapping[str, str]] = MappingProxyType(
     {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
     | {"system": "system", "developer": "system"}
 )
-_THINK: Final = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_THINK: Final = re.compile(r"<think>([^<]*)</think>")
 _SOURCES: Final = ("image", "image_url", "url", "path", "data", "source")
 
 
@@ -47,12 +47,11 @@ def take_apart(row: Mapping[str, Any], notes: Counter[str]) -> list[dict[str, An
     turns = [turn for turn in turns if turn.role != "system"]
     rest = {name: value for name, value in row.items() if name != key}
     pairs = _pairs(turns)
-    if len(pairs) > 1 and pairs[-1][1] is not None:
+    if len(pairs) > 1 and pairs[-1][1] is not None and "answer" not in find_fields(rest).parts:
         if any(answer is None for _, answer in pairs):
             raise DataError(f"{key!r} has a question without an answer between others: give each question a row of its own")
         notes["chat with several questions, each read as one"] += 1
-        names = [f"{row['id']}/{number}" if not is_absent(row.get("id")) else None for number in range(1, len(pairs) + 1)]
-        return [{**_flat(pair, rest), "id": name} for name, pair in zip(names, pairs, strict=True)]
+        return [_flat(pair, rest) for pair in pairs]
     if len(pairs) > 1:
         notes["earlier messages of a chat left out"] += 1
     return [_flat(pairs[-1], rest)]

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from osler.data.readers.base import check_object, number_to_text
 from osler.data.readers.layouts.answers import Answer, prove_base, read_answer, read_open_answer, settle
 from osler.data.readers.layouts.fields import Fields, parse_literal
-from osler.data.readers.layouts.options import Options, find_options, read_options, without_options
-from osler.data.readers.layouts.pictures import WHAT, Pictures
-from osler.data.readers.layouts.places import lead, place_images
+from osler.data.readers.layouts.options import Options, find_numbered, find_options, read_options, without_options
+from osler.data.readers.layouts.pictures import Pictures
+from osler.data.readers.layouts.places import cut_end, place_images, put_back
 from osler.data.readers.text import check_choices, parse_label, repair_mojibake
-from osler.errors import DataError
+from osler.errors import DataError, first_line
 from osler.facts import Facts, Term
 from osler.taxonomy import parse_modality, parse_question_type
 from osler.text import fold_words
-from osler.types import Sample
+from osler.types import LETTERS, Sample
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+OWN_LAYOUT: Final = "osler"
+"""What the field `layout` says in rows that `osler data convert` wrote: nothing in them is to be taken apart."""
+
+MAX_QUESTION: Final = 20_000
+"""Characters; so many cost little to read."""
 
 Label = TypeVar("Label")
 
@@ -40,14 +48,34 @@ class Draft:
 def draft_row(fields: Fields, notes: Counter[str]) -> Draft:
     """The question, options and answer of a row. Raises DataError for what is missing or ambiguous."""
     for name in fields.unread:
-        notes[f"field {name!r} not read"] += 1
-    question, options = _read_question(fields, notes)
+        notes[f"field {name[:40]!r} not read"] += 1
     answers = list(fields.all("answer"))
+    if fields.first("layout") == OWN_LAYOUT:
+        return _own_row(fields, answers, notes)
+    question, options = _read_question(fields, notes)
     if not answers:
-        raise DataError("no 'answer', 'solution' or assistant message")
+        unread = f" (not read: {', '.join(fields.unread[:6])})" if fields.unread else ""
+        raise DataError(f"no 'answer', 'solution' or assistant message{unread}")
+    if options is None and (numbered := find_numbered(question)) is not None:
+        with suppress(DataError):  # a list in an open question
+            return Draft(fields=fields, question=numbered[0], options=numbered[1], answer=read_answer(answers, numbered[1], notes))
     if options is None:
         return Draft(fields=fields, question=question, options=None, answer=read_open_answer(answers, notes))
     return Draft(fields=fields, question=question, options=options, answer=read_answer(answers, options, notes))
+
+
+def _own_row(fields: Fields, answers: Sequence[tuple[str, Any]], notes: Counter[str]) -> Draft:
+    """A row as Osler writes it: nothing in it is taken apart."""
+    question = _as_text(fields.first("question"), "question", notes)
+    if not answers:
+        raise DataError("no 'target'")
+    if "choices" not in fields.parts:
+        return Draft(fields=fields, question=question, options=None, answer=_as_text(answers[0][1], "target", notes))
+    options = Options(choices=check_choices(fields.first("choices"), notes))
+    letter = _as_text(answers[0][1], "target", notes)
+    if letter not in LETTERS[: len(options.choices)] or len(letter) != 1:
+        raise DataError(f"the target {letter[:20]!r} is the letter of none of the {len(options.choices)} options")
+    return Draft(fields=fields, question=question, options=options, answer=Answer(option=LETTERS.index(letter)))
 
 
 def base_of(drafts: Iterable[Draft]) -> int | DataError | None:
@@ -64,9 +92,7 @@ def finish(draft: Draft, base: int | DataError | None, pictures: Pictures, notes
     fields = draft.fields
     choices = draft.options.choices if draft.options else ()
     target = draft.answer if isinstance(draft.answer, str) else settle(draft.answer, choices, base, notes)
-    if "images" not in fields.parts:
-        raise DataError(f"{WHAT} is missing")
-    placed = place_images(pictures.read(fields.first("images")), _text(fields, "context"), draft.question, choices, notes)
+    placed = place_images(pictures.read_all(list(fields.all("images"))), _text(fields, "context"), draft.question, choices, notes)
     if not placed.question.strip():
         raise DataError("the question is empty")
     return Sample(
@@ -83,20 +109,21 @@ def finish(draft: Draft, base: int | DataError | None, pictures: Pictures, notes
         rationale=_text(fields, "rationale"),
         facts=_known(fields, "facts", Facts),
         terms=_known(fields, "terms", tuple[Term, ...]) or (),
-        metadata=check_object(parse_literal(fields.first("metadata")) or {}, "'metadata'"),
+        metadata=_metadata(fields),
     )
 
 
 def _read_question(fields: Fields, notes: Counter[str]) -> tuple[str, Options | None]:
     """The question without its options, and these: of a field of their own, else of the question's text."""
-    texts = {name.lower(): lead(repair_mojibake(_as_text(value, name, notes), notes)) for name, value in fields.all("question")}
+    texts = [(name, repair_mojibake(_as_text(value, name, notes), notes)) for name, value in fields.all("question")]
     if not texts:
         raise DataError("'question' is missing")
-    question = next(iter(texts.values()))
-    if "question" in texts and "problem" in texts:
-        short, long = sorted((fold_words(texts["question"]), fold_words(texts["problem"])), key=len)
-        if short not in long:
-            raise DataError("'question' and 'problem' ask different things: keep one of them")
+    if long := next((name for name, text in texts if len(text) > MAX_QUESTION), None):
+        raise DataError(f"{long!r} has more than {MAX_QUESTION:,} characters: shorten it")
+    question, places = cut_end(texts[0][1])
+    for name, text in texts[1:]:
+        if not _is_same_question(question, text):
+            raise DataError(f"{texts[0][0]!r} and {name!r} ask different things: keep one of them")
     found = [read_options(value, notes) for _, value in fields.all("choices")]
     if any(one.choices != found[0].choices for one in found):
         raise DataError("the options of two fields differ: keep one of them")
@@ -104,10 +131,27 @@ def _read_question(fields: Fields, notes: Counter[str]) -> tuple[str, Options | 
         if (bare := without_options(question, found[0].choices)) is not None:
             notes["options that the question repeats left out of it"] += 1
             question = bare
-        return question, found[0]
+        return put_back(question, places), found[0]
     if (parts := find_options(question, notes)) is None:
-        return question, None
-    return parts.question, Options(choices=check_choices(parts.choices, notes))
+        return put_back(question, places) if find_numbered(question) else texts[0][1], None
+    return put_back(parts.question, places), Options(choices=check_choices(parts.choices, notes))
+
+
+def _is_same_question(question: str, text: str) -> bool:
+    """Whether another field asks the same, perhaps with the options or behind the context."""
+    with suppress(DataError):
+        if (parts := find_options(cut_end(text)[0], Counter())) is not None:
+            text = parts.question
+    return fold_words(text).endswith(fold_words(question)) or fold_words(question).endswith(fold_words(text))
+
+
+def _metadata(fields: Fields) -> dict[str, Any]:
+    value = check_object(parse_literal(fields.first("metadata")) or {}, "'metadata'")
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"'metadata' holds what JSON cannot ({first_line(error)}): write it as text") from None
+    return value
 
 
 def _as_text(value: Any, name: str, notes: Counter[str]) -> str:

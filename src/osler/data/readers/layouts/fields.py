@@ -23,31 +23,25 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "dataset": ("dataset",),
         "split": ("split",),
         "images": (
-            "images",
-            "image",
-            "image_path",
-            "image_paths",
-            "img_path",
-            "img",
-            "image_file",
-            "file_name",
-            "figure_path",
-            "image_name",
+            *("images", "image", "image_path", "image_paths", "img_path", "img", "image_file", "file_name", "figure_path"),
+            *("image_name", "img_name"),
         ),
-        "question": ("question", "problem", "query", "prompt", "instruction"),
+        "question": ("question", "problem", "query", "prompt", "question_text"),
         "choices": ("choices", "options", "candidates", "answer_choices", "answer_options"),
         "answer": (
             *("target", "answer", "solution", "answer_letter", "answer_label", "answer_idx", "answer_index", "correct_answer"),
-            *("correct_option", "correct_choice", "gt_answer", "ground_truth", "gold", "label", "response"),
+            *("correct_option", "correct_choice", "correct", "cop", "gt_answer", "ground_truth", "gt", "gold", "label"),
+            *("answers", "response"),
         ),
         "modality": ("modality", "modality_type", "image_type"),
         "question_type": ("question_type", "content_type"),
-        "subject_id": ("subject_id", "patient_id", "subject", "patient", "case_id"),
+        "subject_id": ("subject_id", "patient_id", "patient"),
         "context": ("context", "patient_context", "clinical_history", "hint"),
         "rationale": ("rationale", "reasoning"),
         "facts": ("facts",),
         "terms": ("terms",),
         "metadata": ("metadata",),
+        "layout": ("layout",),
     }
 )
 """Part of a sample -> the names that it has in files, the first that a row holds first. Case and signs do not matter: "Image Path"."""
@@ -55,14 +49,15 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 _PART_OF: Final = {fold_label(name): part for part, names in NAMES.items() for name in names}
 _RANK: Final = {fold_label(name): rank for names in NAMES.values() for rank, name in enumerate(names)}
 _OPTION_COLUMN: Final = re.compile(r"(?:option|choice|opt|op)?[\s_-]*([A-Z])", re.IGNORECASE)
+_LONG_NUMBER: Final = re.compile(r"[0-9a-fA-F]{60}")
 _NO_COMMA: Final = re.compile(r"""['"]\s+['"]""")
 _IMAGE_COLUMN: Final = re.compile(r"image[\s_-]*(\d{1,2})", re.IGNORECASE)
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a value says nothing: None, NaN, an empty or blank text, an empty list or object."""
+    """Whether a value says nothing: None, NaN, an empty or blank text, an empty list or object, also as text."""
     if isinstance(value, str):
-        return not value.strip()
+        return value.strip() in ("", "[]", "{}")
     return value is None or value in ([], {}, ()) or (isinstance(value, float) and value != value)
 
 
@@ -106,16 +101,16 @@ def find_fields(row: Mapping[str, Any]) -> Fields:
         else:
             unread.append(name)
     parts = {part: tuple(own[key] for key in sorted(own, key=_RANK.__getitem__)) for part, own in found.items()}
-    if "choices" not in parts and {"A", "B"} <= letters.keys():
-        parts["choices"] = (("A, B, ..", letters),)
-    if numbers and "images" not in parts:
-        parts["images"] = (("image_1, ..", [numbers[number] for number in sorted(numbers)]),)
+    if "A" in letters and len(letters) > 1:
+        parts["choices"] = (*parts.get("choices", ()), ("A, B, ..", letters))
+    if numbers:
+        parts["images"] = (*parts.get("images", ()), ("image_1, ..", [numbers[number] for number in sorted(numbers)]))
     return Fields(parts=parts, unread=tuple(unread))
 
 
 def parse_literal(value: Any) -> Any:
     """The list or object that a text holds, in JSON or as Python prints it ("['CT', 'MRI']"); any other value unchanged."""
-    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{") or len(value) > MAX_LITERAL:
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{") or len(value) > MAX_LITERAL or _LONG_NUMBER.search(value):
         return value
     text = value.strip()
     for parse in (json.loads, _evaluate):

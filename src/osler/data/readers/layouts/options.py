@@ -22,16 +22,29 @@ _LINE_MARK: Final = re.compile(rf"^[ \t]*(?:[-*•][ \t]+)?(\*\*|__)?{_MARK}(?:\
 _ROW_MARK: Final = re.compile(rf"(?:(?<=[\s,;，；。?？!:：])|^){_MARK}\s*(?=\S)")
 _OWN_MARK: Final = re.compile(rf"{_MARK}\s*(?=\S)")
 _OWN_NUMBER: Final = re.compile(r"(\d{1,2})(?:[.:]\s+|[)、]\s*)(?=\S)")
-_HEADING: Final = re.compile(r"\s*(?:answer\s+)?(?:options?|choices?|选项|選項)\s*(?:are\s*)?[:：]?\s*$", re.IGNORECASE)
-_INSTRUCTION: Final = re.compile(
-    r"(?:(?<=[.!?。！？])[ \t]*|\s*\n\s*|\s+(?=your task\b))(?=.*(?:letter|option|choice|answer|字母|选项|答案))"
-    r"(?:please|answer|choose|select|give|respond|reply|provide|output|think|return|write|pick|your task|only|just|请|請|回答).*\Z",
-    re.IGNORECASE | re.DOTALL,
+_NUMBER_LINE: Final = re.compile(r"^[ \t]*(\d{1,2})[).:、][ \t]*(?=\S)", re.MULTILINE)
+_HEADING: Final = re.compile(
+    r"(?:(?<=\n)|(?<=[.?!。？！：] )|(?<=[.?!。？！：]))(?:answer\s+)?(?:options?|choices?|选项|選項)(?:\s+are)?\s*[:：]?$", re.IGNORECASE
 )
-_SEPARATOR: Final = re.compile(r"\s*[,;，；]\s*(?:or|and)?\s*$", re.IGNORECASE)
+_LONGEST_HEADING: Final = 40
+
+_INSTRUCTION_LINE: Final = re.compile(
+    r"(?:please|answer|choose|select|give|respond|reply|provide|output|think|first|return|write|pick|your task|only|just|请|請|回答)",
+    re.IGNORECASE,
+)
+_ABOUT_ANSWERS: Final = re.compile(r"letter|option|choice|answer|字母|选项|答案|<think>", re.IGNORECASE)
+# On the line of the last option only whole phrases count, because "Give surgery as second choice" may be a part of it.
+_INSTRUCTION: Final = re.compile(
+    r"(?:(?<=[.!?。！？])\s*|\s+)(?:Please\s+\w|(?:Answer|Choose|Select|Respond|Reply|Provide|Give)\s+(?:with|by|the|your|from|one|only|just)\b"
+    r"|First,? think\b|Think (?:about|through|step)\b|Output the\b|Your task\b|请|請|回答)"
+)
+_SEPARATOR: Final = re.compile(r"[,;，；]\s*(?:or|and)?$", re.IGNORECASE)
+_LOOSE_END: Final = re.compile(r"(?:^|\s)(?:and|or)$", re.IGNORECASE)
+_TWO_SENTENCES: Final = re.compile(r"[.?!]\s+[A-Z]|[。？！]\S")
 _CLEAR: Final = ("()", ")", "[]")
 """Signs around a letter that stand for nothing else; behind the others a sentence must have ended, as in "Which? A. CT B. MRI"."""
 _ENDS_A_QUESTION: Final = ("?", "？", ":", "：", ".", "。", "!", "\n")
+_NAMES_LETTERS: Final = re.compile(r"\b[A-H]\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +61,19 @@ def read_options(raw: Any, notes: Counter[str]) -> Options:
     if value is not raw:
         notes["options in a text that holds a list"] += 1
     keys: tuple[str, ...] = ()
+    if isinstance(value, dict) and isinstance(value.get("text"), list) and isinstance(value.get("label"), list):
+        value = [{"key": key, "value": text} for key, text in zip(value["label"], value["text"], strict=False)]
     if isinstance(value, dict):
-        keys, value = _sorted_object(value)
+        keys, value = _sorted_options(list(value.items()))
         notes["options by letter or number"] += 1
     elif isinstance(value, str):
-        parts = _in_lines(f"?\n{value}") or _in_a_row(f"?\n{value}")
+        parts = _take_apart(f"?\n{value}", notes)
         if parts is None:
             raise DataError("the options are a text without 'A) .., B) ..': give them as a list")
         notes["options in one text"] += 1
         value = list(parts.choices)
     elif isinstance(value, (list, tuple)) and value and all(isinstance(one, dict) for one in value):
-        keys, value = _sorted_object(dict(map(_key_and_value, value)))
+        keys, value = _sorted_options(list(map(_key_and_value, value)))
         notes["options by letter or number"] += 1
     if not isinstance(value, (list, tuple)):
         raise DataError("the options are not a list")
@@ -80,30 +95,33 @@ def _key_and_value(option: dict[str, Any]) -> tuple[Any, Any]:
     return key, value
 
 
-def _sorted_object(options: dict[Any, Any]) -> tuple[tuple[str, ...], list[Any]]:
+def _sorted_options(options: Sequence[tuple[Any, Any]]) -> tuple[tuple[str, ...], list[Any]]:
     """Keys and options in the order of the keys, which must be A, B, C, .. or the numbers from 0 or 1, but for empty ones at the end."""
-    named = {str(key).strip().upper(): value for key, value in options.items() if not is_absent(value)}
+    pairs = [(str(key).strip().upper()[:20], value) for key, value in options if not is_absent(value)]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise DataError("two options have one name: name each once")
     for order in (LETTERS, [str(number) for number in range(26)], [str(number) for number in range(1, 27)]):
         if set(named) == set(order[: len(named)]) and named:
             return tuple(order[: len(named)]), [named[key] for key in order[: len(named)]]
-    raise DataError(f"the options are named {', '.join(sorted(named)[:8])}, not A, B, C, ..")
+    raise DataError(f"the options are named {', '.join(sorted(named)[:8])}, not A, B, C, ..: give them as a list")
 
 
 def _without_marks(choices: tuple[str, ...], notes: Counter[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The options without letters or numbers of their own, and these numbers: ("1. CT", "2. MRI") -> (("CT", "MRI"), ("1", "2")).
+    """The options without letters or numbers of their own, and these: ("1. CT", "2. MRI") -> (("CT", "MRI"), ("1", "2")).
 
-    Raises DataError for letters in another order.
+    Raises DataError for letters in another order, and where only some options bring theirs.
     """
     for pattern, order in ((_OWN_MARK, tuple(LETTERS)), (_OWN_NUMBER, tuple(map(str, range(1, 27))))):
-        marks = [mark for mark in (pattern.match(choice.translate(_FULL_WIDTH)) for choice in choices) if mark is not None]
-        if len(marks) < len(choices):
-            continue
-        names = tuple(_letter(mark) if pattern is _OWN_MARK else mark[1] for mark in marks)
+        marks = [pattern.match(choice.translate(_FULL_WIDTH)) for choice in choices]
+        names = tuple((_letter(mark) if pattern is _OWN_MARK else mark[1]) if mark else "" for mark in marks)
         if names == order[: len(choices)]:
             notes["options with letters or numbers of their own"] += 1
-            return tuple(choice[mark.end() :] for choice, mark in zip(choices, marks, strict=True)), names
-        if sorted(names) == sorted(order[: len(choices)]):
+            return tuple(choice[mark.end() :] for choice, mark in zip(choices, marks, strict=True) if mark), names
+        if sorted(names) == sorted(order[: len(choices)]) or (all(names) and names[0] == order[0] and len(set(names)) == len(names)):
             raise DataError(f"the options bring the letters {', '.join(names)}: sort them, or leave the letters out")
+        if names[:2] == order[:2]:
+            raise DataError("some options bring letters and others do not: give all of them, or none")
     return choices, ()
 
 
@@ -116,33 +134,78 @@ def find_options(text: str, notes: Counter[str]) -> Problem | None:
 
     An instruction behind the options is left out. Raises DataError for options that could be taken apart in two ways.
     """
-    parts = _in_lines(text) or _in_a_row(text)
+    parts = _take_apart(text, notes)
     if parts is None:
         return None
-    *others, last = parts.choices
-    if instruction := _INSTRUCTION.search(last):
-        notes["instruction behind the options left out"] += 1
-        last = last[: instruction.start()].rstrip()
-        last = last[:-1] if last[-1:] in (".", "。") else last
-    choices = tuple(option.strip() for option in (*others, last))
-    if any("\n" in option for option in choices):
-        raise DataError("an option goes over several lines, or text follows the options: give them as 'choices'")
-    question = _HEADING.sub("", parts.question).strip()
-    if not question:
+    question = parts.question.rstrip()
+    if heading := _HEADING.search(question, max(0, len(question) - _LONGEST_HEADING)):
+        question = question[: heading.start()]
+    if not question.strip():
         raise DataError("no question before the options")
     notes["options in the question's text"] += 1
-    return Problem(question=question, choices=choices)
+    return Problem(question=question.strip(), choices=parts.choices)
+
+
+def find_numbered(text: str) -> tuple[str, Options] | None:
+    """Question and options of a text that ends with lines "1) CT", "2) MRI"; only an answer tells whether these are options."""
+    marks = list(_NUMBER_LINE.finditer(text))
+    if len(marks) < 2 or [mark[1] for mark in marks] != [str(number) for number in range(1, len(marks) + 1)]:
+        return None
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    choices = tuple(text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True))
+    question = text[: marks[0].start()].strip()
+    if not question or any("\n" in choice for choice in choices):
+        return None
+    return question, Options(choices=choices, keys=tuple(mark[1] for mark in marks))
 
 
 def without_options(text: str, choices: Sequence[str]) -> str | None:
-    """The question of a text that repeats these options; None for a text that does not."""
+    """The question of a text that repeats these options; None for a text without options, or with items that the options name.
+
+    Raises DataError for other options, or these in another order.
+    """
     try:
         parts = find_options(text, Counter())
     except DataError:
         return None
-    if parts is None or [fold_words(choice) for choice in parts.choices] != [fold_words(choice) for choice in choices]:
+    if parts is None or any(_NAMES_LETTERS.search(choice) for choice in choices):
         return None
+    if [fold_words(choice) for choice in parts.choices] != [fold_words(choice) for choice in choices]:
+        raise DataError("the options in the question's text are not those of the row's own field: keep one of the two")
     return parts.question
+
+
+def _take_apart(text: str, notes: Counter[str]) -> Problem | None:
+    """The text before the options, and these, without an instruction behind the last."""
+    parts, is_row = _in_lines(text), False
+    if parts is None:
+        parts, is_row = _in_a_row(text), True
+    if parts is None:
+        return None
+    *others, last = parts.choices
+    if (kept := _without_instruction(last)) != last:
+        notes["instruction behind the options left out"] += 1
+    choices = tuple(option.strip() for option in (*others, kept))
+    if any("\n" in option for option in choices):
+        raise DataError("an option goes over several lines, or text follows the options: give them as 'choices'")
+    if is_row and any(_TWO_SENTENCES.search(option) for option in choices):
+        raise DataError("a sentence ends within an option of the text: give the options as 'choices'")
+    return Problem(question=parts.question, choices=choices)
+
+
+def _without_instruction(option: str) -> str:
+    """The last option of a text without what tells how to answer."""
+    first, *lines = option.split("\n")
+    for number, line in enumerate(lines):
+        if _INSTRUCTION_LINE.match(line.strip()) and _ABOUT_ANSWERS.search(line):
+            lines = lines[:number]
+            break
+    match = _INSTRUCTION.search(first)
+    if match and _ABOUT_ANSWERS.search(first, match.start()):
+        first, lines = first[: match.start()], []
+        first = first.rstrip()
+        first = first[:-1] if first[-1:] in (".", "。") else first
+    return "\n".join([first, *lines]).strip()
 
 
 def _in_lines(text: str) -> Problem | None:
@@ -151,7 +214,7 @@ def _in_lines(text: str) -> Problem | None:
         return None
     letters = "".join(_letter(mark, 2) for mark in marks)
     if letters != LETTERS[: len(letters)]:
-        raise DataError(f"option letters {', '.join(letters)} are not A, B, C in order")
+        raise DataError(f"option letters {', '.join(letters[:26])} are not A, B, C in order")
     choices = []
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         option = text[mark.end() : following.start() if following else len(text)].strip()
@@ -162,19 +225,43 @@ def _in_lines(text: str) -> Problem | None:
 def _in_a_row(text: str) -> Problem | None:
     """Options behind each other in one line, each mark in the style of the first: "A. x, B. y" or "(A) x (B) y".
 
-    The question may hold marks too, so the last run of marks that reaches the end counts. An "A)" that closes a bracket is text.
+    The question may hold marks too, so the last run of marks that reaches the end counts. An "A)" that closes a bracket is text, and so are
+    marks in a sentence: "the (A) CT and (B) MRI".
     """
-    marks = [mark for mark in _ROW_MARK.finditer(text.translate(_FULL_WIDTH)) if not _is_in_brackets(text, mark)]
+    plain = text.translate(_FULL_WIDTH)
+    depths = _bracket_depths(plain)
+    marks = [mark for mark in _ROW_MARK.finditer(plain) if not depths[mark.start()]]
     for start in reversed(range(len(marks))):
-        before = text[: marks[start].start()].rstrip(" \t")
-        if _letter(marks[start]) != "A" or not (_style(marks[start])[0] in _CLEAR or before.endswith(_ENDS_A_QUESTION)):
+        if _letter(marks[start]) != "A":
+            continue
+        if _style(marks[start])[0] not in _CLEAR and not text[: marks[start].start()].rstrip(" \t").endswith(_ENDS_A_QUESTION):
             continue
         run = list(_run(marks[start:]))
         if len(run) > 1:
             ends = [mark.start() for mark in run[1:]] + [len(text)]
-            choices = tuple(_SEPARATOR.sub("", text[mark.end() : end]).strip() for mark, end in zip(run, ends, strict=True))
-            return Problem(question=text[: run[0].start()], choices=choices) if all(choices) else None
+            choices = tuple(_trim(text[mark.end() : end]) for mark, end in zip(run, ends, strict=True))
+            if any(_LOOSE_END.search(choice) or not fold_words(choice) for choice in choices):
+                return None
+            return Problem(question=text[: run[0].start()], choices=choices)
     return None
+
+
+def _trim(option: str) -> str:
+    option = option.strip()
+    separator = _SEPARATOR.search(option, max(0, len(option) - 8))
+    return option[: separator.start()].rstrip() if separator else option
+
+
+def _bracket_depths(text: str) -> list[int]:
+    """How many round brackets are open before each character; a closing bracket without an opening one, as in "A)", is ignored."""
+    depths, depth = [], 0
+    for character in text:
+        depths.append(depth)
+        if character == "(":
+            depth += 1
+        elif character == ")":
+            depth = max(0, depth - 1)
+    return depths
 
 
 def _run(marks: Sequence[re.Match[str]]) -> Iterator[re.Match[str]]:
@@ -191,8 +278,3 @@ def _style(mark: re.Match[str]) -> tuple[str, bool]:
     text = mark[0].strip()
     letter = next(character for character in text if character.isalpha())
     return text.replace(letter, "", 1)[:2], letter.isupper()
-
-
-def _is_in_brackets(text: str, mark: re.Match[str]) -> bool:
-    before = text[: mark.start()].translate(_FULL_WIDTH)
-    return before.count("(") > before.count(")")

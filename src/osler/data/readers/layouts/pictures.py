@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,16 +26,25 @@ _BASE64: Final = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0
 class Pictures:
     """The image sources of the rows of one file; equal bytes are one source."""
 
-    def __init__(self, root: Path, notes: Counter[str]) -> None:
+    def __init__(self, root: Path, notes: Counter[str], prefix: str = "") -> None:
+        """`prefix` is put before every path: the folder of the table below the root, "train/"."""
         self._root = root
+        self._prefix = prefix
         self._notes = notes
         self._known: dict[ImageSource, ImageSource] = {}
 
-    def read(self, value: Any) -> tuple[ImageSource, ...]:
-        """The images that a field holds: one, or a list. Raises DataError for none, and for anything that is no image."""
-        value = parse_literal(value)
-        members = list(value) if isinstance(value, (list, tuple)) else [value]
-        images = tuple(self._read_one(member) for member in members if not is_absent(member))
+    def read_all(self, given: Sequence[tuple[str, Any]]) -> tuple[ImageSource, ...]:
+        """The images of a row by its fields (name, value), which must agree. Raises DataError for none and for no image."""
+        if not given:
+            raise DataError(f"{WHAT} is missing")
+        images = self._read(given[0][1])
+        for name, value in given[1:]:
+            if not _is_same(given[0][1], value):
+                raise DataError(f"{given[0][0]!r} and {name!r} give different images: keep one of them")
+        return images
+
+    def _read(self, value: Any) -> tuple[ImageSource, ...]:
+        images = tuple(self._read_one(member) for member in _members(value))
         if not images:
             raise DataError(f"{WHAT} is not a path or a list of paths")
         return images
@@ -60,8 +70,11 @@ class Pictures:
         if (header := _DATA_URL.match(value)) or _BASE64.fullmatch(value):
             return self._embedded(_decode(value[header.end() if header else 0 :]))
         if _ADDRESS.match(value) or value[:5].lower() == "data:":
-            raise DataError(f"image {value[:80]!r} is an address: fetch it, and give its path")
-        return ImageFile(root=self._root, path=value)
+            raise DataError(f"image {value[:80]!r} is an address: fetch it, and give its path below the image root")
+        if "\\" in value and "/" not in value:
+            self._notes["backslash in the path of an image"] += 1
+            value = value.replace("\\", "/")
+        return ImageFile(root=self._root, path=self._prefix + value)
 
     def _embedded(self, content: bytes) -> ImageSource:
         if len(content) > MAX_BYTES:
@@ -69,6 +82,23 @@ class Pictures:
         self._notes["image in the file itself"] += 1
         source = ImageBytes.of(content)
         return self._known.setdefault(source, source)
+
+
+def _members(value: Any) -> list[Any]:
+    value = parse_literal(value)
+    return [member for member in (value if isinstance(value, (list, tuple)) else [value]) if not is_absent(member)]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two fields give the same images as far as paths tell: equal, or one the end of the other ("a.png" and "images/a.png")."""
+    first, second = _members(one), _members(other)
+    if not all(isinstance(member, str) and not _BASE64.fullmatch(member) and not _DATA_URL.match(member) for member in (*first, *second)):
+        return True  # encoded images carry no path
+    return len(first) == len(second) and all(_ends_with(*sorted(pair, key=len)) for pair in zip(first, second, strict=True))
+
+
+def _ends_with(short: str, long: str) -> bool:
+    return long == short or long.endswith(f"/{short}")
 
 
 def _decode(text: str) -> bytes:

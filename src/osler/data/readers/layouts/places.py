@@ -13,7 +13,8 @@ from osler.types import PLACE, ImageSource
 
 _PLACE: Final = re.compile(r"<image(?:here|[\s_-]*(\d{1,2}))?>", re.IGNORECASE)
 _LEADING: Final = re.compile(rf"\s*(?:{_PLACE.pattern}\s*)+", re.IGNORECASE)
-_TRAILING: Final = re.compile(rf"(?:\s*{_PLACE.pattern})+\s*\Z", re.IGNORECASE)
+_AT_END: Final = re.compile(rf"{_PLACE.pattern}$", re.IGNORECASE)
+_LONGEST: Final = 16  # characters of a place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +26,19 @@ class Placed:
     images: tuple[ImageSource, ...]  # in the order of the places
 
 
-def lead(text: str) -> str:
-    """The text with the places at its end moved to its beginning, so that they part no option from its question."""
-    match = _TRAILING.search(text)
-    return f"{match[0].strip()}\n{text[: match.start()]}" if match and match.start() else text
+def cut_end(text: str) -> tuple[str, str]:
+    """The text without the places at its end, and these, so that they part no option from its question."""
+    end = len(text.rstrip())
+    while match := _AT_END.search(text, max(0, end - _LONGEST), end):
+        end = len(text[: match.start()].rstrip())
+    return text[:end], text[end:].strip()
+
+
+def put_back(question: str, places: str) -> str:
+    """The question with places that stood behind its options: before it where it has no others, else behind it."""
+    if not places:
+        return question
+    return f"{question}\n{places}" if _PLACE.search(question) else f"{places}\n{question}"
 
 
 def place_images(images: Sequence[ImageSource], context: str | None, question: str, choices: Sequence[str], notes: Counter[str]) -> Placed:
@@ -51,7 +61,7 @@ def place_images(images: Sequence[ImageSource], context: str | None, question: s
         images = [images[number - 1] for number in numbers]
     leading = _LEADING.match(question)
     if not _PLACE.search(context or "") and leading and not _PLACE.search(question, leading.end()):
-        notes["<image> before the question left out: images come first"] += 1
+        notes["<image> before or behind the question left out: images come first"] += 1
         return Placed(context=context, question=question[leading.end() :], images=tuple(images))
     notes["<image> within the text kept: the image is shown there"] += 1
     context = _PLACE.sub(PLACE, context) if context is not None else None

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from osler.data.readers.layouts.fields import find_fields
+from osler.data.readers.layouts.stored import read_parquet, read_saved
 from osler.data.readers.read_files import MAX_LINE_BYTES, load_lines, parse_json, read_bytes
-from osler.errors import DataError, first_line
-from osler.images.embedded import ImageInTable, content_uri
+from osler.errors import DataError
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """In the order in which the files of a folder are read."""
@@ -30,10 +31,15 @@ _REMEDIES: Final = {
     **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz"), "may run code when it is read: save the rows as JSON Lines"),
 }
 _DESCRIPTIONS: Final = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "osler.json"})
-_SPLIT_NAMES: Final = {"train": "train", "test": "test", **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation")}
-_SPLIT: Final = re.compile(rf"(?:^|.*[-_.])({'|'.join(_SPLIT_NAMES)})(?:[-_.]\d.*)?", re.IGNORECASE)
+_SPLIT_NAMES: Final = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
+}
+_WORD: Final = re.compile(r"[^-_.\s]+")
 _MAX_INDEX: Final = 16
-_SHARD: Final = re.compile(r"[-_]\d{4,6}-of-\d{4,6}$")
+_SHARD: Final = re.compile(r"[-_](\d{4,6})-of-(\d{4,6})$")
+_LEAST_ENCODED: Final = 64  # characters of an image in base64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +49,7 @@ class Table:
     name: str  # "train.jsonl"; names its rows in refusals
     stem: str  # "train"; the dataset of rows that name none
     split: str | None  # what its name says
-    folder: Path  # where its image paths start
+    prefix: str  # "train/": its folder below the root, where its image paths start
     rows: Callable[[], Iterator[Row]]
 
 
@@ -51,12 +57,14 @@ def find_tables(root: Path) -> list[Table]:
     """The tables of a file or a folder, in a fixed order. Raises DataError where there are none, with a remedy."""
     if (root / "dataset_dict.json").is_file():
         return [table for folder in sorted(root.iterdir()) if folder.is_dir() for table in _saved(folder)]
-    if (root / "state.json").is_file() and (root / "dataset_info.json").is_file():
+    if _is_saved(root):
         return _saved(root)
     if root.is_dir():
+        if not _list_files(root) and (inner := [folder for folder in sorted(root.glob("*/")) if _is_saved(folder)]):
+            return [table for folder in inner for table in _saved(folder)]
         files = _list_files(root) or _list_files(root / "data") or [file for part in sorted(root.glob("*/")) for file in _list_files(part)]
         if not files:
-            raise DataError(f"{root} holds no table ({', '.join(SUFFIXES)}){_hint(root)}: name the file itself as the root")
+            raise DataError(f"{root} holds no table ({', '.join(SUFFIXES)}){_hint(root)}")
         return _group(files, root)
     if remedy := _REMEDIES.get(root.suffix.lower()):
         raise DataError(f"{root} {remedy}")
@@ -64,14 +72,20 @@ def find_tables(root: Path) -> list[Table]:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name or a field tells: "val" -> "validation"; None for any other text."""
-    match = _SPLIT.fullmatch(name.strip())
-    return _SPLIT_NAMES[match[1].lower()] if match else None
+    """The split that a name or a field tells with its last word: "val" -> "validation"; None for no split, and for two: "train_val"."""
+    words = [word for word in _WORD.findall(_SHARD.sub("", name.lower())) if not word.isdigit()]
+    if not words or len([word for word in words if word in _SPLIT_NAMES]) > 1 or {"not", "no", "non"} & set(words):
+        return None
+    return _SPLIT_NAMES.get(words[-1])
 
 
 def _hint(root: Path) -> str:
     others = sorted(file.name for file in root.iterdir() if file.suffix.lower() in _REMEDIES)
-    return f"; {others[0]} {_REMEDIES[Path(others[0]).suffix.lower()].partition(':')[0]}" if others else ""
+    return f"; {others[0]} {_REMEDIES[Path(others[0]).suffix.lower()]}" if others else ": name the file itself as the root"
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
 
 
 def _list_files(folder: Path) -> list[Path]:
@@ -80,10 +94,14 @@ def _list_files(folder: Path) -> list[Path]:
 
 
 def _group(files: Sequence[Path], root: Path) -> list[Table]:
-    """One table for each file, and for the shards "name-00000-of-00002.parquet" of one table together."""
-    groups: dict[Path, list[Path]] = {}
+    """One table for each file, and one for all shards "name-00000-of-00002.parquet". Raises DataError for a missing shard."""
+    groups: dict[tuple[Path, str], list[Path]] = {}
     for file in files:
-        groups.setdefault(file.with_name(_SHARD.sub("", file.stem) + file.suffix), []).append(file)
+        shard = _SHARD.search(file.stem)
+        groups.setdefault((file.with_name(_SHARD.sub("", file.stem) + file.suffix), shard[2] if shard else ""), []).append(file)
+    for (file, count), shards in groups.items():
+        if count and len(shards) != int(count):
+            raise DataError(f"{file.parent} holds {len(shards)} of {int(count)} shards of {file.stem}: fetch the others")
     return [_table(shards, root) for shards in groups.values()]
 
 
@@ -91,12 +109,9 @@ def _table(files: Sequence[Path], root: Path) -> Table:
     first = files[0]
     stem = _SHARD.sub("", first.stem)
     inner = first.parent.name if first.parent not in (root, root / "data") else None
-    readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".json": _read_json}
+    readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".json": _read_json, ".parquet": read_parquet}
 
     def rows() -> Iterator[Row]:
-        if first.suffix.lower() == ".parquet":
-            yield from _read_dataset(lambda library: library.Dataset.from_parquet([str(file) for file in files]), first)
-            return
         done = 0
         for file in files:
             number = 0
@@ -108,7 +123,7 @@ def _table(files: Sequence[Path], root: Path) -> Table:
         name=first.name if inner is None else f"{inner}/{first.name}",
         stem=stem if inner is None else inner,
         split=split_of(stem) or (split_of(inner) if inner else None),
-        folder=first.parent if first.parent != root / "data" else root,
+        prefix="" if inner is None else f"{inner}/",
         rows=rows,
     )
 
@@ -116,10 +131,7 @@ def _table(files: Sequence[Path], root: Path) -> Table:
 def _saved(folder: Path) -> list[Table]:
     """The table of a folder that `Dataset.save_to_disk` wrote."""
 
-    def rows() -> Iterator[Row]:
-        yield from _read_dataset(lambda library: library.load_from_disk(str(folder)), folder)
-
-    return [Table(name=folder.name, stem=folder.name, split=split_of(folder.name), folder=folder, rows=rows)]
+    return [Table(name=folder.name, stem=folder.name, split=split_of(folder.name), prefix="", rows=lambda: read_saved(folder))]
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -130,12 +142,17 @@ def _read_json(path: Path) -> Iterator[Row]:
         yield from load_lines(path)
         return
     value = parse_json(content, path)
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and {"question", "answer"} & find_fields(value).parts.keys():
+        value = [value]
+    elif isinstance(value, dict) and value:
         lists = [inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
         if all(isinstance(inner, dict) for inner in value.values()):
             value = [{"id": key, **inner} for key, inner in value.items()]
         elif len(lists) == 1 and not {"messages", "conversations"} & value.keys():
             value = lists[0]
+        elif len(lists) > 1:
+            names = ", ".join(str(key) for key, inner in value.items() if isinstance(inner, list))
+            raise DataError(f"{path} holds several lists ({names}): write each as a file of its own")
         else:
             value = [value]
     if not isinstance(value, list):
@@ -152,16 +169,17 @@ def _read_delimited(path: Path) -> Iterator[Row]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     head = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in head and "," not in head else ","
+    others = [mark for mark in ("\t", ";") if mark in head and "," not in head]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else others[0] if others else ","
     limit = csv.field_size_limit(MAX_LINE_BYTES)
     try:
-        cells = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        cells = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [name.strip() for name in next(cells, [])]
         if len(set(names)) < len(names):
             raise DataError(f"{path} names a column twice in its first line: name each once")
         rows = [row for row in cells if row]
     except csv.Error as error:
-        raise DataError(f"{path} is no readable table ({error}): save it again") from error
+        raise DataError(f"{path}, line {cells.line_num}: {error}: double a quotation mark within a quoted cell") from error
     finally:
         csv.field_size_limit(limit)
     whole = {number: dict(zip(names, row, strict=True)) for number, row in enumerate(rows, start=1) if len(row) == len(names)}
@@ -169,38 +187,9 @@ def _read_delimited(path: Path) -> Iterator[Row]:
     for number, cells_of_row in enumerate(rows, start=1):
         if (row := whole.get(number)) is None:
             yield number, DataError(f"{len(cells_of_row)} cells for {len(names)} columns: quote texts that hold the separator")
-        elif (image := row.get("image")) is not None and len(image) <= _MAX_INDEX and image in images:
+        elif delimiter == "\t" and any("\t" in cell for cell in cells_of_row):
+            yield number, DataError("a cell holds a tab: a quotation mark is opened before it, and the rows up to the next one are lost")
+        elif (image := row.get("image")) is not None and len(image) <= _MAX_INDEX and len(images.get(image) or "") > _LEAST_ENCODED:
             yield number, {**row, "image": images[image]}
         else:
             yield number, row
-
-
-def _read_dataset(load: Callable[[Any], Any], path: Path) -> Iterator[Row]:
-    """The rows of a dataset of Hugging Face's library. Images stay in the table, and are read from it when they are needed."""
-    import datasets
-    import pyarrow
-
-    had_bars = datasets.utils.logging.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        table = load(datasets).with_format("arrow")
-        number = 0
-        for batch in table.iter(batch_size=64):
-            for row in batch.to_pylist():
-                yield number + 1, {name: _stay(value, table, number, name) for name, value in row.items()}
-                number += 1
-    except (OSError, ValueError, TypeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{path} cannot be read as a dataset ({first_line(error)}): write it again") from error
-    finally:
-        if had_bars:
-            datasets.enable_progress_bars()
-
-
-def _stay(value: Any, table: Any, row: int, column: str, place: int = 0) -> Any:
-    """The value of a cell, with its encoded images replaced by their places."""
-    if isinstance(value, list):
-        return [_stay(member, table, row, column, number) for number, member in enumerate(value)]
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if isinstance(content, bytes):
-        return ImageInTable(uri=content_uri(content), table=table, row=row, column=column, place=place)
-    return value
