@@ -139,6 +139,16 @@ def test_records_of_an_older_version_are_read_on(tmp_path: Path) -> None:
     assert main(command) == 0
 
 
+def test_a_blind_baseline_of_changed_training_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_rows(tmp_path / "data")
+    assert main(command_of(root, tmp_path / "run")) == 0
+    rows = (root / "train.jsonl").read_text()
+    (root / "train.jsonl").write_text(rows.replace('"answer": "A"', '"answer": "B"'))
+    capsys.readouterr()
+    assert main(command_of(root, tmp_path / "run")) == 2
+    assert "was made with other training questions" in capsys.readouterr().err
+
+
 # A root without a reader
 
 
@@ -166,6 +176,23 @@ def test_check_shows_rows_and_writes_them_in_one_form(tmp_path: Path, capsys: py
         ("Which?", ("CT", "MRI"), "B"),
         ("Where?", ("Arm", "Leg"), "B"),
     ]
+
+
+def test_check_keeps_the_splits_of_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_rows(tmp_path / "data")
+    assert main(["data", "check", f"--data.root={root}", "--out", str(tmp_path / "all.jsonl")]) == 0
+    for split in ("train", "test"):
+        assert [sample.id for sample in readers.read("jsonl", tmp_path / "all.jsonl", images=root, split=split)] == [
+            f"{split}{number}" for number in range(8)
+        ]
+    assert main(["data", "check", f"--data.root={root}", "--out", str(root / "all.jsonl")]) == 2
+    assert "lies among the data" in capsys.readouterr().err
+
+
+def test_no_question_is_not_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text("image,question,answer\n")
+    assert main(["data", "check", f"--data.root={tmp_path}", "--strict"]) == 1
+    assert "no question was read" in capsys.readouterr().out
 
 
 # Votes

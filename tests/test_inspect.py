@@ -13,6 +13,7 @@ from osler.cli.main import main
 from osler.data.inspect import check, convert, view
 from osler.data.readers import read
 from osler.errors import ConfigError, DataError
+from osler.images.files import ImageFile
 from osler.types import Sample
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -109,7 +110,7 @@ def test_check_lets_no_control_character_through(tmp_path, capsys):
         (
             lambda path: convert(everything("vqa_rad", FIXTURES / "vqa_rad") + everything("slake", FIXTURES / "slake"), path / "o"),
             DataError,
-            "2 roots",
+            "does not exist under",
         ),
         (lambda path: convert(everything("vqa_rad", FIXTURES / "vqa_rad"), path / "file" / "out"), DataError, "cannot be written"),
     ],
@@ -155,6 +156,37 @@ def test_convert_writes_images_that_have_no_file(tmp_path):
     assert list(map(flat, again)) == list(map(flat, samples))
     assert len(list((tmp_path / "images").iterdir())) == len({sample.images for sample in samples})
     assert again[0].images[0].load().tobytes() == samples[0].images[0].load().tobytes()
+
+
+def test_images_of_several_roots_are_copied(slake, tmp_path):
+    Image.new("L", (50, 40), 7).save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "question": "What?", "answer": "Grey"}))
+    samples = [*everything("slake", slake)[:2], *read("jsonl", tmp_path / "rows.jsonl", split="test")]
+    out = tmp_path / "out" / "all.jsonl"
+    assert convert(samples, out, splits=dict.fromkeys((sample.id for sample in samples), "train")) == out.parent
+    again = read("jsonl", out, split="all")
+    assert [sample.images[0].load().tobytes() for sample in again] == [sample.images[0].load().tobytes() for sample in samples]
+    assert json.loads(out.read_text().splitlines()[0])["split"] == "train"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [("A. baumannii", "B. fragilis"), ("1. degree", "2. degree"), ("CT", "<b>"), ()],
+)
+def test_nothing_is_taken_apart_in_what_osler_wrote(tmp_path, choices):
+    Image.new("L", (50, 40), 7).save(tmp_path / "a.png")
+    sample = Sample(
+        id="x",
+        dataset="d",
+        images=(ImageFile(root=tmp_path, path="a.png"),),
+        question="Images show (A) CT and (B) MRI. Which is B?",
+        choices=choices,
+        target="B",
+        modality=None,
+        question_type=None,
+    )
+    convert([sample], tmp_path / "out.jsonl")
+    assert read("jsonl", tmp_path / "out.jsonl", split="test") == [sample]
 
 
 DATA = os.environ.get("OSLER_TEST_DATA")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from osler.data.readers import ReadReport, read_with_report
 from osler.errors import DataError
+from osler.evaluation.ablations import Ablation, ablate
 from osler.prompts import render
 from osler.taxonomy import Modality
 from osler.types import LETTERS, Sample
@@ -77,6 +78,16 @@ SAME: dict[str, dict[str, Any]] = {
     "empty fields": {"modality": "", "context": " ", "subject_id": GAP, "rationale": None, "metadata": {}, "question_type": []},
     "placeholder": {"question": "<image>\nWhich technique?"},
     "options in the question too": {"question": "Which technique?\nA) CT\nB) MRI\nC) PET"},
+    "problem with the options and an instruction": {
+        "problem": "<image>Which technique?\nA) CT\nB) MRI\nC) PET\nAnswer with the option's letter.",
+        "question": "Which technique?",
+    },
+    "text and label lists": {"options": {"text": ["CT", "MRI", "PET"], "label": ["A", "B", "C"]}},
+    "columns of MedMCQA": {"options": None, "opa": "CT", "opb": "MRI", "opc": "PET", "answer": "MRI"},
+    "empty list as text": {"options": None, "choices": ["CT", "MRI", "PET"], "candidates": "[]"},
+    "path and name of one image": {"image_path": "images/a.png", "image": "a.png"},
+    "backslash": {"image": ".\\a.png"},
+    "the letter of a reply in quotes": {"answer": "'B'"},
     "problem with the options": {"problem": "<image>Which technique? A)CT, B)MRI, C)PET", "question": "Which technique?"},
 }
 
@@ -188,12 +199,18 @@ TEXTS = [
     "Which technique?\nA. CT\nB. MRI\nC. PET\nPlease select the correct answer.",
     "Which technique? A)CT, B)MRI, C)PET Your task: 1. Provide the correct single-letter choice inside <answer>...</answer> tags.",
     "Which technique?\n选项：\nA. CT\nB. MRI\nC. PET\n请回答选项字母。",
+    "Which technique? (A) CT (B) MRI (C) PET Please answer with the letter.",
+    "Which technique? A) CT, B) MRI, C) PET. First think about it, then answer.",
+    "Which technique? A: CT B: MRI C: PET Output the thinking process in <think> </think> and the answer in <answer> </answer>.",
+    "Which technique?\n1) CT\n2) MRI\n3) PET",
 ]
 
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("answer", ["B", "MRI", "B. MRI", "<answer>B</answer>"])
 def test_options_are_found_in_the_text(tmp_path: Path, text: str, answer: str) -> None:
+    if "1)" in text:
+        answer = answer.replace("B", "2")
     report = read_rows(tmp_path, {"image": "a.png", "problem": text, "solution": answer})
     assert [(sample.question, sample.choices, sample.target) for sample in report.samples] == [
         ("Which technique?", ("CT", "MRI", "PET"), "B")
@@ -206,6 +223,10 @@ OPEN = [
     "Which plane, A or B, is this?",
     "Name the vitamin: A. Then name its use.",
     "Is A) right?",
+    "Which panel shows edema, (A) or (B)?",
+    "Figure (A) before and (B) after contrast. Does the lesion enhance?",
+    "Steps:\n1) scan\n2) read\n3) report",
+    "What are the options",
 ]
 
 
@@ -242,6 +263,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "broken base64": ({"image": "data:image/png;base64,iVBORw0KGgo=A"}, "no valid base64"),
     "no image": ({"image": None}, "'image' or 'images' is missing"),
     "image of a number": ({"image": 3}, "is not a path or a list of paths"),
+    "options in the text in another order": ({"question": "Which?\nA) MRI\nB) CT\nC) PET"}, "are not those of the row's own field"),
+    "other options in the text": ({"question": "Which? A) CT B) MRI"}, "are not those of the row's own field"),
+    "options in columns differ": ({"A": "MRI", "B": "CT"}, "the options of two fields differ"),
+    "a gap between columns": ({"options": None, "A": "CT", "C": "PET"}, "the options are named A, C"),
+    "letters that skip": ({"options": ["A. CT", "B. MRI", "D. PET"]}, "the options bring the letters A, B, D"),
+    "letters of some": ({"options": ["A. CT", "B. MRI", "PET"]}, "some options bring letters and others do not"),
+    "one name twice": ({"options": [{"key": "A", "value": "CT"}, {"key": "a", "value": "MRI"}]}, "two options have one name"),
+    "a key that is a list": ({"options": [{"key": ["A"], "value": "CT"}, {"key": ["B"], "value": "MRI"}]}, "the options are named"),
+    "two image fields": ({"image_path": "b.png"}, "'image' and 'image_path' give different images"),
+    "an image column": ({"image_2": "b.png"}, "'image' and 'image_1, ..' give different images"),
+    "a longer question": ({"problem": "Which technique? And which organ?"}, "ask different things"),
+    "another query": ({"query": "Which organ?"}, "'question' and 'query' ask different things"),
+    "several tags": ({"answer": "<answer>A</answer> <answer>B</answer>"}, "several <answer> tags that differ"),
+    "open answers differ": ({"options": None, "answer": "liver", "solution": "spleen"}, "'answer' says 'liver' and 'solution' 'spleen'"),
+    "a huge number": ({"options": "[" + "f" * 5000 + "]"}, "the options are a text without"),
+    "a long question": ({"question": "x" * 30_000}, "has more than 20,000 characters"),
+    "half a character in a path": ({"image": "\ud800.png"}, "holds half a character"),
     "half a character": ({"question": "a\ud800b"}, "holds half a character"),
     "half a character in an option": ({"options": ["CT\udfff", "MRI"]}, "holds half a character"),
     "chat token": ({"question": "Is it <|im_end|> there?"}, "a text holds a chat token"),
@@ -271,10 +309,35 @@ def test_a_chat_that_cannot_be_taken_apart_is_refused(tmp_path: Path, messages: 
     assert reason in found
 
 
+def test_a_chat_with_an_answer_of_its_own_asks_its_last_question(tmp_path: Path) -> None:
+    turns = [
+        part for text in ("What organ?", "Is it large?") for part in ({"from": "human", "value": text}, {"from": "gpt", "value": "No"})
+    ]
+    report = read_rows(tmp_path, {"id": 5, "image": "a.png", "conversations": turns, "answer": "no"})
+    assert [(sample.id, sample.question, sample.target) for sample in report.samples] == [("5", "Is it large?", "no")]
+
+
+NUMBERS: list[tuple[list[Any], list[Any], str]] = [
+    (["1", "2", "3", "4"], [0, 1, 2, 3], "A"),  # the others are an option's text and the place of another
+    (["1. CT", "2. MRI", "3. PET"], [0, 1, 2], "A"),
+    (["0", "1", "2"], [1, 2, 3], "C"),
+    (["5", "6", "7"], [0, 1, 2], "ABC"),
+]
+
+
+@pytest.mark.parametrize(("options", "answers", "targets"), NUMBERS)
+def test_a_number_that_is_a_text_and_a_place_is_refused(tmp_path: Path, options: list[Any], answers: list[Any], targets: str) -> None:
+    report = read_rows(tmp_path, *({**COMMON, "options": options, "answer": answer} for answer in answers))
+    assert "".join(sample.target for sample in report.samples) == targets
+    named = read_rows(tmp_path, *({**COMMON, "options": options, "answer": None, "answer_idx": answer} for answer in [0, 1, 2]))
+    assert "".join(sample.target for sample in named.samples) == "ABC"
+
+
 @pytest.mark.parametrize(
     ("answers", "targets"),
     [
         ([0, 1, 2], "ABC"),
+        (["0.0", "1.0"], "AB"),
         ([1, 3], "AC"),
         (["0", "1"], "AB"),
         ([1.0, 3.0], "AC"),
@@ -320,6 +383,13 @@ def test_a_label_outside_the_taxonomy_is_counted(tmp_path: Path, label: str, mod
         ({"question": "<image> or <image>?"}, "<image> or <image>?", ["a.png", "b.png"]),
         ({"context": "<image> before, <image> after."}, "Patient: <image> before, <image> after.\nWhich technique?", ["a.png", "b.png"]),
         ({}, "Which technique?", ["a.png", "b.png"]),
+        ({"question": "Compare <image> with <image>"}, "Compare <image> with <image>", ["a.png", "b.png"]),
+        ({"question": "Which technique? <image><image>"}, "Which technique?", ["a.png", "b.png"]),
+        (
+            {"question": "Compare <image> with this.\nA) CT\nB) MRI\nC) PET\n<image>", "options": None},
+            "Compare <image> with this.\n<image>",
+            ["a.png", "b.png"],
+        ),
     ],
 )
 def test_places_and_images_agree_and_keep_their_order(tmp_path: Path, changes: dict[str, Any], text: str, uris: list[str]) -> None:
@@ -336,6 +406,9 @@ def test_places_and_images_agree_and_keep_their_order(tmp_path: Path, changes: d
 def test_a_prompt_without_the_context_misses_its_places(tmp_path: Path) -> None:
     (sample,) = read_rows(tmp_path, COMMON | {"context": "<image> at admission", "question": "Which?"}).samples
     assert render(sample, "think").has_places
+    (bare,) = ablate([sample], Ablation.QUESTION_ONLY).samples
+    assert (bare.images, bare.context, bare.question) == ((), " at admission", "Which?")
+    render(bare, "think")
     plain = Sample(**{**{name: getattr(sample, name) for name in sample.__slots__}, "question": "One <image>, two <image>?"})
     with pytest.raises(DataError, match="has 1 images and 3 places"):
         render(plain, "think")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from PIL import Image
 from table_writers import WITHOUT_IDS, WRITERS, Row, write_cells
@@ -154,6 +155,82 @@ def test_one_object_is_one_row(tmp_path: Path) -> None:
     assert [sample.target for sample in read("jsonl", tmp_path / "rows.json", split="test")] == ["B"]
 
 
+def test_a_quotation_mark_that_swallows_rows_is_said(tmp_path: Path) -> None:
+    rows = ['1\ta.png\t"Large mass seen. Which?\tx1\ty1\tA', "2\ta.png\tq2\tx2\ty2\tA", '3\ta.png\tq3 big"\tx3\ty3\tB']
+    (tmp_path / "rows.tsv").write_text("index\timage\tquestion\tA\tB\tanswer\n" + "\n".join(rows) + "\n")
+    assert "a cell holds a tab" in reasons(read_with_report("jsonl", tmp_path / "rows.tsv"))[0]
+    (tmp_path / "rows.csv").write_text('image,question,answer\na.png,"Which?,x\na.png,the "big" one,y\n')
+    with pytest.raises(DataError, match=r"rows.csv, line \d: .* double a quotation mark"):
+        read("jsonl", tmp_path / "rows.csv", split="test")
+
+
+def test_an_index_that_is_a_name_of_an_image_stays(tmp_path: Path) -> None:
+    write_cells(tmp_path / "rows.csv", [{"index": n, "image": n + 1, "question": "Which?", "answer": "x y"} for n in (1, 2)])
+    assert [sample.images[0].uri for sample in read("jsonl", tmp_path, split="test")] == ["2", "3"]
+
+
+def test_a_missing_shard_is_said(tmp_path: Path) -> None:
+    for number in (0, 2):
+        (tmp_path / f"train-{number:05d}-of-00003.parquet").touch()
+    with pytest.raises(DataError, match="holds 2 of 3 shards of train"):
+        read("jsonl", tmp_path, split="train")
+
+
+def test_a_rewritten_parquet_file_is_read_anew(tmp_path: Path) -> None:
+    """Also where the time of its last change is kept."""
+    for answer in "AB":
+        datasets.Dataset.from_list([{**COMMON, "answer": answer}]).to_parquet(tmp_path / "rows.parquet")
+        os.utime(tmp_path / "rows.parquet", (1, 1))
+        assert [sample.target for sample in read("jsonl", tmp_path, split="test")] == [answer]
+
+
+def test_classes_are_read_by_name(tmp_path: Path) -> None:
+    features = {
+        "image": datasets.Value("string"),
+        "question": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=["Normal", "Mass"]),
+    }
+    rows = [{"image": "a.png", "question": "Which?", "label": number} for number in (1, 0)]
+    datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(tmp_path / "test.parquet")
+    assert [sample.target for sample in read("jsonl", tmp_path, split="test")] == ["Mass", "Normal"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": [COMMON], "test": [COMMON]}, r"holds several lists \(train, test\)"),
+        ({"questions": [COMMON], "images": [{"id": 1}]}, r"holds several lists \(questions, images\)"),
+    ],
+)
+def test_a_file_of_several_lists_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        read("jsonl", tmp_path / "rows.json", split="test")
+
+
+def test_one_row_with_options_as_objects_is_one_row(tmp_path: Path) -> None:
+    row = {**COMMON, "options": [{"key": "A", "value": "CT"}, {"key": "B", "value": "MRI"}]}
+    (tmp_path / "rows.json").write_text(json.dumps(row))
+    assert [sample.choices for sample in read("jsonl", tmp_path / "rows.json", split="test")] == [("CT", "MRI")]
+
+
+def test_images_of_two_folders_have_two_names(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "test")):
+        (tmp_path / split).mkdir()
+        Image.new("L", (30, 30), 90 * number).save(tmp_path / split / "0.png")
+        (tmp_path / split / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "question": "Which?", "answer": "Mass"}))
+    samples = read("jsonl", tmp_path, split="all")
+    assert [sample.images[0].uri for sample in samples] == ["test/0.png", "train/0.png"]
+    assert len({sample.images[0].load().tobytes() for sample in samples}) == 2
+
+
+def test_another_table_may_prove_where_numbers_begin(tmp_path: Path) -> None:
+    for split, answers in (("train", (0, 1)), ("test", (1, 2))):
+        rows = "".join(json.dumps({**COMMON, "answer": answer}) + "\n" for answer in answers)
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    assert [sample.target for sample in read("jsonl", tmp_path, split="test")] == ["B", "C"]
+
+
 # Splits and ids
 
 SPLIT_NAMES = {
@@ -202,6 +279,7 @@ def test_an_id_twice_in_one_table_is_refused_unless_rows_are_numbered(tmp_path: 
 
 
 def test_rows_may_name_their_split(tmp_path: Path) -> None:
-    read_rows(tmp_path, *({**COMMON, "id": name, "split": name} for name in ("train", "val", "test", "test_b", "none")))
+    report = read_rows(tmp_path, *({**COMMON, "id": name, "split": name} for name in ("train", "val", "test", "test_b", "")))
+    assert [reason.partition(",")[0] for reason in reasons(report)] == ["it names the split 'test_b'", "it names no split"]
     assert [sample.id for sample in read("jsonl", tmp_path, split="test")] == ["test"]
     assert [sample.id for sample in read("jsonl", tmp_path, split="validation")] == ["val"]

@@ -54,9 +54,9 @@ _TITLES: Final = {Modality.CT: "CT", Modality.MRI: "MRI", Modality.XRAY: "X-ray"
 
 # Compared by `fold_label`, so "MR (Mag-netic Resonance Imaging)" is covered too.
 _MODALITY_LABELS: Final = {
-    Modality.CT: ("CT", "computed tomography", "CT (computed tomography)"),
-    Modality.MRI: ("MR", "MRI", "magnetic resonance imaging", "MR (magnetic resonance imaging)"),
-    Modality.XRAY: ("X-ray", "CR", "DX", "radiograph"),
+    Modality.CT: ("CT", "CT scan", "computed tomography", "CT (computed tomography)"),
+    Modality.MRI: ("MR", "MRI", "MRI scan", "magnetic resonance imaging", "MR (magnetic resonance imaging)"),
+    Modality.XRAY: ("X-ray", "CR", "DX", "radiograph", "radiography", "chest X-ray"),
     Modality.ULTRASOUND: ("ultrasound", "US"),
     Modality.DERMOSCOPY: ("dermoscopy", "Der"),
     Modality.FUNDUS: ("fundus", "fundus photography", "FP"),

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_recipe, add_split, add_verb
 from osler.cli.tables import print_table, printable
+from osler.errors import ConfigError
 
 if TYPE_CHECKING:
+    from osler.config import DataConfig
     from osler.data.inspect import CheckReport
 
 MAX_SHOWN: Final = 20
@@ -80,15 +82,14 @@ def add_data(families: Any) -> None:
 
 def _check(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.config import load_config
-    from osler.data.inspect import check, convert
-    from osler.data.readers import read_with_report
+    from osler.data.inspect import check
 
     data = load_config(options.recipe, options.overrides).data
     report = check(data.reader, data.root, look=options.images, **data.options)
     print_check(report)
     payload: dict[str, Any] = json.loads(report.to_json())
     if options.out is not None:
-        images = convert(read_with_report(data.reader, data.root, **data.options).samples, options.out)
+        images = write_checked(data, options.out)
         print(f"\n{report.num_samples:,} questions in {options.out}, image paths from {images}")
         payload["out"] = options.out
     if not options.strict:
@@ -96,6 +97,23 @@ def _check(options: argparse.Namespace) -> Mapping[str, Any]:
     if not report.is_clean:
         print(f"\nnot clean: {len(report.refused):,} rows refused, {len(report.bad_images):,} images that cannot be shown")
     return {**payload, "exit_code": int(not report.is_clean)}
+
+
+def write_checked(data: DataConfig, out: Path) -> Path:
+    """Write every question of a dataset with its split as JSON lines; returns the folder of the image paths. Raises ConfigError for a file
+    that the reader would find among the data.
+    """
+    from osler.data.inspect import convert
+    from osler.data.readers import read_with_report
+
+    if data.root is not None and Path(data.root).is_dir() and out.resolve().is_relative_to(Path(data.root).resolve()):
+        raise ConfigError(f"--out {out} lies among the data, where it would be read as more of them: write it elsewhere")
+    report = read_with_report(data.reader, data.root, **data.options)
+    parts = {name: read_with_report(data.reader, data.root, **{**data.options, "split": name}).samples for name in report.splits}
+    splits = {sample.id: name for name, samples in parts.items() for sample in samples}
+    if splits and (loose := len(report.samples) - len(splits)):
+        raise ConfigError(f"{loose:,} questions stand in tables that name no split, and others do: name these tables after a split first")
+    return convert(report.samples, out, splits=splits)
 
 
 def print_check(report: CheckReport) -> None:
@@ -121,6 +139,8 @@ def print_check(report: CheckReport) -> None:
         for note, count in report.notes.items():
             some = ", ".join(report.examples.get(note, ()))
             print(f"  {count:>8,}  {printable(note)}" + (f"  ({printable(some)})" if some else ""))
+    if not report.num_samples:
+        print("\nno question was read")
     if report.refused:
         print("\nrefused:")
         _print_some([f"{refusal.row}: {refusal.reason}" for refusal in report.refused])

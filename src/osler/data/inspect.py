@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from osler.data.export.formats import encode_image
@@ -63,8 +64,8 @@ class CheckReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether no row was refused and every checked image can be read."""
-        return not self.refused and not self.bad_images
+        """Whether there are questions, no row was refused and every checked image can be read."""
+        return bool(self.num_samples) and not self.refused and not self.bad_images
 
     def to_json(self) -> str:
         """All fields and `is_clean`, as one line of JSON."""
@@ -152,30 +153,28 @@ def _thumbnail(source: ImageSource) -> dict[str, str]:
     return {"uri": source.uri, "jpeg": base64.b64encode(stream.getvalue()).decode("ascii")}
 
 
-def convert(samples: Sequence[Sample], out: Path) -> Path:
+def convert(samples: Sequence[Sample], out: Path, *, splits: Mapping[str, str] = MappingProxyType({})) -> Path:
     """Write samples as JSON Lines, in the chat format of the `jsonl` reader. Returns the folder that the image paths are relative to.
 
-    Image files are not copied: their paths stay relative to their root. Images without a file are written to images/ beside `out`.
-    `osler.read("jsonl", out, images=folder)` reads the samples back, with the returned folder.
-    Raises DataError when the images do not share one root folder, or a file cannot be written.
+    Image files of one root are not copied: their paths stay relative to it. Images without a file, and all images where they have several
+    roots, are written to images/ beside `out`. `splits` names the split of a sample by its id. `osler.read("jsonl", out, images=folder)`
+    reads the samples back, with the returned folder. Raises DataError when a file cannot be written.
     """
     sources = {source: None for sample in samples for source in sample.images}
     roots = {source.root if isinstance(source, ImageFile) else out.parent for source in sources}
-    if len(roots) > 1:
-        raise DataError(f"the images have {len(roots)} roots: convert each dataset by itself")
     paths: dict[ImageSource, str] = {}
     for source in sources:
-        if isinstance(source, ImageFile):
+        if isinstance(source, ImageFile) and len(roots) == 1:
             paths[source] = source.uri
             continue
         content, suffix = encode_image(source)
-        paths[source] = f"images/{hashlib.sha256(source.uri.encode()).hexdigest()[:20]}.{suffix}"
+        paths[source] = f"images/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
         _write(out.parent / paths[source], content)
-    rows = [_to_row(sample, paths) for sample in samples]
+    rows = [_to_row(sample, paths) | ({"split": splits[sample.id]} if sample.id in splits else {}) for sample in samples]
     if terms := tuple(dict.fromkeys(term for own in {sample.terms: None for sample in samples} for term in own)):
         rows[0]["terms"] = [asdict(term) for term in terms]  # the reader gives those of one row to every row
     _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return next(iter(roots), out.parent)
+    return roots.pop() if len(roots) == 1 else out.parent
 
 
 def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:

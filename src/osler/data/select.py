@@ -181,8 +181,11 @@ def _explain_empty(data: DataConfig, which: str, section: SelectionConfig, sampl
     if section.has_choices is not None:
         filters.append("with choices" if section.has_choices else "open-ended")
     remedy = f"no questions at all: name another split, such as --data.{which}.split=validation"
-    exists = "; ".join(f"{modality}: {', '.join(row)}" for modality, row in counts(samples).items()) or remedy
-    return f"[data.{which}] selects nothing from {data.reader} ({'; '.join(filters)}): it has {exists}"
+    exists = "; ".join(f"{modality}: {', '.join(row)}" for modality, row in counts(samples, unknown="unlabelled").items()) or remedy
+    everything = (
+        f"; --data.{which}.modalities='[]' takes every modality, and questions without one" if samples and section.modalities else ""
+    )
+    return f"[data.{which}] selects nothing from {data.reader} ({'; '.join(filters)}): it has {exists}{everything}"
 
 
 def digest_content(samples: Sequence[Sample]) -> str:

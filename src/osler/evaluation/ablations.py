@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from osler.text import fold_option
-from osler.types import ImageSource, Sample
+from osler.types import PLACE, ImageSource, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,10 +81,20 @@ def ablate(samples: Sequence[Sample], ablation: Ablation, *, seed: int = 0) -> A
     if ablation in _DONOR_RULES:
         return _swap(with_images, ablation, seed, left_out)
     if ablation is Ablation.QUESTION_ONLY:
-        return Ablated(samples=tuple(replace(sample, images=()) for sample in with_images), left_out=left_out)
+        return Ablated(samples=tuple(_with_images(sample, ()) for sample in with_images), left_out=left_out)
     synthesize = partial(SyntheticImage, seed=seed if ablation is Ablation.NOISE else None)
     samples = [replace(sample, images=tuple(synthesize(source=image) for image in sample.images)) for sample in with_images]
     return Ablated(samples=tuple(samples), left_out=left_out)
+
+
+def _with_images(sample: Sample, images: tuple[ImageSource, ...]) -> Sample:
+    """The sample with other images; without places in its text where these are more or fewer."""
+    if len(images) == len(sample.images):
+        return replace(sample, images=images)
+    question, context = (
+        text if text is None else text.replace(f" {PLACE}", "").replace(PLACE, "") for text in (sample.question, sample.context)
+    )
+    return replace(sample, images=images, question=question or sample.question, context=context)
 
 
 def mark(sample: Sample, ablation: str) -> Sample:
@@ -137,7 +147,7 @@ def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Ma
         donor = next((donor for donor in draws if donor is not None), None)
         if donor is not None:
             num_same += ablation is Ablation.SWAP_WITHIN and not _has_other_answer(sample, donor)
-            swapped.append(replace(sample, images=donor.images))
+            swapped.append(_with_images(sample, donor.images))
     if len(swapped) < len(samples):
         left_out = {**left_out, "no image to swap with": len(samples) - len(swapped)}
     return Ablated(samples=tuple(swapped), left_out=left_out, num_same_target=num_same)

@@ -157,8 +157,7 @@ def fill_records(
     if fresh:
         path.unlink(missing_ok=True)
     if (key := changed_term(path, terms)) is not None:
-        what = "answers or images of the questions" if key == "content" else key
-        raise ConfigError(f"{path} was made with other {what}: give another --label, or --fresh to start it over")
+        raise ConfigError(f"{path} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
     terms_file = path.with_suffix(".terms.json")
     if not (path.exists() and terms_file.exists()):
         write_json(terms_file, terms)
@@ -243,11 +242,18 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
         terms |= {"policy": fingerprint(config.policy.path), "batch_size": config.eval.batch_size, **loading}
         if (dtype := eval_dtype(config)) != config.policy.dtype:
             terms["arithmetic"] = dtype
-    elif config.eval.engine not in ("scripted", "option_prior"):
+    elif config.eval.engine == "option_prior":
+        terms["train_content"] = digest_content(load_split(config.data, "train"))
+    elif config.eval.engine != "scripted":
         terms["policy"] = config.policy.path
     elif config.eval.engine == "scripted" and config.eval.script is not None and Path(config.eval.script).is_file():
         terms["script"] = digest_file(Path(config.eval.script))
     return terms
+
+
+def name_term(key: str) -> str:
+    """What a term is called in a message."""
+    return {"content": "answers or images of the questions", "train_content": "training questions"}.get(key, key)
 
 
 def digest_prompts(prompts: Sequence[Prompt]) -> str:
@@ -271,6 +277,6 @@ def changed_term(path: Path, terms: Mapping[str, Any], *, ignored: str = "") -> 
     Records of a version that did not keep the content of the questions are not held to it.
     """
     before = read_json_object(path.with_suffix(".terms.json")) if path.exists() else {}
-    kept = {ignored} | ({"content"} - before.keys())
+    kept = {ignored} | ({"content", "train_content"} - before.keys())
     changed = (key for key in {**terms, **before} if key not in kept and before.get(key) != terms.get(key))
     return next(changed, None) if before else None

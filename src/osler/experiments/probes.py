@@ -22,7 +22,7 @@ from osler.evaluation.engines import Engine, open_engine
 from osler.evaluation.interventions import Intervention, intervene
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
 from osler.evaluation.records import read_records
-from osler.evaluation.run import EvaluationTask, changed_term, digest_prompts, evaluate, fill_records, prepare
+from osler.evaluation.run import EvaluationTask, changed_term, digest_prompts, evaluate, fill_records, name_term, prepare
 from osler.metrics import Circular, summarize_rotations
 from osler.prompts import Format, find_strategy, render
 from osler.run_folder import Run, open_run
@@ -120,7 +120,8 @@ def _read_plain(path: Path, terms: Mapping[str, Any], num_questions: int) -> tup
     if not path.is_file():
         return ()
     if (key := changed_term(path, terms, ignored="batch_size")) is not None:
-        raise ConfigError(f"{path} was made with other {key}: give its own recipe and --policy, or another --label")
+        remedy = "give its own recipe and --policy, another --label, or first the plain command with --fresh"
+        raise ConfigError(f"{path} was made with other {name_term(key)}: {remedy}")
     records = read_records(path)
     if len(records) < num_questions:
         raise DataError(

@@ -88,7 +88,7 @@ def start_run(
         is_main = arguments.process_index == 0
         run = open_run(out, config, resume=not (fresh and is_main))
         with forgetting_unused(run):
-            described = _check_same_data(run, prompts)
+            described = _check_same_data(run, prompts) if is_main else {}  # one process hashes the images
             if is_main:
                 write_json(run.manifest, {"policy": policy.name, "train": described})
             if needs_reference:

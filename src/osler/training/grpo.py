@@ -91,7 +91,10 @@ def check_rewards(rewards: Sequence[RewardFunction], prompts: Sequence[Prompt]) 
     """
     formats = {find_strategy(prompt.strategy).format for prompt in prompts}
     if statements in rewards and all(prompt.sample.facts is None for prompt in prompts):
-        raise ConfigError("the reward statements compares with facts, and no question of [data.train] has any: drop it, or use other data")
+        raise ConfigError(
+            "the reward statements compares with facts, and no question of [data.train] has any: name others, "
+            "such as --rewards.names=\"['accuracy', 'format']\""
+        )
     if list(rewards) == [statements] and not formats & {Format.THINK_ANSWER, Format.ANSWER_THINK}:
         raise ConfigError("the reward statements reads reasoning: set [prompt] strategy to think or think_after, or drop it")
     if reasoning_matters in rewards and Format.THINK_ANSWER not in formats:

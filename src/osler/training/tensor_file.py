@@ -41,7 +41,7 @@ class TensorFile:
     def take(self, name: str, shape: Sequence[int | None], *, is_float: bool, below: int | None = None) -> Tensor:
         """The tensor `name` of that shape, None for any size; its values are at least 0 and less than `below`, where that is given.
 
-        Raises DataError, in one line that names the file, for any other tensor; it is not loaded then.
+        Raises DataError, in one line that names the file, for any other tensor.
         """
         found = self.shape(name)
         if len(found) != len(shape) or any(size not in (None, own) for size, own in zip(shape, found, strict=True)):

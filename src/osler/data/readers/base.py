@@ -16,6 +16,7 @@ from osler.types import Sample
 TRAIN_TEST: Final = ("train", "test")
 """The splits of datasets without a validation split."""
 
+_LARGEST: Final = 1e30  # a longer number is no text that anyone wrote; comparisons with NaN are false
 MAX_EXAMPLES: Final = 3
 """Rows that are named for each irregularity."""
 
@@ -120,7 +121,17 @@ def _check_texts(sample: Sample) -> None:
     """Raise DataError for a text that no file can hold, as JSON may give half of a surrogate pair, and for a chat token in a prompt."""
     if any("<|" in text and "|>" in text for text in (sample.question, *sample.choices, sample.context or "")):
         raise DataError("a text holds a chat token (<|..|>), which a processor takes for a control token: remove it")
-    texts = (sample.id, sample.question, *sample.choices, sample.target, sample.subject_id, sample.context, sample.rationale)
+    texts = (
+        sample.id,
+        sample.dataset,
+        sample.question,
+        *sample.choices,
+        sample.target,
+        sample.subject_id,
+        sample.context,
+        sample.rationale,
+    )
+    texts = (*texts, *(image.uri for image in sample.images))
     for text in texts:
         if text is not None and not text.isascii():
             try:
@@ -174,7 +185,7 @@ def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None
 
 def number_to_text(value: Any, where: str, notes: Counter[str]) -> Any:
     """A number as text, without a fraction of zero: 2.0 -> "2"; `notes` counts it. NaN is None; any other value is returned unchanged."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > _LARGEST:
         return value
     if not math.isfinite(value):
         return None if math.isnan(value) else value

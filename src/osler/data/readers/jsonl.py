@@ -78,7 +78,7 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         for name, (row, draft) in drafts.items():
             rows.add(name, _finish, row, draft, base, pictures, table, owners[row.id], rows.notes)
     named = {table.split for table in wanted if split is None}
-    named |= {split_of(str(row.fields.first("split") or "")) for rows_ in parsed.values() for row in rows_ if split is None}
+    named |= {split_of(str(row.fields.first("split") or "")) for members in parsed.values() for row in members if split is None}
     report = rows.report(_share_terms, splits=[name for name in SPLITS if name in named])
     order = {table.name: place for place, table in enumerate(tables)}
     return replace(report, refused=tuple(sorted(report.refused, key=lambda refusal: _place_of(refusal.row, order))))
@@ -132,7 +132,8 @@ def _of_split(rows: Sequence[_Row], split: str | None, collected: Rows) -> Seque
     for row in rows:
         if named[row.name] is None:
             said = row.fields.first("split")
-            reason = f"it names the split {str(said)[:40]!r}, and other rows train, validation or test: mend it"
+            what = "it names no split" if said is None else f"it names the split {str(said)[:40]!r}"
+            reason = f"{what}, and other rows train, validation or test: mend it"
             collected.refuse(row.name, DataError(reason))
     return [row for row in rows if named[row.name] is not None and split in (None, named[row.name])]
 

@@ -24,7 +24,7 @@ def recognise(root: Path) -> tuple[str, str]:
         if (root / _VQA_RAD).is_file():
             return "vqa_rad", f"it holds '{_VQA_RAD}'"
         for folder in (root, root / "Splits"):
-            if any((folder / axis).is_dir() for axis in ("modality", "question_type")):
+            if any(next(folder.glob(f"{axis}/*/*_t*.json"), None) for axis in ("modality", "question_type")):
                 return "med_r1", f"{folder.name}/ holds modality/ or question_type/"
         if (root / "QA_information").is_dir():
             return "omnimedvqa", "it holds QA_information/"

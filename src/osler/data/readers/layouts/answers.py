@@ -28,6 +28,7 @@ _CHINESE_PREFIX: Final = re.compile(r"(?:正确)?(?:答案|选项|選項)(?:是|
 _TAG: Final = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 _LETTER: Final = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:、]?")
 _LETTER_AND_TEXT: Final = re.compile(r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:、])\s*(\S.*)", re.DOTALL)
+_NUMBER_AND_TEXT: Final = re.compile(r"(\d{1,2})[).:、]\s*(\S.*)", re.DOTALL)
 _PLACE: Final = re.compile(r"\d{1,2}(?:\.0)?")
 _PLACE_NAMES: Final = frozenset({"answeridx", "answerindex", "cop"})
 """Fields in which a number is a place even where an option's text is that number."""
@@ -162,6 +163,8 @@ def _match(value: Any, options: Options, notes: Counter[str], *, is_letter: bool
         return options.keys.index(text)
     if _PLACE.fullmatch(text) and float(text) <= len(choices):
         return _Place(int(float(text)))
+    if (numbered := _NUMBER_AND_TEXT.fullmatch(text)) and numbered[1] in options.keys:
+        return _letter_and_text(LETTERS[options.keys.index(numbered[1])], numbered[2], choices, notes)
     if both := _LETTER_AND_TEXT.fullmatch(text):
         return _letter_and_text((both[1] or both[2] or both[3]).upper(), both[4], choices, notes)
     same = [index for index, choice in enumerate(choices) if fold_answer(choice) == fold_answer(text)]

@@ -15,7 +15,7 @@ from osler.data.readers.layouts.answers import Answer, prove_base, read_answer, 
 from osler.data.readers.layouts.fields import Fields, parse_literal
 from osler.data.readers.layouts.options import Options, find_numbered, find_options, read_options, without_options
 from osler.data.readers.layouts.pictures import Pictures
-from osler.data.readers.layouts.places import cut_end, place_images, put_back
+from osler.data.readers.layouts.places import cut_end, lead, place_images, put_back
 from osler.data.readers.text import check_choices, parse_label, repair_mojibake
 from osler.errors import DataError, first_line
 from osler.facts import Facts, Term
@@ -128,12 +128,12 @@ def _read_question(fields: Fields, notes: Counter[str]) -> tuple[str, Options | 
     if any(one.choices != found[0].choices for one in found):
         raise DataError("the options of two fields differ: keep one of them")
     if found:
-        if (bare := without_options(question, found[0].choices)) is not None:
-            notes["options that the question repeats left out of it"] += 1
-            question = bare
-        return put_back(question, places), found[0]
+        if (bare := without_options(question, found[0].choices)) is None:
+            return lead(texts[0][1]), found[0]
+        notes["options that the question repeats left out of it"] += 1
+        return put_back(bare, places), found[0]
     if (parts := find_options(question, notes)) is None:
-        return put_back(question, places) if find_numbered(question) else texts[0][1], None
+        return put_back(question, places) if find_numbered(question) else lead(texts[0][1]), None
     return put_back(parts.question, places), Options(choices=check_choices(parts.choices, notes))
 
 

@@ -34,6 +34,12 @@ def cut_end(text: str) -> tuple[str, str]:
     return text[:end], text[end:].strip()
 
 
+def lead(text: str) -> str:
+    """The text with the places at its end before it, unless it has others, whose order that would change."""
+    question, places = cut_end(text)
+    return text if _PLACE.search(question) else put_back(question, places)
+
+
 def put_back(question: str, places: str) -> str:
     """The question with places that stood behind its options: before it where it has no others, else behind it."""
     if not places:
