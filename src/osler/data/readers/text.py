@@ -19,7 +19,6 @@ from osler.types import LETTERS
 _TELLTALE: Final = re.compile("[ÃÂâ\u0080-\u009f\ufffd]")  # UTF-8 that was decoded as Latin-1 or Windows-1252 contains these
 _LOST: Final = re.compile("[\u0080-\u009f\ufffd]")  # control and replacement characters, which no text contains
 
-_ANSWER_TAG: Final = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LETTER: Final = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _LINE_OPTION: Final = re.compile(r"^[ \t]*(?:\(([A-Z])\)|([A-Z])[).:])[ \t]*(?=\S)", re.MULTILINE)
 _INLINE_START: Final = re.compile(r"(?:(?<=\s)|^)A\)")
@@ -144,8 +143,10 @@ def _walk_letters(text: str) -> tuple[str, ...]:
 
 def unwrap_answer(text: str) -> str:
     """The content of the last <answer> tag, or the whole text without one: "<answer> C </answer>" -> "C"."""
-    tags = _ANSWER_TAG.findall(text)
-    return str(tags[-1] if tags else text).strip()
+    lower = text.lower()
+    end = lower.rfind("</answer>")
+    begin = lower.rfind("<answer>", 0, max(end, 0))
+    return (text if begin < 0 else text[begin + len("<answer>") : end]).strip()
 
 
 def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind: Literal["letter", "text", "either"]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from osler.data.readers.base import number_to_text
-from osler.data.readers.layouts.fields import is_absent, parse_literal
+from osler.data.readers.layouts.fields import MAX_TEXT, is_absent, parse_literal
 from osler.data.readers.layouts.options import Options
 from osler.data.readers.text import repair_mojibake, unwrap_answer
 from osler.errors import DataError
@@ -207,6 +207,8 @@ def _unwrap(value: Any, notes: Counter[str]) -> str:
     value = number_to_text(value, "in the answer", notes)
     if not isinstance(value, str):
         raise DataError(f"the answer is {type(value).__name__}, not text")
+    if len(value) > MAX_TEXT:
+        raise DataError(f"the answer has more than {MAX_TEXT:,} characters: shorten it")
     if len({tag.strip() for tag in _TAG.findall(value)}) > 1:
         raise DataError("the answer holds several <answer> tags that differ: keep one")
     text = bare = unwrap_answer(repair_mojibake(value.strip(), notes))

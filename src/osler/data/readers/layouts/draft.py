@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from osler.data.readers.base import check_object, number_to_text
 from osler.data.readers.layouts.answers import Answer, prove_base, read_answer, read_open_answer, settle
-from osler.data.readers.layouts.fields import Fields, parse_literal
+from osler.data.readers.layouts.fields import MAX_TEXT, Fields, parse_literal
 from osler.data.readers.layouts.options import Options, find_numbered, find_options, read_options, without_options
 from osler.data.readers.layouts.pictures import Pictures
 from osler.data.readers.layouts.places import cut_end, lead, place_images, put_back
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 OWN_LAYOUT: Final = "osler"
 """What the field `layout` says in rows that `osler data convert` wrote: nothing in them is to be taken apart."""
-
-MAX_QUESTION: Final = 20_000
-"""Characters; so many cost little to read."""
 
 Label = TypeVar("Label")
 
@@ -118,8 +115,8 @@ def _read_question(fields: Fields, notes: Counter[str]) -> tuple[str, Options | 
     texts = [(name, repair_mojibake(_as_text(value, name, notes), notes)) for name, value in fields.all("question")]
     if not texts:
         raise DataError("'question' is missing")
-    if long := next((name for name, text in texts if len(text) > MAX_QUESTION), None):
-        raise DataError(f"{long!r} has more than {MAX_QUESTION:,} characters: shorten it")
+    if long := next((name for name, text in texts if len(text) > MAX_TEXT), None):
+        raise DataError(f"{long!r} has more than {MAX_TEXT:,} characters: shorten it")
     question, places = cut_end(texts[0][1])
     for name, text in texts[1:]:
         if not _is_same_question(question, text):

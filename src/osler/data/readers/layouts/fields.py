@@ -14,8 +14,8 @@ from typing import Any, Final
 from osler.errors import DataError
 from osler.text import fold_label
 
-MAX_LITERAL: Final = 20_000
-"""The longest text that is read as a list or an object."""
+MAX_TEXT: Final = 20_000
+"""Characters of the longest text that is taken apart: a question, a list of options, an answer. So many cost little to read."""
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -110,7 +110,7 @@ def find_fields(row: Mapping[str, Any]) -> Fields:
 
 def parse_literal(value: Any) -> Any:
     """The list or object that a text holds, in JSON or as Python prints it ("['CT', 'MRI']"); any other value unchanged."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{") or len(value) > MAX_LITERAL or _LONG_NUMBER.search(value):
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{") or len(value) > MAX_TEXT or _LONG_NUMBER.search(value):
         return value
     text = value.strip()
     for parse in (json.loads, _evaluate):

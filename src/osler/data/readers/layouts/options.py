@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from osler.data.readers.layouts.fields import is_absent, parse_literal
+from osler.data.readers.layouts.fields import MAX_TEXT, is_absent, parse_literal
 from osler.data.readers.text import Problem, check_choices
 from osler.errors import DataError
 from osler.text import fold_words
@@ -66,6 +66,8 @@ def read_options(raw: Any, notes: Counter[str]) -> Options:
     if isinstance(value, dict):
         keys, value = _sorted_options(list(value.items()))
         notes["options by letter or number"] += 1
+    elif isinstance(value, str) and len(value) > MAX_TEXT:
+        raise DataError(f"the options have more than {MAX_TEXT:,} characters: shorten them")
     elif isinstance(value, str):
         parts = _take_apart(f"?\n{value}", notes)
         if parts is None:
