@@ -103,7 +103,7 @@ def read_choice_sets(data: Path) -> set[tuple[tuple[str, ...], int]]:
 
 def _answers(choices: Sequence[str], option: int) -> Iterator[tuple[str, str]]:
     for name, write in ANSWERS.items():
-        yield name, write(LETTERS[option], choices[option])
+        yield name, write(LETTERS[option], choices[option].rstrip(".") if "lenient" in name else choices[option])
 
 
 def count_answers(sets: Sequence[tuple[tuple[str, ...], int]]) -> Table:

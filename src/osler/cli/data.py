@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -110,10 +112,17 @@ def write_checked(data: DataConfig, out: Path) -> Path:
         raise ConfigError(f"--out {out} lies among the data, where it would be read as more of them: write it elsewhere")
     report = read_with_report(data.reader, data.root, **data.options)
     parts = {name: read_with_report(data.reader, data.root, **{**data.options, "split": name}).samples for name in report.splits}
-    splits = {sample.id: name for name, samples in parts.items() for sample in samples}
-    if splits and (loose := len(report.samples) - len(splits)):
+    if not parts:
+        return convert(report.samples, out)
+    if loose := len(report.samples) - sum(map(len, parts.values())):
         raise ConfigError(f"{loose:,} questions stand in tables that name no split, and others do: name these tables after a split first")
-    return convert(report.samples, out, splits=splits)
+    used = Counter(sample.id for samples in parts.values() for sample in samples)
+    named = [
+        (replace(sample, id=f"{name}/{sample.id}") if used[sample.id] > 1 else sample, name)
+        for name, samples in parts.items()
+        for sample in samples
+    ]
+    return convert([sample for sample, _ in named], out, splits={sample.id: name for sample, name in named})
 
 
 def print_check(report: CheckReport) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object
 from osler.data.readers.layouts.conversation import take_apart
-from osler.data.readers.layouts.draft import Draft, base_of, draft_row, finish
+from osler.data.readers.layouts.draft import Draft, base_of, draft_row, finish, needs_base
 from osler.data.readers.layouts.fields import Fields, find_fields
 from osler.data.readers.layouts.pictures import Pictures
 from osler.data.readers.layouts.tables import Table, find_tables, split_of
@@ -52,7 +52,7 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
     """All rows of a file, or of the tables of a folder; with `split` those of the tables named after it, and of tables named after none
     the rows that name it, or all rows where none names a split.
 
-    An id that several tables use gets the table's name before it. Raises DataError for files that cannot be read.
+    An id that several of the tables that are read use gets the table's name before it. Raises DataError for files that cannot be read.
     """
     check_choice("split", split, SPLITS)
     check_choice("ids", ids, ("field", "row"))
@@ -63,7 +63,7 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         remedy = f"ask for it with --data.{'test' if split == 'test' else 'train'}.split={tables[0].split}, or rename a table"
         raise DataError(f"{root} holds no table of the split {split}, only {others}: {remedy}")
     rows = Rows(": give each row its own, or number the rows with --data.ids=row")
-    parsed = {table.name: list(_parse(table, ids, rows if table in wanted else Rows())) for table in tables}
+    parsed = {table.name: list(_parse(table, ids, rows)) for table in wanted}
     owners: dict[str, set[str]] = defaultdict(set)  # id -> names of its tables
     for name, members in parsed.items():
         for row in members:
@@ -71,8 +71,8 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
     for table in wanted:
         drafts = dict(_draft(parsed[table.name] if table.split else _of_split(parsed[table.name], split, rows), rows))
         base = base_of(draft for _, draft in drafts.values())
-        if base is None:  # the other tables may prove it
-            base = base_of(draft for other in tables for _, (_, draft) in _draft(parsed[other.name], Rows()))
+        if base is None and any(needs_base(draft) for _, draft in drafts.values()):  # the other tables may prove it
+            base = base_of(draft for other in tables for _, (_, draft) in _draft(list(_parse(other, ids, Rows())), Rows()))
         folder = root if root.is_dir() else root.parent
         pictures = Pictures(folder, rows.notes, table.prefix) if images is None else Pictures(Path(images), rows.notes)
         for name, (row, draft) in drafts.items():

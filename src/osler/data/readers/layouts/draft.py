@@ -84,6 +84,11 @@ def base_of(drafts: Iterable[Draft]) -> int | DataError | None:
         return error
 
 
+def needs_base(draft: Draft) -> bool:
+    """Whether the answer is a number whose meaning depends on where the file begins to count."""
+    return isinstance(draft.answer, Answer) and bool(draft.answer.places or draft.answer.number is not None)
+
+
 def finish(draft: Draft, base: int | DataError | None, pictures: Pictures, notes: Counter[str], *, name: str, dataset: str) -> Sample:
     """The sample of a draft. Raises DataError."""
     fields = draft.fields

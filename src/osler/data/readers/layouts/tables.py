@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,7 +68,7 @@ def find_tables(root: Path) -> list[Table]:
         return _group(files, root)
     if remedy := _REMEDIES.get(root.suffix.lower()):
         raise DataError(f"{root} {remedy}")
-    return [_table([root], root.parent)]
+    return [replace(_table([root], root.parent), split=None)]  # a file that is named is read, whatever its own name says
 
 
 def split_of(name: str) -> str | None:
