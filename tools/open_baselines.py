@@ -2,7 +2,7 @@
 
     python -m tools.open_baselines DATA      # the folder that holds slake/ and vqa_rad/
 
-Priors are fitted on the train split and scored on the test split, by the rules of the grader.
+Priors are fitted on the train split and scored on another one, by the rules of the grader.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from osler.types import Outcome, Sample
 
 Writer = Callable[[Sample], str]
 
-DATASETS: Final[Mapping[str, tuple[str, dict[str, str]]]] = {
-    "SLAKE, English": ("slake", {"language": "en"}),
-    "SLAKE, Chinese": ("slake", {"language": "zh"}),
-    "VQA-RAD": ("vqa_rad", {}),
+DATASETS: Final[Mapping[str, tuple[str, str, dict[str, str]]]] = {
+    "SLAKE, English, validation": ("slake", "validation", {"language": "en"}),
+    "SLAKE, Chinese, test": ("slake", "test", {"language": "zh"}),
+    "VQA-RAD, test": ("vqa_rad", "test", {}),
 }
+"""Title -> reader, split and options."""
 
 
 def open_questions(data: Path, name: str, split: str, **options: str) -> list[Sample]:
@@ -55,8 +56,8 @@ def writers(train: Sequence[Sample]) -> dict[str, Writer]:
 def report(data: Path) -> Iterator[str]:
     """The lines of a table in Markdown: one row for each dataset and way to answer, all numbers but the first in per cent."""
     yield "| data | answer | questions | accuracy | undecided | token F1 | ROUGE-L | reward |\n|---|---|---|---|---|---|---|---|"
-    for title, (name, options) in DATASETS.items():
-        train, test = (open_questions(data, name, split, **options) for split in ("train", "test"))
+    for title, (name, tested, options) in DATASETS.items():
+        train, test = (open_questions(data, name, split, **options) for split in ("train", tested))
         for way, write in writers(train).items():
             yield f"| {title} | {way} | {len(test):,} | " + " | ".join(measure(test, write)) + " |"
 

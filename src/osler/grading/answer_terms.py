@@ -39,6 +39,8 @@ _ENGLISH: Final[Mapping[Kind | None, Mapping[str, str]]] = {
         "upper": "uppermost", "lower": "lowermost", "posteroanterior": "pa|posterior anterior", "anteroposterior": "ap|anterior posterior",
     },
     Kind.PRESENCE: {
+        "cardiomegaly": "heart enlarged|heart is enlarged|enlarged cardiac silhouette",
+        "pleural effusion": "effusion in pleura|pleural fluid",
         "gallstone": "cholelithiasis|gallbladder stone", "kidney stone": "nephrolithiasis", "myocardial infarction": "heart attack",
         "pulmonary embolism": "pulmonary embolus", "multiple sclerosis": "ms", "diverticulum": "diverticula|diverticuli",
     },
@@ -49,7 +51,8 @@ _ENGLISH: Final[Mapping[Kind | None, Mapping[str, str]]] = {
     },
     None: {
         "circular": "round|circle|rounded", "oval": "elliptical|ellipse|ovoid", "irregular": "irregularly shaped", "u-shaped": "u shape",
-        "female": "woman|women", "male": "man|men", "intravenous": "iv", "cerebrospinal fluid": "csf", "enhancing": "enhanced",
+        "female": "woman|women", "male": "man|men", "intravenous": "iv",
+        "breathe": "breathing|respiration", "cerebrospinal fluid": "csf", "enhancing": "enhanced",
         "non-enhancing": "non enhanced|nonenhancing", "3rd": "third", "4th": "fourth", "normal": "", "abnormal": "",
     },
 }  # fmt: skip

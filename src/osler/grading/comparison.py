@@ -30,7 +30,8 @@ from itertools import permutations
 from typing import Final
 
 from osler.facts import Kind
-from osler.grading.answer_items import NEGATIONS, RELATIONS, Answer, Item, read_items
+from osler.grading.answer_items import RELATIONS, Answer, Item, read_items
+from osler.grading.answer_sentence import NEGATIONS
 from osler.grading.answer_terms import IMPLIES_MRI, NARROWER, OPPOSITES, answer_terms
 from osler.grading.quantities import is_same_quantity
 from osler.grading.terms import PARTS
