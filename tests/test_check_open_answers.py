@@ -10,6 +10,7 @@ from tools.check_open_answers import (
     ENGLISH,
     Reference,
     compare_others,
+    count_denials,
     count_phrasings,
     pairs_read_as_equal,
     read_references,
@@ -30,6 +31,8 @@ def check(references: list[Reference]) -> None:
     assert min(len(ENGLISH), len(CHINESE)) >= 15
     for name, counts in count_phrasings(references).items():
         assert counts["right"] == counts.total(), name
+    for name, counts in count_denials(references).items():
+        assert counts["right"] == 0, name
 
 
 def test_every_phrasing_is_right_and_no_other_answer_is() -> None:

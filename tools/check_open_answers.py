@@ -155,6 +155,18 @@ CHINESE: Final[Mapping[str, Writer]] = {
     "a number in words": lambda text: dict(zip("0123456", "零一两三四五六", strict=True)).get(text.strip()),
 }  # fmt: skip
 
+DENIALS: Final = {
+    "en": (
+        "not {}", "no {}", "without {}", "It is not the {}.", "It isn't the {}.", "The {} is not shown.", "The {} is absent.",
+        "There is no sign of {}.", "everything except the {}", "an organ other than the {}", "{} or something else", "{} is ruled out",
+        "negative for {}", "neither {} nor anything else", "the bone rather than the {}", "Is it the {}?", "{} is unlikely", "{} is wrong",
+        "It cannot be the {}.", "could be {} but I am not sure", "I don't know whether it is the {}", "{}: false", "below the {}",
+        "{} and femur", "{}, femur, tibia",
+    ),
+    "zh": ("不是{}", "没有{}", "并非{}", "除了{}", "{}或股骨", "是{}吗？", "不能确定是{}", "未见{}", "{}和股骨", "{}、股骨、胫骨"),
+}  # fmt: skip
+"""Texts that hold a reference and do not answer with it."""
+
 
 def read_references(data: Path) -> list[Reference]:
     """The different answers to open questions of SLAKE, in both languages, and of VQA-RAD, as their annotation has them."""
@@ -179,6 +191,16 @@ def count_phrasings(references: Iterable[Reference]) -> dict[str, Counter[str]]:
                 continue
             counts = table.setdefault(f"{reference.language}: {name}", Counter())
             counts[judge(text, reference.text)] += 1
+    return table
+
+
+def count_denials(references: Iterable[Reference]) -> dict[str, Counter[str]]:
+    """Denial -> "right", "wrong", "undecided" and "unread" -> number of references."""
+    table: dict[str, Counter[str]] = {}
+    for reference in tqdm(references, desc="denials", disable=None):
+        for form in DENIALS[reference.language]:
+            text = form.format(_lower_first(reference.text.rstrip(".")))
+            table.setdefault(form, Counter())[judge(text, reference.text)] += 1
     return table
 
 
@@ -222,6 +244,10 @@ def report(references: list[Reference]) -> Iterator[str]:
     for name, counts in count_phrasings(references).items():
         numbers = " | ".join(f"{counts[what]:,}" for what in ("right", "wrong", "undecided", "unread"))
         yield f"| {name} | {counts.total():,} | {numbers} |"
+    yield "\n| Denial | references | right | wrong | undecided | unread |\n|---|---|---|---|---|---|"
+    for name, counts in count_denials(references).items():
+        numbers = " | ".join(f"{counts[what]:,}" for what in ("right", "wrong", "undecided", "unread"))
+        yield f"| `{name}` | {counts.total():,} | {numbers} |"
     yield "\n| Other answers to | pairs | right | wrong | undecided |\n|---|---|---|---|---|"
     for kind, counts in compare_others(references).items():
         shares = " | ".join(f"{counts[what]:,}" for what in ("right", "wrong", "undecided"))

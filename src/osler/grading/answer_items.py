@@ -36,7 +36,9 @@ _CHINESE_NONE: Final = tuple(map(list, ("无", "没有", "无异常", "没有异
 _MEASURE_WORDS: Final = frozenset("个只块处枚张颗")
 _BOTH_SIDES: Final = frozenset({frozenset({"left", "right"}), frozenset({"左", "右"})})
 
-_NEEDLESS: Final = frozenset({"the", "of", "an", "的", '"', "'", "(", ")", "[", "]", "{", "}", "*", "-", "=", "<", ">", "^", ":", "∙", "s"})
+_NEEDLESS: Final = frozenset(
+    {"the", "of", "an", "的", '"', "'", "(", ")", "[", "]", "{", "}", "*", "-", "=", "<", ">", "^", ":", "∙", ".", "s"}
+)
 _BEHIND_IMAGE_TERMS: Final = frozenset(
     {"scan", "image", "imaging", "study", "picture", "photo", "examination", "slice", "section", "view"} | set("图像片扫描")
 )
@@ -79,7 +81,7 @@ def read_items(text: str, *, with_synonyms: bool = True) -> Answer:
     items: dict[Item, None] = {}
     has_alternatives = False
     for part, is_alternative in _split_list(_join_sides(strip_sentence(first))):
-        has_alternatives = has_alternatives or is_alternative
+        has_alternatives = has_alternatives or (is_alternative and bool(part))
         item = _read_part(strip_part(part), quantities, with_synonyms=with_synonyms)
         if item.words or item.quantities:
             items[item] = None
@@ -154,6 +156,8 @@ def _canonical(words: Sequence[str]) -> list[str]:
             if terms.kinds.get(canonical[0]) in _PLACE_KINDS and found and found[-1] in ("in", "on", "at"):
                 found.pop()  # "lung on the right"
             found += [word for word in canonical if found[-1:] != [word]]  # "plain film radiograph"
+            if length > 1 and words[position + length - 1] == "方" and terms.kinds.get(found[-len(canonical) - 1 :][0]) is Kind.ANATOMY:
+                found.append("from")  # "气管下方" is below the trachea, "气管下部" its lower part
             position += length
             is_term = True
             continue

@@ -13,9 +13,12 @@ from osler.text import ARTICLES
 LISTS: Final = frozenset({",", ";", "/", "+", "&", "and", "和", "与", "及", "\n"})
 ALTERNATIVES: Final = frozenset({"or", "vs", "versus", "或"})
 NEGATIONS: Final = frozenset(
-    {"no", "not", "non", "without", "never", "neither", "nor", "cannot", "absent", "unlikely", "excluded", "absence"} | set("无没未非不")
+    {"no", "not", "non", "without", "never", "neither", "nor", "cannot", "absent", "unlikely", "excluded", "absence"}
+    | {"false", "wrong", "incorrect", "negative", "except", "denied"}
+    | set("无没未非不")
 )
 _SENTENCE_ENDS: Final = frozenset({".", "!", "?"})
+_ABBREVIATIONS: Final = frozenset({"vs", "approx", "dr", "etc"})
 _REASONS: Final = frozenset({"because", "since"})
 
 _HEDGES: Final = frozenset(
@@ -120,7 +123,10 @@ def first_sentence(words: Sequence[str]) -> tuple[list[str], bool]:
     begin = next((at for at, word in enumerate(words) if word[0].isalnum() or quantity_index(word) is not None), 0)
     for at in range(begin, len(words)):
         if words[at] in _SENTENCE_ENDS:
-            return list(words[begin:at]), any(word[0].isalnum() for word in words[at + 1 :])
+            has_more = any(word[0].isalnum() for word in words[at + 1 :])
+            if has_more and words[at] == "." and words[at - 1] in _ABBREVIATIONS:
+                continue
+            return list(words[begin:at]), has_more
         if words[at] in _REASONS and at > begin:
             return list(words[begin:at]), False
     return list(words[begin:]), False
@@ -170,7 +176,7 @@ def _behind_subject(words: Sequence[str]) -> int | None:
     if head is None or any(word not in _FRAME for word in folded[:head]):
         return None
     for at in range(head + 1, min(len(words) - 1, _MAX_SUBJECT)):
-        if words[at] in NEGATIONS or words[at] in LISTS:
+        if words[at] in NEGATIONS or words[at] in LISTS or words[at] in ("other", "than", "unlike"):
             return None
         if words[at] in ("is", "are") and not all(word in _TAIL for word in words[at + 1 :]):
             return at + 1

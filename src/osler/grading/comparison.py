@@ -43,6 +43,7 @@ MAX_ORDERED: Final = 6
 
 _YES_NO: Final = frozenset({"yes", "no"})
 _SIDES: Final = frozenset({"left", "right", "bilateral"})
+_PREDICATES: Final = frozenset({"is", "are", "was", "were", "ruled"})
 _EXCLUSIVE: Final = (Kind.MODALITY, Kind.TECHNIQUE, Kind.PLANE, Kind.ANATOMY, Kind.COLOUR)
 """Kinds of which two answers with common words cannot have different values."""
 _LISTED: Final = (*_EXCLUSIVE, Kind.PRESENCE)
@@ -91,8 +92,8 @@ def _compare_answers(answer: Answer, reference: Answer) -> Comparison:
         is_wrong = answer.has_alternatives or _compare_lists(answer.items, reference.items[:1]).is_right is False
         return Comparison(is_right=False if is_wrong else None, rule="extra" if is_wrong else UNDECIDED)
     found = _compare_lists(answer.items, reference.items)
-    if found.is_right and (answer.has_more or answer.is_question) and not reference.has_more:
-        return Comparison(is_right=None, rule=UNDECIDED)  # what follows may take the answer back
+    if found.is_right and (answer.has_more or answer.is_question or reference.has_more):
+        return Comparison(is_right=None, rule=UNDECIDED)  # only first sentences were compared; what follows may take the answer back
     return found
 
 
@@ -182,7 +183,8 @@ def _compare_numbers(answer: Item, reference: Item) -> bool | None:
 
 def _counts_only(one: Item, other: Item) -> bool:
     """Whether one is only a count and the other begins with it: "2" and "2 kidneys"."""
-    return not one.words and len(one.quantities) == 1 and one.quantities[0].dimension is None and other.begins_with_number
+    is_count = not one.words and len(one.quantities) == 1 and one.quantities[0].dimension is None
+    return is_count and other.begins_with_number and _PREDICATES.isdisjoint(other.words)
 
 
 def _contradiction(found: Collection[str], wanted: Collection[str]) -> str | None:
