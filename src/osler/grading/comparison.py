@@ -57,7 +57,7 @@ class Comparison:
     rule: str  # "synonym"
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def compare(answer: str, reference: str) -> Comparison:
     """Compare two texts by the rules above. An answer without any word equals no reference."""
     folded, wanted = fold_answer(answer), fold_answer(reference)
