@@ -12,7 +12,7 @@ from osler.facts import Kind
 from osler.grading.answer_sentence import ALTERNATIVES, LISTS, drop_chinese_subject, first_sentence, strip_part, strip_sentence
 from osler.grading.answer_terms import IMPLIES_MRI, answer_terms
 from osler.grading.quantities import Quantity, quantity_index, take_quantities
-from osler.grading.terms import GENERIC, NUMBERS, fold_word
+from osler.grading.terms import GENERIC, NOT_A_PLANE, NUMBERS, fold_word
 from osler.text import MAX_LENGTH, split_words
 
 MAX_ITEMS: Final = 32
@@ -128,7 +128,8 @@ def _read_part(words: Sequence[str], quantities: Sequence[Quantity], *, with_syn
 
 
 def _read_item(words: Sequence[str], quantities: Sequence[Quantity], *, with_synonyms: bool) -> Item:
-    folded = [fold_word(word) for at, word in enumerate(words) if word not in _NEEDLESS or (word == "s" and at == 0)]
+    placed = ["from" if word == "of" and at and words[at - 1] in ("left", "right") else word for at, word in enumerate(words)]
+    folded = [fold_word(word) for at, word in enumerate(placed) if word not in _NEEDLESS or (word == "s" and at == 0)]
     if folded in _CHINESE_NONE or (len(folded) == 2 and folded[0] == "no" and folded[1] in GENERIC):  # "no abnormality" is none
         return Item(words=(), quantities=(Quantity(low=0.0, high=0.0),), begins_with_number=True)
     marks = [quantities[index] for word in folded if (index := quantity_index(word)) is not None and index < len(quantities)]
@@ -151,7 +152,7 @@ def _canonical(words: Sequence[str]) -> list[str]:
             position += 1
             continue
         match = terms.match(words, position)
-        if match is not None:
+        if match is not None and not _is_no_plane(match, words, position):
             length, canonical = match
             if terms.kinds.get(canonical[0]) in _PLACE_KINDS and found and found[-1] in ("in", "on", "at"):
                 found.pop()  # "lung on the right"
@@ -165,6 +166,13 @@ def _canonical(words: Sequence[str]) -> list[str]:
         is_term = False
         position += 1
     return found
+
+
+def _is_no_plane(match: tuple[int, tuple[str, ...]], words: Sequence[str], position: int) -> bool:
+    """Whether the name of a plane is part of another name: "transverse colon"."""
+    length, canonical = match
+    behind = words[position + length : position + length + 1]
+    return answer_terms().kinds.get(canonical[0]) is Kind.PLANE and not NOT_A_PLANE.isdisjoint(behind)
 
 
 def _is_needless_behind(term: str, words: Sequence[str], position: int) -> bool:

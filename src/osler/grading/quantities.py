@@ -37,7 +37,7 @@ _FACTORS: Final = {unit: (dimension, factor) for dimension, units in _UNITS.item
 _UNIT: Final = "|".join(sorted(map(re.escape, _FACTORS), key=lambda unit: -len(unit)))
 _NUMBER: Final = r"\d{1,12}(?:\.\d{1,12})?"
 _QUANTITY: Final = re.compile(
-    rf"(?<![^\W\u3040-\u9fff])(?<!\d\.)(?:(?P<bound><=?|>=?|≤|≥)\s?)?(?P<low>{_NUMBER})"
+    rf"(?<![^\W\u3040-\u9fff])(?<!\d\.)(?:(?P<bound><=?|>=?|≤|≥|(?<![^\s(])[-−](?=\d))\s?)?(?P<low>{_NUMBER})"
     rf"(?:\s?(?:{_UNIT})?\s?(?:-|–|to|至|到|~)\s?(?P<high>{_NUMBER}))?"
     rf"(?:\s?-?\s?(?P<unit>{_UNIT})s?(?![^\W\u4e00-\u9fff]))?(?![^\W\u4e00-\u9fff]|\.\d)",
     re.IGNORECASE,
@@ -51,7 +51,7 @@ class Quantity:
     low: float  # 0.02, in the unit of the dimension
     high: float  # 0.03; equal to `low` for a single number
     dimension: str | None = None  # "length"; None for a count
-    bound: str = ""  # "<" of "< 5 mm"
+    bound: str = ""  # "<" of "< 5 mm", "-" of a negative number
 
     @property
     def is_range(self) -> bool:
