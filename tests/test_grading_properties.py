@@ -83,7 +83,8 @@ def test_no_text_raises_and_grading_is_deterministic(text: str, choices: tuple[s
     for name in REWARDS:
         columns = {"choices": [choices], "target": [target], "strategy": [strategy], **OTHER_COLUMNS}
         (reward,) = REWARDS[name](["?"], [text], **columns)
-        assert -1 <= reward <= 1 if name == "statements" else reward in {0.0, 0.5, 1.0}
+        low = -1 if name == "statements" else 0
+        assert low <= reward <= 1 if name in ("statements", "open_answer") else reward in {0.0, 0.5, 1.0}
 
 
 @settings(max_examples=200, deadline=None)

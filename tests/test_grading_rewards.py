@@ -90,9 +90,52 @@ def test_rewards_suit_trl(name: str) -> None:
     assert reward(**columns) == ([0.0, 0.0, 0.0] if name == "statements" else [1.0, 1.0, 0.0])
 
 
+OPEN_REWARDS = [
+    # question, target, answer, reward
+    ("Which organ is shown?", "Liver", "liver", 1.0),
+    ("Which organ is shown?", "Liver", "It is probably the liver.", 1.0),
+    ("How large is it?", "2 cm", "20 mm", 1.0),
+    ("What is abnormal?", "Left pleural effusion", "pleural effusion", 0.5 * 4 / 5),
+    ("What is abnormal?", "Pleural effusion", "small pleural effusion", 0.5 * 4 / 5),
+    ("Which scan is it?", "Chest X-ray", "x-ray", 0.5 * 4 / 5),
+    ("Which organ is shown?", "Liver", "spleen", 0.0),
+    ("Which organ is shown?", "Liver", "", 0.0),
+    # another side, a negation, an opposite, another number
+    ("Where is the lesion?", "Left lung", "right lung", 0.0),
+    ("Where is the lesion?", "Left lung", "both lungs", 0.0),
+    ("What is abnormal?", "Pleural effusion", "no pleural effusion", 0.0),
+    ("What is abnormal?", "Hypodense lesion", "hyperdense lesion", 0.0),
+    ("How large is it?", "2 cm mass", "3 cm mass", 0.0),
+    # lists and alternatives
+    ("Which organ is shown?", "Liver", "liver, spleen, heart, kidney, lung", 0.0),
+    ("Which organ is shown?", "Liver", "liver spleen heart kidney lung", 0.0),
+    ("Which organ is shown?", "Liver", "liver or spleen", 0.0),
+    ("Which organ is shown?", "Liver", "Liver. Spleen. Heart.", 0.0),
+    ("Which organ is shown?", "Right hepatic lobe", "liver, right hepatic lobe region", 0.0),
+    ("How large is it?", "2 cm", "1-100 cm", 0.0),
+    ("How many are there?", "2", "1 2 3 4 5", 0.0),
+    # copies of the question, and words that are true of everything
+    ("Where in the left lung is the mass?", "Left lung apex", "the left lung", 0.0),
+    ("Where in the left lung is the mass?", "Left lung apex", "Where in the left lung is the mass?", 0.0),
+    ("Is the mass in the left or the right lung?", "Left lung", "Is the mass in the left or the right lung", 0.0),
+    ("Which organ is shown?", "Pleural effusion", "there can be a small or large pleural effusion somewhere in this patient", 0.0),
+    ("Which organ is shown?", "Liver", "Is it the liver?", 0.0),
+    ("Is there a mass?", "yes", "yes and no", 0.0),
+]
+
+
+@pytest.mark.parametrize(("question", "target", "answer", "expected"), OPEN_REWARDS)
+def test_what_an_open_answer_earns(question: str, target: str, answer: str, expected: float) -> None:
+    prompts = [question, [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]]
+    found = REWARDS["open_answer"](
+        prompts, [f"<answer>{answer}</answer>"] * 2, choices=[()] * 2, target=[target] * 2, strategy=["no_think"] * 2
+    )
+    assert found == pytest.approx([expected] * 2)
+
+
 @pytest.mark.parametrize("names", [[], ["accuracy", "speed"]])
 def test_unknown_rewards_name_the_known_ones(names: list[str]) -> None:
-    with pytest.raises(ConfigError, match="use some of accuracy, format, statements, reasoning_matters, medvlm_r1_accuracy"):
+    with pytest.raises(ConfigError, match="use some of accuracy, open_answer, format, statements, reasoning_matters, medvlm_r1_accuracy"):
         resolve_rewards(names)
 
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from osler import __version__
 from osler.audits.baselines import BASELINES, blind_credits
+from osler.audits.open_baselines import open_credits
 from osler.config import DataConfig
 from osler.data.select import load_split
 from osler.data.splits.manifest import digest_sample
@@ -45,15 +46,20 @@ _ADAPTER: Final = TypeAdapter(CreditsFile)
 
 
 def compute_credits(data: DataConfig, test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-    """The credits of every blind baseline, fitted on `[data.train]`, on the test questions with choices.
+    """The credits of every blind baseline, fitted on `[data.train]`, on the test questions.
 
-    Without training questions only the baselines that need no fit are included.
+    Without training questions only the baselines that need no fit are included. On open questions the option prior gives the most frequent
+    answer of the question type, the question prior that of the same question, and the other baselines earn nothing.
     """
     try:
         train = load_split(data, "train")
     except OslerError:  # an evaluation needs no training data
         train = []
-    return {BASELINES[name].title: by_sample for name, by_sample in blind_credits(train, test).items()}
+    closed = {BASELINES[name].title: by_sample for name, by_sample in blind_credits(train, test).items()}
+    answered = open_credits(train, test)
+    nothing = {sample.id: 0.0 for sample in test}
+    titles = [baseline.title for baseline in BASELINES.values() if baseline.title in closed or baseline.title in answered]
+    return {title: nothing | closed.get(title, {}) | answered.get(title, {}) for title in titles}
 
 
 def credits_file(records: Path) -> Path:

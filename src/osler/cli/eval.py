@@ -89,11 +89,29 @@ def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
         "chance": summary.chance,
         "no_answer": summary.no_answer,
         "lenient": lenient_share(result.records),
+        "open": _open_to_json(result),
         "well_formed": summary.well_formed,
         "mean_tokens": summary.mean_tokens,
         "image_gain": {"value": gain.gain.value, "interval": [gain.gain.low, gain.gain.high], "over": gain.baseline},
         "truth": truth_to_json(result.records),
         "float32": None if result.float32 is None else {"same": result.float32.num_same, "questions": result.float32.total},
+    }
+
+
+def _open_to_json(result: EvaluationResult) -> dict[str, Any] | None:
+    """The figures of the open questions; None where there are none."""
+    from osler.metrics import summarize_open
+    from osler.reports.leniency import open_blind, undecided_share
+
+    if (found := summarize_open(result.records, "subject")) is None:
+        return None
+    return {
+        "questions": found.accuracy.total,
+        "accuracy": found.accuracy.to_json(),
+        "token_f1": found.token_f1.to_json(),
+        "rouge_l": found.rouge_l.to_json(),
+        "undecided": undecided_share(result.records),
+        "blind": open_blind(result.records, result.blind),
     }
 
 

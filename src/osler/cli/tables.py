@@ -121,7 +121,27 @@ def print_accuracies(
     if has_few_clusters(table):
         print(FEW)
     print(describe_leniency({row.title: lenient_share(row.records) for row in evaluations if not row.is_blind}))
+    print_open(evaluations)
     print_truth(evaluations, in_domain)
+
+
+def print_open(evaluations: Sequence[Evaluation]) -> None:
+    """Print how the policies answer open questions, one row each; nothing without open questions."""
+    from osler.evaluation.compare import UNIT
+    from osler.metrics import percent, summarize_open
+    from osler.reports.leniency import describe_undecided, open_blind, undecided_share
+
+    rows = [(row, summary) for row in evaluations if (summary := summarize_open(row.records, UNIT)) is not None]
+    if not rows:
+        return
+    body = [
+        [row.title, f"{found.accuracy.total:,}", *map(str, (found.accuracy, found.token_f1, found.rouge_l)),
+         percent(undecided_share(row.records)), percent(open_blind(row.records, row.blind))]
+        for row, found in rows
+    ]  # fmt: skip
+    print_table(("", "Questions", "Accuracy", "Token F1", "ROUGE-L", "Undecided", "Blind"), body, title="Open questions")
+    print(describe_undecided({row.title: undecided_share(row.records) for row, _ in rows}))
+    print("Blind: accuracy of the most frequent answer in train to the same question, or to its type, whichever is better.")
 
 
 def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = ()) -> None:

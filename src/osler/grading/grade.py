@@ -13,6 +13,10 @@ The rules, in this order; `Verdict.rule` names the one that applied, e.g. "answe
 - Anything else is NO_ANSWER: no text, no option, an option inside prose, reasoning that was cut off, an answer only inside <think>.
 - A last <answer> that is never closed counts if it contains a letter, because a sampler may stop at "</answer>". Option text there may be
   cut off ("CT" of "CT angiography") and is NO_ANSWER.
+
+An open answer is compared with the reference by the rules of `comparison`, whose name is the last part of the rule:
+"answer_tag.text.synonym". What they cannot decide is INCORRECT with the rule "..undecided", so it never raises an accuracy, it keeps its
+answer, and files of records need no further outcome; tables count it apart.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ from typing import Final
 
 from osler.errors import DataError
 from osler.grading.choice import read_choice
+from osler.grading.comparison import UNDECIDED, compare
 from osler.grading.lenient import read_leniently
-from osler.grading.open_answer import is_same_text, read_open_answer
+from osler.grading.open_answer import read_open_answer
 from osler.grading.option_index import index_options
 from osler.grading.parse import Parsed, Source, parse
 from osler.types import LETTERS, Outcome, Verdict
@@ -72,7 +77,13 @@ def _grade_open(parsed: Parsed, content: str, target: str) -> Verdict:
     answer, kind = read_open_answer(content, is_tagged=parsed.source is Source.ANSWER_TAG)
     if answer is None:
         return _verdict(parsed, Outcome.AMBIGUOUS if kind == "several" else Outcome.NO_ANSWER, None, kind)
-    return _verdict(parsed, Outcome.CORRECT if is_same_text(answer, target) else Outcome.INCORRECT, answer, kind)
+    comparison = compare(answer, target)
+    return _verdict(parsed, Outcome.CORRECT if comparison.is_right else Outcome.INCORRECT, answer, f"{kind}.{comparison.rule}")
+
+
+def is_undecided(rule: str) -> bool:
+    """Whether a verdict's rule, such as "answer_tag.text.undecided", says that an open answer may be right and no rule decides it."""
+    return rule.rpartition(".")[2] == UNDECIDED
 
 
 def _verdict(parsed: Parsed, outcome: Outcome, answer: str | None, kind: str | None = None) -> Verdict:

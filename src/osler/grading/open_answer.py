@@ -12,10 +12,10 @@ MAX_STATEMENT: Final = 200
 
 _CUE: Final = re.compile(
     r"(?:\b(?:answer|réponse|antwort|respuesta|risposta|ответ)[*_\"']{0,3} ?(?:(?:is|est|ist|es|è)\b|:)"
-    r"|答案 ?[是为::]|\\boxed\{)[: *_\"]{0,4}(?=([^\n]{1,400}))",  # a lookahead, since a second claim may follow
+    r"|答案 ?[是为:：]|\\boxed\{)[: *_\"]{0,4}(?=([^\n]{1,400}))",  # a lookahead, since a second claim may follow
     re.IGNORECASE,
 )
-_SENTENCE_END: Final = re.compile(r"[.!?;](?:\s|$)|。")
+_SENTENCE_END: Final = re.compile(r"(?<!\bvs)[.!?;](?:\s|$)|。")
 
 
 def read_open_answer(text: str, *, is_tagged: bool) -> tuple[str | None, str]:

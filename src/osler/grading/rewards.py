@@ -18,6 +18,7 @@ from osler.facts import Facts, Term
 from osler.grading.altered_reasoning import AlteredAnswers
 from osler.grading.evidence import Commonness, judge_evidence, summarise_evidence
 from osler.grading.grade import grade
+from osler.grading.open_reward import reward_open_answer
 from osler.grading.parse import parse
 from osler.prompts import Format, find_strategy
 from osler.registry import Registry
@@ -64,6 +65,27 @@ def accuracy(
         grade(completion_text(text), choices=options, target=gold, strategy=name, is_lenient=False) for text, options, gold, name in rows
     )
     return [float(verdict.outcome is Outcome.CORRECT) for verdict in verdicts]
+
+
+def open_answer(
+    prompts: Sequence[Turns | None],
+    completions: Sequence[Turns],
+    *,
+    choices: Sequence[Sequence[str]],
+    target: Column,
+    strategy: Column,
+    **_columns: Any,
+) -> list[float]:
+    """From 0 to 1: as `accuracy`, and at most 0.5 for an open answer that the rules cannot decide (`grading.open_reward`)."""
+    rows = zip(prompts, completions, choices, target, strategy, strict=True)
+    return [
+        reward_open_answer(
+            grade(completion_text(text), choices=options, target=gold, strategy=name, is_lenient=False),
+            target=gold,
+            prompt=completion_text(prompt or ""),
+        )
+        for prompt, text, options, gold, name in rows
+    ]
 
 
 def format(prompts: object, completions: Sequence[Turns], *, strategy: Column, **_columns: Any) -> list[float]:  # noqa: A001 - the papers' name
@@ -181,7 +203,17 @@ def _as_reward(name: str, part: Any) -> RewardFunction:
     return reward
 
 
-_BUILT_IN: Final = (accuracy, format, statements, reasoning_matters, medvlm_r1_accuracy, medvlm_r1_format, med_r1_accuracy, med_r1_format)
+_BUILT_IN: Final = (
+    accuracy,
+    open_answer,
+    format,
+    statements,
+    reasoning_matters,
+    medvlm_r1_accuracy,
+    medvlm_r1_format,
+    med_r1_accuracy,
+    med_r1_format,
+)
 REWARDS: Final[Registry[RewardFunction]] = Registry(
     "reward", {reward.__name__: reward for reward in _BUILT_IN}, adapt=_as_reward, takes_paths=True, remedy="use some of"
 )

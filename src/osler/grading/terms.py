@@ -174,8 +174,8 @@ PARTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 
 _SPELLINGS: Final = {
     "tumor": "tumour", "color": "colour", "colored": "coloured", "gray": "grey", "edema": "oedema", "esophagus": "oesophagus",
-    "center": "centre", "nevus": "naevus", "nevi": "naevi", "ischemia": "ischaemia", "fiber": "fibre", "disk": "disc",
-    "leukemia": "leukaemia", "anemia": "anaemia", "polarized": "polarised", "naevi": "naevus",
+    "center": "centre", "nevus": "naevus", "nevi": "naevi", "fiber": "fibre", "disk": "disc",
+    "cecum": "caecum", "esophageal": "oesophageal", "fetal": "foetal", "fetus": "foetus", "polarized": "polarised", "naevi": "naevus",
 }  # fmt: skip
 _AMERICAN_BLOOD: Final = ("hema", "hemo", "heman")
 
@@ -192,6 +192,8 @@ def fold_word(word: str) -> str:
             word = word[:-1]
     if word.startswith(_AMERICAN_BLOOD):
         word = "ha" + word[1:]
+    if word.endswith(("emia", "emic")) and word[-5:-4] != "a":
+        word = f"{word[:-4]}a{word[-4:]}"
     return _SPELLINGS.get(word, word)
 
 

@@ -14,6 +14,7 @@ from osler.metrics.coverage import Abstention, CoveragePoint, abstain, choose_th
 from osler.metrics.estimates import DASH, Estimate, Proportion, average, few_clusters, mean, p_value, percent, points, proportion
 from osler.metrics.gain import BLIND_POLICIES, ImageGain, guess_credits, image_gain, record_credits
 from osler.metrics.matrices import MatrixDifference, MatrixGains, MatrixMeans, matrix_difference, matrix_gains, matrix_means
+from osler.metrics.overlap import OpenSummary, rouge_l, summarize_open, token_f1
 from osler.metrics.paired import PairedDifference, holm, paired_difference
 from osler.metrics.power import minimum_detectable_difference, paired_power
 from osler.metrics.rotations import Circular, rotation_id, summarize_rotations
@@ -32,6 +33,7 @@ __all__ = [
     "MatrixDifference",
     "MatrixGains",
     "MatrixMeans",
+    "OpenSummary",
     "PairedDifference",
     "Proportion",
     "RatedAnswer",
@@ -69,8 +71,11 @@ __all__ = [
     "record_credits",
     "risk_coverage_area",
     "rotation_id",
+    "rouge_l",
     "split_clusters",
     "summarize",
+    "summarize_open",
     "summarize_rotations",
     "taxonomy_order",
+    "token_f1",
 ]

@@ -1,9 +1,10 @@
-"""How many answers only the lenient rules of the grader read: so much of an accuracy may come from the reader."""
+"""How much of an accuracy may come from the reader: answers that only lenient rules read, and open answers that no rule decides."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from osler.grading.grade import is_undecided
 from osler.grading.lenient import is_lenient
 from osler.metrics import mean, percent
 from osler.types import Record
@@ -21,3 +22,30 @@ def describe_leniency(shares: Mapping[str, float | None]) -> str:
         return "Read from sentences, which no reward pays for: no answer."
     others = "" if len(some) == sum(share is not None for share in shares.values()) else "; others none"
     return f"Read from sentences, which no reward pays for: {', '.join(some)} of the answers{others}."
+
+
+def undecided_share(records: Collection[Record]) -> float | None:
+    """The share of the open questions, in [0, 1], whose answer no rule decides; None without open questions."""
+    return mean([is_undecided(record.rule) for record in records if not record.choices])
+
+
+def describe_undecided(shares: Mapping[str, float | None]) -> str | None:
+    """One line about the rows of a table, by their titles; None where no row has open questions."""
+    asked = {title: share for title, share in shares.items() if share is not None}
+    if not asked:
+        return None
+    some = [f"{title} {percent(share)} %" for title, share in asked.items() if share]
+    if not some:
+        return "Undecided open answers, which count as not correct: none."
+    others = "" if len(some) == len(asked) else "; others none"
+    return f"Undecided open answers, which count as not correct: {', '.join(some)} of the open questions{others}."
+
+
+def open_blind(records: Collection[Record], blind: Mapping[str, Mapping[str, float]]) -> float | None:
+    """The accuracy of the best blind baseline on the open questions of some records; None where no baseline answered all of them.
+
+    `blind` maps the title of a baseline to its credits by sample id.
+    """
+    asked = {record.sample_id for record in records if not record.choices}
+    values = [mean([by_sample[name] for name in asked]) for by_sample in blind.values() if asked <= by_sample.keys()]
+    return max((value for value in values if value is not None), default=None)

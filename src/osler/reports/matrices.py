@@ -21,7 +21,7 @@ from osler.metrics import Estimate, MatrixMeans, mean
 from osler.metrics.estimates import Count, Difference, Share, ShareEstimate
 from osler.metrics.matrices import Cell
 from osler.prompts import Format, find_strategy
-from osler.reports.leniency import lenient_share
+from osler.reports.leniency import lenient_share, undecided_share
 from osler.reports.published import NO_THINK_MINUS_THINK
 from osler.taxonomy import Axis
 from osler.types import Record
@@ -131,6 +131,7 @@ class AccuracyMatrix:
     truth_means: MatrixMeans | None = None  # true reasonings; None without reasonings, and in files of an earlier version
     right_for_false_reason_means: MatrixMeans | None = None
     lenient: float | None = None  # share of all answers that no reward pays for; None in files of an earlier version
+    undecided: float | None = None  # share of the open questions whose answer no rule decides; None without any, and as above
 
     @property
     def title(self) -> str:
@@ -231,6 +232,7 @@ def build_matrix(records: MatrixRecords, blind: Credits) -> AccuracyMatrix:
         return AccuracyCell(**accuracy.to_json(), num_questions=accuracy.total, image_gain=image_gain, truth=_truth_cell(cells[cell]))
 
     true, right_for_false = _truth_means(cells)
+    answered = [record for members in cells.values() for record in members]
     return AccuracyMatrix(
         row=records.row,
         strategy=records.strategy,
@@ -241,7 +243,8 @@ def build_matrix(records: MatrixRecords, blind: Credits) -> AccuracyMatrix:
         image_gain_means=None if gains is None else gains.means,
         truth_means=true,
         right_for_false_reason_means=right_for_false,
-        lenient=lenient_share([record for members in cells.values() for record in members]),
+        lenient=lenient_share(answered),
+        undecided=undecided_share(answered),
     )
 
 

@@ -10,7 +10,7 @@ from osler.audits.baselines import BASELINES
 from osler.metrics import DASH, Estimate, MatrixMeans, p_value, percent, points
 from osler.metrics.estimates import NO_ESTIMATE
 from osler.reports.heat import HeatMap, Tile, shade, shade_difference
-from osler.reports.leniency import describe_leniency
+from osler.reports.leniency import describe_leniency, describe_undecided
 from osler.reports.matrices import (
     TRAINED,
     AccuracyMatrix,
@@ -68,7 +68,11 @@ def build_axis(axis: AxisMatrices) -> AxisPage:
     between = [part for part in changes if matrices[part.after].row == matrices[part.before].row]
     return AxisPage(
         figures=axis,
-        notes=(*axis.notes, describe_leniency({part.title: part.lenient for part in matrices.values() if part.row != "blind"})),
+        notes=(
+            *axis.notes,
+            describe_leniency({part.title: part.lenient for part in matrices.values() if part.row != "blind"}),
+            *filter(None, [describe_undecided({part.title: part.undecided for part in matrices.values() if part.row != "blind"})]),
+        ),
         accuracy=tuple(maps[name] for name in leading),
         other_accuracy=tuple(heat for name, heat in maps.items() if name not in leading),
         gains=tuple(heat for name, heat in gains.items() if name in leading),

@@ -15,7 +15,7 @@ from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_fig
 from osler.reports.glance import Glance
 from osler.reports.headline import describe_domain, name_experiment
 from osler.reports.heat import HeatMap
-from osler.reports.leniency import describe_leniency, lenient_share
+from osler.reports.leniency import describe_leniency, describe_undecided, lenient_share, undecided_share
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
 from osler.reports.tables import (
@@ -121,6 +121,8 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
 def _leniency(answered: Sequence[Evaluation]) -> Iterator[str]:
     if sighted := [row for row in answered if not row.is_blind]:
         yield describe_leniency({row.title: lenient_share(row.records) for row in sighted})
+        if (undecided := describe_undecided({row.title: undecided_share(row.records) for row in sighted})) is not None:
+            yield undecided
 
 
 def _unfinished(run: Run) -> Iterator[str]:

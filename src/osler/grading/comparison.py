@@ -1,0 +1,226 @@
+"""Whether an open answer equals the reference: right, wrong, or cannot decide. The first rule of this table that applies decides.
+
+=========== ========================================================== ============================================================
+rule        decides                                                    example
+=========== ========================================================== ============================================================
+exact       right: equal after `fold_answer`                           "The liver." for "Liver"
+empty       wrong: no word                                             "?" for "Liver"
+yes_no      yes and no only by yes and no                              "No, it is clear" for "no"; "clear" for "no" is wrong
+rephrased   right: equal without plural, spelling and the sentence     "It is probably the liver." for "Liver"
+synonym     right: equal by the table of `answer_terms`                "Right hepatic lobe" for "right lobe of the liver"
+number      equal numbers, by unit and tolerance, or different ones    "20 mm" for "2 cm"; "2 mm" is wrong
+extra       wrong: names alternatives, or more things of one kind      "liver or spleen" for "liver"
+set         all items of a list, in any order; fewer or more are wrong "heart and liver" for "Liver, Heart"; "liver" is wrong
+side        wrong: another side or height                              "left lung" for "right lung"
+negation    wrong: one is denied and the other is not                  "no effusion" for "effusion"
+opposite    wrong: opposites                                           "hypodense" for "hyperdense"
+different   wrong: no common word, or another term of the same kind    "spleen" for "liver", "lung mass" for "brain mass"
+undecided   cannot decide: more general, more specific, or overlapping "small pleural effusion" for "pleural effusion"
+=========== ========================================================== ============================================================
+
+No rule measures how near two answers are, and none knows medicine beyond its table: a synonym that the table lacks is "different".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+from typing import Final
+
+from osler.facts import Kind
+from osler.grading.answer_items import RELATIONS, Answer, Item, read_items
+from osler.grading.answer_sentence import NEGATIONS
+from osler.grading.answer_terms import IMPLIES_MRI, NARROWER, OPPOSITES, answer_terms
+from osler.grading.quantities import is_same_quantity
+from osler.grading.terms import PARTS
+from osler.text import fold_answer
+
+UNDECIDED: Final = "undecided"
+MAX_ORDERED: Final = 6
+"""Items of a list up to which open items are assigned in every order."""
+
+_YES_NO: Final = frozenset({"yes", "no"})
+_SIDES: Final = frozenset({"left", "right", "bilateral"})
+_PREDICATES: Final = frozenset({"is", "are", "was", "were", "ruled"})
+_EXCLUSIVE: Final = (Kind.MODALITY, Kind.TECHNIQUE, Kind.PLANE, Kind.ANATOMY, Kind.COLOUR)
+"""Kinds of which two answers with common words cannot have different values."""
+_LISTED: Final = (*_EXCLUSIVE, Kind.PRESENCE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The result of comparing an answer with a reference."""
+
+    is_right: bool | None  # None: cannot decide
+    rule: str  # "synonym"
+
+
+@lru_cache(maxsize=2048)
+def compare(answer: str, reference: str) -> Comparison:
+    """Compare two texts by the rules above. An answer without any word equals no reference."""
+    folded, wanted = fold_answer(answer), fold_answer(reference)
+    if not any(word[0].isalnum() for word in folded):
+        return Comparison(is_right=bool(folded) and folded == wanted, rule="exact" if folded and folded == wanted else "empty")
+    if folded == wanted:
+        return Comparison(is_right=True, rule="exact")
+    if (decided := _compare_yes_no(folded, wanted)) is not None:
+        return decided
+    plain = _compare_answers(read_items(answer, with_synonyms=False), read_items(reference, with_synonyms=False))
+    if plain.is_right:
+        return plain
+    found = _compare_answers(read_items(answer), read_items(reference))
+    return Comparison(is_right=True, rule="synonym") if found == Comparison(is_right=True, rule="rephrased") else found
+
+
+def _compare_yes_no(folded: Sequence[str], wanted: Sequence[str]) -> Comparison | None:
+    is_asked = tuple(wanted) in {("yes",), ("no",)}
+    given = folded[0] if folded[0] in _YES_NO and (len(folded) == 1 or folded[1] in {",", "."}) else None
+    if not is_asked:
+        return Comparison(is_right=False, rule="yes_no") if len(folded) == 1 and given else None
+    is_contrary = folded[-1] in _YES_NO and folded[-1] != given
+    if given == wanted[0] == "yes" and not is_contrary and not NEGATIONS.isdisjoint(folded):  # "Yes, there is no effusion"
+        return Comparison(is_right=None, rule=UNDECIDED)
+    return Comparison(is_right=given == wanted[0] and not is_contrary, rule="yes_no")
+
+
+def _compare_answers(answer: Answer, reference: Answer) -> Comparison:
+    if not answer.items or not reference.items:
+        return Comparison(is_right=False, rule="empty")
+    if answer.has_alternatives != reference.has_alternatives:
+        is_wrong = answer.has_alternatives or _compare_lists(answer.items, reference.items[:1]).is_right is False
+        return Comparison(is_right=False if is_wrong else None, rule="extra" if is_wrong else UNDECIDED)
+    found = _compare_lists(answer.items, reference.items)
+    if found.is_right and (answer.has_more or answer.is_question or reference.has_more):
+        return Comparison(is_right=None, rule=UNDECIDED)  # only first sentences were compared; what follows may take the answer back
+    return found
+
+
+def _compare_lists(answer: Sequence[Item], reference: Sequence[Item]) -> Comparison:
+    if len(answer) == len(reference) == 1:
+        return compare_items(answer[0], reference[0])
+    sides, wanted = _sides_of(answer), _sides_of(reference)
+    if any(sides[noun] != wanted[noun] for noun in sides.keys() & wanted.keys()):
+        return Comparison(is_right=False, rule="side")
+    fewer, more = sorted((answer, reference), key=len)
+    if len(fewer) != len(more):
+        is_open = any(
+            any(compare_items(one, other).is_right is None for other in more)
+            and not any(compare_items(one, other).is_right for other in more)
+            for one in fewer
+        )
+        return Comparison(is_right=None if is_open else False, rule=UNDECIDED if is_open else "set")
+    return Comparison(is_right=(best := _match(fewer, more)), rule=UNDECIDED if best is None else "set")
+
+
+def _match(one: Sequence[Item], other: Sequence[Item]) -> bool | None:
+    """Whether the items of two lists of one length are equal in some order; None where an order leaves all open or equal."""
+    results = [[compare_items(first, second).is_right for second in other] for first in one]
+    if all(any(row) for row in results) and all(any(row[at] for row in results) for at in range(len(other))):
+        return True
+    if len(one) > MAX_ORDERED:
+        return None if all(any(result is not False for result in row) for row in results) else False
+    is_open = any(all(results[row][column] is not False for row, column in enumerate(order)) for order in permutations(range(len(other))))
+    return None if is_open else False
+
+
+def _sides_of(items: Sequence[Item]) -> dict[str, frozenset[str]]:
+    """The sides that stand in one item with each organ: {"lung": {"left"}}."""
+    kinds = answer_terms().kinds
+    found: dict[str, frozenset[str]] = {}
+    for item in items:
+        sides = _SIDES.intersection(item.words)
+        for word in item.words:
+            if sides and kinds.get(word) is Kind.ANATOMY:
+                found[word] = found.get(word, frozenset()) | sides
+    return found
+
+
+def compare_items(answer: Item, reference: Item) -> Comparison:
+    """Compare one thing with another."""
+    if len(answer.quantities) > len(reference.quantities) > 0:
+        return Comparison(is_right=False, rule="extra")
+    numbers = _compare_numbers(answer, reference)
+    if _is_same_phrase(answer.words, reference.words):
+        if numbers is True:
+            return Comparison(is_right=True, rule="number" if answer.quantities else "rephrased")
+        return Comparison(is_right=numbers, rule=UNDECIDED if numbers is None else "number")
+    if numbers is False:
+        return Comparison(is_right=False, rule="number")
+    found, wanted = set(answer.words), set(reference.words)
+    if NEGATIONS.isdisjoint(found) != NEGATIONS.isdisjoint(wanted):
+        is_none = any(not item.words and any(not quantity.high for quantity in item.quantities) for item in (answer, reference))
+        return Comparison(is_right=None if is_none else False, rule=UNDECIDED if is_none else "negation")
+    if numbers and (_counts_only(answer, reference) or _counts_only(reference, answer)):
+        return Comparison(is_right=True, rule="number")
+    if (rule := _contradiction(found, wanted)) is not None:
+        return Comparison(is_right=False, rule=rule)
+    found, wanted = found - NEGATIONS, wanted - NEGATIONS
+    if found.isdisjoint(wanted) and not (answer.quantities and reference.quantities) and not _is_related(found, wanted):
+        return Comparison(is_right=False, rule="different")
+    if RELATIONS.isdisjoint(answer.words) and _names_more(found, wanted):
+        return Comparison(is_right=False, rule="extra")
+    return Comparison(is_right=None, rule=UNDECIDED)
+
+
+def _is_same_phrase(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two phrases have the same words. The order counts where two sides or a relation are among them: "left of the right lung"."""
+    if tuple(one) == tuple(other):
+        return True
+    return sorted(one) == sorted(other) and RELATIONS.isdisjoint(one) and sum(word in _SIDES for word in one) < 2
+
+
+def _compare_numbers(answer: Item, reference: Item) -> bool | None:
+    """Whether the numbers are equal; None where one has a number that the other has not, or where equality is open."""
+    if len(answer.quantities) != len(reference.quantities):
+        return None
+    results = [is_same_quantity(one, other) for one, other in zip(answer.quantities, reference.quantities, strict=True)]
+    if any(one.is_range and not other.is_range for one, other in zip(answer.quantities, reference.quantities, strict=True)):
+        return False  # a range is no answer to a number, or the widest would be the safest
+    return False if False in results else None if None in results else True
+
+
+def _counts_only(one: Item, other: Item) -> bool:
+    """Whether one is only a count and the other begins with it: "2" and "2 kidneys"."""
+    is_count = not one.words and len(one.quantities) == 1 and one.quantities[0].dimension is None
+    return is_count and other.begins_with_number and _PREDICATES.isdisjoint(other.words)
+
+
+def _contradiction(found: Collection[str], wanted: Collection[str]) -> str | None:
+    """The rule by which two phrases exclude each other; None if none does."""
+    kinds = answer_terms().kinds
+    for word in found:
+        if (other := OPPOSITES.get(word)) in wanted and word not in wanted and other not in found:
+            return "opposite"
+    for kind in (Kind.SIDE, Kind.POSITION):
+        here, there = ({word for word in words if kinds.get(word) is kind} for words in (found, wanted))
+        if here and there and here != there and (kind is Kind.SIDE or here.isdisjoint(there)):
+            return "side"
+    for kind in _EXCLUSIVE:
+        here, there = ({word for word in words if kinds.get(word) is kind} for words in (found, wanted))
+        if here and there and here.isdisjoint(there) and not _is_related(here, there):
+            return "different"
+    return None
+
+
+def _names_more(found: Collection[str], wanted: Collection[str]) -> bool:
+    """Whether an answer names further things of a kind that the reference names one of: "liver spleen" for "liver"."""
+    kinds = answer_terms().kinds
+    for kind in _LISTED:
+        asked = {word for word in wanted if kinds.get(word) is kind}
+        extra = {word for word in found if kinds.get(word) is kind} - asked
+        if asked and extra and not any(_is_related({word}, asked) for word in extra):
+            return True
+    return False
+
+
+def _is_related(found: Collection[str], wanted: Collection[str]) -> bool:
+    """Whether a term of one phrase is a part or a narrower term of one of the other: "lung" and "chest", "T2" and "MRI"."""
+    pairs = [(one, other) for one in found for other in wanted if one != other]
+    if any(set(one.split()) <= set(other.split()) or set(other.split()) <= set(one.split()) for one, other in pairs):
+        return True  # "effusion" and "pleural effusion"
+    return any(
+        other in PARTS.get(one, ()) or one in PARTS.get(other, ()) or other in NARROWER.get(one, ()) or one in NARROWER.get(other, ())
+        for one, other in pairs
+    ) or any({"mri"} & {one, other} and IMPLIES_MRI & {one, other} for one, other in pairs)
