@@ -28,7 +28,7 @@ test-all: setup  ## run every test, the slow ones too; DeepSpeed is installed fo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
 	$(BIN)/python -m pytest -q -n auto -m 'not gpu and not true_size'
 
-test-true-size: setup  ## run every family at its published size (20 GB of memory, 30 GB of disk, half an hour)
+test-true-size: setup  ## run every family at its published size (24 GB of memory, 30 GB of disk, an hour)
 	$(BIN)/python -m pytest -q -m true_size
 
 gpu: setup  ## check and measure training on one GPU, in at most ten minutes; results in build/gpu

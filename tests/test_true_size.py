@@ -1,6 +1,6 @@
 """Every family at its published size, in bfloat16 with LoRA: `osler eval`, `sft`, `train`, and the trained policy loaded again.
 
-`make test-true-size`: 20 GB of memory, 30 GB of disk, about half an hour on two cores. OSLER_QWEN_RANKS names the wheel or the file of
+`make test-true-size`: 24 GB of memory, 30 GB of disk, about an hour on two cores. OSLER_QWEN_RANKS names the wheel or the file of
 ranks that tools/make_checkpoint.py takes; without it the checkpoints have the tokenizer of osler-tiny.
 """
 
