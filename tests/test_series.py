@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from small_dicom import item, sequence, write_dicom
 
@@ -197,6 +198,22 @@ def test_frames_of_an_enhanced_file_are_slices(tmp_path: Path) -> None:
     (series,) = read_dicom_series(tmp_path, window="1/3").series
     assert [source.uri for source in series.slices] == ["a?frame=1&window=1/3", "a?frame=2&window=1/3", "a?window=1/3"]
     assert (series.positions, series.spacing) == ((0, 2, 4), (2, 0.5, 0.5))
+
+
+def test_damaged_elements_do_not_stop_a_folder(tmp_path: Path) -> None:
+    for name, place in (("a", 0), ("b", 0), ("c", 1)):
+        write(tmp_path, name, [0, 0, place])
+        dataset = pydicom.dcmread(tmp_path / name)
+        for keyword in ("InstanceNumber", "EchoTime", "TriggerTime", "AcquisitionTime"):
+            dataset.add_new(keyword, "LO", "SECRET")
+        dataset.save_as(tmp_path / name)
+    write(tmp_path, "d", [0, 0, 2], ImagePositionPatient=None)
+    dataset = pydicom.dcmread(tmp_path / "d")
+    dataset.add_new("ImagePositionPatient", "LO", "SECRET")
+    dataset.save_as(tmp_path / "d")
+    folder = read_dicom_series(tmp_path)
+    assert names(folder) == [["a", "c"]]
+    assert folder.refused == ("image 'd' has a ImagePositionPatient that is no finite number: convert it to PNG",)
 
 
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ of a multi-frame file is a slice.
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, cast
 
@@ -20,6 +22,7 @@ from osler.images.dicom_header import DicomError, has_dicom_mark, integer, namin
 from osler.images.dicom_values import functional_group
 from osler.images.files import ImageFile
 from osler.images.geometry import AS_STORED, Series, Turn, measure_steps, orient, turned
+from osler.images.tones import decoder_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +40,8 @@ _KEYWORDS: Final = (
     "ImagePositionPatient", "ImageOrientationPatient", "TemporalPositionIdentifier", "StackID", "NumberOfFrames", "Rows", "Columns",
     "PixelSpacing", "GridFrameOffsetVector", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
+_VARIANTS: Final = ("EchoTime", "DiffusionBValue", "TriggerTime", "ImageType", "AcquisitionNumber")
+_HEAD_BYTES: Final = 1 << 16
 _LAST_TAG: Final = 0x52009230  # of these: what follows is not read
 
 
@@ -47,17 +52,35 @@ class _Slice:
     image: DicomFrame
     series: tuple[str, ...]  # its UID; where it is empty, as some anonymizers leave it: folder, frame of reference and number
     instance: tuple[str, int]  # the UID of the object, and the frame
-    number: int  # Instance Number: the last resort
-    time: str
+    dataset: Dataset  # its elements are converted when they are asked for
     modality: str | None
     size: tuple[int, int]
     is_localizer: bool
     volume: tuple[Hashable, ...]  # stack, time point and echo, as the file names them
-    variant: tuple[Hashable, ...]  # what else tells slices at one position apart
     position: NDArray[np.float64] | None
     normal: NDArray[np.float64] | None
     turn: Turn
     pixel_spacing: tuple[float, ...]
+
+    @property
+    def number(self) -> int:
+        """Instance Number, the last resort; 0 where it is damaged."""
+        try:
+            return integer(self.dataset, "InstanceNumber", 0)
+        except DicomError:
+            return 0
+
+    @property
+    def time(self) -> str:
+        """When it was acquired, as text that sorts."""
+        return self.variant("AcquisitionDateTime") or self.variant("AcquisitionTime")
+
+    def variant(self, keyword: str) -> str:
+        """An element that may tell slices at one position apart, as text; "" where it is missing or damaged."""
+        try:
+            return str(self.dataset.get(keyword) or "")
+        except decoder_errors():
+            return ""
 
     @property
     def height(self) -> float:
@@ -101,18 +124,15 @@ def read_dicom_series(root: Path, paths: Iterable[str] | None = None, *, window:
     groups: defaultdict[Hashable, list[_Slice]] = defaultdict(list)
     for member in slices:
         groups[member.series].append(member)
-    series = tuple(volume for members in groups.values() for volume in _split(members))
+    with naming_damage("a damaged header"):
+        series = tuple(volume for members in groups.values() for volume in _split(members))
     return SeriesFolder(series=series, refused=tuple(refused), num_others=num_others)
 
 
 def _read_slices(stream: IO[bytes], image: DicomFrame) -> list[_Slice]:
     with naming_damage("a damaged header"):
-        from pydicom.filereader import read_partial
-        from pydicom.tag import Tag
-
-        tags: list[Any] = [Tag(keyword) for keyword in _KEYWORDS]
-        dataset = read_partial(cast(BinaryIO, stream), stop_when=lambda tag, _vr, _length: tag > _LAST_TAG, specific_tags=tags)
-        if not stream.read(1) or "Rows" not in dataset:
+        dataset = _read_head(stream)
+        if dataset is None or "Rows" not in dataset:
             raise DicomError("is a DICOM file without pixels: remove the row")
         num_frames = max(integer(dataset, "NumberOfFrames", 1), 1)
         if num_frames > len(dataset.get("PerFrameFunctionalGroupsSequence") or ()) > 0:
@@ -120,16 +140,51 @@ def _read_slices(stream: IO[bytes], image: DicomFrame) -> list[_Slice]:
         return [_read_slice(dataset, image, frame) for frame in range(num_frames)]
 
 
+@cache
+def _tags() -> list[Any]:
+    from pydicom.tag import Tag
+
+    return [Tag(keyword) for keyword in _KEYWORDS]
+
+
+def _read_head(stream: IO[bytes]) -> Dataset | None:
+    """The elements of `_KEYWORDS`; None where nothing follows them, and so no pixels.
+
+    The first bytes are enough for most files, and reading elements from memory takes half the time.
+    """
+    from pydicom.filereader import read_partial
+
+    for source in (io.BytesIO(stream.read(_HEAD_BYTES)), stream):
+        ends: list[int] = []
+        source.seek(0)
+        dataset = read_partial(
+            cast(BinaryIO, source),
+            stop_when=lambda tag, _vr, _length, ends=ends: int(tag) > _LAST_TAG and not ends.append(1),  # type: ignore[misc]
+            specific_tags=_tags(),
+        )
+        if ends:
+            return dataset
+    return None
+
+
+@lru_cache(maxsize=64)
+def _orient(cosines: tuple[float, ...]) -> tuple[NDArray[np.float64], Turn] | None:
+    import numpy as np
+
+    return orient(np.array(cosines[:3]), np.array(cosines[3:]))
+
+
 def _read_slice(dataset: Dataset, image: DicomFrame, frame: int) -> _Slice:
     """One frame, whose geometry stands in its functional groups or in the data set."""
     import numpy as np
 
+    is_enhanced = "PerFrameFunctionalGroupsSequence" in dataset or "SharedFunctionalGroupsSequence" in dataset
     content, plane, direction, measures, echo = (
-        functional_group(dataset, frame, f"{name}Sequence") or dataset
+        (functional_group(dataset, frame, f"{name}Sequence") if is_enhanced else None) or dataset
         for name in ("FrameContent", "PlanePosition", "PlaneOrientation", "PixelMeasures", "MREcho")
     )
     cosines = numbers(direction, "ImageOrientationPatient")
-    oriented = orient(np.array(cosines[:3]), np.array(cosines[3:])) if len(cosines) == 6 else None
+    oriented = _orient(cosines) if len(cosines) == 6 else None
     place = numbers(plane, "ImagePositionPatient")
     position = np.array(place) if len(place) == 3 and oriented is not None else None
     offsets = numbers(dataset, "GridFrameOffsetVector")  # of a dose
@@ -145,8 +200,6 @@ def _read_slice(dataset: Dataset, image: DicomFrame, frame: int) -> _Slice:
             *(str(dataset.get(keyword) or "") for keyword in ("FrameOfReferenceUID", "SeriesNumber", "Modality")),
         ),
         instance=(str(dataset.get("SOPInstanceUID") or image.path), frame),
-        number=integer(dataset, "InstanceNumber", 0),
-        time=str(dataset.get("AcquisitionDateTime") or dataset.get("AcquisitionTime") or ""),
         modality=str(dataset.get("Modality", "")).strip() or None,
         size=(integer(dataset, "Rows"), integer(dataset, "Columns", 0)),
         is_localizer="LOCALIZER" in kind,
@@ -154,9 +207,7 @@ def _read_slice(dataset: Dataset, image: DicomFrame, frame: int) -> _Slice:
             content.get("StackID"), content.get("TemporalPositionIndex") or dataset.get("TemporalPositionIdentifier"),
             dataset.get("EchoNumbers") or echo.get("EffectiveEchoTime"),
         )),
-        variant=tuple(str(dataset.get(keyword, "")) for keyword in (
-            "EchoTime", "DiffusionBValue", "TriggerTime", "ImageType", "AcquisitionNumber",
-        )),
+        dataset=dataset,
         position=position,
         normal=oriented[0] if oriented else None,
         turn=oriented[1] if oriented else AS_STORED,
@@ -208,8 +259,8 @@ def _place(members: list[_Slice], findings: list[str]) -> Iterator[Series]:
     places = Counter(_place_of(member) for member in members)
     repeats = set(places.values())
     if max(repeats) > 1:
-        for number in range(len(members[0].variant)):
-            parts = _group(members, lambda member, number=number: member.variant[number])  # type: ignore[misc]
+        for keyword in _VARIANTS:
+            parts = _group(members, lambda member, keyword=keyword: member.variant(keyword))  # type: ignore[misc]
             if len(parts) > 1 and all(len({_place_of(member) for member in part}) == len(part) for part in parts):
                 for part in parts:
                     yield _sorted(part, [*findings, f"one of {len(parts)} volumes of its series at the same positions"])
