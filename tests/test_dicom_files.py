@@ -31,6 +31,7 @@ GREY = np.zeros((2, 2), np.uint8)
         (None, {}, "is a DICOM file without pixels"),
         (GREY, {"Rows": None}, "has no Rows"),
         (GREY, {"Rows": 0}, "has 2 x 0 pixels"),
+        (GREY, {"NumberOfFrames": 2_000_000_000}, "has 2,000,000,000 frames, more than"),
         (GREY, {"Rows": 60000, "Columns": 60000}, "has 60000 x 60000 pixels, more than"),
         (GREY, {"Rows": 201, "Columns": 1}, "too narrow for any model"),
         (GREY, {"PixelSpacing": [1, 1000]}, "cannot be made square"),
@@ -83,6 +84,13 @@ def test_compressed_pixels_are_not_trusted(tmp_path: Path, syntax: str, content:
     write_dicom(tmp_path / "a", GREY, pixels=pydicom.encaps.encapsulate([content]), syntax=syntax)
     with pytest.raises(DataError, match=message):
         ImageFile(root=tmp_path, path="a").load()
+
+
+def test_a_meta_header_of_wrong_lengths_is_one_line(tmp_path: Path) -> None:
+    content = bytearray(write_dicom(tmp_path / "a", GREY).read_bytes())
+    content[138:140] = (3).to_bytes(2, "little")  # the length of the group length, which is a number of 4 bytes
+    (tmp_path / "a").write_bytes(content)
+    assert "damaged header (BytesLengthException)" in str(verify(ImageFile(root=tmp_path, path="a")))
 
 
 @pytest.mark.parametrize("keyword", ["WindowCenter", "RescaleSlope", "PixelSpacing", "NumberOfFrames", "PixelPaddingValue"])

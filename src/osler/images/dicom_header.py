@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final
 
 from osler.errors import MissingExtra
-from osler.images.limits import MAX_BYTES, size_fault
+from osler.images.limits import MAX_BYTES, MAX_SLICES, size_fault
 from osler.images.tones import decoder_errors
 
 if TYPE_CHECKING:
@@ -110,14 +110,19 @@ class _Quiet:
                 _Quiet._caught.close()
 
 
+def damage_errors() -> tuple[type[Exception], ...]:
+    """What pydicom raises for damaged files. Raises MissingExtra without pydicom."""
+    try:
+        from pydicom.errors import BytesLengthException, InvalidDicomError
+    except ImportError:
+        raise MissingExtra("pydicom", "medical") from None
+    return (*decoder_errors(), RuntimeError, InvalidDicomError, BytesLengthException)
+
+
 @contextmanager
 def naming_damage(what: str) -> Iterator[None]:
     """Raise what pydicom raises as a DicomError "has a damaged header (ValueError): ..."; MissingExtra without pydicom."""
-    try:
-        from pydicom.errors import InvalidDicomError
-    except ImportError:
-        raise MissingExtra("pydicom", "medical") from None
-    errors: tuple[type[Exception], ...] = (*decoder_errors(), RuntimeError, InvalidDicomError)
+    errors = damage_errors()
     try:
         with _Quiet():
             yield
@@ -216,7 +221,7 @@ def _check(dataset: Dataset, pixels: PixelElement) -> Header:
     return Header(
         dataset=dataset,
         pixels=pixels,
-        num_frames=max(integer(dataset, "NumberOfFrames", 1), 1),
+        num_frames=count_frames(dataset),
         rows=rows,
         columns=columns,
         samples=samples,
@@ -227,6 +232,14 @@ def _check(dataset: Dataset, pixels: PixelElement) -> Header:
         is_float=is_float,
         is_signed=not is_float and integer(dataset, "PixelRepresentation", 0) == 1,
     )
+
+
+def count_frames(dataset: Dataset) -> int:
+    """Number of Frames, at least 1. Raises DicomError where it is no number or too large."""
+    num_frames = max(integer(dataset, "NumberOfFrames", 1), 1)
+    if num_frames > MAX_SLICES:
+        raise DicomError(f"has {num_frames:,} frames, more than {MAX_SLICES:,}: store a part of it")
+    return num_frames
 
 
 def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:

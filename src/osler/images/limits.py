@@ -13,6 +13,9 @@ MAX_BYTES: Final = 512 * 1024**2
 MAX_ASPECT_RATIO: Final = 200
 """The largest ratio of the longer to the shorter side; the processors of the Qwen2-VL family reject larger ones."""
 
+MAX_SLICES: Final = 100_000
+"""The most slices or frames of one file, all time points together."""
+
 
 def size_fault(width: int, height: int) -> str | None:
     """Why an image of this size is refused, e.g. "has 30000 x 30000 pixels, ..."; None for a size within the limits."""

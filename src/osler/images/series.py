@@ -18,11 +18,10 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from osler.errors import DataError
 from osler.images.dicom import DicomFrame
-from osler.images.dicom_header import DicomError, has_dicom_mark, integer, naming_damage, numbers
+from osler.images.dicom_header import DicomError, count_frames, damage_errors, has_dicom_mark, integer, naming_damage, numbers
 from osler.images.dicom_values import functional_group
 from osler.images.files import ImageFile
 from osler.images.geometry import AS_STORED, Series, Turn, measure_steps, orient, turned
-from osler.images.tones import decoder_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,9 +64,10 @@ class _Slice:
     @property
     def number(self) -> int:
         """Instance Number, the last resort; 0 where it is damaged."""
+        errors: tuple[type[Exception], ...] = (DicomError, *damage_errors())
         try:
             return integer(self.dataset, "InstanceNumber", 0)
-        except DicomError:
+        except errors:
             return 0
 
     @property
@@ -79,7 +79,7 @@ class _Slice:
         """An element that may tell slices at one position apart, as text; "" where it is missing or damaged."""
         try:
             return str(self.dataset.get(keyword) or "")
-        except decoder_errors():
+        except damage_errors():
             return ""
 
     @property
@@ -134,7 +134,7 @@ def _read_slices(stream: IO[bytes], image: DicomFrame) -> list[_Slice]:
         dataset = _read_head(stream)
         if dataset is None or "Rows" not in dataset:
             raise DicomError("is a DICOM file without pixels: remove the row")
-        num_frames = max(integer(dataset, "NumberOfFrames", 1), 1)
+        num_frames = count_frames(dataset)
         if num_frames > len(dataset.get("PerFrameFunctionalGroupsSequence") or ()) > 0:
             raise DicomError("has fewer functional groups than frames: fetch it again")
         return [_read_slice(dataset, image, frame) for frame in range(num_frames)]

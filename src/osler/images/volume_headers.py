@@ -102,6 +102,8 @@ def _read_nifti(head: bytes, *, is_packed: bool, is_second: bool) -> VolumeHeade
     if len(sizes) < 2 or min(sizes) < 1 or any(size != 1 for size in sizes[4:]):
         raise VolumeError(f"has the shape {sizes}, which Osler does not read: store three or four axes")
     sizes = (*sizes[:4], *(1,) * (4 - len(sizes)))
+    if (offset := int(header["vox_offset"])) < len(head):
+        raise VolumeError("has voxels that begin within its header: fetch it again")
     if _MILLIMETRES[unit] != 1:
         findings.append(f"its unit is {unit}: it is converted to millimetres")
         affine[:3] *= _MILLIMETRES[unit]
@@ -115,7 +117,7 @@ def _read_nifti(head: bytes, *, is_packed: bool, is_second: bool) -> VolumeHeade
         dtype=dtype,
         stored_shape=sizes,
         axes=(0, 1, 2, 3),
-        offset=int(header["vox_offset"]),
+        offset=offset,
         is_compressed=is_packed,
         is_packed_whole=is_packed,
         slope=slope if is_scaled else 1.0,

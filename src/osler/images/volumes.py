@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
 from osler.images.geometry import PLANES, Series, orient, turned
-from osler.images.limits import size_fault
+from osler.images.limits import MAX_SLICES, size_fault
 from osler.images.volume_headers import VolumeError, VolumeHeader, read_volume_header
 from osler.images.windows import FileWindow, Preset, Window, WindowChoice, apply_range, apply_window, parse_windows
 
@@ -162,6 +162,8 @@ def _reading(root: Path, path: str) -> Iterator[tuple[IO[bytes], VolumeHeader]]:
             header = read_volume_header(stream)
             if _size(header) > MAX_VOLUME_BYTES:
                 raise VolumeError(f"unpacks to more than {MAX_VOLUME_BYTES:,} bytes: store a part of it")
+            if max(header.shape) * header.num_times > MAX_SLICES:
+                raise VolumeError(f"has {max(header.shape) * header.num_times:,} slices, more than {MAX_SLICES:,}: store a part of it")
             yield stream, header
     except VolumeError as error:
         raise DataError(f"volume {path!r} {error}") from None
