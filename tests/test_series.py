@@ -11,6 +11,7 @@ import pytest
 from small_dicom import item, sequence, write_dicom
 
 from osler.errors import DataError
+from osler.images.files import verify
 from osler.images.geometry import Turn, measure_steps, orient
 from osler.images.series import SeriesFolder, read_dicom_series
 
@@ -173,6 +174,9 @@ def test_a_turned_slice_is_turned_when_it_is_loaded(tmp_path: Path) -> None:
     assert prone.uri == "prone?turn=mirrored,flipped"
     assert np.asarray(prone.load())[-1, -1, 0] == np.asarray(supine.load())[0, 0, 0] == 255
     assert len({prone.digest(), supine.digest()}) == 2  # type: ignore[attr-defined]
+    (tmp_path / "prone").write_bytes(b"")
+    assert "image 'prone' is no DICOM file" in str(verify(prone))
+    assert verify(supine) is None
 
 
 def test_frames_of_an_enhanced_file_are_slices(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from osler.errors import DataError
 from osler.images.dicom_header import DicomError, has_dicom_mark
@@ -173,15 +173,23 @@ class ImageFile(EncodedImage):
         return DataError(f"image {_shorten(self.path)} {what}")
 
 
+@runtime_checkable
+class HasHeader(Protocol):
+    """An image source that can be checked without decoding it: an encoded image, a DICOM frame, a slice of a volume."""
+
+    def check_header(self) -> None:
+        """Raise DataError if the file is missing, not an image, or too large."""
+
+
 def verify(source: ImageSource, *, decode: bool = False) -> str | None:
     """The error message of an image that cannot be read, one line; None for a readable image.
 
-    Of an encoded image only the header is read; `decode=True` decodes every pixel. Other sources are checked only with `decode=True`.
+    Of an image in a file only the header is read; `decode=True` decodes every pixel. Other sources are checked only with `decode=True`.
     """
     try:
         if decode:
             source.load()
-        elif isinstance(source, EncodedImage):
+        elif isinstance(source, HasHeader):
             source.check_header()
     except DataError as error:
         return str(error)

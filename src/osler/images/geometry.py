@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from osler.images.files import HasHeader
 from osler.images.fingerprints import digest_image
 from osler.types import ImageSource
 
@@ -73,6 +74,11 @@ class TurnedImage:
     def load(self) -> Image:
         """The turned picture. Raises what the image raises."""
         return self.turn.apply(self.source.load())
+
+    def check_header(self) -> None:
+        """Raise DataError where the file of the image is missing, not an image, or too large."""
+        if isinstance(self.source, HasHeader):
+            self.source.check_header()
 
     def digest(self) -> str:
         """The SHA-256 of the digest of the image and the turn."""
