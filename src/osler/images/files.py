@@ -1,7 +1,8 @@
 """Read an image file as an RGB picture. Every failure is a DataError with a one-line message.
 
 The format is read from the first bytes, never from the file name, and the size is checked before a pixel is decoded. PIL is imported when
-the first image is opened. To add a format, add a row to `_SIGNATURES` and its decoder to `_decoder`.
+the first image is opened. To add a format, add a row to `_SIGNATURES` and its decoder to `_decoder`. A DICOM file gives its first frame;
+`dicom.DicomFrame` gives any frame, with any window.
 """
 
 from __future__ import annotations
@@ -15,24 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from osler.errors import DataError
+from osler.images.dicom_header import DicomError, has_dicom_mark
+from osler.images.dicom_pixels import read_picture, read_size
+from osler.images.limits import MAX_ASPECT_RATIO as MAX_ASPECT_RATIO
+from osler.images.limits import MAX_BYTES as MAX_BYTES
+from osler.images.limits import MAX_PIXELS as MAX_PIXELS
+from osler.images.limits import size_fault
 from osler.images.tones import DepthError, decoder_errors, read_rgb
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile as Decoder
-
-MAX_PIXELS: Final = 64_000_000
-"""The maximum of width x height, e.g. 8000 x 8000."""
-
-MAX_BYTES: Final = 512 * 1024**2
-"""The largest image file that is opened."""
-
-MAX_ASPECT_RATIO: Final = 200
-"""The largest ratio of the longer to the shorter side; the processors of the Qwen2-VL family reject larger ones."""
 
 _UNSAFE_PATH: Final = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)|\0")
 
@@ -45,7 +43,7 @@ _SIGNATURES: Final = {
     "WebP": (b"RIFF",),
     "BMP": (b"BM",),
 }
-FORMATS: Final = tuple(_SIGNATURES)
+FORMATS: Final = tuple(_SIGNATURES)  # of PIL; DICOM files are read too
 
 
 @lru_cache(maxsize=1 << 17)  # an audit reads the uri of every image of a dataset many times
@@ -75,7 +73,11 @@ class EncodedImage(ABC):
         of medical images. Values of more than 8 bits are scaled so that the image's minimum becomes 0 and its maximum 255 (no windowing),
         with one minimum and one maximum for all its colours. CMYK is converted.
         """
-        with self._opened() as decoder:
+        with self.open() as stream:
+            if has_dicom_mark(stream):
+                with self._naming_faults():
+                    return read_picture(stream)
+            decoder = self._read_header(stream)
             try:
                 return read_rgb(decoder)
             except DepthError as error:
@@ -90,32 +92,40 @@ class EncodedImage(ABC):
 
     def check_header(self) -> None:
         """Raise DataError if the file is missing, not an image, or too large. Decodes no pixel."""
-        with self._opened():
-            pass
+        self.read_size()
 
     def read_size(self) -> tuple[int, int]:
-        """Width and height in pixels, as the file's header gives them. Raises the errors of `check_header`."""
-        with self._opened() as decoder:
-            return decoder.size
+        """Width and height in pixels, as the file's header gives them; of a DICOM file, once its pixels are square.
+
+        Raises the errors of `check_header`.
+        """
+        with self.open() as stream:
+            if has_dicom_mark(stream):
+                with self._naming_faults():
+                    return read_size(stream)
+            return self._read_header(stream).size
+
+    def _read_header(self, stream: IO[bytes]) -> Decoder:
+        """A decoder that has read the header only."""
+        try:
+            decoder = _decoder(stream)
+        except decoder_errors() as error:
+            if str(error) == "unknown pixel mode":  # Pillow's words for a TIFF that is sound
+                raise self._fault("has a number of channels or bits that Osler does not read: convert it to PNG") from error
+            raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
+        if decoder is None:
+            raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}, DICOM): convert it, or remove the row")
+        if fault := size_fault(*decoder.size):
+            raise self._fault(fault)
+        return decoder
 
     @contextmanager
-    def _opened(self) -> Iterator[Decoder]:
-        """A decoder that has read the header only."""
-        with self.open() as stream:
-            try:
-                decoder = _decoder(stream)
-            except decoder_errors() as error:
-                if str(error) == "unknown pixel mode":  # Pillow's words for a TIFF that is sound
-                    raise self._fault("has a number of channels or bits that Osler does not read: convert it to PNG") from error
-                raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
-            if decoder is None:
-                raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}): convert it, or remove the row")
-            width, height = decoder.size
-            if width * height > MAX_PIXELS:
-                raise self._fault(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: store a smaller copy")
-            if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-                raise self._fault(f"has {width} x {height} pixels, too narrow for any model: remove the row")
-            yield decoder
+    def _naming_faults(self) -> Iterator[None]:
+        """Name the image in the errors of the DICOM reader."""
+        try:
+            yield
+        except DicomError as error:
+            raise self._fault(str(error)) from None
 
     def _fault(self, what: str) -> DataError:
         return DataError(f"image {_shorten(self.uri)} {what}")
@@ -163,15 +173,23 @@ class ImageFile(EncodedImage):
         return DataError(f"image {_shorten(self.path)} {what}")
 
 
+@runtime_checkable
+class HasHeader(Protocol):
+    """An image source that can be checked without decoding it: an encoded image, a DICOM frame, a slice of a volume."""
+
+    def check_header(self) -> None:
+        """Raise DataError if the file is missing, not an image, or too large."""
+
+
 def verify(source: ImageSource, *, decode: bool = False) -> str | None:
     """The error message of an image that cannot be read, one line; None for a readable image.
 
-    Of an encoded image only the header is read; `decode=True` decodes every pixel. Other sources are checked only with `decode=True`.
+    Of an image in a file only the header is read; `decode=True` decodes every pixel. Other sources are checked only with `decode=True`.
     """
     try:
         if decode:
             source.load()
-        elif isinstance(source, EncodedImage):
+        elif isinstance(source, HasHeader):
             source.check_header()
     except DataError as error:
         return str(error)

@@ -1,0 +1,249 @@
+"""A folder of DICOM files becomes series of slices in their order in the patient; what is unusual is named."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from small_dicom import item, sequence, write_dicom
+
+from osler.errors import DataError
+from osler.images.files import verify
+from osler.images.geometry import Turn, measure_steps, orient
+from osler.images.series import SeriesFolder, read_dicom_series
+
+DATA = os.environ.get("OSLER_TEST_DATA")
+AXIAL, CORONAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1]
+
+
+def write(folder: Path, name: str, position: list[float], **elements: object) -> None:
+    """A slice of 2 x 3 pixels, bright in its first one."""
+    stored = np.zeros((2, 3), np.uint16)
+    stored[0, 0] = 100
+    defaults = {"ImageOrientationPatient": AXIAL, "PixelSpacing": [1, 1], "SeriesInstanceUID": "1.2.3", "InstanceNumber": 1}
+    write_dicom(folder / name, stored, **defaults | {"ImagePositionPatient": position} | elements)
+
+
+def names(folder: SeriesFolder) -> list[list[str]]:
+    return [[source.uri for source in series.slices] for series in folder.series]
+
+
+def test_slices_are_sorted_by_position_not_by_name_or_number(tmp_path: Path) -> None:
+    for place, (name, number) in enumerate([("c", 2), ("a", 3), ("d", 1), ("b", 4)]):
+        write(tmp_path, name, [0, 0, 2.5 * place], InstanceNumber=number)
+    (tmp_path / "notes.txt").write_text("no image")
+    write_dicom(tmp_path / "report", Modality="SR")
+    folder = read_dicom_series(tmp_path)
+    (series,) = folder.series
+    assert names(folder) == [["c", "a", "d", "b"]]
+    assert series.positions == (0, 2.5, 5, 7.5)
+    assert (series.spacing, series.normal, series.plane, series.modality, series.findings) == ((2.5, 1, 1), (0, 0, 1), "axial", "CT", ())
+    assert folder.num_others == 1
+    assert folder.refused == ("image 'report' is a DICOM file without pixels: remove the row",)
+
+
+@pytest.mark.parametrize(
+    ("places", "findings"),
+    [
+        ([0, 1, 2, 3], ()),
+        ([0, 1, 2.001, 3], ()),
+        ([0, 1, 3, 4], ("1 slice is missing between 1 and 3 mm: the others are 1 mm apart",)),
+        ([0, 1, 4], ("2 slices are missing between 1 and 4 mm: the others are 1 mm apart",)),
+        ([0, 1, 2.3, 3.3], ("the distances between slices are uneven: usually 1 mm, but from 1.3 to 1.3 mm",)),
+        ([5], ()),
+    ],
+)
+def test_gaps_and_uneven_distances_are_named(places: list[float], findings: tuple[str, ...]) -> None:
+    assert measure_steps(places).findings == findings
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected", "finding"),
+    [
+        pytest.param(
+            [(name, [0, 0, place], {"SOPInstanceUID": "1.9"}) for name, place in (("a", 0), ("b", 1), ("copy", 1))],  # one UID for all
+            [["a", "b"]],
+            "1 file holds a slice that another file holds",
+            id="the same object twice",
+        ),
+        pytest.param(
+            [("a", [0, 0, 0], {}), ("b", [0, 0, 1], {}), ("c", [0, 0, 1], {"InstanceNumber": 9})],
+            [["a", "b"]],
+            "1 slice lies where another one lies",
+            id="two slices at one position",
+        ),
+        pytest.param(
+            [("a", [0, 0, 0], {}), ("b", [0, 1, 3], {}), ("c", [0, 2, 6], {})],
+            [["a", "b", "c"]],
+            "a gantry tilt of 18.4 degrees",
+            id="tilt",
+        ),
+        pytest.param(
+            [("a", [0, 0, 0], {}), ("b", [0, 0, 1], {}), ("scout", [0, 0, 0], {"ImageOrientationPatient": CORONAL})],
+            [["a", "b"], ["scout"]],
+            "slices of 2 orientations or sizes",
+            id="a localizer among them",
+        ),
+        pytest.param(
+            [("a", [0, 0, 0], {}), ("b", [0, 0, 1], {"PixelSpacing": [2, 2]})], [["a", "b"]], "2 pixel spacings", id="mixed spacings"
+        ),
+        pytest.param(
+            [(f"{echo}{place}", [0, 0, place], {"EchoNumbers": echo}) for place in (0, 1) for echo in (1, 2)],
+            [["10", "11"], ["20", "21"]],
+            "one of 2 stacks, time points or echoes",
+            id="echoes",
+        ),
+        pytest.param(
+            [(f"{time}{place}", [0, 0, place], {"TemporalPositionIdentifier": time}) for time in (2, 1) for place in (1, 0)],
+            [["10", "11"], ["20", "21"]],
+            "one of 2 stacks, time points or echoes",
+            id="time points",
+        ),
+        pytest.param(
+            [(f"{value}{place}", [0, 0, place], {"DiffusionBValue": float(value)}) for value in (0, 1000) for place in (0, 1)],
+            [["00", "01"], ["10000", "10001"]],
+            "one of 2 volumes of its series at the same positions",
+            id="diffusion weightings",
+        ),
+        pytest.param(
+            [(f"{time}{place}", [0, 0, place], {"AcquisitionTime": f"10000{9 - time}"}) for time in (1, 2) for place in (0, 1)],
+            [["20", "21"], ["10", "11"]],
+            "told apart by their time alone",
+            id="time points without a number",
+        ),
+        pytest.param(
+            [("b", [0, 0, 1], {"SeriesInstanceUID": ""}), ("a", [0, 0, 0], {"SeriesInstanceUID": "", "SOPInstanceUID": ""})],
+            [["a", "b"]],
+            "the files name no series",
+            id="identifiers that an anonymizer emptied",
+        ),
+        pytest.param(
+            [("b", None, {"InstanceNumber": 1}), ("a", None, {"InstanceNumber": 2})],
+            [["b", "a"]],
+            "the files give no positions",
+            id="nowhere",
+        ),
+        pytest.param([("a", [0, 0, 0], {}), ("b", [0, 0, 1], {"SeriesInstanceUID": "1.2.4"})], [["a"], ["b"]], "", id="two series"),
+    ],
+)
+def test_what_is_unusual_is_put_apart_and_named(tmp_path: Path, slices: list, expected: list[list[str]], finding: str) -> None:
+    for name, position, elements in slices:
+        write(tmp_path, name, position, **elements)
+    folder = read_dicom_series(tmp_path)
+    assert sorted(names(folder)) == sorted(expected)
+    assert all(any(finding in told for told in series.findings) for series in folder.series) or not finding
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "plane", "bright"),  # where the first stored pixel is shown
+    [
+        ([1, 0, 0], [0, 1, 0], 2, (0, 0)),  # axial, as usual
+        ([-1, 0, 0], [0, -1, 0], 2, (-1, -1)),  # prone, or NIfTI
+        ([1, 0, 0], [0, -1, 0], 2, (-1, 0)),
+        ([0, 1, 0], [1, 0, 0], 2, (0, 0)),  # transposed: rows run to the back
+        ([1, 0, 0], [0, 0, -1], 1, (0, 0)),  # coronal
+        ([1, 0, 0], [0, 0, 1], 1, (-1, 0)),
+        ([0, 1, 0], [0, 0, -1], 0, (0, 0)),  # sagittal
+        ([0, 0, -1], [0, -1, 0], 0, (0, -1)),
+        ([0.8, 0.6, 0], [-0.6, 0.8, 0], 2, (0, 0)),  # oblique
+    ],
+)
+def test_every_slice_is_shown_in_one_orientation(row: list, column: list, plane: int, bright: tuple[int, int]) -> None:
+    from PIL import Image
+
+    normal, turn = orient(np.array(row, float), np.array(column, float))
+    assert normal[plane] == pytest.approx(1)
+    stored = np.zeros((2, 3), np.uint8)
+    stored[0, 0] = 255
+    assert np.asarray(turn.apply(Image.fromarray(stored)))[bright] == 255
+
+
+def test_a_slice_that_spans_no_plane_has_no_orientation() -> None:
+    assert orient(np.zeros(3), np.ones(3)) is None
+    assert orient(np.ones(3), np.ones(3)) is None
+    assert Turn() == Turn(is_transposed=False)
+
+
+def test_a_turned_slice_is_turned_when_it_is_loaded(tmp_path: Path) -> None:
+    write(tmp_path, "prone", [0, 0, 0], ImageOrientationPatient=[-1, 0, 0, 0, -1, 0])
+    write(tmp_path, "supine", [0, 0, 0], SeriesInstanceUID="1.5")
+    prone, supine = (series.slices[0] for series in read_dicom_series(tmp_path, ["prone", "supine"]).series)
+    assert prone.uri == "prone?turn=mirrored,flipped"
+    assert np.asarray(prone.load())[-1, -1, 0] == np.asarray(supine.load())[0, 0, 0] == 255
+    assert len({prone.digest(), supine.digest()}) == 2  # type: ignore[attr-defined]
+    (tmp_path / "prone").write_bytes(b"")
+    assert "image 'prone' is no DICOM file" in str(verify(prone))
+    assert verify(supine) is None
+
+
+def test_frames_of_an_enhanced_file_are_slices(tmp_path: Path) -> None:
+    places, stored = [4.0, 0.0, 2.0], np.arange(3, dtype=np.uint16)[:, None, None] * np.ones((1, 2, 2), np.uint16)
+    frames = [
+        item(
+            PlanePositionSequence=sequence(item(ImagePositionPatient=[0, 0, place])),
+            FrameContentSequence=sequence(item(StackID="1", InStackPositionNumber=index + 1)),
+        )
+        for index, place in enumerate(places)
+    ]
+    shared = item(
+        PlaneOrientationSequence=sequence(item(ImageOrientationPatient=AXIAL)),
+        PixelMeasuresSequence=sequence(item(PixelSpacing=[0.5, 0.5])),
+    )
+    write_dicom(
+        tmp_path / "a",
+        stored,
+        SeriesInstanceUID="1.2",
+        SharedFunctionalGroupsSequence=sequence(shared),
+        PerFrameFunctionalGroupsSequence=sequence(*frames),
+    )
+    (series,) = read_dicom_series(tmp_path, window="1/3").series
+    assert [source.uri for source in series.slices] == ["a?frame=1&window=1/3", "a?frame=2&window=1/3", "a?window=1/3"]
+    assert (series.positions, series.spacing) == ((0, 2, 4), (2, 0.5, 0.5))
+
+
+def test_damaged_elements_do_not_stop_a_folder(tmp_path: Path) -> None:
+    for name, place in (("a", 0), ("b", 0), ("c", 1)):
+        write(tmp_path, name, [0, 0, place])
+        dataset = pydicom.dcmread(tmp_path / name)
+        for keyword in ("InstanceNumber", "EchoTime", "TriggerTime", "AcquisitionTime"):
+            dataset.add_new(keyword, "LO", "SECRET")
+        dataset.save_as(tmp_path / name)
+    write(tmp_path, "d", [0, 0, 2], ImagePositionPatient=None)
+    dataset = pydicom.dcmread(tmp_path / "d")
+    dataset.add_new("ImagePositionPatient", "LO", "SECRET")
+    dataset.save_as(tmp_path / "d")
+    folder = read_dicom_series(tmp_path)
+    assert names(folder) == [["a", "c"]]
+    assert folder.refused == ("image 'd' has a ImagePositionPatient that is no finite number: convert it to PNG",)
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no folder"):
+        read_dicom_series(tmp_path / "absent")
+    with pytest.raises(DataError, match="does not exist"):
+        read_dicom_series(tmp_path, ["absent"])
+
+
+# ---- a real series, and the same one as NIfTI and NRRD
+
+
+@pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA is not set")
+def test_a_shuffled_renamed_duplicated_and_gapped_series_keeps_its_order(tmp_path: Path) -> None:
+    source = Path(DATA or "") / "volumes" / "ct_body_dicom_series"
+    (whole,) = read_dicom_series(source).series
+    files = sorted(source.iterdir())
+    random.Random(0).shuffle(files)
+    for number, file in enumerate(files):
+        shutil.copyfile(file, tmp_path / f"{number:02}")
+    (shuffled,) = read_dicom_series(tmp_path).series
+    assert shuffled.positions == whole.positions == tuple(-804.5 + 2 * place for place in range(20))
+    assert [one.load().tobytes() for one in shuffled.slices] == [one.load().tobytes() for one in whole.slices]
+    shutil.copyfile(files[0], tmp_path / "copy")
+    Path(tmp_path / shuffled.slices[7].uri).unlink()
+    (gapped,) = read_dicom_series(tmp_path).series
+    assert any("1 slice is missing between -792.5 and -788.5 mm: the others are 2 mm apart" in told for told in gapped.findings)
+    is_copied = shuffled.slices[7].uri != "00"
+    assert any("1 slice lies where another one lies" in told for told in gapped.findings) == is_copied
