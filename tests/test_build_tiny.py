@@ -243,6 +243,7 @@ def test_card_holds_what_was_measured() -> None:
         assert f"{100 * share:.1f} [" in card
 
 
+@pytest.mark.slow
 def test_recipe_runs_to_the_end_and_reproduces_its_bytes(tmp_path: Path) -> None:
     digests = []
     for name in ("first", "second"):

@@ -450,7 +450,7 @@ def laid_out(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[str, ...], int]:
     return row, choices, target
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(laid_out())
 def test_a_drawn_layout_keeps_its_parts_together(tmp_path_factory: pytest.TempPathFactory, drawn: Any) -> None:
     row, choices, target = drawn
@@ -461,7 +461,7 @@ def test_a_drawn_layout_keeps_its_parts_together(tmp_path_factory: pytest.TempPa
     assert len(report.samples) == 1, reasons(report)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.sampled_from([*COMMON, "choices", "problem", "solution", "messages", "conversations", "A", "B", "context"]), ODD))
 def test_an_odd_row_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any]) -> None:
     report = read_rows(tmp_path_factory.mktemp("rows"), COMMON | changes)
