@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from line_counts import count_lines
 
 from osler.grading.answer_items import read_items
 from osler.grading.answer_terms import OPPOSITES, answer_terms, own_phrases
@@ -253,28 +251,10 @@ def test_opposites_are_pairs_of_different_words() -> None:
         assert (match := answer_terms().match([word], 0)) is None or match[1] == (word,), word
 
 
-def count_lines(answer: str, reference: str) -> int:
-    """How many lines of Python a comparison runs: a cost that does not depend on the machine."""
-    steps = 0
-
-    def trace(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal steps
-        steps += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        compare.__wrapped__(answer, reference)
-    finally:
-        sys.settrace(before)
-    return steps
-
-
 @pytest.mark.parametrize("piece", ["liver, ", "2 cm ", "2-", "left and ", "is ", "no ", "or ", "肝", "在", "2 cm to ", "the image is "])
 @pytest.mark.parametrize("reference", ["Liver", "Liver, Heart", "2 cm"])
 def test_cost_is_linear_in_the_answer(piece: str, reference: str) -> None:
     compare("left lung, 2 cm", reference)  # builds the indexes
     read_items.cache_clear()
     short, long = (piece * (size // len(piece)) for size in (2_000, 4_000))
-    assert count_lines(long, reference) <= 3 * count_lines(short, reference) + 1_000
+    assert count_lines(compare.__wrapped__, long, reference) <= 3 * count_lines(compare.__wrapped__, short, reference) + 1_000

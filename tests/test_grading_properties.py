@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from line_counts import count_lines
 
 from osler.facts import Fact, Facts, Kind
 from osler.grading import REWARDS, grade
@@ -200,27 +199,13 @@ HOSTILE = (
 )
 
 
-def count_lines(text: str, choices: tuple[str, ...]) -> int:
-    """How many lines of Python a call of grade runs: a cost that does not depend on the machine."""
-    steps = 0
-
-    def trace(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal steps
-        steps += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        grade(text, choices=choices, target="A" if choices else "x", strategy="think")
-    finally:
-        sys.settrace(before)
-    return steps
+def cost(text: str, choices: tuple[str, ...]) -> int:
+    return count_lines(grade, text, choices=choices, target="A" if choices else "x", strategy="think")
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_cost_is_linear_in_hostile_text(piece: str) -> None:
     short, long = ((piece * size)[:size] for size in (2_000, 10_000))
     for choices in (MODALITIES, ()):
-        assert count_lines(long, choices) <= 6 * count_lines(short, choices) + 1_000
-        assert count_lines(long, choices) < 400_000
+        assert cost(long, choices) <= 6 * cost(short, choices) + 1_000
+        assert cost(long, choices) < 400_000

@@ -40,11 +40,11 @@ _SHOWS: Final = frozenset(
 """Words before an option that say that it is there, or that this is it."""
 _SUBJECTS: Final = VIEWS | frozenset(
     {"this", "it", "which", "that", "diagnosis", "finding", "modality", "technique", "organ", "plane", "condition", "abnormality", "lesion"}
-    | {"ray", "ct", "mri", "radiograph", "ultrasound", "photograph", "image", "picture"}
+    | {"ray", "ct", "mri", "radiograph", "ultrasound", "photograph"}
 )
 """What "is" may say it of: "the heart is normal" says nothing of the image."""
 _FILLERS: Final = ARTICLES | frozenset(
-    {"clear", "clearly", "large", "small", "mild", "severe", "acute", "left", "right", "both", "bilateral", "typical", "probable", "an"}
+    {"clear", "clearly", "large", "small", "mild", "severe", "acute", "left", "right", "both", "bilateral", "typical", "probable"}
     | {"most", "likely", "definitely", "evidence", "of"}
 )
 """Words that may stand between the verb and the option."""

@@ -17,11 +17,7 @@ def lenient_share(records: Collection[Record]) -> float | None:
 
 def describe_leniency(shares: Mapping[str, float | None]) -> str:
     """One line about the rows of a table, by their titles: "Read from sentences, which no reward pays for: base 12.3 %; others none."."""
-    some = [f"{title} {percent(share)} %" for title, share in shares.items() if share]
-    if not some:
-        return "Read from sentences, which no reward pays for: no answer."
-    others = "" if len(some) == sum(share is not None for share in shares.values()) else "; others none"
-    return f"Read from sentences, which no reward pays for: {', '.join(some)} of the answers{others}."
+    return f"Read from sentences, which no reward pays for: {_list_shares(shares, 'answers') or 'no answer'}."
 
 
 def undecided_share(records: Collection[Record]) -> float | None:
@@ -34,11 +30,16 @@ def describe_undecided(shares: Mapping[str, float | None]) -> str | None:
     asked = {title: share for title, share in shares.items() if share is not None}
     if not asked:
         return None
-    some = [f"{title} {percent(share)} %" for title, share in asked.items() if share]
+    return f"Undecided open answers, which count as not correct: {_list_shares(asked, 'open questions') or 'none'}."
+
+
+def _list_shares(shares: Mapping[str, float | None], what: str) -> str:
+    """ "base 12.3 % of the answers; others none"; empty where every share is 0 or unknown."""
+    some = [f"{title} {percent(share)} %" for title, share in shares.items() if share]
     if not some:
-        return "Undecided open answers, which count as not correct: none."
-    others = "" if len(some) == len(asked) else "; others none"
-    return f"Undecided open answers, which count as not correct: {', '.join(some)} of the open questions{others}."
+        return ""
+    others = "" if len(some) == sum(share is not None for share in shares.values()) else "; others none"
+    return f"{', '.join(some)} of the {what}{others}"
 
 
 def open_blind(records: Collection[Record], blind: Mapping[str, Mapping[str, float]]) -> float | None:

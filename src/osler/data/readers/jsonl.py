@@ -10,7 +10,7 @@ counted; `docs/datasets.md` lists the layouts.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -71,8 +71,8 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
     for table in wanted:
         drafts = dict(_draft(parsed[table.name] if table.split else _of_split(parsed[table.name], split, rows), rows))
         base = base_of(draft for _, draft in drafts.values())
-        if base is None and any(needs_base(draft) for _, draft in drafts.values()):  # the other tables may prove it
-            base = base_of(draft for other in tables for _, (_, draft) in _draft(list(_parse(other, ids, Rows())), Rows()))
+        if base is None and any(needs_base(draft) for _, draft in drafts.values()):
+            base = _base_of_all(tables, parsed, ids)
         folder = root if root.is_dir() else root.parent
         pictures = Pictures(folder, rows.notes, table.prefix) if images is None else Pictures(Path(images), rows.notes)
         for name, (row, draft) in drafts.items():
@@ -82,6 +82,12 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
     report = rows.report(_share_terms, splits=[name for name in SPLITS if name in named])
     order = {table.name: place for place, table in enumerate(tables)}
     return replace(report, refused=tuple(sorted(report.refused, key=lambda refusal: _place_of(refusal.row, order))))
+
+
+def _base_of_all(tables: Sequence[Table], parsed: Mapping[str, Sequence[_Row]], ids: str) -> int | DataError | None:
+    """What all tables together prove, for one that proves nothing itself; those that are not read are parsed for it."""
+    members = (parsed[table.name] if table.name in parsed else list(_parse(table, ids, Rows())) for table in tables)
+    return base_of(draft for rows in members for _, (_, draft) in _draft(rows, Rows()))
 
 
 def _parse(table: Table, ids: str, rows: Rows) -> Iterator[_Row]:

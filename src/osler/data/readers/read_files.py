@@ -15,7 +15,11 @@ MAX_LINE_BYTES: Final = 16 * 1024**2
 
 def load_rows(path: Path) -> list[Any]:
     """The rows of a JSON file that contains one list. Raises DataError for anything else."""
-    value = parse_json(read_bytes(path), path)
+    return check_list(parse_json(read_bytes(path), path), path)
+
+
+def check_list(value: Any, path: Path) -> list[Any]:
+    """The value itself. Raises DataError unless it is a list, with `path` as its name."""
     if not isinstance(value, list):
         kind = {dict: "an object", str: "text", type(None): "null"}.get(type(value), "a single value")
         raise DataError(f"{path} holds {kind}, not a list of rows: check that it is the annotation file")

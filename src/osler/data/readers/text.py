@@ -116,11 +116,20 @@ def _split_inline(problem: str) -> Problem | None:
 
 
 def _is_bracket_open(text: str) -> bool:
-    """Whether `text` ends inside round brackets; a closing bracket without an opening one, as in "A)", is ignored."""
-    depth = 0
-    for character in re.findall(r"[()]", text) if "(" in text else ():
-        depth = depth + 1 if character == "(" else max(0, depth - 1)
-    return depth > 0
+    """Whether `text` ends inside round brackets."""
+    return "(" in text and bracket_depths(text)[-1] > 0
+
+
+def bracket_depths(text: str) -> list[int]:
+    """How many round brackets are open before each character and at the end; a closing bracket without an opening one is ignored."""
+    depths, depth = [0], 0
+    for character in text:
+        if character == "(":
+            depth += 1
+        elif character == ")":
+            depth = max(0, depth - 1)
+        depths.append(depth)
+    return depths
 
 
 def _walk_letters(text: str) -> tuple[str, ...]:
@@ -156,14 +165,19 @@ def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind:
     option or several, or if it is the letter of one option and the text of another.
     """
     by_letter = _letter_index(answer, choices) if kind != "text" else None
-    by_text = _text_index(answer, choices, notes) if kind != "letter" else None
+    by_text = text_index(answer, choices, notes) if kind != "letter" else None
     matches = {index for index in (by_letter, by_text) if index is not None}
     if not matches:
         raise DataError(f"the right answer {answer[:80]!r} is none of the {len(choices)} options")
     if len(matches) > 1:
         raise DataError(f"the right answer {answer!r} is the letter of one option and the text of another")
-    (index,) = matches
-    if sum(ignore_case_and_end(choice) == ignore_case_and_end(choices[index]) for choice in choices) > 1:
+    return only_letter(matches.pop(), choices)
+
+
+def only_letter(index: int, choices: Sequence[str]) -> str:
+    """The letter of the option at this place. Raises DataError where another option has the same text."""
+    text = ignore_case_and_end(choices[index])
+    if sum(ignore_case_and_end(choice) == text for choice in choices) > 1:
         raise DataError(f"the right answer {choices[index][:80]!r} is given by several options")
     return LETTERS[index]
 
@@ -174,7 +188,8 @@ def _letter_index(answer: str, choices: Sequence[str]) -> int | None:
     return index if index < len(choices) else None
 
 
-def _text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int | None:
+def text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int | None:
+    """The place of the first option with this text but for case, spacing and final punctuation, which `notes` counts; None without one."""
     if answer in choices:
         return choices.index(answer)
     folded = [ignore_case_and_end(choice) for choice in choices]

@@ -15,9 +15,9 @@ from typing import Any, Final
 from osler.data.readers.base import number_to_text
 from osler.data.readers.layouts.fields import MAX_TEXT, is_absent, parse_literal
 from osler.data.readers.layouts.options import Options
-from osler.data.readers.text import repair_mojibake, unwrap_answer
+from osler.data.readers.text import only_letter, repair_mojibake, text_index, unwrap_answer
 from osler.errors import DataError
-from osler.text import fold_answer, fold_label, fold_words, ignore_case_and_end
+from osler.text import fold_answer, fold_label, fold_words
 from osler.types import LETTERS
 
 _BOXED: Final = re.compile(r"\$?\\boxed\{(?:\\text\{)?([^{}]*)\}?\}\$?")
@@ -100,10 +100,7 @@ def settle(answer: Answer, choices: Sequence[str], base: int | DataError | None,
     if place != option and place in range(len(choices)):
         raise DataError(f"the right answer {answer.number} is one option by its text and, counted from {base}, another: give letters")
     assert option is not None
-    text = ignore_case_and_end(choices[option])
-    if sum(ignore_case_and_end(choice) == text for choice in choices) > 1:
-        raise DataError(f"the right answer {choices[option][:80]!r} is given by several options")
-    return LETTERS[option]
+    return only_letter(option, choices)
 
 
 def _by_place(answer: Answer, num_choices: int, base: int | DataError | None, notes: Counter[str]) -> int:
@@ -153,8 +150,8 @@ def _match(value: Any, options: Options, notes: Counter[str], *, is_letter: bool
     letter = _LETTER.fullmatch(text)
     by_letter = LETTERS.index(letter[1].upper()) if letter else len(choices)
     found = {by_letter} if by_letter < len(choices) else set()
-    if not (found and is_letter):
-        found |= _by_text(text, choices, notes)
+    if not (found and is_letter) and (by_text := text_index(text, choices, notes)) is not None:
+        found.add(by_text)
     if len(found) > 1:
         raise DataError(f"the right answer {text!r} is the letter of one option and the text of another")
     if found:
@@ -174,20 +171,9 @@ def _match(value: Any, options: Options, notes: Counter[str], *, is_letter: bool
     raise DataError(f"the right answer {text[:80]!r} is none of the {len(choices)} options")
 
 
-def _by_text(text: str, choices: Sequence[str], notes: Counter[str]) -> set[int]:
-    """The options with this text; of several equal ones the first, which `settle` refuses."""
-    if text in choices:
-        return {choices.index(text)}
-    folded = [ignore_case_and_end(choice) for choice in choices]
-    if ignore_case_and_end(text) not in folded:
-        return set()
-    notes["right answer equals its option but for case, spacing or a full stop"] += 1
-    return {folded.index(ignore_case_and_end(text))}
-
-
 def _letter_and_text(letter: str, text: str, choices: Sequence[str], notes: Counter[str]) -> int:
     option = LETTERS.index(letter)
-    if option >= len(choices) or option not in _by_text(text.strip(), choices, Counter()):
+    if option >= len(choices) or option != text_index(text.strip(), choices, Counter()):
         raise DataError(f"the right answer '{letter}. {text[:80]}' is none of the {len(choices)} options")
     notes["right answer with letter and text"] += 1
     return option

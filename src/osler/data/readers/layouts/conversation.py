@@ -36,12 +36,13 @@ def take_apart(row: Mapping[str, Any], notes: Counter[str]) -> list[dict[str, An
 
     A chat whose row has an answer of its own asks its last question. Raises DataError for a chat that cannot be taken apart.
     """
-    key = next((key for key in KEYS if isinstance(parse_literal(row.get(key)), list) and not is_absent(parse_literal(row.get(key)))), None)
+    chats = {key: parse_literal(row[key]) for key in KEYS if not is_absent(row.get(key))}
+    key = next((key for key, chat in chats.items() if isinstance(chat, list) and chat), None)
     if key is None:
-        if broken := next((key for key in KEYS[:3] if not is_absent(row.get(key))), None):
+        if broken := next((key for key in KEYS[:3] if key in chats), None):
             raise DataError(f"{broken!r} is no list of messages")
         return [dict(row)]
-    turns = [_turn(message) for message in parse_literal(row[key])]
+    turns = [_turn(message) for message in chats[key]]
     if any(turn.role == "system" for turn in turns):
         notes["system message of a chat left out"] += 1
     turns = [turn for turn in turns if turn.role != "system"]

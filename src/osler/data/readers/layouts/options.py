@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from osler.data.readers.layouts.fields import MAX_TEXT, is_absent, parse_literal
-from osler.data.readers.text import Problem, check_choices
+from osler.data.readers.text import Problem, bracket_depths, check_choices
 from osler.errors import DataError
 from osler.text import fold_words
 from osler.types import LETTERS
@@ -231,7 +231,7 @@ def _in_a_row(text: str) -> Problem | None:
     marks in a sentence: "the (A) CT and (B) MRI".
     """
     plain = text.translate(_FULL_WIDTH)
-    depths = _bracket_depths(plain)
+    depths = bracket_depths(plain)
     marks = [mark for mark in _ROW_MARK.finditer(plain) if not depths[mark.start()]]
     for start in reversed(range(len(marks))):
         if _letter(marks[start]) != "A":
@@ -252,18 +252,6 @@ def _trim(option: str) -> str:
     option = option.strip()
     separator = _SEPARATOR.search(option, max(0, len(option) - 8))
     return option[: separator.start()].rstrip() if separator else option
-
-
-def _bracket_depths(text: str) -> list[int]:
-    """How many round brackets are open before each character; a closing bracket without an opening one, as in "A)", is ignored."""
-    depths, depth = [], 0
-    for character in text:
-        depths.append(depth)
-        if character == "(":
-            depth += 1
-        elif character == ")":
-            depth = max(0, depth - 1)
-    return depths
 
 
 def _run(marks: Sequence[re.Match[str]]) -> Iterator[re.Match[str]]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from osler.data.readers.layouts.fields import find_fields
 from osler.data.readers.layouts.stored import read_parquet, read_saved
-from osler.data.readers.read_files import MAX_LINE_BYTES, load_lines, parse_json, read_bytes
+from osler.data.readers.read_files import MAX_LINE_BYTES, check_list, load_lines, parse_json, read_bytes
 from osler.errors import DataError
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -155,10 +155,7 @@ def _read_json(path: Path) -> Iterator[Row]:
             raise DataError(f"{path} holds several lists ({names}): write each as a file of its own")
         else:
             value = [value]
-    if not isinstance(value, list):
-        kind = {dict: "an object", str: "text", type(None): "null"}.get(type(value), "a single value")
-        raise DataError(f"{path} holds {kind}, not a list of rows: check that it is the annotation file")
-    yield from enumerate(value, start=1)
+    yield from enumerate(check_list(value, path), start=1)
 
 
 def _read_delimited(path: Path) -> Iterator[Row]:
