@@ -178,7 +178,7 @@ def convert(samples: Sequence[Sample], out: Path, *, splits: Mapping[str, str] =
 
 
 def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
-    keys = ("choices", "target", "modality", "question_type", "subject_id", "context", "rationale")
+    keys = ("choices", "target", "modality", "question_type", "subject_id", "rationale")
     row: dict[str, Any] = {
         "layout": OWN_LAYOUT,
         "id": sample.id,
@@ -186,6 +186,7 @@ def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
         "images": [paths[source] for source in sample.images],
         "messages": [{"role": "user", "content": sample.question}],
         **{key: getattr(sample, key) for key in keys},
+        "context": sample.context.to_json() if sample.context else None,
         "facts": _facts_row(sample.facts) if sample.facts else None,
         "metadata": dict(sample.metadata),
     }
