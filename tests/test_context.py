@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layouts import COMMON, GAP, read_rows, reasons
 from test_prompts import OURS, PAPERS, make_sample
@@ -19,6 +19,7 @@ from osler.data.readers import read
 from osler.data.select import digest_content
 from osler.data.splits.manifest import digest_sample
 from osler.errors import DataError
+from osler.images.files import ImageFile
 from osler.prompts import find_strategy, layout_context, register_strategy, render
 from osler.types import Sample
 
@@ -61,7 +62,7 @@ def test_an_age_has_one_form(value: Any, age: str | None, years: float | None) -
     assert age is None or (parse_age(age) == age and years_of(age) == pytest.approx(years))
 
 
-@pytest.mark.parametrize("value", [-1, 131, "411", "63M", "abc", "69-60", "1e3", "nan years", True, [63], "63 64", "years", "2000-01-01"])
+@pytest.mark.parametrize("value", [-1, 131, "411", "63M", "abc", "69-60", "1e3", "nan years", True, [63], "63 64", "decades", "2000-01-01"])
 def test_what_is_no_age_is_refused_without_its_value(value: Any) -> None:
     with pytest.raises(DataError, match="mend it, or leave it out") as caught:
         Context(age=value)
@@ -155,7 +156,7 @@ def test_a_chat_token_in_a_field_is_refused() -> None:
 READ: dict[str, tuple[dict[str, Any], dict[str, str] | None]] = {
     "text": ({"context": " Aged 60. "}, {"text": "Aged 60."}),
     "number": ({"context": 60}, {"text": "60"}),
-    "object": ({"context": {"age": 63, "sex": "M", "Prior Findings": "a cyst"}}, {"age": "63 years", "sex": "male", "prior_findings": "a cyst"}),
+    "object": ({"context": {"age": 63, "Prior Findings": "a cyst"}}, {"age": "63 years", "prior_findings": "a cyst"}),
     "object as text": ({"context": "{'gender': 'F', 'text': 'pale'}"}, {"sex": "female", "text": "pale"}),
     "object of nothing": ({"context": {"age": None, "history": "", "sex": "unknown"}}, None),
     "columns": (
@@ -240,8 +241,10 @@ def test_images_keep_their_places_within_fields(tmp_path: Path, row: dict[str, A
 
 # Files
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<"), min_size=1, max_size=12).filter(
-    lambda text: text == text.strip() != ""
+TEXT = (
+    st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=12)
+    .map(str.strip)
+    .filter(lambda text: text not in ("", "[]", "{}"))
 )
 CONTEXTS = st.builds(
     Context,
@@ -256,9 +259,11 @@ CONTEXTS = st.builds(
 
 
 def samples_with(*contexts: Context | None) -> list[Sample]:
-    return [make_sample(id=f"toy/{number}", context=context, rationale=None) for number, context in enumerate(contexts)]
+    images = (ImageFile(root=Path(), path="a.png"),)
+    return [make_sample(id=f"toy/{number}", images=images, context=context) for number, context in enumerate(contexts)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(CONTEXTS, min_size=1, max_size=4))
 def test_what_is_written_reads_back_the_same(tmp_path_factory: pytest.TempPathFactory, contexts: list[Context]) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"

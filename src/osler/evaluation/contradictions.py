@@ -31,7 +31,12 @@ _WORD: Final = re.compile(
     r"(?!\s+(?:untreated|away|over|out|angle|behind)\b|-handed)|左(?!右)|(?<!左)右|[男女]",
     re.IGNORECASE,
 )
-_AGE: Final = re.compile(r"\b(\d{1,3})(?=[\s-]*(?:years?|yrs?|y/?o\b|y\.o\.)(?:[\s-]*old)?\b|\s*岁)", re.IGNORECASE)
+# A number of years is an age only with a word that says so: "cough for 3 years".
+_AGE: Final = re.compile(
+    r"\b(\d{1,3})(?=[\s-]*(?:years?|yrs?)[\s-]+(?:old|male|female|man|woman|boy|girl)\b|[\s-]*(?:y/?o\b|y\.o\.)|\s*岁)"
+    r"|(?:(?<=\baged )|(?<=\bage )|(?<=\bage: ))(\d{1,3})\b",
+    re.IGNORECASE,
+)
 _DENIED: Final = re.compile(r"(?:no|without|denies|denied|negative for)\s+(?:evidence of\s+|any\s+)?", re.IGNORECASE)
 _ASKED: Final = re.compile(
     r"(?:please\s+)?(?:evaluat(?:e|ion)|assess(?:ment)?|rule out|r/o|suspected|suspicion|suspect|concern|query|\?)"
@@ -85,7 +90,7 @@ def change_words(text: str) -> str:
     >>> change_words("67-year-old man, pain in the left knee")
     '6-year-old woman, pain in the right knee'
     """
-    aged = _AGE.sub(lambda found: str(OLD if int(found[1]) < ADULT else YOUNG), text)
+    aged = _AGE.sub(lambda found: str(OLD if int(found[1] or found[2]) < ADULT else YOUNG), text)
     return _WORD.sub(lambda found: _like(_OPPOSITES[found[0].lower()], found[0]), aged)
 
 
