@@ -106,7 +106,7 @@ OPPOSITES = [
     (MAN, Context(age=6, sex="F", indication="no cough", laterality="R"), ("age", "sex", "indication", "laterality")),
     (Context(sex="O", laterality="B", history="asthma"), None, ()),
     (Context(text="67-year-old man, pain in the left knee"), Context(text="6-year-old woman, pain in the right knee"), ("text",)),
-    (Context(history="Mass in the LEFT lung", indication="rule out PE"), Context(history="Mass in the RIGHT lung", indication="no PE"), ("indication", "history")),
+    (Context(history="LEFT mass", indication="rule out PE"), Context(history="RIGHT mass", indication="no PE"), ("indication", "history")),
     (Context(prior_findings="<image> left cyst"), Context(prior_findings="<image> right cyst"), ("prior_findings",)),
     (Context(text="63岁男性，左侧胸痛"), Context(text="6岁女性，右侧胸痛"), ("text",)),
 ]  # fmt: skip
@@ -154,7 +154,9 @@ def test_an_indication_is_denied_or_moved(text: str, opposite: str) -> None:
         ("right-handed", "right-handed"),
         ("bright, manly, theme", "bright, manly, theme"),
         ("60岁左右", "6岁左右"),
-        ("12 lesions over 3 years", "12 lesions over 75 years"),
+        ("cough for 3 years, 12 lesions", "cough for 3 years, 12 lesions"),
+        ("Aged 60. Age: 7", "Aged 6. Age: 75"),
+        ("63 year male", "6 year female"),
         ("", ""),
     ],
 )

@@ -101,7 +101,7 @@ def test_what_a_policy_reads_is_found_out(rows: Path, tmp_path: Path, capsys: py
         "verdict": verdict,
     }
     assert f"eval {verdict}, on {NUM} questions with a patient context" in printed
-    assert {change: found["probes"][change]["left_out"] for change in CHANGES} == dict.fromkeys(CHANGES, {"no patient context": 2})
+    assert {change: found["probes"][change]["left_out"] for change in CHANGES} == {change: {"no patient context": 2} for change in CHANGES}
     contradicted = read_records(out / "records" / "eval.context_contradictory.jsonl")
     assert {record.context_changes for record in contradicted} == {("age", "sex", "indication")}
     assert all("6-year-old" in record.prompt for record in contradicted)
@@ -154,11 +154,9 @@ PLAIN = answers(6, 9)
 def changed(name: str, records: list[Record], answer: str | None = None, num: int = 0) -> list[Record]:
     """The records under a change; the first `num` give another answer."""
     fields = ("age",) if "contradictory" in name else None
-    return [
-        replace(one, ablation=name, context_changes=fields, answer=answer, outcome="correct" if answer == "A" else "incorrect") if place < num
-        else replace(one, ablation=name, context_changes=fields)
-        for place, one in enumerate(records)
-    ]  # fmt: skip
+    marked = [replace(one, ablation=name, context_changes=fields) for one in records]
+    outcome = "correct" if answer == "A" else "incorrect"
+    return [replace(one, answer=answer, outcome=outcome) for one in marked[:num]] + marked[num:]
 
 
 def many(num: int) -> list[Record]:
