@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from test_layouts import COMMON, GAP, read_rows, reasons
 from test_prompts import OURS, PAPERS, make_sample
 
+from osler.cli.data import print_check
 from osler.context import FIELDS, Context, differing_fields, parse_age, parse_laterality, parse_sex, years_of
 from osler.data.facts.dicom import dicom_context
-from osler.data.inspect import convert
+from osler.data.inspect import check, convert, view
 from osler.data.readers import read
 from osler.data.select import digest_content
 from osler.data.splits.manifest import digest_sample
@@ -282,6 +283,18 @@ def test_digests_hold_the_context() -> None:
     assert digest_sample(make_sample(context="67-year-old man, cough"), {}) == before
 
 
+def test_data_check_and_view_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read_rows(tmp_path, COMMON | {"age": 63, "sex": "M"}, COMMON | {"context": "<b>pale"}, COMMON | {"age": 411})
+    print_check(check("jsonl", tmp_path / "rows.jsonl", look="none"))
+    printed = capsys.readouterr().out
+    assert "patient context, in number of samples: age 1, sex 1, text 1" in printed
+    assert "'age' holds no age: left out  (rows.jsonl:3)" in printed
+    page = view(read("jsonl", tmp_path / "rows.jsonl"), tmp_path / "view.html").read_text()
+    assert "<em>Patient: 63-year-old man.</em>" in page
+    assert "<em>Patient: &lt;b&gt;pale</em>" in page
+
+
+@settings(deadline=None)
 @given(CONTEXTS, CONTEXTS)
 def test_differing_fields_are_those_that_differ(one: Context, other: Context) -> None:
     found = differing_fields(one, other)

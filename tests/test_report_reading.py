@@ -125,14 +125,14 @@ def test_all_leaves_out_what_cannot_be_asked(rows: Path, tmp_path: Path, capsys:
     arguments = [f"--data.root={bare}", f"--data.images={rows}"]
     assert main(command(rows, tmp_path / "run", "reading_image", *arguments, "--ablation", "all")) == 0
     printed = capsys.readouterr().out
-    assert f"not asked, because no test question has one ({NUM + 2} questions): {', '.join(CHANGES)}" in printed
+    assert f"not asked, because no test question has one: {', '.join(CHANGES)}" in printed
     assert json.loads(printed.splitlines()[-1])["context"] is None
     assert main(command(rows, tmp_path / "none", "reading_image", *arguments, "--ablation", "no_context")) == 2
-    assert "--ablation no_context changes the patient context, but no test question has one" in capsys.readouterr().err
+    assert "--ablation no_context changes the patient context, but no test question has one: use data with one" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     papers = ["--prompt.strategy=med_r1_no_think", "--ablation", "context_shuffled"]
     assert main(command(rows, tmp_path / "none", "reading_image", *papers)) == 2
-    assert "but the strategy med_r1_no_think does not show it: use think" in capsys.readouterr().err
+    assert "but the strategy med_r1_no_think does not show it: use data" in capsys.readouterr().err
 
 
 def test_other_contexts_are_other_questions(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +211,7 @@ def test_only_questions_with_a_context_count() -> None:
             ["GRPO whether it reads the context is not clear from 18 questions; whether it reads the image was not asked"],
             ["Image:", "number of questions"],
         ),
-        ({"grpo.no_context": changed("no_context", PLAIN)}, ["whether it reads the context was not asked", "No context 18"], ["nan"]),
+        ({"grpo.no_context": changed("no_context", PLAIN)}, ["GRPO was not asked the unaltered questions", "No context 18"], ["nan"]),
         (
             {"grpo": PLAIN, "grpo.no_context": changed("no_context", [replace(one, policy="other") for one in PLAIN])},
             None,

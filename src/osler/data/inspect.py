@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from osler.context import FIELDS
 from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, Refusal, read_with_report
 from osler.data.readers.layouts.draft import OWN_LAYOUT
@@ -23,6 +24,7 @@ from osler.facts import Facts, Kind
 from osler.files import write_whole
 from osler.images.files import ImageFile, verify
 from osler.metrics import taxonomy_order
+from osler.prompts import layout_context
 from osler.types import LETTERS, ImageSource, Sample
 
 ImageCheck = Literal["none", "header", "decode"]
@@ -55,6 +57,7 @@ class CheckReport:
     num_choices: Mapping[str, int]  # number of choices or "open-ended" -> samples
     num_images_with_facts: int
     facts: Mapping[str, int]  # kind of fact, "plane" -> images with one
+    context: Mapping[str, int]  # field of the patient context, "age" -> samples with one
     targets: Mapping[str, int]  # correct letter, "A" -> multiple-choice samples
     notes: Mapping[str, int]  # what the reader corrected or brought to its form -> times
     examples: Mapping[str, tuple[str, ...]]  # note -> a few of its rows
@@ -90,6 +93,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
     for sample in report.samples:
         for source in sample.images:
             kinds[source].update(fact.kind for fact in (sample.facts.facts if sample.facts else ()))
+    contexts = [sample.context.values for sample in report.samples if sample.context]
     card = READERS[reader].card
     return CheckReport(
         reader=reader,
@@ -102,6 +106,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         num_choices=_count(str(len(sample.choices)) if sample.choices else "open-ended" for sample in report.samples),
         num_images_with_facts=sum(map(bool, kinds.values())),
         facts={kind: num for kind in Kind if (num := sum(kind in own for own in kinds.values()))},
+        context={name: num for name in FIELDS if (num := sum(name in known for known in contexts))},
         targets=_count(sample.target for sample in report.samples if sample.choices),
         notes=report.notes,
         examples=report.examples,
@@ -132,6 +137,7 @@ def view(samples: Sequence[Sample], out: Path, *, num: int = 48, seed: int = 0) 
     picked = [samples[index] for index in sorted(random.Random(seed).sample(range(len(samples)), min(num, len(samples))))]
     loader = PackageLoader("osler.data")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["line"] = layout_context
     page = environment.get_template("view.html.j2").render(
         title=f"{samples[0].dataset}: {len(picked)} of {len(samples)} samples",
         cards=[(sample, [_thumbnail(source) for source in sample.images]) for sample in picked],

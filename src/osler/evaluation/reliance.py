@@ -56,6 +56,8 @@ class Reliance:
     @property
     def verdict(self) -> str:
         """What the policy reads, in words: "reads the context and not the image"."""
+        if not self.plain:
+            return "was not asked the unaltered questions, so that nothing can be compared"
         context, image = self.follows_context, self.follows_image
         if context is not None and image is not None:
             return _VERDICTS[context, image]
@@ -66,7 +68,7 @@ def _part(follows: bool | None, what: str, alterations: Sequence[Alteration]) ->
     if follows is not None:
         return f"reads the {what}" if follows else f"does not read the {what}"
     if not any(_is_measured(one) for one in alterations):
-        names = "all" if what == "context" else "blank,swap_within"
+        names = ",".join(ContextChange) if what == "context" else "blank,swap_within"
         return f"whether it reads the {what} was not asked (--ablation {names})"
     return f"whether it reads the {what} is not clear from {max(one.num_questions for one in alterations)} questions"
 

@@ -94,7 +94,10 @@ def run_probes(
     plain = _read_plain(path, task.terms, len(task.samples))
     reason = _no_context(task) if context_changes else None
     if reason is not None and not (ablations or is_circular or interventions):
-        raise ConfigError(f"--ablation {','.join(context_changes)} changes the patient context, but {reason}")
+        changes = ",".join(context_changes)
+        raise ConfigError(
+            f"--ablation {changes} changes the patient context, but {reason}: use data with one, and a strategy that shows it, such as think"
+        )
     probes = [
         *(_ablated(task, ablation) for ablation in ablations),
         *(_with_changed_context(task, change) for change in context_changes if reason is None),
@@ -152,8 +155,8 @@ def _ablated(task: EvaluationTask, ablation: Ablation) -> Probe:
 def _no_context(task: EvaluationTask) -> str | None:
     """Why no change of the context can be asked; None where it can."""
     if find_strategy(task.strategy).context_layout is None:
-        return f"the strategy {task.strategy} does not show it: use think, no_think, think_after or zero_shot"
-    return None if any(sample.context for sample in task.samples) else f"no test question has one ({len(task.samples)} questions)"
+        return f"the strategy {task.strategy} does not show it"
+    return None if any(sample.context for sample in task.samples) else "no test question has one"
 
 
 def _with_changed_context(task: EvaluationTask, change: ContextChange) -> Probe:
