@@ -94,10 +94,8 @@ def run_probes(
     plain = _read_plain(path, task.terms, len(task.samples))
     reason = _no_context(task) if context_changes else None
     if reason is not None and not (ablations or is_circular or interventions):
-        changes = ",".join(context_changes)
-        raise ConfigError(
-            f"--ablation {changes} changes the patient context, but {reason}: use data with one, and a strategy that shows it, such as think"
-        )
+        remedy = "use data with one, and a strategy that shows it, such as think"
+        raise ConfigError(f"--ablation {','.join(context_changes)} changes the patient context, but {reason}: {remedy}")
     probes = [
         *(_ablated(task, ablation) for ablation in ablations),
         *(_with_changed_context(task, change) for change in context_changes if reason is None),
