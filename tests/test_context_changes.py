@@ -130,6 +130,7 @@ def test_a_contradiction_says_the_opposite(own: Context, opposite: Context | Non
         ("No cough", "cough"),
         ("no evidence of fracture", "fracture"),
         ("denies fever", "fever"),
+        ("Not in pain", "in pain"),
         ("Evaluate for pneumonia", "no pneumonia"),
         ("r/o PE", "no PE"),
         ("? fracture", "no fracture"),
@@ -157,6 +158,10 @@ def test_an_indication_is_denied_or_moved(text: str, opposite: str) -> None:
         ("cough for 3 years, 12 lesions", "cough for 3 years, 12 lesions"),
         ("Aged 60. Age: 7", "Aged 6. Age: 75"),
         ("63 year male", "6 year female"),
+        ("45 y/o F with cough", "6 y/o M with cough"),
+        ("Seen: 45yo M", "Seen: 6yo F"),
+        ("45F, cough", "6M, cough"),
+        ("fever of 101 F", "fever of 101 F"),
         ("", ""),
     ],
 )

@@ -34,10 +34,12 @@ _WORD: Final = re.compile(
 # A number of years is an age only with a word that says so: "cough for 3 years".
 _AGE: Final = re.compile(
     r"\b(\d{1,3})(?=[\s-]*(?:years?|yrs?)[\s-]+(?:old|male|female|man|woman|boy|girl)\b|[\s-]*(?:y/?o\b|y\.o\.)|\s*岁)"
-    r"|(?:(?<=\baged )|(?<=\bage )|(?<=\bage: ))(\d{1,3})\b",
+    r"|(?:(?<=\baged )|(?<=\bage )|(?<=\bage: ))(\d{1,3})\b|^(\d{1,3})(?=\s?[MF]\b)",
     re.IGNORECASE,
 )
-_DENIED: Final = re.compile(r"(?:no|without|denies|denied|negative for)\s+(?:evidence of\s+|any\s+)?", re.IGNORECASE)
+# "45 yo F" anywhere and "45F" at the beginning, but not "101 F", a temperature.
+_SHORT: Final = re.compile(r"\b(\d{1,3})(\s?(?:y/?o|y\.o\.)\s?)([MF])\b|^(\d{1,3})(\s?)([MF])\b")
+_DENIED: Final = re.compile(r"(?:no|not|without|denies|denied|negative for)\s+(?:evidence of\s+|any\s+)?", re.IGNORECASE)
 _ASKED: Final = re.compile(
     r"(?:please\s+)?(?:evaluat(?:e|ion)|assess(?:ment)?|rule out|r/o|suspected|suspicion|suspect|concern|query|\?)"
     r"\s*(?:(?:for|of)\b)?[\s:]*",
@@ -90,7 +92,8 @@ def change_words(text: str) -> str:
     >>> change_words("67-year-old man, pain in the left knee")
     '6-year-old woman, pain in the right knee'
     """
-    aged = _AGE.sub(lambda found: str(OLD if int(found[1] or found[2]) < ADULT else YOUNG), text)
+    short = _SHORT.sub(lambda found: f"{found[1] or found[4]}{found[2] or found[5] or ''}{'FM'['MF'.index(found[3] or found[6])]}", text)
+    aged = _AGE.sub(lambda found: str(OLD if int(found[1] or found[2] or found[3]) < ADULT else YOUNG), short)
     return _WORD.sub(lambda found: _like(_OPPOSITES[found[0].lower()], found[0]), aged)
 
 
