@@ -226,6 +226,7 @@ def test_what_is_missing_is_said(
 ) -> None:
     html = report_of(tmp_path, evaluations)
     assert ('id="reading"' in html) == (present is not None)
+    assert ("another policy or strategy answered under no context, so that is not shown" in html) == ("policy='other'" in repr(evaluations))
     text = section(html) if present is not None else ""
     for part in present or []:
         assert part in text

@@ -101,7 +101,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         title=name_experiment(runs, evaluations),
         glance=glance,
         runs=tuple(runs),
-        notes=(*reading_notes(readings), *collect_notes(runs, answered), *few, *_leniency(answered)),
+        notes=(*reading_notes(readings, evaluations), *collect_notes(runs, answered), *few, *_leniency(answered)),
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,

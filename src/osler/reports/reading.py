@@ -43,8 +43,8 @@ def reading_rows(evaluations: Iterable[Evaluation]) -> tuple[ReadingRow, ...]:
 
 def _read(evaluation: Evaluation) -> ReadingRow | None:
     """None where no context was changed. Records of another policy or strategy than the plain ones are left out."""
-    own = policies_of(evaluation.records)
-    altered = {name: records for name, records in evaluation.altered.items() if not own or policies_of(records) == own}
+    others = _answered_by_others(evaluation)
+    altered = {name: records for name, records in evaluation.altered.items() if name not in others}
     if (reliance := judge_reliance(evaluation.records, altered)) is None:
         return None
     asked = [record for name in ContextChange for record in altered.get(name, ())]
@@ -61,6 +61,12 @@ def _read(evaluation: Evaluation) -> ReadingRow | None:
     )
 
 
+def _answered_by_others(evaluation: Evaluation) -> tuple[str, ...]:
+    """The alterations that another policy or strategy answered than the plain questions."""
+    own = policies_of(evaluation.records)
+    return tuple(name for name, records in evaluation.altered.items() if own and policies_of(records) != own)
+
+
 def _rows(alterations: Sequence[Alteration]) -> tuple[AlteredRow, ...]:
     titles = ((one, TITLES[one.name]) for one in alterations)
     return tuple(
@@ -69,9 +75,15 @@ def _rows(alterations: Sequence[Alteration]) -> tuple[AlteredRow, ...]:
     )
 
 
-def reading_notes(rows: Sequence[ReadingRow]) -> tuple[str, ...]:
-    """A line for each policy that is found out, for the notes on top of the results."""
+def reading_notes(rows: Sequence[ReadingRow], evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
+    """Lines for the notes on top of the results: each policy that is found out, and changes of the context that are not shown."""
     notes = []
+    for evaluation in evaluations:
+        if left_out := [TITLES[name].lower() for name in _answered_by_others(evaluation) if name in tuple(ContextChange)]:
+            notes.append(
+                f"{evaluation.title}: another policy or strategy answered under {', '.join(left_out)}, so that is not shown. "
+                "Evaluate it again with --fresh."
+            )
     for row in rows:
         if row.reliance.is_found_out:
             lost = "; ".join(
