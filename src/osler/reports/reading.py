@@ -77,13 +77,14 @@ def _rows(alterations: Sequence[Alteration]) -> tuple[AlteredRow, ...]:
 
 def reading_notes(rows: Sequence[ReadingRow], evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
     """Lines for the notes on top of the results: each policy that is found out, and changes of the context that are not shown."""
-    notes = []
-    for evaluation in evaluations:
-        if left_out := [TITLES[name].lower() for name in _answered_by_others(evaluation) if name in tuple(ContextChange)]:
-            notes.append(
-                f"{evaluation.title}: another policy or strategy answered under {', '.join(left_out)}, so that is not shown. "
-                "Evaluate it again with --fresh."
-            )
+    named = [
+        (one.title, [TITLES[name].lower() for name in _answered_by_others(one) if name in tuple(ContextChange)]) for one in evaluations
+    ]
+    notes = [
+        f"{title}: another policy or strategy answered under {', '.join(names)}, so that is not shown. Evaluate it again with --fresh."
+        for title, names in named
+        if names
+    ]
     for row in rows:
         if row.reliance.is_found_out:
             lost = "; ".join(
