@@ -115,7 +115,7 @@ def test_what_a_policy_reads_is_found_out(rows: Path, tmp_path: Path, capsys: py
     assert ("Change of its accuracy by the context: no context" in html) == (name == "context")
     for title in ("Context and image as they are", "No context", "Context of another patient", "Contradictory context", "Image: blank"):
         assert f"{title} {NUM}" in text
-    assert f"change, in number of questions: age {NUM}, sex {NUM}, indication {NUM}." in text
+    assert f"the contradictory contexts say the opposite of age in {NUM} questions, sex in {NUM}, indication in {NUM}." in text
 
 
 def test_all_leaves_out_what_cannot_be_asked(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +209,7 @@ def test_only_questions_with_a_context_count() -> None:
         (
             {"grpo": PLAIN, "grpo.no_context": changed("no_context", PLAIN)},
             ["GRPO whether it reads the context is not clear from 18 questions; whether it reads the image was not asked"],
-            ["Image:", "number of questions"],
+            ["Image:", "say the opposite of"],
         ),
         ({"grpo.no_context": changed("no_context", PLAIN)}, ["GRPO was not asked the unaltered questions", "No context 18"], ["nan"]),
         (
@@ -244,4 +244,4 @@ def test_the_numbers_by_hand(tmp_path: Path) -> None:
     assert same is not None
     assert same.value is not None
     assert f"{100 * (1 - same.value):.1f} [" in text
-    assert "change, in number of questions: age 18." in text
+    assert "GRPO: the contradictory contexts say the opposite of age in 18 questions." in text

@@ -19,7 +19,7 @@ from osler.reports.heat import HeatMap
 from osler.reports.leniency import describe_leniency, describe_undecided, lenient_share, undecided_share
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
-from osler.reports.reading import ReadingRow, reading_notes, reading_rows
+from osler.reports.reading import ReadingRow, opposite_fields, reading_notes, reading_rows
 from osler.reports.tables import (
     FEW,
     AccuracyTable,
@@ -71,6 +71,7 @@ class Page:
     look_notes: tuple[str, ...]
     look_figure: Figure | None
     readings: tuple[ReadingRow, ...]  # questions with a changed patient context
+    reading_changes: tuple[str, ...]  # what the contradictory contexts say the opposite of
     confidence: tuple[ConfidenceRow, ...]
     confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
@@ -116,6 +117,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         look_notes=look_notes(looks),
         look_figure=look_figure(looks),
         readings=readings,
+        reading_changes=opposite_fields(readings),
         confidence=confidence,
         confidence_figures=tuple(confidence_figures(confidence)),
         accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -73,6 +73,20 @@ def _rows(alterations: Sequence[Alteration]) -> tuple[AlteredRow, ...]:
         AlteredRow(title=title if "context" in title.lower() or "image" in title.lower() else f"Image: {title.lower()}", result=one)
         for one, title in titles
     )
+
+
+def opposite_fields(rows: Sequence[ReadingRow]) -> tuple[str, ...]:
+    """Lines that say what contradictory contexts change: "age in 48 questions, sex in 20"; one line for policies with the same numbers."""
+    titles: defaultdict[tuple[tuple[str, int], ...], list[str]] = defaultdict(list)
+    for row in rows:
+        titles[row.changed].append(row.title)
+    lines = []
+    for changed, names in titles.items():
+        if changed:
+            (first, count), *others = changed
+            listed = ", ".join([f"{first} in {count} questions", *(f"{name} in {number}" for name, number in others)])
+            lines.append(f"{', '.join(names)}: the contradictory contexts say the opposite of {listed}.")
+    return tuple(lines)
 
 
 def reading_notes(rows: Sequence[ReadingRow], evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
