@@ -152,6 +152,9 @@ def print_check(report: CheckReport) -> None:
     print(f"\nright letters: {_shares(report.targets)}")
     known = ", ".join(f"{kind} {num:,}" for kind, num in report.facts.items()) or "none"
     print(f"\nfacts: {report.num_images_with_facts:,} of {report.num_images:,} images: {known}")
+    if report.context:
+        shown = ", ".join(f"{name.replace('_', ' ')} {num:,}" for name, num in report.context.items())
+        print(f"\npatient context, in number of samples: {shown}")
     if report.notes:
         print("\nhandled:")
         for note, count in report.notes.items():
