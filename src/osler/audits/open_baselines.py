@@ -71,7 +71,7 @@ def open_credits(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, d
     asked = [sample for sample in test if not sample.choices]
     found = {}
     has_contexts = any(sample.context is not None for sample in (*train, *test))
-    keys = {**OPEN_KEYS, CONTEXT_PRIOR: attrgetter("context")} if has_contexts else OPEN_KEYS
+    keys: dict[str, Key] = {**OPEN_KEYS, CONTEXT_PRIOR: attrgetter("context")} if has_contexts else dict(OPEN_KEYS)
     for name, key in keys.items():
         if (prior := AnswerPrior.fit(train, key)) is not None:
             found[ALL_BASELINES[name].title] = {sample.id: prior.credit(sample) for sample in asked}

@@ -49,7 +49,7 @@ def change_context(samples: Sequence[Sample], change: ContextChange, *, seed: in
     donors: list[Sample | None] = [None] * len(owners)
     if change is ContextChange.SHUFFLED:
         donors = find_donors(owners, _DONOR_RULES, change, seed)
-        contexts = [donor and donor.context for donor in donors]
+        contexts = [None if donor is None else donor.context for donor in donors]
     elif change is ContextChange.CONTRADICTORY:
         contexts = [sample.context and contradict(sample.context) for sample in owners]
     changed = []

@@ -53,10 +53,9 @@ def contradict(context: Context) -> Context:
     changed = {name: change_words(text) for name in ("history", "prior_findings", "text") if (text := getattr(context, name)) is not None}
     if context.age is not None:
         changed["age"] = _other_age(context.age)
-    if context.sex in _OPPOSITES:
-        changed["sex"] = _OPPOSITES[context.sex]
-    if context.laterality in _OPPOSITES:
-        changed["laterality"] = _OPPOSITES[context.laterality]
+    for name, value in (("sex", context.sex), ("laterality", context.laterality)):
+        if value is not None:
+            changed[name] = _OPPOSITES.get(value, value)
     if context.indication is not None:
         changed["indication"] = contradict_indication(context.indication)
     return replace(context, **changed)
