@@ -18,6 +18,9 @@ from osler.images.fingerprints import digest_image, map_images
 from osler.taxonomy import AXES, Axis, Modality, QuestionType
 from osler.types import HasDigest, ImageSource, Sample
 
+GENERATED: Final = ("phantom", "phantom_study")
+"""Readers that make as many questions as a recipe asks for."""
+
 NONE: Final = "none"
 """The name of an unknown modality or question type in manifests."""
 
@@ -43,7 +46,7 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
     kept = [sample for sample in samples if _is_selected(sample, section)]
     if not kept:
         raise DataError(_explain_empty(data, which, section, samples, told[-1] if told else None))
-    is_generated = data.reader == "phantom" and manifest is None
+    is_generated = data.reader in GENERATED and manifest is None
     kept = _spread(kept, section) if is_generated else _limit(kept, section, data.seed)
     if manifest is not None:
         verify_images(manifest, kept)
@@ -115,12 +118,16 @@ def counts(samples: Iterable[Sample], *, unknown: str = NONE, order: Callable[[s
 def _reader_options(data: DataConfig, section: SelectionConfig) -> dict[str, Any]:
     """The options for the reader: the seed, `[data.options]`, the split and its own options, and for phantoms also the selection."""
     options: dict[str, Any] = {"seed": data.seed, **data.options, "split": section.split, **section.options}
-    if data.reader != "phantom":
+    if data.reader not in GENERATED:
         return options
     if section.modalities:
         options["modalities"] = section.modalities
     if section.question_types:
         options["question_types"] = section.question_types
+    if data.reader == "phantom_study":  # at least as many of each kind as any limit can keep
+        per_type = None if section.limit_per_question_type is None else len(QuestionType) * section.limit_per_question_type
+        limits = [limit for limit in (section.limit, section.limit_per_modality, per_type) if limit is not None]
+        return options | ({"num_questions": min(limits)} if limits else {})
     if section.limit is not None:
         num_modalities = len(options.get("modalities") or Modality)
         options["num_questions"] = -(-section.limit // num_modalities)
