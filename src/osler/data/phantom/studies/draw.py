@@ -44,7 +44,8 @@ def draw(truth: Truth, picture: int, anatomy: np.random.Generator, noise: np.ran
     for mark in truth.marks:
         if (spot := mark.spots[picture]) is not None:
             field = _add_lesion(field, mark.name, spot, truth.kind, noise, difficulty)
-    return field + np.float32(_NOISE[truth.kind] * difficulty.noise) * noise.standard_normal((size, size), dtype=np.float32)
+    field = field + np.float32(_NOISE[truth.kind] * difficulty.noise) * noise.standard_normal((size, size), dtype=np.float32)
+    return field if truth.kind is StudyKind.CT_VOLUME else np.maximum(field, 0)  # only Hounsfield units are negative
 
 
 def _add_lesion(field: Field, name: str, spot: Spot, kind: StudyKind, rng: np.random.Generator, difficulty: Difficulty) -> Field:

@@ -49,7 +49,7 @@ def draw_lateral_chest(size: int, rng: np.random.Generator) -> Field:
     sketch.stroke([(0.02, -1.2), (0.05, -0.7)], 0.26, 0.46, edge=3)
     sketch.oval(-0.02, 0.0, 0.6, 0.78, 0.17, 0.05, edge=3)
     sketch.oval(-0.1, -0.62, 0.42, 0.24, 0.3, edge=8)  # the shoulders
-    sketch.oval(-0.22, 0.34, 0.27, 0.27, 0.55, 0.4, edge=4)  # the heart
+    sketch.oval(-0.2, 0.42, 0.36, 0.27, 0.4, 0.5, edge=12)  # the heart
     sketch.oval(0.0, 0.86, 0.74, 0.32, 0.62, 0.12, edge=2)  # the diaphragm
     sketch.stroke([(0.0, -1.0), (0.06, -0.25)], 0.045, 0.14, edge=2)
     bone.stroke([(-0.56, -0.5), (-0.68, 0.3)], 0.035, 0.26)
