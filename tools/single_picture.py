@@ -101,13 +101,13 @@ def measure(kind: StudyKind, aspect: Aspect, *, num_studies: int, num_slices: in
         kind=kind,
         aspect=aspect,
         total=num_studies,
-        of_pictures=tuple(_count_right(known, truths, options, place) for place in range(asked[0].num_pictures)),
+        of_pictures=tuple(count_right(known, truths, options, place) for place in range(asked[0].num_pictures)),
         of_all=sum(read_all_pictures(truth) == truth.answer for truth in truths),
         chance=1 / min(MAX_CHOICES, len(pool)),
     )
 
 
-def _count_right(learnt: Sequence[Truth], asked: Sequence[Truth], options: Sequence[Sequence[str]], place: int) -> int:
+def count_right(learnt: Sequence[Truth], asked: Sequence[Truth], options: Sequence[Sequence[str]], place: int) -> int:
     """How often the option is right that was most often so among the learnt studies that look the same on one picture."""
     answers: defaultdict[Hashable, Counter[str]] = defaultdict(Counter)
     for truth in learnt:

@@ -150,8 +150,10 @@ def _is_selected(sample: Sample, section: SelectionConfig) -> bool:
 
 
 def _spread(samples: Sequence[Sample], section: SelectionConfig) -> list[Sample]:
-    """The first samples of each modality, as many as the limits per question type and in total allow."""
+    """The first samples of each modality, as many as the limits allow."""
     kept = list(samples)
+    if (limit := section.limit_per_modality) is not None:
+        kept = [sample for members in _group(kept, "modality") for sample in members[:limit]]
     if (limit := section.limit_per_question_type) is not None:
         kept = [sample for members in _group(kept, "question_type") for sample in _take_evenly(members, limit)]
     return kept if section.limit is None else _take_evenly(kept, section.limit)

@@ -149,7 +149,7 @@ def study_terms(kind: StudyKind, num_pictures: int) -> tuple[Term, ...]:
         terms |= set(_slice_terms(num_pictures))
         terms |= {Term(phrase=depth, kind=Kind.POSITION, value=depth) for depth in _DEPTHS}
     elif kind.has_views:
-        terms |= {Term(phrase=place, kind=Kind.POSITION, value=place) for place in (*LOCATIONS, "upper", "lower", *_DEPTHS)}
+        terms |= {Term(phrase=place, kind=Kind.POSITION, value=place) for place in (*LOCATIONS, *_DEPTHS)}
     return tuple(sorted(terms, key=lambda term: (term.phrase, term.kind)))
 
 

@@ -29,7 +29,7 @@ from osler.data.phantom.studies.sheet import contact_sheet
 from osler.data.phantom.studies.source import DEFAULT_SIZE, PhantomStudy, StudyPicture
 from osler.data.phantom.studies.truth import ASPECTS, StudyKind
 from osler.errors import DataError, MissingExtra
-from osler.facts import Facts
+from osler.facts import Facts, Term
 from osler.files import write_json_lines, write_whole
 from osler.images.windows import Window, parse_windows
 from osler.taxonomy import Split
@@ -102,11 +102,13 @@ def write_studies(out: Path, *, samples: Sequence[Sample], file_format: FileForm
     Returns the number of studies. Raises DataError for samples that are not such questions with all pictures, and for a study that is no
     volume where NIfTI is asked for; MissingExtra without the extra "medical".
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    written: set[tuple[Term, ...]] = set()  # the reader gives the terms of one row to all
     for sample in tqdm(samples, unit="study", desc="phantom"):
         study = _study_of(sample)
         write = _write_nifti if file_format == "nifti" else _write_dicom
-        rows.append(_row(sample, study, write(out, study)))
+        rows.append(_row(sample, study, write(out, study)) | ({} if sample.terms in written else {"terms": _terms(sample)}))
+        written.add(sample.terms)
     write_json_lines(out / "phantom_study.jsonl", rows)
     return len(rows)
 
@@ -127,9 +129,12 @@ def _row(sample: Sample, study: PhantomStudy, images: list[Any]) -> dict[str, An
         "split": study.split,
         "images": images,
         "facts": {"facts": facts, "closed": sample.facts.closed},
-        "terms": [{key: value for key, value in asdict(term).items() if value is not None} for term in sample.terms],
         "metadata": dict(sample.metadata),
     }
+
+
+def _terms(sample: Sample) -> list[dict[str, str]]:
+    return [{key: value for key, value in asdict(term).items() if value is not None} for term in sample.terms]
 
 
 def _folder(study: PhantomStudy) -> str:
