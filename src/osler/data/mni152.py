@@ -30,6 +30,8 @@ ORIGIN: Final = (-98, -134, -72)  # millimetres to the right, the front and the 
 WINDOW: Final = "128/256"
 """The values of 0 to 255 as they are."""
 
+_RADIUS: Final = 9  # of the ball, in millimetres
+_TISSUE: Final = 200  # of 255, the least sum of both maps in the brain
 _FOLDERS: Final = ("", "nilearn/datasets/data", "datasets/data")
 
 
@@ -121,15 +123,18 @@ class BrainSlice:
 
 def draw_ball(root: Path, rng: np.random.Generator, *, side: str, lowest: float, highest: float) -> Ball:
     """A ball in the brain tissue of one side, whose centre lies between two heights in millimetres."""
-    tissue = load_map(root, "gm").astype(np.int16) + load_map(root, "wm")
     first, last = round(lowest) - ORIGIN[2], round(highest) - ORIGIN[2]
-    right, front, up = np.nonzero(tissue[..., first : last + 1] > 240)
+    grey, white = (load_map(root, name)[..., first : last + 1] for name in ("gm", "wm"))
+    is_brain = grey.astype(np.int16) + white > _TISSUE
+    is_inside = is_brain.copy()
+    for axis in (0, 1):  # and so is what lies a radius beside the centre
+        is_inside &= np.roll(is_brain, _RADIUS, axis) & np.roll(is_brain, -_RADIUS, axis)
+    right, front, up = np.nonzero(is_inside)
     away = right + ORIGIN[0]
-    allowed = np.flatnonzero((away > 18 if side == "right" else away < -18) & (np.abs(away) < 50))
+    allowed = np.flatnonzero((away > 2 * _RADIUS) if side == "right" else (away < -2 * _RADIUS))
     pick = allowed[rng.integers(len(allowed))]
-    return Ball(
-        right=int(right[pick]) + ORIGIN[0], front=int(front[pick]) + ORIGIN[1], head=int(up[pick]) + first + ORIGIN[2], radius=9
-    )  # fmt: skip
+    voxel = (int(right[pick]), int(front[pick]), int(up[pick]) + first)
+    return Ball(right=voxel[0] + ORIGIN[0], front=voxel[1] + ORIGIN[1], head=voxel[2] + ORIGIN[2], radius=_RADIUS)
 
 
 def grey_share(root: Path, index: int) -> float:

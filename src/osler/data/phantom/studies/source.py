@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -90,7 +91,7 @@ class PhantomStudy:
     @property
     def truth(self) -> Truth:
         """What it shows."""
-        return draw_truth(self.kind, self.aspect, self.num_pictures, self.stream(_TRUTH))
+        return _draw_truth(self)
 
     @property
     def pictures(self) -> tuple[StudyPicture, ...]:
@@ -114,6 +115,12 @@ class PhantomStudy:
         if factor == 1 or self.aspect is Aspect.CONTRACTION:
             return truth
         return replace(truth, marks=tuple(_scale(mark, factor) for mark in truth.marks))
+
+
+@lru_cache(maxsize=64)
+def _draw_truth(study: PhantomStudy) -> Truth:
+    """Kept, because each picture of a study needs it."""
+    return draw_truth(study.kind, study.aspect, study.num_pictures, study.stream(_TRUTH))
 
 
 def _scale(mark: Mark, factor: float) -> Mark:
