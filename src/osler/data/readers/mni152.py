@@ -73,7 +73,7 @@ def read(
     for part in (split,) if split else SPLITS:
         for number in range(num_questions):
             aspect = asked[number % len(asked)]
-            rng = np.random.default_rng([seed, SPLITS.index(part), ASPECTS.index(aspect), number])  # type: ignore[arg-type]
+            rng = np.random.default_rng([seed, SPLITS.index(part), ASPECTS.index(aspect), number])
             ask = {"plane": _ask_plane, "tissue": _ask_tissue}.get(aspect) or partial(_ask_ball, aspect=aspect, num_slices=num_slices)
             samples.append(ask(f"{_DATASET}/{part}/{seed}/{number}/{aspect}", folder, rng, size))
     return ReadReport(samples=tuple(samples), splits=() if split else SPLITS)

@@ -37,6 +37,7 @@ from osler.types import Sample
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 FileFormat = Literal["dicom", "nifti"]
 WIDTHS: Final = {StudyKind.CT_VOLUME: 400.0, StudyKind.MRI_VOLUME: 220.0, StudyKind.XRAY_VIEWS: 400.0, StudyKind.FOLLOW_UP: 400.0}
@@ -181,16 +182,18 @@ def _write(path: Path, dataset: Dataset) -> None:
     write_whole(path, stream.getvalue())
 
 
-def _uid(*parts: object) -> str:
+def _uid(*parts: object) -> UID:
     """A UID below 2.25 from a name (PS3.5, B.2), so that the same study has the same files."""
-    return f"2.25.{int.from_bytes(hashlib.sha256('/'.join(map(str, parts)).encode()).digest()[:16], 'big')}"
+    from pydicom.uid import UID
+
+    return UID(f"2.25.{int.from_bytes(hashlib.sha256('/'.join(map(str, parts)).encode()).digest()[:16], 'big')}")
 
 
 def _base(study: PhantomStudy, number: int, values: np.ndarray[Any, Any]) -> Dataset:
     """What every file has: patient, study, series, equipment and pixels of type 1 and 2."""
     try:
         from pydicom.dataset import Dataset, FileMetaDataset
-        from pydicom.uid import ExplicitVRLittleEndian
+        from pydicom.uid import UID, ExplicitVRLittleEndian
     except ImportError:
         raise MissingExtra("pydicom", "medical") from None
 
@@ -198,7 +201,7 @@ def _base(study: PhantomStudy, number: int, values: np.ndarray[Any, Any]) -> Dat
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = _STORAGE[study.kind]
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = UID(_STORAGE[study.kind])
     uid = _uid(study.name, study.size, study.num_slices, study.difficulty, number)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
     dataset.SpecificCharacterSet = "ISO_IR 192"

@@ -29,8 +29,8 @@ def draw_echoes(
     else:
         echoes.oval(spot.x, spot.y, spot.radius + 0.03, spot.radius + 0.03, max(0.42 - 0.2 * contrast, 0), edge=3)
         echoes.oval(spot.x, spot.y, spot.radius, spot.radius, 0.42 + 0.58 * contrast, edge=2)
-    field = np.clip(echoes.field * speckle(noise, size, difficulty.noise), 0, 1) * field_of_view("heart", size)
-    return field * np.float32(255)
+    shown: Field = np.clip(echoes.field * speckle(noise, size, difficulty.noise), 0, 1) * field_of_view("heart", size)
+    return shown * np.float32(255)
 
 
 def draw_frontal_chest(size: int, rng: np.random.Generator) -> Field:

@@ -194,7 +194,7 @@ def draw_truth(kind: StudyKind, aspect: Aspect, num_pictures: int, rng: np.rando
 def _volume_marks(kind: StudyKind, aspect: Aspect, answer: str, num: int, rng: np.random.Generator) -> tuple[Mark, ...]:
     """Lesions in different quadrants of an axial slice. Where they are visible does not depend on their look or size."""
     quadrants = [(x, y) for x in (-1, 1) for y in (-1, 1)]
-    order = rng.permutation(4)
+    order = [int(place) for place in rng.permutation(4)]
     names = [DISEASES[kind][pick] for pick in rng.integers(len(DISEASES[kind]), size=4)]
     length, first = int(rng.integers(1, 3)), 0
     match aspect:
