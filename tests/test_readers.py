@@ -231,7 +231,7 @@ def test_phantom_needs_no_files():
 @pytest.mark.parametrize(
     ("name", "root", "options", "message"),
     [
-        ("nosuch", None, {}, "unknown reader 'nosuch': use one of phantom, med_r1"),
+        ("nosuch", None, {}, "unknown reader 'nosuch': use one of phantom, phantom_study, mni152, med_r1"),
         ("med_r1", None, {}, "needs a root: the folder"),
         ("med_r1", "med_r1", {"axes": "modality"}, "unknown option 'axes' of reader 'med_r1': use split, seed, axis"),
         ("med_r1", "med_r1", {"axis": "organ"}, "unknown axis 'organ': use one of modality, question_type"),
