@@ -204,7 +204,7 @@ def _read_segmentation(stream: IO[bytes]) -> Label:
         raise MissingExtra("highdicom", "medical") from None
     stream.seek(0)
     with naming_damage("a damaged segmentation"):
-        seg: Any = segread(stream, lazy_frame_retrieval=header.pixels.place is not None)
+        seg: Any = segread(stream)  # as a whole: frame by frame, highdicom 0.28.2 cannot find those that end within a byte
         names = {int(item.SegmentNumber): _names(item) for item in seg.SegmentSequence}
         frames = [_count_frame(seg, frame) for frame in range(header.num_frames)]
         spacing = _spacing(seg)
