@@ -1,5 +1,6 @@
 """A label volume or a segmentation says on which slices its labels lie, in the positions of the series it belongs to."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from osler.images.labels import Label, read_label
 from osler.images.series import read_dicom_series
 from osler.images.volumes import read_volume
 
+DATA = os.environ.get("OSLER_TEST_DATA")
 AXIAL = [1, 0, 0, 0, 1, 0]
 LPS = np.diag([-1.0, -1, 2, 1])  # NIfTI's axes of a volume whose indices grow to the left, to the back and to the head
 
@@ -97,6 +99,7 @@ def test_slices_of_other_spacings_meet(tmp_path: Path) -> None:
     [
         (np.full((2, 2, 2), 0.4, np.float32), "no whole numbers"),
         (np.arange(32 * 16 * 16).reshape(32, 16, 16).astype(np.int16), "more than 4,096 different values"),
+        (np.full((2, 2, 2), 1e30), "no whole numbers of 32 bits"),
         (np.zeros((2, 2, 2, 3), np.int16), "holds 3 volumes"),
     ],
 )
@@ -125,6 +128,29 @@ def test_what_a_label_cannot_say_is_one_line(tmp_path: Path) -> None:
         read_label(tmp_path, "photo")
     with pytest.raises(DataError, match="does not exist"):
         read_label(tmp_path, "absent")
+
+
+@pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA is not set")
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("ct_body_nifti/example_ct_sm.nii.gz", "ct_body_nifti/example_seg.nii.gz"),
+        ("mr_brain_nrrd/brain1_image.nrrd", "mr_brain_nrrd/brain1_label.nrrd"),
+    ],
+)
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_the_label_of_a_real_image_lies_on_the_slices_that_its_voxels_say(image: str, labels: str, plane: str) -> None:
+    root = Path(DATA or "") / "volumes"
+    label = read_label(root, labels)
+    (series,) = read_volume(root, image, plane=plane)
+    value = label.values[-1]
+    voxels = np.asanyarray(nibabel.load(root / labels).dataobj) if ".nii" in labels else nrrd.read(str(root / labels))[0]
+    source = series.slices[0]
+    axis, first = getattr(source, "source", source).axis, getattr(source, "source", source).index
+    totals = (np.rint(voxels) == value).sum(axis=tuple(other for other in range(3) if other != axis))
+    expected = np.flatnonzero(totals[::-1] if first else totals).tolist()
+    assert list(label.slices_of(series, value)) == expected
+    assert [place.index for place in label.slices_with(value, plane=plane)] == expected
 
 
 # ---- DICOM segmentations, written by highdicom
@@ -221,11 +247,11 @@ def test_a_label_map_of_one_organ_has_one_segment(tmp_path: Path) -> None:
 
 def test_a_damaged_segmentation_is_one_line(tmp_path: Path) -> None:
     write_segmentation(tmp_path / "seg", write_series(tmp_path), masks(), "BINARY", ("Left kidney", "Liver"))
-    for keyword in ("SegmentSequence", "PerFrameFunctionalGroupsSequence"):
+    for keyword, message in (("SegmentSequence", "damaged segmentation"), ("PerFrameFunctionalGroupsSequence", "gives no positions")):
         dataset = pydicom.dcmread(tmp_path / "seg")
         delattr(dataset, keyword)
         dataset.save_as(tmp_path / "damaged")
-        with pytest.raises(DataError, match="damaged segmentation") as caught:
+        with pytest.raises(DataError, match=message) as caught:
             read_label(tmp_path, "damaged")
         assert str(caught.value).startswith("label 'damaged' ")
         assert str(caught.value).isprintable()

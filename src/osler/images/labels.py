@@ -32,6 +32,7 @@ MAX_LABELS: Final = 4096
 
 _SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # Segmentation and Label Map Segmentation Storage
 _ROUNDING: Final = 0.1  # of a value from a whole number; a map of probabilities is farther away
+_LARGEST: Final = 1 << 31  # value of a label
 _PARALLEL: Final = 0.999  # cosine of the angle between two normals from which on they are parallel: 2.6 degrees
 _SAME_PLACE: Final = 0.01  # millimetres
 
@@ -176,8 +177,8 @@ def _count_values(header: VolumeHeader, stored: NDArray[Any]) -> dict[int, list[
     for index in range(header.shape[2]):
         values = np.nan_to_num(stored[:, :, index, 0] * header.slope + header.intercept, posinf=0, neginf=0)
         whole = np.rint(values)
-        if np.abs(values - whole).max() > _ROUNDING:
-            raise VolumeError("has values that are no whole numbers, so it is no label volume: store labels")
+        if np.abs(values - whole).max() > _ROUNDING or np.abs(whole).max() > _LARGEST:
+            raise VolumeError("has values that are no whole numbers of 32 bits, so it is no label volume: store labels")
         places = np.nonzero(whole)
         found, which = np.unique(whole[places].astype(np.int64), return_inverse=True)
         for value in set(found.tolist()) - counts.keys():

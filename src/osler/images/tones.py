@@ -164,7 +164,7 @@ def _to_rgb(image: Image) -> Image:
 
 
 def _background(layer: Image) -> int:
-    """The tone behind transparent pixels: 0, black, as in medical images; 255, white, where nearly all that is seen would vanish in black."""
+    """The tone behind transparent pixels: 0 as in medical images; 255 where nearly all that is seen would vanish in black."""
     import numpy as np
 
     is_seen = np.asarray(layer.getchannel("A")) > 127
