@@ -4,10 +4,10 @@
     python -m tools.check_dicom [FOLDER] [--all] [--json FILE]
 
 FOLDER is that of pydicom's own files by default. `dcmj2pnm` renders the first frame of each file with the window that Osler takes: the VOI
-lookup table, else the first valid window, else minimum to maximum, or none for values of 8 bits. What it cannot decode (JPEG 2000, JPEG-LS
-in some builds) is decompressed by GDCM's `gdcmconv` first. The table has a line for each file: its transfer syntax, what Osler says of it,
-which program showed it, the greatest difference of a tone, and the reason where it is above 1. Without --all, files that agree within one
-tone, or that both refuse, are counted by transfer syntax and not listed.
+lookup table, else the first valid window, else minimum to maximum, or none for values of 8 bits; overlays are off. What it cannot decode,
+such as JPEG 2000, is decompressed by GDCM's `gdcmconv` first. The table has a line for each file: its transfer syntax, what Osler says of
+it, which program showed it, the greatest difference of a tone, and the reason where it is above 1. Without --all, files that agree within
+one tone, or that both refuse, are counted by transfer syntax and not listed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from osler.errors import DataError
 from osler.images.dicom import DicomFrame
 
 RENDERER, CONVERTER = "dcmj2pnm", "gdcmconv"
+BILINEAR: Final = PIL.Image.Resampling.BILINEAR  # of dcmtk's picture, where Osler makes pixels square
 CLOSE: Final = 1  # tones: the programs round in different ways
-FEW: Final = 0.02  # of the tones of a lossy picture, whose decoders may differ
+WHITE: Final = 255
+FEW: Final = 0.02  # of the range of tones, by which decoders of a lossy picture may differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ class Comparison:
     syntax: str  # "JPEG 2000 Image Compression"; "" where the file does not say it
     osler: str  # "read", or why it is refused
     other: str  # "dcmtk", "gdcm and dcmtk", or "no"
-    difference: int | None  # the greatest, in tones of 255; None where one of them shows nothing, or the sizes differ
+    difference: int | None  # the greatest, in tones of 255; None where one of them shows nothing
     reason: str  # of a difference above CLOSE
 
 
@@ -60,12 +64,9 @@ def compare(root: Path, path: str, folder: Path) -> Comparison:
     other, theirs = render(root / path, dataset, folder) if dataset is not None else ("no", None)
     difference, reason = None, ""
     if ours is not None and theirs is not None:
-        if ours.shape == theirs.shape:
-            apart = np.abs(ours - theirs).max(axis=2)
-            difference = int(apart.max())
-            reason = explain(dataset, apart) if difference > CLOSE else ""
-        else:
-            reason = "its pixels are not square: Osler resamples them"
+        apart = np.abs(ours - np.asarray(theirs.resize(ours.shape[1::-1], BILINEAR))).max(axis=2)
+        difference = int(apart.max())
+        reason = explain(dataset, apart) if difference > CLOSE else ""
     return Comparison(
         file=path, syntax=str(getattr(syntax, "name", "")) if syntax else "", osler=told, other=other, difference=difference, reason=reason
     )
@@ -81,19 +82,17 @@ def _read(path: Path) -> Any:
         return None
 
 
-def render(path: Path, dataset: Any, folder: Path) -> tuple[str, NDArray[Any] | None]:
-    """Who showed the first frame, and its tones (rows, columns, 3)."""
+def render(path: Path, dataset: Any, folder: Path) -> tuple[str, Image | None]:
+    """Who showed the first frame, and the picture."""
     plain = folder / "plain.dcm"
     for name, source in (("dcmtk", path), ("gdcm and dcmtk", plain)):
         if source is plain and not (shutil.which(CONVERTER) and _run(CONVERTER, "--raw", str(path), str(plain))):
             continue
         out = folder / "out.pnm"
         out.unlink(missing_ok=True)
-        if _run(RENDERER, "+opb", "+F", "1", *_window(dataset), str(source), str(out)) and out.exists():
-            import PIL.Image
-
+        if _run(RENDERER, "+opb", "-O", "+F", "1", *_window(dataset), str(source), str(out)) and out.exists():
             with PIL.Image.open(out) as picture:
-                return name, np.asarray(picture.convert("RGB")).astype(int)
+                return name, picture.convert("RGB")
     return "no", None
 
 
@@ -107,24 +106,31 @@ def _window(dataset: Any) -> list[str]:
         return []
     if dataset.get("VOILUTSequence"):
         return ["+Wl", "1"]
-    if widths := np.atleast_1d(dataset.get("WindowWidth") or []):
-        valid = [number for number, width in enumerate(widths, 1) if float(width) >= 1]
-        if valid:
-            return ["+Wi", str(valid[0])]
+    widths = np.atleast_1d(dataset.get("WindowWidth") or [])
+    if valid := [number for number, width in enumerate(widths, 1) if float(width) >= 1]:
+        return ["+Wi", str(valid[0])]
     is_display = dataset.get("BitsStored", 16) <= 8 and not dataset.get("PixelRepresentation") and dataset.get("RescaleSlope", 1) == 1
     return [] if is_display and not dataset.get("RescaleIntercept") else ["+Wm"]
 
 
 def explain(dataset: Any, apart: NDArray[Any]) -> str:
     """Why the tones differ by more than CLOSE."""
-    share = float((apart > CLOSE).mean())
+    syntax, greatest = dataset.file_meta.TransferSyntaxUID, int(apart.max())
     if "PixelPaddingValue" in dataset:
         return "padding: black in Osler and outside the range; a value like any other in dcmtk"
-    if any(group.get("FrameVOILUTSequence") for group in dataset.get("SharedFunctionalGroupsSequence") or ()):
-        return "dcmtk does not read functional groups"
-    if dataset.get("PhotometricInterpretation", "").startswith("YBR") and apart.max() <= FEW * 255:
-        return "rounding of the colour equations"
-    return f"unexplained: {share:.1%} of the pixels"
+    if dataset.get("BitsStored") == 1 and greatest == 127:
+        return "one bit: 1 is white in Osler, 128 in dcmtk"
+    if dataset.get("BitsAllocated", 0) > 16 and not syntax.is_little_endian:
+        return "more than 16 bits in big endian: the two take the 16-bit words in opposite order"
+    is_ybr = str(dataset.get("PhotometricInterpretation", "")).startswith("YBR")
+    is_lossy = syntax.is_encapsulated and "Lossless" not in syntax.name
+    if (is_lossy or is_ybr) and greatest <= FEW * WHITE:
+        return (
+            "lossy compression: decoders round in different ways"
+            if is_lossy
+            else "YBR colours: the equations are rounded in different ways"
+        )
+    return f"unexplained: {float((apart > CLOSE).mean()):.1%} of the pixels"
 
 
 def report(rows: Sequence[Comparison], *, lists_all: bool) -> Iterator[str]:
