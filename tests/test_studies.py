@@ -204,6 +204,44 @@ def test_which_slices_are_shown(tmp_path: Path, study: dict[str, Any], config: d
     assert [f"index={index}&" in picture.uri for picture, index in zip(chosen.pictures, indices, strict=True)] == [True] * len(indices)
 
 
+@pytest.mark.parametrize(
+    ("value", "count", "indices"),
+    [
+        (None, 2, (3, 5)),
+        (None, 4, (2, 3, 4, 5)),
+        (7, 1, (5,)),
+        (7, 3, (4, 5, 6)),
+        (2, 3, (2, 3, 4)),
+        ("kidney", 1, "no names"),
+        (9, 1, "no slice"),
+    ],
+)
+def test_slices_around_a_label(tmp_path: Path, value: int | str | None, count: int, indices: tuple[int, ...] | str) -> None:
+    label = np.zeros((6, 5, 9), np.int16)
+    label[1, 1, 2:5] = 2
+    label[3, 3, 5] = 7
+    save_nifti(tmp_path / "v.nii", values((6, 5, 9)))
+    save_nifti(tmp_path / "label.nii.gz", label)
+    study = Study(root=tmp_path, path="v.nii", label="label.nii.gz", label_value=value)
+    config = StudyConfig(choice="around", slices=count)
+    if isinstance(indices, str):
+        with pytest.raises((DataError, ConfigError), match=indices):
+            choose_pictures(study, config)
+    else:
+        assert choose_pictures(study, config).indices == indices
+
+
+def test_a_label_finds_the_slices_of_another_format(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values((6, 5, 9)), step=2.0)
+    label = np.zeros((6, 5, 9), np.uint8)
+    label[1, 1, 4:6] = 1
+    save_nifti(tmp_path / "label.nii", label, 2.0)
+    study = Study(root=tmp_path, path="s", label="label.nii")
+    assert choose_pictures(study, StudyConfig(choice="around", slices=2)).indices == (4, 5)
+    with pytest.raises(DataError, match="cut in another plane than its slices"):
+        choose_pictures(study, StudyConfig(choice="around", slices=2, plane="coronal"))
+
+
 def test_around_needs_a_position(tmp_path: Path) -> None:
     save_nifti(tmp_path / "v.nii", values())
     write_dicom(tmp_path / "cine.dcm", np.zeros((5, 2, 3), np.uint16))
@@ -313,7 +351,7 @@ def test_a_row_takes_studies_at_their_places(tmp_path: Path, images: Any, questi
     [
         ([{"path": "v.nii", "window": "lungs"}], "window 'lungs' is unknown"),
         ([{"path": "v.nii", "plane": "up"}], "unknown plane 'up'"),
-        ([{"path": "v.nii", "series": "first"}], "'series' of an image is str, not a number"),
+        ([{"path": "v.nii", "series": "first"}], "'series' of an image is str, not a whole number"),
         ([{"path": "v.nii", "position": True}], "'position' of an image is bool, not a number"),
         ([{"path": "v.nii", "window": 40}], "'window' of an image is int, not text"),
         ([{"path": "v.nii", "label": "../label.nii"}], "must be relative"),

@@ -17,6 +17,7 @@ from osler.errors import DataError
 from osler.images.clip import Clip
 from osler.images.files import ImageFile
 from osler.images.geometry import Series
+from osler.images.labels import read_label
 from osler.images.montage import Montage, ReducedImage
 from osler.images.study import Study, pick_series, spread
 from osler.images.windows import Preset, parse_windows
@@ -79,7 +80,7 @@ def _around(study: Study, series: Series, count: int) -> tuple[int, ...]:
         raise DataError(f'study {study.path!r} has no positions for choice = "around": use "even"')
     positions = series.positions
     if study.label is not None:
-        inside = _inside_label(study, series)
+        inside = _inside_label(study, study.label, series)
         if len(inside) >= count:
             return tuple(inside[place] for place in spread(len(inside), count))
         centre = (positions[inside[0]] + positions[inside[-1]]) / 2
@@ -91,8 +92,14 @@ def _around(study: Study, series: Series, count: int) -> tuple[int, ...]:
     return tuple(sorted(nearest[:count]))
 
 
-def _inside_label(study: Study, series: Series) -> list[int]:
-    raise DataError(f"study {study.path!r} has a label, and labels of {len(series.slices)} slices are not read: give a position")
+def _inside_label(study: Study, label: str, series: Series) -> tuple[int, ...]:
+    """The indices of the slices that hold the label, in order."""
+    if study.plane is not None and study.plane != pick_series(replace(study, plane=None)).series.plane:
+        raise DataError(f"study {study.path!r} is cut in another plane than its slices, where no label is looked for: leave the plane out")
+    inside = read_label(study.root, label).slices_of(series, study.label_value)
+    if not inside:
+        raise DataError(f"study {study.path!r} has no slice with its label {label!r}: check the label and its value")
+    return inside
 
 
 def _arrange(slices: Sequence[ImageSource], config: StudyConfig) -> tuple[ImageSource, ...]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 VOLUME_SUFFIXES: Final = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".hdr", ".img", ".mha", ".mhd")
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".webp", ".bmp")
-SETTINGS: Final = ("window", "plane", "series", "position", "label")
+SETTINGS: Final = ("window", "plane", "series", "position", "label", "label_value")
 """The fields of a study beside its path."""
 
 _PLANES: Final[tuple[str, ...]] = get_args(Plane)
@@ -54,7 +54,8 @@ class Study:
     plane: Plane | None = None  # None for the plane in which the slices were taken
     series: int | None = None  # from 1, in the order in which `read_series` gives them; None: see `pick_series`
     position: float | None = None  # in millimetres along the normal, of what the question is about
-    label: str | None = None  # path of a label volume below the root, of what the question is about
+    label: str | None = None  # path below the root of a label volume or a DICOM segmentation, of what the question is about
+    label_value: int | str | None = None  # of the label, or the name of a segment; None for all of them
     _file: ImageFile = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class Study:
 
     def digest(self) -> str:
         """The SHA-256 of all files of the study, of its label and of its settings."""
-        state = hashlib.sha256(repr((self.window, self.plane, self.series, self.position)).encode())
+        state = hashlib.sha256(repr([getattr(self, name) for name in SETTINGS if name != "label"]).encode())
         for path in (*_list_files(self), *([self.label] if self.label else [])):
             state.update(ImageFile(root=self.root, path=path).digest().encode())
         return state.hexdigest()

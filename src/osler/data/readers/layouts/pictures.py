@@ -1,7 +1,7 @@
 """The images of a row: paths below the image root, or the encoded image itself in base64, in a data URL or in a table's cell.
 
 A path that does not end as a picture does is that of a study: a folder, a volume, a DICOM file. An object may say more about it: `window`,
-`plane`, `series`, `position`, `label` (see `osler.images.study.Study`), and `caption` about any image.
+`plane`, `series`, `position`, `label`, `label_value` (see `osler.images.study.Study`), and `caption` about any image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _SETTINGS: Final[dict[str, type | tuple[type, ...]]] = {
     "series": int,
     "position": (int, float),
     "label": str,
+    "label_value": (int, str),
 }
+_NAMES: Final = {str: "text", int: "a whole number", (int, float): "a number", (int, str): "a number or a name"}
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
 _BASE64: Final = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
@@ -117,7 +119,7 @@ def _read_settings(value: dict[str, Any]) -> dict[str, Any]:
     settings = {name: value[name] for name in _SETTINGS if not is_absent(value.get(name))}
     for name, setting in settings.items():
         if not isinstance(setting, _SETTINGS[name]) or isinstance(setting, bool):
-            raise DataError(f"{name!r} of an image is {type(setting).__name__}, not {'text' if _SETTINGS[name] is str else 'a number'}")
+            raise DataError(f"{name!r} of an image is {type(setting).__name__}, not {_NAMES[_SETTINGS[name]]}")
     return settings
 
 
