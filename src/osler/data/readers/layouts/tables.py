@@ -109,7 +109,7 @@ def _table(files: Sequence[Path], root: Path) -> Table:
     first = files[0]
     stem = _SHARD.sub("", first.stem)
     inner = first.parent.name if first.parent not in (root, root / "data") else None
-    readers = {".csv": _read_delimited, ".tsv": _read_delimited, ".json": _read_json, ".parquet": read_parquet}
+    readers = {".csv": read_delimited, ".tsv": read_delimited, ".json": _read_json, ".parquet": read_parquet}
 
     def rows() -> Iterator[Row]:
         done = 0
@@ -158,7 +158,7 @@ def _read_json(path: Path) -> Iterator[Row]:
     yield from enumerate(check_list(value, path), start=1)
 
 
-def _read_delimited(path: Path) -> Iterator[Row]:
+def read_delimited(path: Path) -> Iterator[Row]:
     """CSV with commas or semicolons, or TSV, with a line of names first. Every cell is text as it stands: "01" and "None" stay."""
     content = read_bytes(path)
     try:
