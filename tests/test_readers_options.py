@@ -55,6 +55,7 @@ OTHER_PMC: dict[str, tuple[Row, str | tuple[Any, ...]]] = {
     "no question": ({"Question": ""}, "'Question' is empty"),
     "an option between others missing": ({"Choice B": " B:"}, "the options are named A, C, D"),
     "letters in another order": ({"Choice A": "B:x", "Choice B": "A:y"}, "the options bring the letters B, A, C, D"),
+    "a name of no file": ({"Figure_path": "a" * 300}, (("Diffuse uptake", "Focal uptake", "No uptake", "Cannot tell"), "B")),
     "an unsafe path": ({"Figure_path": "../a.jpg"}, "image path '../a.jpg' must be relative"),
     "the right option twice": ({"Choice C": "C:Focal uptake"}, "the right answer 'Focal uptake' is given by several options"),
 }
@@ -211,6 +212,7 @@ M3D_VOLUMES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "a path of a NIfTI file": ("ct/12/a.nii.gz", (), "ct/12/a.nii.gz"),
     "a path of a folder": ("ct/12/a", (), "ct/12/a"),
     "an array elsewhere": ("ct/12/a.npy", ("ct/12/a.nii",), "ct/12/a.nii"),
+    "a name of no file": (f"{'a' * 300}.npy", (), "a" * 300),
     "an unsafe path": ("../a.nii.gz", (), "image path '../a.nii.gz' must be relative"),
 }
 

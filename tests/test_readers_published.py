@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_rows import FIRST, M3D, MEDX, NAMES, SECOND, VERIFY, write_all, write_csv, write_text
 
-from osler.data.inspect import check, convert, view
+from osler.cli.main import main
 from osler.data.readers import read_with_report
 from osler.data.readers.recognise import recognise
 from osler.errors import ConfigError, DataError
@@ -18,16 +18,19 @@ from osler.types import LETTERS
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_published_dataset_is_checked_viewed_and_converted(tmp_path: Path, name: str) -> None:
+def test_a_published_dataset_is_checked_viewed_and_converted(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_all(name, tmp_path / "data")
-    report = check(name, root, look="decode")
-    assert report.num_samples > 1
-    assert report.is_clean, (report.refused, report.bad_images)
+    data = (f"--data.reader={name}", f"--data.root={root}")
+    assert main(["data", "check", *data, "--images", "decode", "--strict"]) == 0
+    assert "images: decoded, all sound" in capsys.readouterr().out
+    assert main(["data", "view", *data, "--split", "test", "--out", str(tmp_path / "view.html")]) == 0
+    assert "data:image/jpeg" in (tmp_path / "view.html").read_text()
+    capsys.readouterr()
+    assert main(["data", "convert", *data, "--split", "test", "--out", str(tmp_path / "rows.jsonl"), "--json"]) == 0
+    written = json.loads(capsys.readouterr().out.splitlines()[-1])
+    back = read_with_report("jsonl", tmp_path / "rows.jsonl", images=written["images"])
+    assert (back.refused, len(back.samples)) == ((), written["rows"])
     samples = read_with_report(name, root, split="test").samples
-    assert "data:image/jpeg" in view(samples, tmp_path / "view.html").read_text()
-    images = convert(samples, tmp_path / "rows.jsonl")
-    back = read_with_report("jsonl", tmp_path / "rows.jsonl", images=images)
-    assert back.refused == ()
     kept = ("id", "dataset", "question", "choices", "target", "modality", "question_type", "subject_id", "metadata")
     assert [[getattr(sample, key) for key in kept] for sample in back.samples] == [[getattr(s, key) for key in kept] for s in samples]
     assert [[image.load().tobytes() for image in sample.images] for sample in back.samples] == [

@@ -18,6 +18,7 @@ from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, 
 from osler.data.readers.layouts.options import read_options
 from osler.data.readers.layouts.tables import read_delimited
 from osler.data.readers.make_choices import close_yes_no
+from osler.data.readers.read_files import is_there
 from osler.data.readers.text import agreed_letter, repair_mojibake
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
@@ -94,7 +95,8 @@ class _Volumes:
     def find(self, path: str) -> ImageSource:
         """The volume of a path. Raises DataError for an array without what it was made of."""
         if path not in self._known:
-            self._known[path] = _volume(self._root, self._volume_path(path))
+            named = ImageFile(root=self._root, path=path)  # refuses a path that leaves the root before it is looked for
+            self._known[path] = _volume(self._root, self._volume_path(named.path))
         return self._known[path]
 
     def _volume_path(self, path: str) -> str:
@@ -103,20 +105,22 @@ class _Volumes:
         stem = path[: -len(_ARRAY)]
         slices = _SLICES + stem.removeprefix(_ARRAYS) if stem.startswith(_ARRAYS) else stem
         for place in (*(stem + ending for ending in _VOLUMES), slices):
-            if (self._root / place).exists():
+            if is_there(self._root / place):
                 return place
         if (accented := _find_accented(self._root / slices)) is not None:
             return str(PurePosixPath(slices).with_name(accented))
-        if (self._root / path).is_file():
+        if is_there(self._root / path):
             raise DataError(f"{path[-80:]!r} is an array without its slices: put {slices[-80:]!r} of M3D-Cap, or a NIfTI file, beside it")
         return slices
 
 
 def _find_accented(folder: Path) -> str | None:
     """The name of a folder that differs from this one by accents only, which the authors' script leaves out; None without one."""
-    if not folder.parent.is_dir():
+    try:
+        names = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+    except OSError:
         return None
-    return next((path.name for path in sorted(folder.parent.iterdir()) if path.is_dir() and _unaccented(path.name) == folder.name), None)
+    return next((name for name in names if _unaccented(name) == folder.name), None)
 
 
 def _unaccented(name: str) -> str:
@@ -161,7 +165,7 @@ def _options(row: Mapping[str, Any], notes: Counter[str]) -> tuple[str, ...]:
         return ()
     if len(held) < len(given):
         notes["option that is missing (NA) left out"] += 1
-    return read_options(held, Counter()).choices
+    return read_options(held, notes).choices
 
 
 def _volume(root: Path, path: str) -> ImageSource:

@@ -59,7 +59,7 @@ def _make_sample(row: Any, image_root: Path, notes: Counter[str]) -> Sample:
     if isinstance(row, DataError):
         raise row
     row = check_object(row)
-    choices = read_options(row.get("options"), Counter()).choices
+    choices = read_options(row.get("options"), notes).choices
     return Sample(
         id=f"medxpertqa_mm/{get_text(row, 'id')}",
         dataset="medxpertqa_mm",

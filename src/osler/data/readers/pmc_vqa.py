@@ -16,6 +16,7 @@ from typing import Any, Final
 from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, get_text, published_columns
 from osler.data.readers.layouts.options import read_options
 from osler.data.readers.layouts.tables import read_delimited
+from osler.data.readers.read_files import is_there
 from osler.data.readers.text import agreed_letter, repair_mojibake
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
@@ -80,15 +81,15 @@ def _find_files(root: Path, split: str | None, version: int | None, clean: bool)
 def _find_images(file: Path, row: Any) -> Path:
     """The folder beside the file that holds the figure of its first row; the first of the names where none does."""
     folders = [file.parent / name for name in _IMAGE_FOLDERS[2 if file.stem.endswith("_2") else 1]]
-    figure = row.get("Figure_path") if isinstance(row, dict) else None
-    return next((folder for folder in folders if figure and (folder / figure).is_file()), folders[0])
+    figure = published_columns(row, _COLUMNS).get("Figure_path") if isinstance(row, dict) else None
+    return next((folder for folder in folders if figure and is_there(folder / figure)), folders[0])
 
 
 def _make_sample(row_id: str, row: Any, image_root: Path, notes: Counter[str]) -> Sample:
     if isinstance(row, DataError):
         raise row
     row = published_columns(row, _COLUMNS)
-    choices = read_options({letter: _option(row, letter) for letter in _LETTERS}, Counter()).choices
+    choices = read_options({letter: _option(row, letter) for letter in _LETTERS}, notes).choices
     figure = get_text(row, "Figure_path")
     article = _ARTICLE.match(figure)
     return Sample(
