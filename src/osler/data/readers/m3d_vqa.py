@@ -26,9 +26,9 @@ from osler.taxonomy import SPLITS, Modality, QuestionType
 from osler.types import LETTERS, ImageSource, Sample
 
 _FILES: Final = {
-    None: {"train": "m3d_vqa_train.csv", "validation": "m3d_vqa_val.csv", "test": "m3d_vqa_test.csv"},
-    "test5k": {"test": "m3d_vqa_test5k.csv"},
-    "yes_no": {"train": "m3d_vqa_yn_train.csv", "validation": "m3d_vqa_yn_val.csv", "test": "m3d_vqa_yn_test.csv"},
+    None: {"train": "M3D_VQA_train.csv", "validation": "M3D_VQA_val.csv", "test": "M3D_VQA_test.csv"},
+    "test5k": {"test": "M3D_VQA_test5k.csv"},
+    "yes_no": {"train": "M3D_VQA_yn_train.csv", "validation": "M3D_VQA_yn_val.csv", "test": "M3D_VQA_yn_test.csv"},
 }
 _FOLDERS: Final = (".", "M3D-VQA", "M3D_VQA")
 _ARRAY: Final = ".npy"
@@ -78,9 +78,9 @@ def _find_files(root: Path, split: str | None, name: str | None) -> dict[Path, s
     if split is not None and split not in _FILES[name]:
         raise ConfigError(f"M3D-VQA has no {name} questions of the split {split}: use {', '.join(_FILES[name])}")
     found = {path.name.lower(): path for folder in _FOLDERS for path in sorted((root / folder).glob("*.csv"))}
-    files: dict[Path, str | None] = {found[file]: part for part, file in _FILES[name].items() if split in (None, part) and file in found}
+    wanted = {file: part for part, file in _FILES[name].items() if split in (None, part)}
+    files: dict[Path, str | None] = {found[file.lower()]: part for file, part in wanted.items() if file.lower() in found}
     if not files:
-        wanted = [file for part, file in _FILES[name].items() if split in (None, part)]
         raise DataError(f"{root} holds none of {', '.join(wanted)}: check the data root")
     return files
 
