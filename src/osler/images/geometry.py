@@ -32,6 +32,9 @@ PLANES: Final = ("sagittal", "coronal", "axial")  # by the axis that the normal 
 # For each plane the directions to the right and down of the picture.
 _RIGHT: Final = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (1.0, 0.0, 0.0))
 _DOWN: Final = ((0.0, 0.0, -1.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
+EDGES: Final = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
+"""For each plane the letters at the left, right, upper and lower edge of a picture: right, left, anterior, posterior, head, foot."""
+
 _MIN_LENGTH: Final = 1e-6  # of a direction
 
 

@@ -63,6 +63,12 @@ def load_policy(policy: PolicyConfig | str | Path, *, merge_adapter: bool = True
     return Policy(model=model.to(device).eval(), processor=processor, name=source.name, family=family, device=device)
 
 
+def open_processor(config: PolicyConfig) -> Any:
+    """The processor of a policy alone, with the sizes of images that `[policy]` sets. Raises PolicyError as `load_policy` does."""
+    source = find_policy(config.path)
+    return _load_processor(source, find_family(source), config)
+
+
 def find_family(source: Source) -> Family:
     """The family of a checkpoint, by the `model_type` of its config.json. Raises PolicyError for one that Osler does not know."""
     from transformers import PreTrainedConfig

@@ -94,7 +94,9 @@ def finish(draft: Draft, base: int | DataError | None, pictures: Pictures, notes
     fields = draft.fields
     choices = draft.options.choices if draft.options else ()
     target = draft.answer if isinstance(draft.answer, str) else settle(draft.answer, choices, base, notes)
-    placed = place_images(pictures.read_all(list(fields.all("images"))), _text(fields, "context"), draft.question, choices, notes)
+    given = list(fields.all("images"))
+    images, captions = pictures.read_all(given), pictures.read_captions(given)
+    placed = place_images(images, _text(fields, "context"), draft.question, choices, notes, captions=captions)
     if not placed.question.strip():
         raise DataError("the question is empty")
     return Sample(
