@@ -84,8 +84,14 @@ def test_files_that_need_another_step_say_so(tmp_path: Path) -> None:
     write_text(tmp_path / "dataset/_valid.json", "[]")
     with pytest.raises(DataError, match=r"only _valid\.json without answers, from which build_dataset\.sh"):
         read_with_report("mimic_cxr_vqa", tmp_path)
-    with pytest.raises(ConfigError, match=r"test_2\.csv is the test split, and train is asked for: name the folder"):
-        read_with_report("pmc_vqa", write_csv(tmp_path / "test_2.csv", [SECOND]), split="train")
+
+
+@pytest.mark.parametrize(("name", "file"), [("pmc_vqa", "test_2.csv"), ("pmc_vqa", "test_clean.csv"), ("m3d_vqa", "M3D_VQA_test5k.csv")])
+def test_a_file_of_another_split_is_refused(tmp_path: Path, name: str, file: str) -> None:
+    path = write_csv(tmp_path / file, [SECOND if name == "pmc_vqa" else M3D])
+    with pytest.raises(ConfigError, match=rf"{file} is the test split, and train is asked for: name the folder as the root"):
+        read_with_report(name, path, split="train")
+    assert len(read_with_report(name, path, split="test").samples) == len(read_with_report(name, path).samples) == 1
 
 
 TEXTS = st.text(max_size=30) | st.sampled_from(["A", "B:", " A:x", "Yes", "NA", "Mass", "Answer Choices: (A) x (B) y"])

@@ -16,14 +16,14 @@ from typing import Any, Final
 
 from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, get_text, published_columns
 from osler.data.readers.layouts.options import read_options
-from osler.data.readers.layouts.tables import read_delimited
+from osler.data.readers.layouts.tables import check_split_of, read_delimited
 from osler.data.readers.make_choices import close_yes_no
 from osler.data.readers.read_files import is_there
 from osler.data.readers.text import agreed_letter, repair_mojibake
 from osler.errors import ConfigError, DataError
-from osler.images.files import ImageFile
+from osler.images.study import Study
 from osler.taxonomy import SPLITS, Modality, QuestionType
-from osler.types import LETTERS, ImageSource, Sample
+from osler.types import LETTERS, Sample
 
 _FILES: Final = {
     None: {"train": "M3D_VQA_train.csv", "validation": "M3D_VQA_val.csv", "test": "M3D_VQA_test.csv"},
@@ -62,7 +62,7 @@ def read(root: Path, *, split: str | None = None, seed: int = 0, name: str | Non
     """The questions of one split, or of the file that is the root. Raises ConfigError and DataError."""
     check_choice("split", split, SPLITS)
     check_choice("name", name, [key for key in _FILES if key])
-    files = {root: None} if root.is_file() else _find_files(root, split, name)
+    files = _find_files(root, split, name)
     image_root = Path(images) if images is not None else (root.parent if root.is_file() else root)
     volumes = _Volumes(image_root)
     rows = Rows()
@@ -74,7 +74,10 @@ def read(root: Path, *, split: str | None = None, seed: int = 0, name: str | Non
 
 
 def _find_files(root: Path, split: str | None, name: str | None) -> dict[Path, str | None]:
-    """The files of the wanted splits, whatever the case of their names."""
+    """The files of the wanted splits, whatever the case of their names; the root itself where it is a file."""
+    if root.is_file():
+        check_split_of(root, split)
+        return {root: None}
     if split is not None and split not in _FILES[name]:
         raise ConfigError(f"M3D-VQA has no {name} questions of the split {split}: use {', '.join(_FILES[name])}")
     found = {path.name.lower(): path for folder in _FOLDERS for path in sorted((root / folder).glob("*.csv"))}
@@ -90,13 +93,13 @@ class _Volumes:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[str, ImageSource] = {}
+        self._known: dict[str, Study] = {}
 
-    def find(self, path: str) -> ImageSource:
+    def find(self, path: str) -> Study:
         """The volume of a path. Raises DataError for an array without what it was made of."""
         if path not in self._known:
-            named = ImageFile(root=self._root, path=path)  # refuses a path that leaves the root before it is looked for
-            self._known[path] = _volume(self._root, self._volume_path(named.path))
+            Study(root=self._root, path=path)  # refuses a path that leaves the root, before it is looked for
+            self._known[path] = Study(root=self._root, path=self._volume_path(path))
         return self._known[path]
 
     def _volume_path(self, path: str) -> str:
@@ -166,7 +169,3 @@ def _options(row: Mapping[str, Any], notes: Counter[str]) -> tuple[str, ...]:
     if len(held) < len(given):
         notes["option that is missing (NA) left out"] += 1
     return read_options(held, notes).choices
-
-
-def _volume(root: Path, path: str) -> ImageSource:
-    return ImageFile(root=root, path=path)

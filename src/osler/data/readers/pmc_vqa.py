@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, get_text, published_columns
 from osler.data.readers.layouts.options import read_options
-from osler.data.readers.layouts.tables import read_delimited
+from osler.data.readers.layouts.tables import check_split_of, read_delimited
 from osler.data.readers.read_files import is_there
 from osler.data.readers.text import agreed_letter, repair_mojibake
 from osler.errors import ConfigError, DataError
@@ -52,9 +52,7 @@ def read(
     check_choice("version", str(version) if version is not None else None, ("1", "2"))
     if not isinstance(clean, bool):
         raise ConfigError(f"clean is {clean!r}: use true or false")
-    files = {root: None} if root.is_file() else _find_files(root, split, version, clean)
-    if root.is_file() and split not in (None, named := next((name for name in TRAIN_TEST if root.stem.startswith(name)), split)):
-        raise ConfigError(f"{root.name} is the {named} split, and {split} is asked for: name the folder as the root")
+    files = _find_files(root, split, version, clean)
     rows = Rows()
     for file in files:
         image_root = Path(images) if images is not None else None
@@ -66,16 +64,21 @@ def read(
 
 
 def _find_files(root: Path, split: str | None, version: int | None, clean: bool) -> dict[Path, str | None]:
-    """The files of one version, with the split of each."""
+    """The files of one version, with the split of each; the root itself where it is a file."""
+    if root.is_file():
+        check_split_of(root, split)
+        return {root: None}
     if clean and version == 2:
         raise ConfigError("only version 1 has test_clean.csv: set version = 1, or leave clean out")
     if version is None:
         version = 2 if not clean and any((root / file).is_file() for file in _FILES[2].values()) else 1
     names = {**_FILES[int(version)], **({"test": _CLEAN} if clean else {})}
-    files = {root / file: name for name, file in names.items() if split == name or (split is None and (root / file).is_file())}
+    files: dict[Path, str | None] = {
+        root / file: name for name, file in names.items() if split == name or (split is None and (root / file).is_file())
+    }
     if not files:
         raise DataError(f"{root} holds none of {', '.join(names.values())}: check the data root and the version")
-    return {**files}
+    return files
 
 
 def _find_images(file: Path, row: Any) -> Path:

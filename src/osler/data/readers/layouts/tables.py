@@ -16,7 +16,7 @@ from typing import Any, Final
 from osler.data.readers.layouts.fields import find_fields
 from osler.data.readers.layouts.stored import read_parquet, read_saved
 from osler.data.readers.read_files import MAX_LINE_BYTES, check_list, load_lines, parse_json, read_bytes
-from osler.errors import DataError
+from osler.errors import ConfigError, DataError
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """In the order in which the files of a folder are read."""
@@ -37,6 +37,7 @@ _SPLIT_NAMES: Final = {
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
 }
 _WORD: Final = re.compile(r"[^-_.\s]+")
+_LETTERS_ONLY: Final = re.compile(r"[a-z]+")
 _MAX_INDEX: Final = 16
 _SHARD: Final = re.compile(r"[-_](\d{4,6})-of-(\d{4,6})$")
 _LEAST_ENCODED: Final = 64  # characters of an image in base64
@@ -77,6 +78,13 @@ def split_of(name: str) -> str | None:
     if not words or len([word for word in words if word in _SPLIT_NAMES]) > 1 or {"not", "no", "non"} & set(words):
         return None
     return _SPLIT_NAMES.get(words[-1])
+
+
+def check_split_of(file: Path, split: str | None) -> None:
+    """Raise ConfigError where a file that is the root is named after another split than the one that is asked for."""
+    named = {_SPLIT_NAMES[word] for word in _LETTERS_ONLY.findall(file.stem.lower()) if word in _SPLIT_NAMES}
+    if split is not None and named and named != {split}:
+        raise ConfigError(f"{file.name} is the {' and '.join(sorted(named))} split, and {split} is asked for: name the folder as the root")
 
 
 def _hint(root: Path) -> str:
