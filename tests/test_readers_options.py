@@ -114,6 +114,10 @@ MEDX_ROWS: dict[str, tuple[Row, tuple[Any, ...] | str]] = {
         {"images": ["MM-26-a.jpeg", "MM-26-b.png"]},
         ("What is the most probable diagnosis?", tuple(CHOICES.values()), "C", None, ["MM-26-a.jpeg", "MM-26-b.png"]),
     ),
+    "mojibake": (
+        {"question": repeated("Which angle of 40Â°?", {**CHOICES, "A": "20Â° or more"}), "options": {**CHOICES, "A": "20Â° or more"}},
+        ("Which angle of 40°?", ("20° or more", *list(CHOICES.values())[1:]), "C", None, ["MM-26-a.jpeg"]),
+    ),
     "options only beside the question": ({"question": "Which?"}, ("Which?", tuple(CHOICES.values()), "C", None, ["MM-26-a.jpeg"])),
     "a table in the question": (
         {"question": repeated("Sodium (A) 140\n(B) low\nWhich?", CHOICES)},

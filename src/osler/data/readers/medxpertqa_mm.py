@@ -14,7 +14,7 @@ from typing import Any, Final
 from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object, get_text, image_files
 from osler.data.readers.layouts.options import read_options
 from osler.data.readers.read_files import load_lines
-from osler.data.readers.text import letter_of
+from osler.data.readers.text import letter_of, repair_mojibake
 from osler.errors import ConfigError, DataError
 from osler.types import LETTERS, Sample
 
@@ -81,9 +81,10 @@ def _without_choices(question: str, choices: Sequence[str], notes: Counter[str])
     stem, mark, repeated = question.rpartition(_REPEATED)
     if not mark:
         notes["question that does not repeat its options"] += 1
-        return question
-    if repeated.split() != " ".join(f"({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False)).split():
+        return repair_mojibake(question, notes)
+    expected = " ".join(f"({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False)).split()
+    if expected not in (repeated.split(), repair_mojibake(repeated, Counter()).split()):
         raise DataError("the options in the question's text are not those of the row's own field: keep one of the two")
     if not stem.strip():
         raise DataError("no question before the options")
-    return stem.strip()
+    return repair_mojibake(stem.strip(), notes)

@@ -167,34 +167,46 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 
 def read_delimited(path: Path) -> Iterator[Row]:
-    """CSV with commas or semicolons, or TSV, with a line of names first. Every cell is text as it stands: "01" and "None" stay."""
+    """CSV with commas or semicolons, or TSV, with a line of names first. Every cell is text as it stands: "01" and "None" stay.
+
+    The text is decoded line by line: decoded whole, a file of 285 MB takes a gigabyte more.
+    """
     content = read_bytes(path)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    head = text.partition("\n")[0]
-    others = [mark for mark in ("\t", ";") if mark in head and "," not in head]
+    head = content[: content.find(b"\n")] if b"\n" in content else content
+    others = [mark for mark in ("\t", ";") if mark.encode() in head and b"," not in head]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else others[0] if others else ","
     limit = csv.field_size_limit(MAX_LINE_BYTES)
     try:
-        cells = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        cells = csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline=""), delimiter=delimiter, strict=True)
         names = [name.strip() for name in next(cells, [])]
         if len(set(names)) < len(names):
             raise DataError(f"{path} names a column twice in its first line: name each once")
         rows = [row for row in cells if row]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text (byte {_first_undecodable(content)}): save it as UTF-8") from None
     except csv.Error as error:
         raise DataError(f"{path}, line {cells.line_num}: {error}: double a quotation mark within a quoted cell") from error
     finally:
         csv.field_size_limit(limit)
-    whole = {number: dict(zip(names, row, strict=True)) for number, row in enumerate(rows, start=1) if len(row) == len(names)}
-    images = {row.get("index"): row.get("image") for row in whole.values()}  # VLMEvalKit: a later row names the first by its index
-    for number, cells_of_row in enumerate(rows, start=1):
-        if (row := whole.get(number)) is None:
-            yield number, DataError(f"{len(cells_of_row)} cells for {len(names)} columns: quote texts that hold the separator")
-        elif delimiter == "\t" and any("\t" in cell for cell in cells_of_row):
+    images: dict[str, str] = {}  # VLMEvalKit: a later row names the first by its index
+    if {"index", "image"} <= set(names):
+        index, image = names.index("index"), names.index("image")
+        images = {row[index]: row[image] for row in rows if len(row) == len(names)}
+    for number, values in enumerate(rows, start=1):
+        row = dict(zip(names, values, strict=False))
+        if len(values) != len(names):
+            yield number, DataError(f"{len(values)} cells for {len(names)} columns: quote texts that hold the separator")
+        elif delimiter == "\t" and any("\t" in value for value in values):
             yield number, DataError("a cell holds a tab: a quotation mark is opened before it, and the rows up to the next one are lost")
-        elif (image := row.get("image")) is not None and len(image) <= _MAX_INDEX and len(images.get(image) or "") > _LEAST_ENCODED:
-            yield number, {**row, "image": images[image]}
+        elif len(name := row.get("image", "")) <= _MAX_INDEX and len(images.get(name, "")) > _LEAST_ENCODED:
+            yield number, {**row, "image": images[name]}
         else:
             yield number, row
+
+
+def _first_undecodable(content: bytes) -> int:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    raise AssertionError("the content is UTF-8")
