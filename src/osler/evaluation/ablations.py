@@ -16,6 +16,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from osler.images.clip import FRAMES, count_frames
 from osler.text import fold_option
 from osler.types import PLACE, ImageSource, Sample
 
@@ -58,11 +59,14 @@ class SyntheticImage:
         import numpy as np
         import PIL.Image
 
-        width, height = self.source.load().size
+        original = self.source.load()
         if self.seed is None:
-            return PIL.Image.new("RGB", (width, height), (GREY,) * 3)
-        rng = np.random.default_rng(list(self.uri.encode()))
-        return PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+            picture = PIL.Image.new("RGB", original.size, (GREY,) * 3)
+        else:
+            rng = np.random.default_rng(list(self.uri.encode()))
+            picture = PIL.Image.fromarray(rng.integers(0, 256, (original.height, original.width, 3), dtype=np.uint8))
+        picture.info.update({FRAMES: frames} if (frames := count_frames(original)) > 1 else {})
+        return picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

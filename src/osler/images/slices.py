@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from osler.config import StudyConfig
 from osler.errors import DataError
+from osler.images.clip import Clip
 from osler.images.files import ImageFile
 from osler.images.geometry import Series
 from osler.images.montage import Montage, ReducedImage
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class ShownStudy:
     """What a prompt shows of a study."""
 
-    pictures: tuple[ImageSource, ...]  # of the prompt: the slices, or one montage of them
+    pictures: tuple[ImageSource, ...]  # of the prompt: the slices, or one montage or clip of them
     series: Series
     indices: tuple[int, ...]  # of the slices in the series, from 0
     notes: tuple[str, ...]  # about the series, in words
@@ -97,10 +98,11 @@ def _inside_label(study: Study, series: Series) -> list[int]:
 def _arrange(slices: Sequence[ImageSource], config: StudyConfig) -> tuple[ImageSource, ...]:
     """The slices as pictures within the limit of tokens."""
     pictures: tuple[ImageSource, ...] = (Montage(sources=tuple(slices)),) if config.layout == "montage" else tuple(slices)
-    if not config.max_tokens:
-        return pictures
-    share = max(1, config.max_tokens // len(pictures))
-    return tuple(ReducedImage(source=picture, max_tokens=share, token_side=config.token_side) for picture in pictures)
+    is_clip = config.layout == "video"
+    if config.max_tokens:
+        share = max(1, config.max_tokens // (-(-len(pictures) // 2) if is_clip else len(pictures)))
+        pictures = tuple(ReducedImage(source=picture, max_tokens=share, token_side=config.token_side) for picture in pictures)
+    return (Clip(sources=pictures),) if is_clip else pictures
 
 
 def measure_entropy(picture: Image) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from osler.config import PolicyConfig
 from osler.errors import PolicyError, first_line
+from osler.policies.clips import read_clips
 from osler.policies.families import FAMILIES, Family
 from osler.policies.lora import load_adapter
 from osler.policies.processor import load_processor
@@ -139,6 +140,7 @@ def _load_processor(source: Source, family: Family, config: PolicyConfig) -> Any
         raise PolicyError(f"policy.min_pixels = {config.min_pixels} is more than policy.max_pixels = {config.max_pixels}: swap them")
     options = {key: value for key in ("min_pixels", "max_pixels") if (value := getattr(config, key)) is not None}
     processor = load_processor(source.path, getattr(transformers, family.processor_class), **options)
+    read_clips(processor.image_processor, joins_frames=family.joins_frames)
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.config import StudyConfig
 from osler.errors import ConfigError, DataError, first_line
 from osler.files import write_whole
+from osler.images.clip import count_frames
 from osler.images.geometry import EDGES
 from osler.images.slices import ShownStudy, choose_pictures
 from osler.images.study import Study, read_series
@@ -83,8 +84,8 @@ def measure_with(processor: Any) -> Measure:
     patch, merge = int(image_processor.patch_size), int(image_processor.merge_size)
 
     def measure(picture: Image) -> tuple[tuple[int, int], int]:
-        _, rows, columns = image_processor(images=[picture], return_tensors="pt")["image_grid_thw"][0].tolist()
-        return (columns * patch, rows * patch), rows * columns // merge**2
+        times, rows, columns = image_processor(images=[picture], return_tensors="pt")["image_grid_thw"][0].tolist()
+        return (columns * patch, count_frames(picture) * rows * patch), times * rows * columns // merge**2
 
     return measure
 
@@ -131,7 +132,7 @@ def view_study(
 def describe_settings(study: StudyConfig) -> str:
     """The settings of `[data.study]` in a sentence: "Up to 8 slices (even), window lung, at most 768 tokens."."""
     plane = f", {study.plane}" if study.plane is not None else ""
-    layout = ", as one montage" if study.layout == "montage" else ""
+    layout = {"images": "", "montage": ", as one montage", "video": ", as one clip, its frames below each other"}[study.layout]
     tokens = f", at most {study.max_tokens} tokens" if study.max_tokens else ""
     return f"Up to {study.slices} slices ({study.choice}){plane}, window {study.window or 'of the file'}{layout}{tokens}."
 
@@ -156,7 +157,7 @@ def _card(sources: Sequence[ImageSource], study: StudyConfig, measure: Measure |
 def _look_at_study(shown: ShownStudy, measure: Measure | None) -> list[Seen]:
     places = [_place(shown.series, index) for index in shown.indices]
     edges = EDGES[shown.series.plane] if shown.series.plane is not None else ""
-    if len(shown.pictures) < len(places):  # a montage
+    if len(shown.pictures) < len(places):  # a montage or a clip
         return [_look(shown.pictures[0], "; ".join(places), edges, measure)]
     return [_look(picture, place, edges, measure) for picture, place in zip(shown.pictures, places, strict=True)]
 
@@ -175,7 +176,7 @@ def _look(source: ImageSource, where: str, edges: str, measure: Measure | None) 
     except (DataError, ValueError) as error:  # ValueError: an image that no processor takes
         return Seen(uri=source.uri, where=where, edges=edges, error=first_line(error))
     shown = picture if picture.size == size else picture.resize(size)
-    shown.thumbnail((MAX_SIDE, MAX_SIDE))
+    shown.thumbnail((MAX_SIDE, MAX_SIDE * count_frames(picture)))
     stream = io.BytesIO()
     shown.save(stream, "JPEG", quality=_QUALITY)
     jpeg = base64.b64encode(stream.getvalue()).decode("ascii")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.config import Config
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
+from osler.images.clip import count_image_units
 from osler.prompts import render
 from osler.types import ImageSource, Prompt, Sample
 
@@ -49,7 +50,7 @@ def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) 
     text_lengths = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     largest = max_image_tokens(processor)
     for prompt, text, text_length in zip(prompts, texts, text_lengths, strict=True):
-        if text_length + largest * len(prompt.sample.images) <= limit:
+        if text_length + largest * sum(count_image_units(source) for source in prompt.sample.images) <= limit:
             continue
         images = [source.load() for source in prompt.sample.images]
         length = len(processor(text=[text], images=images or None, add_special_tokens=False)["input_ids"][0])
