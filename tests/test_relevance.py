@@ -37,6 +37,10 @@ ROWS = [
     (DISEASE, Kind.SIGN, frozenset(), True),  # nobody knows what it is a sign of
     (ANATOMY, Kind.SIDE, frozenset(), True),
     (QuestionType.LESION_GRADING, Kind.SIZE, frozenset(), True),
+    (QuestionType.LESION_GRADING, Kind.SLICES, frozenset(), True),
+    (QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES, Kind.LEVEL, frozenset(), True),
+    (QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES, Kind.SIGN, frozenset({Kind.MOTION}), True),
+    (DISEASE, Kind.SLICES, frozenset(), False),
     (QuestionType.MODALITY_RECOGNITION, Kind.PRESENCE, frozenset(), False),
     (None, Kind.COLOUR, frozenset(), True),
 ]

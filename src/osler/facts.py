@@ -19,6 +19,8 @@ class Kind(StrEnum):
     ANATOMY = "anatomy"  # what the image shows: "liver"
     SIDE = "side"  # "left"
     POSITION = "position"  # "upper left"
+    LEVEL = "level"  # the third of a volume along its slices: "lower"
+    SLICES = "slices"  # those that show a finding: "slices 5 to 6"
     PRESENCE = "presence"  # "tumour"
     SIGN = "sign"  # how something looks: "a bright ring with a dark core"
     SIZE = "size"  # "small"
@@ -26,6 +28,7 @@ class Kind(StrEnum):
     COLOUR = "colour"  # "brown"
     SEVERITY = "severity"  # "mild"
     CHANGE = "change"  # compared with the prior image: "larger"
+    MOTION = "motion"  # over the frames of a cine: "to the left"
 
 
 class Truth(StrEnum):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_recipe, add_split, add_verb
+from osler.cli.common import add_recipe, add_split, add_verb, choose
 from osler.cli.tables import print_table, printable
 from osler.errors import ConfigError, PolicyError
 from osler.files import packaged_recipes
@@ -19,6 +19,7 @@ from osler.files import packaged_recipes
 if TYPE_CHECKING:
     from osler.config import DataConfig, PolicyConfig
     from osler.data.inspect import CheckReport
+    from osler.data.phantom import Difficulty
     from osler.images.study import Study
     from osler.reports.contact_sheet import Measure
 
@@ -67,15 +68,24 @@ def add_data(families: Any) -> None:
         verbs,
         "phantom",
         _phantom,
-        "draw phantom images and questions in the file layout of Med-R1",
-        "Write images, split files of both axes and a contact sheet. The same seed gives the same bytes.",
+        "draw phantom images and questions in the file layout of Med-R1, or phantom studies as DICOM or NIfTI",
+        "Write images, split files of both axes and a contact sheet. The same seed gives the same bytes.\n"
+        "With --studies: volumes, cines, two views, and prior and current images, with questions that no\n"
+        "single picture answers, in phantom_study.jsonl. NIfTI holds volumes only.",
         "osler data phantom --out phantom --train 2000 --test 500",
+        "osler data phantom --out studies --studies dicom --train 100 --test 50",
+        "osler data phantom --out volumes --studies nifti --kinds ct_volume,mri_volume --slices 24 --size 112",
     )
     phantom.add_argument("--out", type=Path, required=True, help="output folder")
-    phantom.add_argument("--train", type=int, default=600, help="training questions of each modality (default: %(default)s)")
-    phantom.add_argument("--test", type=int, default=300, help="test questions of each modality (default: %(default)s)")
+    phantom.add_argument(
+        "--train", type=int, default=600, help="training questions of each modality or kind of study (default: %(default)s)"
+    )
+    phantom.add_argument("--test", type=int, default=300, help="test questions of each modality or kind of study (default: %(default)s)")
     phantom.add_argument("--seed", type=int, default=0, help="seed of images and questions (default: %(default)s)")
-    phantom.add_argument("--size", type=int, default=112, help="image size in pixels (default: %(default)s)")
+    phantom.add_argument("--size", type=int, default=None, help="image size in pixels (default: 112, of studies 84)")
+    phantom.add_argument("--studies", choices=("dicom", "nifti"), default=None, help="write studies, in this format")
+    phantom.add_argument("--kinds", default=None, help="kinds of studies, with commas between (default: all that the format can hold)")
+    phantom.add_argument("--slices", type=int, default=8, help="slices of a volume and frames of a cine (default: %(default)s)")
     phantom.add_argument("--contrast", type=float, default=1.0, help="lesion contrast (default: %(default)s)")
     phantom.add_argument("--noise", type=float, default=1.0, help="acquisition noise (default: %(default)s)")
     phantom.add_argument("--lesion-size", type=float, default=1.0, help="lesion radius (default: %(default)s)")
@@ -152,6 +162,9 @@ def print_check(report: CheckReport) -> None:
     print(f"\nright letters: {_shares(report.targets)}")
     known = ", ".join(f"{kind} {num:,}" for kind, num in report.facts.items()) or "none"
     print(f"\nfacts: {report.num_images_with_facts:,} of {report.num_images:,} images: {known}")
+    if report.context:
+        shown = ", ".join(f"{name.replace('_', ' ')} {num:,}" for name, num in report.context.items())
+        print(f"\npatient context, in number of samples: {shown}")
     if report.notes:
         print("\nhandled:")
         for note, count in report.notes.items():
@@ -226,17 +239,45 @@ def _measure_with(policy: PolicyConfig) -> tuple[Measure | None, str]:
 
 def _phantom(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.phantom import Difficulty
+    from osler.data.phantom.images import DEFAULT_SIZE
     from osler.data.phantom.write import write_phantom
 
+    difficulty = Difficulty(contrast=options.contrast, noise=options.noise, lesion_size=options.lesion_size)
+    if options.studies is not None:
+        return _phantom_studies(options, difficulty)
+    if options.kinds is not None:
+        raise ConfigError("--kinds names kinds of studies: add --studies dicom or --studies nifti")
     written = write_phantom(
         options.out,
         num_questions={"train": options.train, "test": options.test},
         seed=options.seed,
-        size=options.size,
-        difficulty=Difficulty(contrast=options.contrast, noise=options.noise, lesion_size=options.lesion_size),
+        size=DEFAULT_SIZE if options.size is None else options.size,
+        difficulty=difficulty,
     )
     print(f"{written.num_questions} questions on {written.num_images} images in {options.out}; look at {options.out}/contact_sheet.png")
     return {"questions": written.num_questions, "images": written.num_images, "files": dict(written.questions_per_file), "out": options.out}
+
+
+def _phantom_studies(options: argparse.Namespace, difficulty: Difficulty) -> Mapping[str, Any]:
+    from osler.data.phantom.studies import StudyKind
+    from osler.data.phantom.studies.files import write_phantom_studies
+
+    of_format = [kind for kind in StudyKind if options.studies == "dicom" or kind.is_volume]
+    kinds = of_format if options.kinds is None else choose("--kinds", options.kinds, of_format)
+    num_studies = write_phantom_studies(
+        options.out,
+        num_questions={"train": options.train, "test": options.test},
+        kinds=kinds,
+        file_format=options.studies,
+        seed=options.seed,
+        size=options.size,
+        num_slices=options.slices,
+        difficulty=difficulty,
+    )
+    print(
+        f"{num_studies} studies in {options.out}, questions in {options.out}/phantom_study.jsonl; look at {options.out}/contact_sheet.png"
+    )
+    return {"studies": num_studies, "kinds": [*kinds], "out": options.out}
 
 
 def _convert(options: argparse.Namespace) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from osler.context import FIELDS
 from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, Refusal, read_with_report
 from osler.data.readers.layouts.draft import OWN_LAYOUT
@@ -50,6 +51,7 @@ class CheckReport:
     num_choices: Mapping[str, int]  # number of choices or "open-ended" -> samples
     num_images_with_facts: int
     facts: Mapping[str, int]  # kind of fact, "plane" -> images with one
+    context: Mapping[str, int]  # field of the patient context, "age" -> samples with one
     targets: Mapping[str, int]  # correct letter, "A" -> multiple-choice samples
     notes: Mapping[str, int]  # what the reader corrected or brought to its form -> times
     examples: Mapping[str, tuple[str, ...]]  # note -> a few of its rows
@@ -85,6 +87,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
     for sample in report.samples:
         for source in sample.images:
             kinds[source].update(fact.kind for fact in (sample.facts.facts if sample.facts else ()))
+    contexts = [sample.context.values for sample in report.samples if sample.context]
     card = READERS[reader].card
     return CheckReport(
         reader=reader,
@@ -97,6 +100,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         num_choices=_count(str(len(sample.choices)) if sample.choices else "open-ended" for sample in report.samples),
         num_images_with_facts=sum(map(bool, kinds.values())),
         facts={kind: num for kind in Kind if (num := sum(kind in own for own in kinds.values()))},
+        context={name: num for name in FIELDS if (num := sum(name in known for known in contexts))},
         targets=_count(sample.target for sample in report.samples if sample.choices),
         notes=report.notes,
         examples=report.examples,
@@ -146,7 +150,7 @@ def _to_object(study: Study) -> str | dict[str, Any]:
 
 
 def _to_row(sample: Sample, paths: Mapping[ImageSource, str | dict[str, Any]]) -> dict[str, Any]:
-    keys = ("choices", "target", "modality", "question_type", "subject_id", "context", "rationale")
+    keys = ("choices", "target", "modality", "question_type", "subject_id", "rationale")
     row: dict[str, Any] = {
         "layout": OWN_LAYOUT,
         "id": sample.id,
@@ -154,6 +158,7 @@ def _to_row(sample: Sample, paths: Mapping[ImageSource, str | dict[str, Any]]) -
         "images": [paths[source] for source in sample.images],
         "messages": [{"role": "user", "content": sample.question}],
         **{key: getattr(sample, key) for key in keys},
+        "context": sample.context.to_json() if sample.context else None,
         "facts": _facts_row(sample.facts) if sample.facts else None,
         "metadata": dict(sample.metadata),
     }

@@ -19,6 +19,9 @@ from osler.images.fingerprints import digest_image, map_images
 from osler.taxonomy import AXES, Axis, Modality, QuestionType
 from osler.types import HasDigest, ImageSource, Sample
 
+GENERATED: Final = ("phantom", "phantom_study")
+"""Readers that make as many questions as a recipe asks for."""
+
 NONE: Final = "none"
 """The name of an unknown modality or question type in manifests."""
 
@@ -47,7 +50,7 @@ def load_split(
     kept = [sample for sample in samples if _is_selected(sample, section)]
     if not kept:
         raise DataError(_explain_empty(data, which, section, samples, told[-1] if told else None))
-    is_generated = data.reader == "phantom" and manifest is None
+    is_generated = data.reader in GENERATED and manifest is None
     kept = _spread(kept, section) if is_generated else _limit(kept, section, data.seed)
     if manifest is not None:
         verify_images(manifest, kept)
@@ -119,12 +122,16 @@ def counts(samples: Iterable[Sample], *, unknown: str = NONE, order: Callable[[s
 def _reader_options(data: DataConfig, section: SelectionConfig) -> dict[str, Any]:
     """The options for the reader: the seed, `[data.options]`, the split and its own options, and for phantoms also the selection."""
     options: dict[str, Any] = {"seed": data.seed, **data.options, "split": section.split, **section.options}
-    if data.reader != "phantom":
+    if data.reader not in GENERATED:
         return options
     if section.modalities:
         options["modalities"] = section.modalities
     if section.question_types:
         options["question_types"] = section.question_types
+    if data.reader == "phantom_study":  # at least as many of each kind as any limit can keep
+        per_type = None if section.limit_per_question_type is None else len(QuestionType) * section.limit_per_question_type
+        limits = [limit for limit in (section.limit, section.limit_per_modality, per_type) if limit is not None]
+        return options | ({"num_questions": min(limits)} if limits else {})
     if section.limit is not None:
         num_modalities = len(options.get("modalities") or Modality)
         options["num_questions"] = -(-section.limit // num_modalities)
@@ -147,8 +154,10 @@ def _is_selected(sample: Sample, section: SelectionConfig) -> bool:
 
 
 def _spread(samples: Sequence[Sample], section: SelectionConfig) -> list[Sample]:
-    """The first samples of each modality, as many as the limits per question type and in total allow."""
+    """The first samples of each modality, as many as the limits allow."""
     kept = list(samples)
+    if (limit := section.limit_per_modality) is not None:
+        kept = [sample for members in _group(kept, "modality") for sample in members[:limit]]
     if (limit := section.limit_per_question_type) is not None:
         kept = [sample for members in _group(kept, "question_type") for sample in _take_evenly(members, limit)]
     return kept if section.limit is None else _take_evenly(kept, section.limit)

@@ -33,7 +33,7 @@ def show_study(sample: Sample, config: StudyConfig) -> Sample:
     except (DataError, ConfigError) as error:
         raise DataError(f"{sample.id}: {error}") from None
     numbers = iter([len(pictures) for pictures in shown])
-    context = sample.context and _repeat_places(sample.context, numbers)  # the order in which `prompts` shows them
+    context = sample.context and sample.context.change_texts(lambda text: _repeat_places(text, numbers))  # in the order of a prompt
     return replace(
         sample,
         images=tuple(picture for pictures in shown for picture in pictures),

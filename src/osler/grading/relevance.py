@@ -18,9 +18,9 @@ RELEVANT_KINDS: Final[Mapping[QuestionType, frozenset[Kind]]] = MappingProxyType
         QuestionType.MODALITY_RECOGNITION: frozenset({Kind.MODALITY, Kind.TECHNIQUE}),
         QuestionType.ANATOMY_IDENTIFICATION: frozenset({Kind.ANATOMY, Kind.PLANE, Kind.SIDE, Kind.POSITION}),
         QuestionType.DISEASE_DIAGNOSIS: frozenset({Kind.PRESENCE}),
-        QuestionType.LESION_GRADING: frozenset({Kind.SIZE, Kind.SEVERITY, Kind.COUNT, Kind.CHANGE}),
+        QuestionType.LESION_GRADING: frozenset({Kind.SIZE, Kind.SEVERITY, Kind.COUNT, Kind.CHANGE, Kind.SLICES}),
         QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES: frozenset(
-            {Kind.POSITION, Kind.SIDE, Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.PRESENCE, Kind.CHANGE}
+            {Kind.POSITION, Kind.SIDE, Kind.LEVEL, Kind.SLICES, Kind.SIZE, Kind.COUNT, Kind.COLOUR, Kind.PRESENCE, Kind.CHANGE, Kind.MOTION}
         ),
     }
 )

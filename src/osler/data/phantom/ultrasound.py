@@ -86,7 +86,7 @@ def _draw_thyroid(size: int, rng: np.random.Generator) -> Sketch:
 _ORGANS: Final = {"kidney": _draw_kidney, "liver": _draw_liver, "gallbladder": _draw_gallbladder, "thyroid": _draw_thyroid}
 
 
-def _field_of_view(anatomy: str, size: int) -> Field:
+def field_of_view(anatomy: str, size: int) -> Field:
     """The mask of the probe's field of view: a square for the linear probe, else a sector."""
     x, y = grid(size)
     if anatomy == "thyroid":
@@ -128,7 +128,7 @@ def _paint_lesion(lesion: Lesion, findings: Findings, rng: np.random.Generator) 
             lesion.paint(ellipse(size, cx, cy, radius, 0.7 * radius) * (1 - below), 1.0)
 
 
-def _speckle(rng: np.random.Generator, size: int, amount: float) -> Field:
+def speckle(rng: np.random.Generator, size: int, amount: float) -> Field:
     """Fully developed, log-compressed speckle with a mean of about 1; its grains are wider than deep."""
     field = rng.standard_normal((2, size, size), dtype=np.float32)
     for shift in (1, 2):
@@ -187,7 +187,7 @@ def _draw(findings: Findings, rng: np.random.Generator, size: int, difficulty: D
         lesion = Lesion(picture=echo, cx=cx, cy=cy, radius=radius, step=0.42 * difficulty.contrast)
         _paint_lesion(lesion, findings, rng)
         echo = lesion.picture
-    echo = np.clip(echo * _speckle(rng, size, difficulty.noise), 0, 1) * _field_of_view(findings.anatomy, size)
+    echo = np.clip(echo * speckle(rng, size, difficulty.noise), 0, 1) * field_of_view(findings.anatomy, size)
     return _overlay(echo, findings.technique, lesion, rng)
 
 

@@ -34,7 +34,8 @@ def _add_ribs(bone: Sketch, rng: np.random.Generator, cage: Field) -> None:
         bone.field = bone.field + np.float32(value) * rib * edge * cage
 
 
-def _draw_chest(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
+def draw_chest(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
+    """A chest from the front, with the heart on the right of the picture."""
     soft.oval(0, 0.35, 0.97, 1.1, 0.5, edge=3)
     soft.stroke([(0, -1.1), (0, -0.7)], 0.25, 0.45, edge=3)
     soft.oval(0, 0.5, 0.84, 1.0, 0.56, edge=10)
@@ -138,7 +139,7 @@ def _draw_pelvis(soft: Sketch, bone: Sketch, rng: np.random.Generator) -> None:
         bone.oval(side * 0.52, 0.16, 0.165, 0.165, 0.46)
 
 
-_VIEWS: Final = {"chest": _draw_chest, "hand": _draw_hand, "knee": _draw_knee, "pelvis": _draw_pelvis}
+_VIEWS: Final = {"chest": draw_chest, "hand": _draw_hand, "knee": _draw_knee, "pelvis": _draw_pelvis}
 
 
 def _scatter(rng: np.random.Generator, cx: float, cy: float, radius: float) -> list[tuple[float, float]]:

@@ -20,9 +20,11 @@ from osler.data.readers import (
     med_r1,
     medxpertqa_mm,
     mimic_cxr_vqa,
+    mni152,
     omnimedvqa,
     path_vqa,
     phantom,
+    phantom_study,
     pmc_vqa,
     slake,
     vqa_rad,
@@ -92,7 +94,7 @@ def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
 
 
 _MODULES: Final = (
-    *(phantom, med_r1, omnimedvqa, huatuo, slake, vqa_rad),
+    *(phantom, phantom_study, mni152, med_r1, omnimedvqa, huatuo, slake, vqa_rad),
     *(path_vqa, pmc_vqa, medxpertqa_mm, mimic_cxr_vqa, m3d_vqa, jsonl),
 )
 _BUILT_IN: Final = {module.__name__.rpartition(".")[2]: module for module in _MODULES}

@@ -120,7 +120,8 @@ class Rows:
 
 def _check_texts(sample: Sample) -> None:
     """Raise DataError for a text that no file can hold, as JSON may give half of a surrogate pair, and for a chat token in a prompt."""
-    if any("<|" in text and "|>" in text for text in (sample.question, *sample.choices, sample.context or "")):
+    contexts = sample.context.texts if sample.context is not None else ()
+    if any("<|" in text and "|>" in text for text in (sample.question, *sample.choices, *contexts)):
         raise DataError("a text holds a chat token (<|..|>), which a processor takes for a control token: remove it")
     texts = (
         sample.id,
@@ -129,7 +130,7 @@ def _check_texts(sample: Sample) -> None:
         *sample.choices,
         sample.target,
         sample.subject_id,
-        sample.context,
+        *contexts,
         sample.rationale,
     )
     texts = (*texts, *(image.uri for image in sample.images))

@@ -59,12 +59,13 @@ def read(
                 num_questions=num_questions,
                 question_types=chosen_types,
                 size=size,
-                difficulty=_build_difficulty(difficulty),
+                difficulty=build_difficulty(difficulty),
             )
     return ReadReport(samples=tuple(samples), splits=() if split else SPLITS)
 
 
-def _build_difficulty(raw: Difficulty | Mapping[str, Any] | None) -> Difficulty:
+def build_difficulty(raw: Difficulty | Mapping[str, Any] | None) -> Difficulty:
+    """The difficulty of a reader's option. Raises ConfigError for anything but a table of its numbers."""
     from osler.data.phantom.canvas import Difficulty
 
     if isinstance(raw, Difficulty):

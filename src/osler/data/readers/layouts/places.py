@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from osler.context import Context
 from osler.errors import DataError
 from osler.types import PLACE, ImageSource
 
@@ -21,7 +22,7 @@ _LONGEST: Final = 16  # characters of a place
 class Placed:
     """The texts and images of a question whose places agree."""
 
-    context: str | None
+    context: Context | None
     question: str
     images: tuple[ImageSource, ...]  # in the order of the places
 
@@ -49,7 +50,7 @@ def put_back(question: str, places: str) -> str:
 
 def place_images(
     images: Sequence[ImageSource],
-    context: str | None,
+    context: Context | None,
     question: str,
     choices: Sequence[str],
     notes: Counter[str],
@@ -66,7 +67,8 @@ def place_images(
         raise DataError("an option holds a place of an image: options are texts")
     if any(_PLACE.search(caption or "") for caption in captions):
         raise DataError("a caption holds a place of an image: captions are texts")
-    places = [*_PLACE.finditer(context or ""), *_PLACE.finditer(question)]
+    before = [place for text in (context.texts if context else ()) for place in _PLACE.finditer(text)]
+    places = [*before, *_PLACE.finditer(question)]
     if not places:
         lines = [f"{caption}: {PLACE}" if caption else PLACE for caption in captions] if any(captions) else []
         return Placed(context=context, question="\n".join([*lines, question]), images=tuple(images))
@@ -79,12 +81,12 @@ def place_images(
         images = [images[number - 1] for number in numbers]
         captions = [captions[number - 1] for number in numbers] if captions else ()
     leading = _LEADING.match(question)
-    if not any(captions) and not _PLACE.search(context or "") and leading and not _PLACE.search(question, leading.end()):
+    if not any(captions) and not before and leading and not _PLACE.search(question, leading.end()):
         notes["<image> before or behind the question left out: images come first"] += 1
         return Placed(context=context, question=question[leading.end() :], images=tuple(images))
     notes["<image> within the text kept: the image is shown there"] += 1
     written = iter([f"{caption}: {PLACE}" if caption else PLACE for caption in captions or [None] * len(images)])
-    context = _PLACE.sub(lambda _: next(written), context) if context is not None else None
+    context = context.change_texts(lambda text: _PLACE.sub(lambda _: next(written), text)) if context is not None else None
     return Placed(context=context, question=_PLACE.sub(lambda _: next(written), question), images=tuple(images))
 
 

@@ -1,0 +1,186 @@
+"""Phantom studies as DICOM and NIfTI files show the drawn pictures when they are read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+
+from osler.cli.main import main
+from osler.data.phantom.studies import ASPECTS, PhantomStudy, StudyKind, build_studies
+from osler.data.phantom.studies.files import write_studies
+from osler.data.phantom.studies.sheet import contact_sheet
+from osler.errors import DataError
+from osler.images.files import ImageFile
+from osler.images.series import read_dicom_series
+from osler.images.volumes import read_volume
+from osler.types import Sample
+
+NAMES = {"xray_views": ("frontal", "lateral"), "follow_up": ("prior", "current")}
+
+
+def questions(*kinds: StudyKind, num_slices: int = 8) -> list[Sample]:
+    """One question of each aspect of the kinds."""
+    return [
+        sample
+        for kind in kinds
+        for sample in build_studies(kind=kind, split="test", seed=0, num_questions=len(ASPECTS[kind]), num_slices=num_slices, size=56)
+    ]
+
+
+def study_of(sample: Sample) -> PhantomStudy:
+    return sample.images[0].study  # type: ignore[attr-defined,no-any-return]
+
+
+def folder_of(sample: Sample) -> str:
+    study = study_of(sample)
+    return f"{study.kind}/{study.aspect}/test/0-{study.index:06d}"
+
+
+@pytest.mark.parametrize("kind", StudyKind)
+def test_dicom_files_show_the_drawn_pictures(kind: StudyKind, tmp_path: Path) -> None:
+    samples = questions(kind)
+    assert write_studies(tmp_path, samples=samples, file_format="dicom") == len(ASPECTS[kind])
+    for sample in samples:
+        found = read_dicom_series(tmp_path / folder_of(sample))
+        assert (found.refused, found.num_others) == ((), 0)
+        if kind in NAMES:
+            paths = [f"{folder_of(sample)}/{name}.dcm" for name in NAMES[kind]]
+            pictures = [ImageFile(root=tmp_path, path=path).load() for path in paths]
+            assert len(found.series) == 2
+        else:
+            (series,) = found.series
+            pictures = [source.load() for source in series.slices]
+            assert series.plane == ("axial" if kind.is_volume else None)
+            assert series.findings == () or not kind.is_volume
+        for picture, drawn in zip(pictures, sample.images, strict=True):
+            assert np.array_equal(np.asarray(picture), np.asarray(drawn.load()))
+
+
+@pytest.mark.parametrize("num_slices", [8, 64])
+@pytest.mark.parametrize("kind", [kind for kind in StudyKind if kind.is_volume])
+def test_nifti_files_show_the_drawn_pictures(kind: StudyKind, num_slices: int, tmp_path: Path) -> None:
+    sample = questions(kind, num_slices=num_slices)[1]
+    write_studies(tmp_path, samples=[sample], file_format="nifti")
+    (row,) = [json.loads(line) for line in (tmp_path / "phantom_study.jsonl").read_text().splitlines()]
+    (image,) = row["images"]
+    (series,) = read_volume(tmp_path, image["path"], window=image["window"])  # cut across the slices without being told the plane
+    assert (series.plane, series.findings, len(series.slices)) == ("axial", (), num_slices)
+    for source, drawn in zip(series.slices, sample.images, strict=True):
+        assert np.array_equal(np.asarray(source.load()), np.asarray(drawn.load()))
+    volume = nibabel.load(tmp_path / image["path"])
+    assert nibabel.aff2axcodes(volume.affine) == ("L", "P", "S")
+    if kind is StudyKind.CT_VOLUME:
+        values = np.asarray(volume.dataobj)
+        assert np.median(values[0]) == pytest.approx(-1000, abs=20)  # air, in Hounsfield units
+        assert values.max() > 600  # bone
+
+
+def test_the_patient_of_a_slice_is_where_the_header_says(tmp_path: Path) -> None:
+    """The side of the answer follows from the positions of the header alone."""
+    (sample,) = [sample for sample in questions(StudyKind.CT_VOLUME) if sample.metadata["aspect"] == "side"]
+    study = study_of(sample)
+    write_studies(tmp_path, samples=[sample], file_format="dicom")
+    (mark,) = study.truth.marks
+    number = mark.pictures[0]
+    dataset = pydicom.dcmread(tmp_path / folder_of(sample) / f"{number + 1:03d}.dcm")
+    spot = mark.spots[number]
+    assert spot is not None
+    column = (spot.x + 1) / 2 * study.size
+    left = dataset.ImagePositionPatient[0] + column * dataset.PixelSpacing[1] * dataset.ImageOrientationPatient[0]
+    assert ("left" if left > 0 else "right") == sample.target_text
+    assert dataset.Modality == "CT"
+    assert dataset.pixel_array.min() < -900
+
+
+def test_prior_and_current_are_one_patient_at_two_dates(tmp_path: Path) -> None:
+    sample = questions(StudyKind.FOLLOW_UP)[0]
+    write_studies(tmp_path, samples=[sample], file_format="dicom")
+    prior, current = (pydicom.dcmread(tmp_path / folder_of(sample) / f"{name}.dcm") for name in NAMES["follow_up"])
+    assert prior.PatientID == current.PatientID
+    assert prior.StudyDate < current.StudyDate
+    assert prior.StudyInstanceUID != current.StudyInstanceUID
+    assert len({prior.SOPInstanceUID, current.SOPInstanceUID}) == 2
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_studies(tmp_path / name, samples=questions(StudyKind.CT_VOLUME, StudyKind.ULTRASOUND_CINE)[:6], file_format="dicom")
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert len(files) == 5 * 8 + 1 + 1
+    assert all((tmp_path / "one" / path).read_bytes() == (tmp_path / "other" / path).read_bytes() for path in files)
+
+
+def test_rows_hold_what_samples_hold(tmp_path: Path) -> None:
+    samples = questions(*StudyKind)
+    write_studies(tmp_path, samples=samples, file_format="dicom")
+    rows = [json.loads(line) for line in (tmp_path / "phantom_study.jsonl").read_text().splitlines()]
+    for sample, row in zip(samples, rows, strict=True):
+        assert (row["id"], row["question"], tuple(row["choices"]), row["target"]) == (
+            sample.id, sample.question, sample.choices, sample.target)  # fmt: skip
+        assert sample.facts is not None
+        assert len(row["facts"]["facts"]) == len(sample.facts.facts)
+        assert all((tmp_path / path).exists() for path in row["images"])
+        assert sample.question.count("<image>") in (0, len(row["images"]))
+    assert sum("terms" in row for row in rows) == len(StudyKind)
+
+
+ONE_SLICE = build_studies(kind=StudyKind.CT_VOLUME, split="test", seed=0, num_questions=1, single_slice=3)
+
+
+@pytest.mark.parametrize(
+    ("samples", "file_format", "message"),
+    [
+        (questions(StudyKind.XRAY_VIEWS), "nifti", "xray_views is no volume, which NIfTI needs: write it as dicom"),
+        (ONE_SLICE, "dicom", "not a question about a whole"),
+    ],
+    ids=["no volume", "one slice"],
+)
+def test_what_cannot_be_written_is_named(samples: list[Sample], file_format: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        write_studies(tmp_path, samples=samples, file_format=file_format)  # type: ignore[arg-type]
+    assert not (tmp_path / "phantom_study.jsonl").exists()
+
+
+COMMANDS = [
+    (["--studies", "dicom", "--kinds", "xray_views,ct_volume", "--train", "1", "--test", "2"], 6, ["ct_volume", "xray_views"]),
+    (["--studies", "nifti", "--train", "1", "--test", "0", "--slices", "12", "--size", "112"], 2, ["ct_volume", "mri_volume"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "num", "kinds"), COMMANDS, ids=["dicom", "nifti"])
+def test_the_command_writes_studies(
+    arguments: list[str], num: int, kinds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "phantom", "--out", str(tmp_path), *arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["studies"], told["kinds"]) == (num, kinds)
+    assert len((tmp_path / "phantom_study.jsonl").read_text().splitlines()) == num
+    assert (tmp_path / "contact_sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--kinds", "ct_volume"], "--studies"),
+        (["--studies", "nifti", "--kinds", "follow_up"], "follow_up"),
+        (["--studies", "dicom", "--slices", "2"], "slices"),
+        (["--studies", "dicom", "--size", "20"], "size"),
+        (["--studies", "dicom", "--lesion-size", "0"], "lesion_size"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "phantom", "--out", str(tmp_path / "out"), *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert word in line
+
+
+def test_the_contact_sheet_has_a_row_for_each_question() -> None:
+    sheet = np.asarray(contact_sheet(size=56))
+    rows = sum(map(len, ASPECTS.values()))
+    assert sheet.shape == (4 + rows * (17 + 56 + 4), 4 + 8 * 60)
+    assert all(row.std() > 20 for row in np.array_split(sheet[4:], rows))
