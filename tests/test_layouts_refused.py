@@ -75,6 +75,10 @@ CHAT_FAULTS = {
     "a turn of another role": ([{"role": "tool", "content": "x"}], "a message has the role 'tool'"),
     "no user": ([{"role": "system", "content": "x"}], "no message of role 'user'"),
     "the assistant first": ([{"role": "assistant", "content": "x"}], "no message of role 'user' before"),
+    "a part that is two": (
+        [{"role": "user", "content": [{"image": "a.png", "text": "Which?"}]}],
+        "a part of a message holds a text and an image, and no type: make two parts of it",
+    ),
     "a video": ([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], "a part of the type 'video'"),
     "a message of text": (["x"], "a message is not an object"),
 }
