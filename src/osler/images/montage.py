@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from osler.images.files import HasHeader
 from osler.images.fingerprints import digest_image
+from osler.images.sizes import size_of
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class ReducedImage:
         picture = self.source.load()
         return _reduce(picture, fit(picture.size, self.max_tokens, self.token_side))
 
+    def read_size(self) -> tuple[int, int]:
+        """Width and height of the reduced picture."""
+        size = size_of(self.source)
+        return reduced_size(size, fit(size, self.max_tokens, self.token_side))
+
     def check_header(self) -> None:
         """Raise DataError where the file of the picture is missing, not an image, or too large."""
         check_headers([self.source])
@@ -118,7 +124,11 @@ def _reduce(picture: Image, size: tuple[int, int]) -> Image:
     """The picture within `size`, its ratio kept; itself where it is no larger."""
     from PIL.Image import Resampling
 
-    if picture.width <= size[0] and picture.height <= size[1]:
-        return picture
-    scale = min(size[0] / picture.width, size[1] / picture.height)
-    return picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))), Resampling.LANCZOS)
+    wanted = reduced_size(picture.size, size)
+    return picture if picture.size == wanted else picture.resize(wanted, Resampling.LANCZOS)
+
+
+def reduced_size(own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of the same ratio within `size`; its own where that is no larger."""
+    scale = min(1.0, size[0] / own[0], size[1] / own[1])
+    return own if scale == 1 else (max(1, int(own[0] * scale)), max(1, int(own[1] * scale)))
