@@ -205,6 +205,7 @@ def test_a_column_of_another_meaning_is_left_out_and_counted(tmp_path: Path, row
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown field": ({"context": {"age": 3, "weight": 70}}, f"'context' has the field 'weight': it takes {', '.join(FIELDS)}"),
     "a field of a row": ({"context": {"question": "x"}}, "'context' has the field 'question': it takes age"),
+    "a letter": ({"context": {"B": "x"}}, "'context' has the field 'B': it takes age"),
     "a wrong age": ({"context": {"age": "abc"}}, "an age is no number of years"),
     "a wrong sex": ({"context": {"sex": 1}}, "a sex is none of M, F"),
     "a list": ({"context": ["a"]}, "'context' is list, neither text nor an object"),

@@ -169,7 +169,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path) -> None:
     """Every Python block of docs/extending.md, one after the other, on a folder as the page describes it."""
     page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "rows.csv").write_text("a.png,Is it bright?,no\na.png,Is it dark?,yes\n")
     code = "\n".join(blocks).replace('"DIR"', repr(str(tmp_path)))

@@ -296,7 +296,7 @@ class ContextLookup:
         for row, context in enumerate(arrays.contexts):
             if context is not None:
                 scores_NK[row] = self.prior.score(context, keys[row].tolist(), self.texts)
-        return scores_NK
+        return np.round(scores_NK, 9)  # so that equal evidence ties, in whatever order it was added
 
 
 def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lookup | ContextLookup | None:

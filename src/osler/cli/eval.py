@@ -28,9 +28,8 @@ def add_eval(verbs: Any) -> None:
         "with 95 % intervals and writes RUN/records/LABEL.jsonl. An interrupted run is resumed.",
         "osler eval demo --policy runs/demo/grpo-think",
         "osler eval slake --data.root DIR --policy osler-tiny --label zero_shot",
-        "osler eval demo --ablation all                 does the policy use the image? five altered copies of the questions",
+        "osler eval demo --ablation all                 does the policy use the image? copies with other images or contexts",
         "osler eval demo --ablation blank,swap_within",
-        "osler eval RECIPE --ablation no_context,context_shuffled,context_contradictory,blank      the patient context, or the image?",
         "osler eval demo --circular                     does the order of the options matter? every rotation of the options",
         "osler eval demo --reasoning all                does the answer depend on the reasoning in LABEL.jsonl?",
     )

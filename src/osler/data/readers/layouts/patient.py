@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from osler.context import CODED, FIELDS, Context, parse_age, parse_laterality, parse_sex
 from osler.data.readers.base import number_to_text
-from osler.data.readers.layouts.fields import Fields, find_fields, parse_literal
+from osler.data.readers.layouts.fields import Fields, find_fields, is_absent, parse_literal
 from osler.errors import DataError
 
 _COLUMNS: Final = tuple(name for name in FIELDS if name != "text")
@@ -45,10 +45,10 @@ def _read_text(value: Any) -> dict[str, str]:
 
 def _read_object(value: Mapping[str, Any]) -> dict[str, str]:
     """The fields of an object under any of their names. Raises DataError for another field, and for a wrong value."""
+    for name, member in value.items():
+        if name != "text" and not is_absent(member) and not find_fields({name: member}).parts.keys() & set(_COLUMNS):
+            raise DataError(f"'context' has the field {str(name)[:40]!r}: it takes {', '.join(FIELDS)}")
     found = find_fields({name: member for name, member in value.items() if name != "text"})
-    others = [given[0][0] for part, given in found.parts.items() if part not in _COLUMNS]
-    if unknown := [*found.unread, *others, *(repr(name) for name in value if not isinstance(name, str))]:
-        raise DataError(f"'context' has the field {unknown[0][:40]!r}: it takes {', '.join(FIELDS)}")
     if twice := next((part for part, given in found.parts.items() if len(given) > 1), None):
         raise DataError(f"'context' gives the {twice.replace('_', ' ')} under two names: keep one of them")
     given = {part: found.first(part) for part in found.parts}
