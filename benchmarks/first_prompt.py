@@ -118,7 +118,8 @@ def read_simpleitk(folder: Path) -> Pictures:
 
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    volume = SimpleITK.GetArrayViewFromImage(reader.Execute())
+    image = reader.Execute()  # its memory is that of the view
+    volume = SimpleITK.GetArrayViewFromImage(image)
     return [show(volume[place]) for place in places(len(volume))]
 
 

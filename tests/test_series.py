@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from small_dicom import item, sequence, write_dicom
 
 from osler.errors import DataError
@@ -248,6 +249,27 @@ def test_damaged_elements_do_not_stop_a_folder(tmp_path: Path) -> None:
     folder = read_dicom_series(tmp_path)
     assert names(folder) == [["a", "c"]]
     assert folder.refused == ("image 'd' has a ImagePositionPatient that is no finite number: convert it to PNG",)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+def test_a_slice_is_placed_in_every_encoding(tmp_path: Path, syntax: str) -> None:
+    """More than the first bytes that are read: of a deflated file they cannot be inflated alone."""
+    stored = np.random.default_rng(0).integers(0, 1 << 16, (300, 300), np.uint16)
+    elements = {"ImageOrientationPatient": AXIAL, "PixelSpacing": [1, 1], "SeriesInstanceUID": "1.2"}
+    if syntax == ExplicitVRBigEndian:
+        stored = stored.byteswap()
+    for place in (0, 2):
+        write_dicom(tmp_path / str(place), stored, syntax=syntax, ImagePositionPatient=[0, 0, place], **elements)
+    folder = read_dicom_series(tmp_path)
+    assert [series.positions for series in folder.series] == [(0, 2)], folder.refused
+    assert folder.series[0].slices[0].load().size == (300, 300)
+
+
+def test_a_file_without_the_length_of_its_meta_information_is_placed(tmp_path: Path) -> None:
+    write(tmp_path, "a", [0, 0, 7])
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content[:132] + content[144:])
+    assert [series.positions for series in read_dicom_series(tmp_path).series] == [(7,)]
 
 
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:

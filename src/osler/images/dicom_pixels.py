@@ -135,13 +135,15 @@ def _decode(stream: IO[bytes], header: Header, frame: int) -> NDArray[Any]:
     syntax = dataset.file_meta.TransferSyntaxUID
     shift = header.high_bit - header.bits_stored + 1  # of the stored bits within the allocated ones; pydicom takes it for 0
     with naming_damage(f"pixels ({syntax.name}) that cannot be decoded"):
-        options = as_pixel_options(dataset, pixel_keyword=pixels.keyword, pixel_vr=pixels.vr or "OW", correct_unused_bits=not shift)
+        is_deep = header.bits_stored > _SHORT  # pydicom converts YBR colours of 8 bits only
+        options = as_pixel_options(
+            dataset, pixel_keyword=pixels.keyword, pixel_vr=pixels.vr or "OW", correct_unused_bits=not shift, as_rgb=not is_deep
+        )
         source: Any = dataset if pixels.place is None else stream
         if pixels.place is not None:
             _check_codestream(stream, header, frame)
             stream.seek(pixels.place)
-        is_deep = header.bits_stored > _SHORT  # pydicom converts YBR colours of 8 bits only
-        array, told = get_decoder(syntax).as_array(source, index=frame, as_rgb=not is_deep, **options)
+        array, told = get_decoder(syntax).as_array(source, index=frame, **options)
         if str(told["photometric_interpretation"]).startswith("YBR_FULL"):
             array = _to_rgb(array, header.bits_stored)
         if shift:
@@ -157,7 +159,8 @@ def _to_rgb(array: NDArray[Any], bits: int) -> NDArray[Any]:
     luma, blue, red = (array[..., channel].astype(np.float64) for channel in range(3))
     blue, red = blue - (1 << bits - 1), red - (1 << bits - 1)
     colours = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1)
-    return np.rint(colours.clip(0, top)).astype(array.dtype)
+    shown: NDArray[Any] = np.rint(colours.clip(0, top)).astype(array.dtype)
+    return shown
 
 
 def _check_codestream(stream: IO[bytes], header: Header, frame: int) -> None:
