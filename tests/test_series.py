@@ -154,11 +154,12 @@ def test_three_slices_of_different_slopes_are_a_series_with_their_own_values(tmp
         ([10, 12.5, 15], AXIAL, (10, 12.5, 15)),  # positions from the feet to the head
         ([15, 12.5, 10], AXIAL, (10, 12.5, 15)),
         ([0, 2.5, 5], [1, 0, 0, 0, -1, 0], (5, 7.5, 10)),  # along the normal, which points to the feet here
+        ([3, 5.5, 8], AXIAL, None),  # neither
         (None, AXIAL, None),  # frames of which only one position is known
     ],
 )
 def test_frames_of_a_dose_lie_where_it_says(tmp_path: Path, offsets: list | None, orientation: list, positions: tuple | None) -> None:
-    place = [0, 0, offsets[0] or 10] if offsets else [0, 0, 10]
+    place = [0, 0, offsets[0] if offsets and offsets[0] >= 10 else 10]
     write_dicom(
         tmp_path / "a", np.zeros((3, 2, 2), np.uint16), SeriesInstanceUID="1.2", Modality="RTDOSE", ImageOrientationPatient=orientation,
         ImagePositionPatient=place, PixelSpacing=[1, 1], GridFrameOffsetVector=offsets,
@@ -265,10 +266,12 @@ def test_a_slice_is_placed_in_every_encoding(tmp_path: Path, syntax: str) -> Non
     assert folder.series[0].slices[0].load().size == (300, 300)
 
 
-def test_a_file_without_the_length_of_its_meta_information_is_placed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [None, 0, 20, 1 << 20])
+def test_a_file_without_the_right_length_of_its_meta_information_is_placed(tmp_path: Path, length: int | None) -> None:
     write(tmp_path, "a", [0, 0, 7])
     content = (tmp_path / "a").read_bytes()
-    (tmp_path / "a").write_bytes(content[:132] + content[144:])
+    begin = content[:132] if length is None else content[:140] + length.to_bytes(4, "little")
+    (tmp_path / "a").write_bytes(begin + content[144:])
     assert [series.positions for series in read_dicom_series(tmp_path).series] == [(7,)]
 
 

@@ -183,10 +183,11 @@ def _read_elements(stream: IO[bytes], stop_when: Callable[[Any, str | None, int]
     """
     from pydicom.filereader import read_dataset, read_partial
 
-    stream.seek(0)
     start, syntax = find_data_set(stream)
     stream.seek(start)
-    is_plain = syntax.startswith(_IMPLICIT) and syntax not in _OTHERS and stream.read(2) > b"\0\0"  # group 0 holds commands
+    first = stream.read(6)  # group 0008 begins nearly every data set: otherwise the length may be wrong
+    is_plain = syntax.startswith(_IMPLICIT) and syntax not in _OTHERS and first.startswith(b"\x08\0")
+    is_plain = is_plain and (syntax == _IMPLICIT or first[4:].isalpha())
     stream.seek(start if is_plain else 0)
     source = cast(BinaryIO, stream)
     if is_plain:
@@ -247,9 +248,11 @@ def _place_dose(
 
     if frame >= len(offsets):
         return None
-    if offsets[0] == 0:  # from the first frame, along the normal
+    if offsets[0] == 0:  # distances from the first frame, along the normal
         return first + np.cross(cosines[:3], cosines[3:]) * offsets[frame]
-    return np.array([*first[:2], offsets[frame]])  # positions from the feet to the head, which the first frame has too
+    if abs(offsets[0] - first[2]) < _SAME_PLACE:  # positions from the feet to the head, the first one that of the first frame
+        return np.array([*first[:2], offsets[frame]])
+    return None
 
 
 def _split(members: list[_Slice]) -> Iterator[Series]:
