@@ -87,7 +87,10 @@ def has_dicom_mark(stream: IO[bytes]) -> bool:
 
 
 class _Quiet:
-    """Hides pydicom's warnings and log, which repeat values of the header, while any thread reads: `catch_warnings` is for one thread."""
+    """Hides warnings and logs of pydicom and highdicom, which repeat values of the header, while any thread reads.
+
+    `catch_warnings` alone is for one thread.
+    """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
     _depth: ClassVar[int] = 0
@@ -96,11 +99,12 @@ class _Quiet:
     def __enter__(self) -> None:
         with _Quiet._lock:
             if not _Quiet._depth:
-                log = logging.getLogger("pydicom")
-                _Quiet._caught.callback(setattr, log, "propagate", log.propagate)
-                log.propagate = False  # to the handlers of the program; pydicom's own does nothing
+                for name in ("pydicom", "highdicom"):
+                    log = logging.getLogger(name)
+                    _Quiet._caught.callback(setattr, log, "propagate", log.propagate)
+                    log.propagate = False  # to the handlers of the program; their own do nothing
                 _Quiet._caught.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", module=r"pydicom")
+                warnings.filterwarnings("ignore", module=r"pydicom|highdicom")
             _Quiet._depth += 1
 
     def __exit__(self, *error: object) -> None:
