@@ -1,6 +1,6 @@
 """From a folder with a CT series to the pictures of a prompt: Osler, SimpleITK and MONAI side by side.
 
-    python benchmarks/first_prompt.py [--slices 500] [--headers 2000] [--runs 3] [--json]
+    python benchmarks/first_prompt.py [--slices 500] [--headers 2000] [--runs 3] [--libraries SimpleITK,MONAI] [--json]
 
 The script writes a synthetic CT of 512 x 512 pixels, one DICOM file for each slice, under shuffled names. Each reader makes 8 evenly spaced
 slices with the window 40/400 into RGB pictures, in a process of its own, in turn; libraries are imported, and a series of 3 small slices is
@@ -118,7 +118,8 @@ def read_simpleitk(folder: Path) -> Pictures:
 
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    volume = SimpleITK.GetArrayViewFromImage(reader.Execute())
+    image = reader.Execute()  # its memory is that of the view
+    volume = SimpleITK.GetArrayViewFromImage(image)
     return [show(volume[place]) for place in places(len(volume))]
 
 
@@ -177,10 +178,14 @@ def run(name: str, folder: Path, small: Path, out: Path) -> dict[str, float]:
     return result
 
 
-def compare(root: Path, num_runs: int) -> dict[str, dict[str, float]]:
-    """The medians of every reader that is installed. Asserts that their pictures are equal, and that Osler's memory is bounded."""
+def compare(root: Path, num_runs: int, libraries: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The medians of every installed reader. Asserts that their pictures are equal, and that Osler's memory is bounded."""
     found: dict[str, list[dict[str, float]]] = {}
-    installed = [name for name, (modules, _) in READERS.items() if all(map(importlib.util.find_spec, modules))]
+    installed = [
+        name
+        for name, (modules, _) in READERS.items()
+        if all(map(importlib.util.find_spec, modules)) and (not modules or name.startswith(tuple(libraries)))
+    ]
     for _ in range(num_runs):
         for name in installed:
             found.setdefault(name, []).append(run(name, root / "ct", root / "small", root / f"{name}.npy"))
@@ -206,13 +211,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--slices", type=int, default=500, help="files of the series (default: %(default)s)")
     parser.add_argument("--headers", type=int, default=2000, help="files that are sorted without reading pixels (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="processes for each reader (default: %(default)s)")
+    parser.add_argument("--libraries", default="SimpleITK,MONAI", help="that are compared, comma-separated (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         for name, count, size in (("ct", options.slices, SIZE), ("small", 3, 64), ("headers", options.headers, 64)):
             write_series(root / name, count, size)
-        table = compare(root, options.runs)
+        table = compare(root, options.runs, options.libraries.split(","))
         many = [run("headers", root / "headers", root / "small", root / "none.npy") for _ in range(options.runs)]
     table["sorted"] = {"seconds": statistics.median(row["seconds"] for row in many)}
     ours = table["Osler"]

@@ -1,6 +1,7 @@
 """A label volume or a segmentation says on which slices its labels lie, in the positions of the series it belongs to."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pydicom
 import pytest
 from small_dicom import write_dicom
 
-from osler.errors import ConfigError, DataError
+from osler.errors import ConfigError, DataError, MissingExtra
 from osler.images.labels import Label, read_label
 from osler.images.series import read_dicom_series
 from osler.images.volumes import read_volume
@@ -259,3 +260,10 @@ def test_a_damaged_segmentation_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(whole[: len(whole) - 12])
     with pytest.raises(DataError, match="label 'cut' has a damaged segmentation"):
         read_label(tmp_path, "cut")
+
+
+def test_without_highdicom_one_line_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dicom(tmp_path / "seg", np.zeros((2, 2), np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", Modality="SEG")
+    monkeypatch.setitem(sys.modules, "highdicom.seg", None)  # an import of it fails now
+    with pytest.raises(MissingExtra, match=r"highdicom is not installed: pip install 'osler\[medical\]'"):
+        read_label(tmp_path, "seg")

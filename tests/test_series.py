@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from small_dicom import item, sequence, write_dicom
 
 from osler.errors import DataError
@@ -153,11 +154,12 @@ def test_three_slices_of_different_slopes_are_a_series_with_their_own_values(tmp
         ([10, 12.5, 15], AXIAL, (10, 12.5, 15)),  # positions from the feet to the head
         ([15, 12.5, 10], AXIAL, (10, 12.5, 15)),
         ([0, 2.5, 5], [1, 0, 0, 0, -1, 0], (5, 7.5, 10)),  # along the normal, which points to the feet here
+        ([3, 5.5, 8], AXIAL, None),  # neither
         (None, AXIAL, None),  # frames of which only one position is known
     ],
 )
 def test_frames_of_a_dose_lie_where_it_says(tmp_path: Path, offsets: list | None, orientation: list, positions: tuple | None) -> None:
-    place = [0, 0, offsets[0] or 10] if offsets else [0, 0, 10]
+    place = [0, 0, offsets[0] if offsets and offsets[0] >= 10 else 10]
     write_dicom(
         tmp_path / "a", np.zeros((3, 2, 2), np.uint16), SeriesInstanceUID="1.2", Modality="RTDOSE", ImageOrientationPatient=orientation,
         ImagePositionPatient=place, PixelSpacing=[1, 1], GridFrameOffsetVector=offsets,
@@ -248,6 +250,29 @@ def test_damaged_elements_do_not_stop_a_folder(tmp_path: Path) -> None:
     folder = read_dicom_series(tmp_path)
     assert names(folder) == [["a", "c"]]
     assert folder.refused == ("image 'd' has a ImagePositionPatient that is no finite number: convert it to PNG",)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+def test_a_slice_is_placed_in_every_encoding(tmp_path: Path, syntax: str) -> None:
+    """More than the first bytes that are read: of a deflated file they cannot be inflated alone."""
+    stored = np.random.default_rng(0).integers(0, 1 << 16, (300, 300), np.uint16)
+    elements = {"ImageOrientationPatient": AXIAL, "PixelSpacing": [1, 1], "SeriesInstanceUID": "1.2"}
+    if syntax == ExplicitVRBigEndian:
+        stored = stored.byteswap()
+    for place in (0, 2):
+        write_dicom(tmp_path / str(place), stored, syntax=syntax, ImagePositionPatient=[0, 0, place], **elements)
+    folder = read_dicom_series(tmp_path)
+    assert [series.positions for series in folder.series] == [(0, 2)], folder.refused
+    assert folder.series[0].slices[0].load().size == (300, 300)
+
+
+@pytest.mark.parametrize("length", [None, 0, 20, 1 << 20])
+def test_a_file_without_the_right_length_of_its_meta_information_is_placed(tmp_path: Path, length: int | None) -> None:
+    write(tmp_path, "a", [0, 0, 7])
+    content = (tmp_path / "a").read_bytes()
+    begin = content[:132] if length is None else content[:140] + length.to_bytes(4, "little")
+    (tmp_path / "a").write_bytes(begin + content[144:])
+    assert [series.positions for series in read_dicom_series(tmp_path).series] == [(7,)]
 
 
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not shutil.which(RENDERER):
         sys.exit(f"{RENDERER} is not installed: apt install dcmtk")
+    if not options.folder.is_dir():
+        sys.exit(f"{str(options.folder)!r} is no folder: check the path")
     files = sorted(path for path in options.folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MARK_OFFSET: Final = 128
 _MARK: Final = b"DICM"
-_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _PIXEL_TAGS: Final = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GREYS: Final = ("MONOCHROME1", "MONOCHROME2")
@@ -87,7 +87,10 @@ def has_dicom_mark(stream: IO[bytes]) -> bool:
 
 
 class _Quiet:
-    """Hides pydicom's warnings and log, which repeat values of the header, while any thread reads: `catch_warnings` is for one thread."""
+    """Hides warnings and logs of pydicom and highdicom, which repeat values of the header, while any thread reads.
+
+    `catch_warnings` alone is for one thread.
+    """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
     _depth: ClassVar[int] = 0
@@ -96,11 +99,12 @@ class _Quiet:
     def __enter__(self) -> None:
         with _Quiet._lock:
             if not _Quiet._depth:
-                log = logging.getLogger("pydicom")
-                _Quiet._caught.callback(setattr, log, "propagate", log.propagate)
-                log.propagate = False  # to the handlers of the program; pydicom's own does nothing
+                for name in ("pydicom", "highdicom"):
+                    log = logging.getLogger(name)
+                    _Quiet._caught.callback(setattr, log, "propagate", log.propagate)
+                    log.propagate = False  # to the handlers of the program; their own do nothing
                 _Quiet._caught.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", module=r"pydicom")
+                warnings.filterwarnings("ignore", module=r"pydicom|highdicom")
             _Quiet._depth += 1
 
     def __exit__(self, *error: object) -> None:
@@ -151,7 +155,7 @@ def _read_dataset(stream: IO[bytes]) -> tuple[Dataset, PixelElement | None]:
     """The data set, and where its pixels are: None for a file without any."""
     from pydicom import dcmread
 
-    if _is_deflated(stream):
+    if is_deflated(stream):
         dataset = dcmread(stream, specific_tags=[*_KEYWORDS, *_PIXEL_TAGS.values()])
         found = next((keyword for keyword in _PIXEL_TAGS.values() if keyword in dataset), None)
         return dataset, PixelElement(keyword=found, vr=None, place=None) if found else None
@@ -165,21 +169,34 @@ def _read_dataset(stream: IO[bytes]) -> tuple[Dataset, PixelElement | None]:
     return dataset, PixelElement(keyword=keyword, vr=vr, place=stream.tell() - (0 if vr else 4)) if keyword else None
 
 
-def _is_deflated(stream: IO[bytes]) -> bool:
-    """Whether the data set is compressed as a whole; raises DicomError where it is larger than MAX_BYTES. Rewinds the stream."""
+def find_data_set(stream: IO[bytes]) -> tuple[int, str]:
+    """Where the data set begins, and its transfer syntax; (0, "") where the file meta information does not begin with its length."""
     stream.seek(MARK_OFFSET + len(_MARK))
-    head = stream.read(12)  # the length of the file meta information: (0002,0000), UL, 4 bytes
-    length = struct.unpack("<I", head[8:])[0] if head[:8] == b"\2\0\0\0UL\4\0" and len(head) == 12 else 0
-    is_deflated = b"UI\x16\0" + _DEFLATED in stream.read(min(length, 1 << 16))
-    inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    chunk = stream.read(1 << 20) if is_deflated else b""
-    while chunk:
-        total += len(inflate.decompress(chunk, 1 << 24))
-        if total > MAX_BYTES:
-            raise DicomError(f"is larger than {MAX_BYTES:,} bytes when it is inflated: store a smaller copy")
-        chunk = inflate.unconsumed_tail or stream.read(1 << 20)
+    head = stream.read(12)  # (0002,0000), UL, 4 bytes
+    if head[:8] != b"\2\0\0\0UL\4\0" or len(head) != 12:
+        return 0, ""
+    length = struct.unpack("<I", head[8:])[0]
+    meta = stream.read(min(length, 1 << 16))
+    place = meta.find(b"\2\0\x10\0UI")
+    size = int.from_bytes(meta[place + 6 : place + 8], "little")
+    syntax = meta[place + 8 : place + 8 + size] if place >= 0 and length <= 1 << 16 else b""
+    return MARK_OFFSET + len(_MARK) + len(head) + length, syntax.decode("ascii", "replace").rstrip("\0 ")
+
+
+def is_deflated(stream: IO[bytes]) -> bool:
+    """Whether the data set is compressed as a whole; raises DicomError where it is larger than MAX_BYTES. Rewinds the stream."""
+    start, syntax = find_data_set(stream)
+    if syntax == _DEFLATED:
+        stream.seek(start)
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        chunk = stream.read(1 << 20)
+        while chunk:
+            total += len(inflate.decompress(chunk, 1 << 24))
+            if total > MAX_BYTES:
+                raise DicomError(f"is larger than {MAX_BYTES:,} bytes when it is inflated: store a smaller copy")
+            chunk = inflate.unconsumed_tail or stream.read(1 << 20)
     stream.seek(0)
-    return is_deflated
+    return syntax == _DEFLATED
 
 
 def _check_decoder(syntax: Any) -> None:

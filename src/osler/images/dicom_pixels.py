@@ -135,17 +135,19 @@ def _decode(stream: IO[bytes], header: Header, frame: int) -> NDArray[Any]:
     syntax = dataset.file_meta.TransferSyntaxUID
     shift = header.high_bit - header.bits_stored + 1  # of the stored bits within the allocated ones; pydicom takes it for 0
     with naming_damage(f"pixels ({syntax.name}) that cannot be decoded"):
-        options = as_pixel_options(dataset, pixel_keyword=pixels.keyword, pixel_vr=pixels.vr or "OW", correct_unused_bits=not shift)
+        is_deep = header.bits_stored > _SHORT  # pydicom converts YBR colours of 8 bits only
+        options = as_pixel_options(
+            dataset, pixel_keyword=pixels.keyword, pixel_vr=pixels.vr or "OW", correct_unused_bits=not shift, as_rgb=not is_deep
+        )
         source: Any = dataset if pixels.place is None else stream
         if pixels.place is not None:
             _check_codestream(stream, header, frame)
             stream.seek(pixels.place)
-        is_deep = header.bits_stored > _SHORT  # pydicom converts YBR colours of 8 bits only
-        array, told = get_decoder(syntax).as_array(source, index=frame, as_rgb=not is_deep, **options)
-        if str(told["photometric_interpretation"]).startswith("YBR_FULL"):
-            array = _to_rgb(array, header.bits_stored)
+        array, told = get_decoder(syntax).as_array(source, index=frame, **options)
         if shift:
             array = np.left_shift(array, header.bits_allocated - 1 - header.high_bit) >> header.bits_allocated - header.bits_stored
+        if str(told["photometric_interpretation"]).startswith("YBR_FULL"):
+            array = _to_rgb(array, header.bits_stored)
     return array
 
 
@@ -153,11 +155,14 @@ def _to_rgb(array: NDArray[Any], bits: int) -> NDArray[Any]:
     """Colours of so many bits by the inverse of the equations of PS3.3, C.7.6.3.1.2: no colour is half of the full scale."""
     import numpy as np
 
-    top = (1 << bits) - 1
-    luma, blue, red = (array[..., channel].astype(np.float64) for channel in range(3))
-    blue, red = blue - (1 << bits - 1), red - (1 << bits - 1)
-    colours = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1)
-    return np.rint(colours.clip(0, top)).astype(array.dtype)
+    top, half = (1 << bits) - 1, 1 << bits - 1
+    shown = np.empty_like(array)
+    for begin in range(0, len(array), _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        luma, blue, red = np.moveaxis(array[rows].astype(np.float64) - [0, half, half], -1, 0)
+        colours = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1)
+        shown[rows] = np.rint(colours.clip(0, top))
+    return shown
 
 
 def _check_codestream(stream: IO[bytes], header: Header, frame: int) -> None:

@@ -197,23 +197,23 @@ def _count_values(header: VolumeHeader, stored: NDArray[Any]) -> dict[int, list[
 
 def _read_segmentation(stream: IO[bytes]) -> Label:
     header = read_header(stream)
-    if header.dataset.get("SOPClassUID") not in _SEGMENTATIONS:
-        raise DicomError("is a DICOM file but no segmentation: give a SEG, NIfTI or NRRD file")
-    try:
-        from highdicom.seg import segread
-    except ImportError:
-        raise MissingExtra("highdicom", "medical") from None
-    stream.seek(0)
     with naming_damage("a damaged segmentation"):
+        if header.dataset.get("SOPClassUID") not in _SEGMENTATIONS:
+            raise DicomError("is a DICOM file but no segmentation: give a SEG, NIfTI or NRRD file")
+        try:
+            from highdicom.seg import segread
+        except ImportError:
+            raise MissingExtra("highdicom", "medical") from None
+        stream.seek(0)
         seg: Any = segread(stream)  # as a whole: frame by frame, highdicom 0.28.2 cannot find those that end within a byte
         names = {int(item.SegmentNumber): _names(item) for item in seg.SegmentSequence}
+        names.pop(_background(seg), None)
         frames = [_count_frame(seg, frame) for frame in range(header.num_frames)]
         spacing = _spacing(seg)
     normal = frames[0].normal
-    if any(abs(sum(a * b for a, b in zip(normal, frame.normal, strict=True)) - 1) > 1 - _PARALLEL for frame in frames):
+    if any(sum(one * other for one, other in zip(normal, frame.normal, strict=True)) < _PARALLEL for frame in frames):
         raise DicomError("holds slices of several orientations: store one segmentation for each")
-    stack = _stack(frames, spacing)
-    return Label(stacks=(stack,), names={value: told for value, told in names.items() if value != _background(seg)})
+    return Label(stacks=(_stack(frames, spacing),), names=names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,17 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from osler.errors import DataError
 from osler.images.dicom import DicomFrame
-from osler.images.dicom_header import DicomError, count_frames, damage_errors, has_dicom_mark, integer, naming_damage, numbers
+from osler.images.dicom_header import (
+    DicomError,
+    count_frames,
+    damage_errors,
+    find_data_set,
+    has_dicom_mark,
+    integer,
+    is_deflated,
+    naming_damage,
+    numbers,
+)
 from osler.images.dicom_values import functional_group
 from osler.images.files import ImageFile
 from osler.images.geometry import AS_STORED, Series, Turn, measure_steps, orient, turned
@@ -41,6 +51,8 @@ _KEYWORDS: Final = (
 )  # fmt: skip
 _VARIANTS: Final = ("EchoTime", "DiffusionBValue", "TriggerTime", "ImageType", "AcquisitionNumber")
 _HEAD_BYTES: Final = 1 << 16
+_IMPLICIT: Final = "1.2.840.10008.1.2"  # the others of the standard begin so too; all are in explicit little endian but for
+_OTHERS: Final = ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # big endian and deflated
 _LAST_TAG: Final = 0x52009230  # of these: what follows is not read
 
 
@@ -152,19 +164,35 @@ def _read_head(stream: IO[bytes]) -> Dataset | None:
 
     The first bytes are enough for most files, and reading elements from memory takes half the time.
     """
-    from pydicom.filereader import read_partial
-
-    for source in (io.BytesIO(stream.read(_HEAD_BYTES)), stream):
+    head = io.BytesIO(stream.read(_HEAD_BYTES))
+    for source in (stream,) if is_deflated(stream) else (head, stream):
         ends: list[int] = []
-        source.seek(0)
-        dataset = read_partial(
-            cast(BinaryIO, source),
-            stop_when=lambda tag, _vr, _length, ends=ends: int(tag) > _LAST_TAG and not ends.append(1),  # type: ignore[misc]
-            specific_tags=_tags(),
+        dataset = _read_elements(
+            source,
+            lambda tag, _vr, _length, ends=ends: int(tag) > _LAST_TAG and not ends.append(1),  # type: ignore[misc]
         )
         if ends:
             return dataset
     return None
+
+
+def _read_elements(stream: IO[bytes], stop_when: Callable[[Any, str | None, int], bool]) -> Dataset:
+    """The elements of `_KEYWORDS` up to the one at which it stops.
+
+    The file meta information is skipped by its length where it has one; reading its elements would take a third of the time.
+    """
+    from pydicom.filereader import read_dataset, read_partial
+
+    start, syntax = find_data_set(stream)
+    stream.seek(start)
+    first = stream.read(6)  # group 0008 begins nearly every data set: otherwise the length may be wrong
+    is_plain = syntax.startswith(_IMPLICIT) and syntax not in _OTHERS and first.startswith(b"\x08\0")
+    is_plain = is_plain and (syntax == _IMPLICIT or first[4:].isalpha())
+    stream.seek(start if is_plain else 0)
+    source = cast(BinaryIO, stream)
+    if is_plain:
+        return read_dataset(source, syntax == _IMPLICIT, True, stop_when=stop_when, specific_tags=_tags())
+    return read_partial(source, stop_when=stop_when, specific_tags=_tags())
 
 
 @lru_cache(maxsize=64)
@@ -220,9 +248,11 @@ def _place_dose(
 
     if frame >= len(offsets):
         return None
-    if offsets[0] == 0:  # from the first frame, along the normal
+    if offsets[0] == 0:  # distances from the first frame, along the normal
         return first + np.cross(cosines[:3], cosines[3:]) * offsets[frame]
-    return np.array([*first[:2], offsets[frame]])  # positions from the feet to the head, which the first frame has too
+    if abs(offsets[0] - first[2]) < _SAME_PLACE:  # positions from the feet to the head, the first one that of the first frame
+        return np.array([*first[:2], offsets[frame]])
+    return None
 
 
 def _split(members: list[_Slice]) -> Iterator[Series]:

@@ -46,7 +46,7 @@ def _read_region(item: Dataset) -> Region:
     edges = [integer(item, keyword) for keyword in _EDGES] if all(keyword in item for keyword in _EDGES) else None
     return Region(
         box=(edges[0], edges[1], edges[2] + 1, edges[3] + 1) if edges else None,
-        format=RegionFormat(kind) if kind in iter(RegionFormat) else None,
+        format=RegionFormat(kind) if kind in set(RegionFormat) else None,
         pixel_height=_length(item, "Y"),
         pixel_width=_length(item, "X"),
     )
