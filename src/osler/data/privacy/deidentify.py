@@ -224,7 +224,9 @@ def _clean_code(item: Dataset) -> Dataset | None:
 
 
 def _is_table(element: DataElement, dataset: Dataset) -> bool:
-    """Whether a lookup table is as long as its descriptor says; segmented ones have no length of their own."""
+    """Whether a lookup table is used, and as long as its descriptor says; a segmented one has no length of its own."""
+    if "Palette" in element.keyword and text_of(dataset, "PhotometricInterpretation") != "PALETTE COLOR":
+        return False
     if element.keyword.startswith("Segmented"):
         return True
     descriptor = dataset.get(element.keyword.removesuffix("Data") + "Descriptor")
