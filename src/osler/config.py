@@ -25,6 +25,10 @@ ROLLOUT_KEYS: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_pen
 """Keys of TRL's GRPOConfig that are set in `[sampling]` instead of `[grpo]`."""
 
 
+HIDDEN: Final = "private"
+"""What stands for a path of a private dataset in the files of a run."""
+
+
 class Section(BaseModel):
     """A section of a recipe: frozen; unknown keys are errors."""
 
@@ -84,6 +88,8 @@ class DataConfig(ReaderSection):
     reader: str = "phantom"
     root: str | None = None  # folder or file of the dataset
     manifest: str | None = None  # a file written by `osler split`; [data.train] and [data.test] select from its splits
+    private: bool = False  # ids, subjects and image names become keyed hashes, and errors name no file
+    key_file: str | None = None  # of a private dataset; made when it is missing; outside of the data and of the run
     strict: bool = False  # stop where a row is refused, instead of leaving it out
     seed: int = Field(default=0, ge=0)
     distractors: Literal["original", "redrawn"] = "original"  # redrawn: correct answers to other questions of the same modality and type
@@ -203,9 +209,19 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     matrix: MatrixConfig = MatrixConfig()
 
+    def to_values(self) -> dict[str, Any]:
+        """The recipe as the values of a run's `config.json`: of a private dataset without the paths, which may name patients."""
+        values = self.model_dump(mode="json")
+        if self.data.private:
+            data = values["data"]
+            data["root"], data["key_file"] = data["root"] and HIDDEN, None
+            for section in (data, data["train"], data["test"]):
+                section["options"] = {key: HIDDEN if key == "images" else value for key, value in section["options"].items()}
+        return values
+
     def to_json(self) -> str:
-        """The recipe as the indented JSON of a run's `config.json`."""
-        return json.dumps(self.model_dump(mode="json"), indent=2)
+        """`to_values` as indented JSON."""
+        return json.dumps(self.to_values(), indent=2)
 
 
 def load_config(recipe: str | Path | None, overrides: Sequence[str] = ()) -> Config:

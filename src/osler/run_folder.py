@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler import __version__
-from osler.config import Config, build_config
+from osler.config import HIDDEN, Config, build_config
 from osler.errors import ConfigError, OslerError
 from osler.files import create_whole, write_json
 
 IMMATERIAL: Final = frozenset(
-    {"name", "policy.device", "data.strict"}
+    {"name", "policy.device", "data.strict", "data.key_file"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
     | {f"trainer.{key}" for key in ("max_prompt_length", "print_completions_every", "report_to", "checkpoint")}
     | {f"trainer.{key}" for key in ("share_prefix", "groups_per_forward", "static_decoding", "vision_cache", "vision_cache_gb")}
@@ -81,6 +81,7 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True) -> Run:
     Raises ConfigError if the existing run has another config, and OslerError if the folder holds other files or cannot be created.
     """
     run = Run(root=Path(root))
+    _check_key_file(run.root, config)
     if run.root.exists() and not run.root.is_dir():
         raise OslerError(f"{run.root} is a file: give --out a folder")
     if run.config.is_file() and resume:
@@ -92,7 +93,7 @@ def open_run(root: str | Path, config: Config, *, resume: bool = True) -> Run:
         raise OslerError(f"{run.root} holds other files ({min(others)}) and no run: give --out a new folder")
     try:
         run.root.mkdir(parents=True, exist_ok=True)
-        write_json(run.environment, _describe_environment(config.seed))
+        write_json(run.environment, _describe_environment(config))
         create_whole(run.config, config.to_json() + "\n")  # last, because this file makes the folder a run
         run.is_new = True
     except FileExistsError:
@@ -119,14 +120,29 @@ def forgetting_unused(run: Run) -> Iterator[None]:
         raise
 
 
-def _describe_environment(seed: int) -> dict[str, Any]:
-    """The content of environment.json, without user name, host name and home folder."""
+def _check_key_file(root: Path, config: Config) -> None:
+    """Raise ConfigError where the key of a private dataset would lie in the run, and be passed on with it."""
+    if config.data.key_file is not None and Path(config.data.key_file).expanduser().resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"[data] key_file lies inside the run {root}: keep it elsewhere, because who has it can undo the names")
+
+
+def _private_paths(config: Config) -> list[str]:
+    """The paths of a private dataset, which may name patients."""
+    data = config.data
+    given = (data.root, data.key_file, *(options.get("images") for options in (data.options, data.train.options, data.test.options)))
+    return [str(path) for path in given if path] if data.private else []
+
+
+def _describe_environment(config: Config) -> dict[str, Any]:
+    """The content of environment.json, without user name, host name, home folder and the paths of a private dataset."""
     home = str(Path.home())
     program, *arguments = sys.argv or [""]
+    for path in _private_paths(config):
+        arguments = [part.replace(path, HIDDEN) for part in arguments]
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(program).name, *(part if len(home) < 2 else part.replace(home, "~") for part in arguments)],
-        "seed": seed,
+        "seed": config.seed,
         "python": platform.python_version(),
         "packages": {"osler": __version__, **{name: _version(name) for name in PACKAGES}},
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -152,7 +168,7 @@ def _require_same_config(run: Run, config: Config) -> None:
         before = json.loads(run.config.read_text(encoding="utf-8"))
         # An older run lacks the keys that later versions of Osler added: they get their defaults.
         completed = build_config({**before}).model_dump(mode="json")
-        difference = first_difference(completed, config.model_dump(mode="json"))
+        difference = first_difference(completed, config.to_values())
     except (ValueError, TypeError, AttributeError, ConfigError):
         raise OslerError(f"{run.config} is not a run's config: give another --out, or --fresh to start over") from None
     if difference is not None:

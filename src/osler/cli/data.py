@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_recipe, add_split, add_verb, choose
+from osler.cli.deidentify import add_deidentify
 from osler.cli.tables import print_table, printable
 from osler.errors import ConfigError, PolicyError
 from osler.files import packaged_recipes
@@ -28,7 +29,7 @@ MAX_SHOWN: Final = 20
 
 
 def add_data(families: Any) -> None:
-    """`osler data check|view|phantom|convert`."""
+    """`osler data check|view|phantom|convert|deidentify`."""
     family = families.add_parser("data", help="check, view, make and convert data", description="Check, view, make and convert data.")
     verbs = family.add_subparsers(dest="data_verb", required=True, metavar="VERB")
     check = add_verb(
@@ -99,14 +100,16 @@ def add_data(families: Any) -> None:
     )
     add_split(convert)
     convert.add_argument("--out", type=Path, required=True, help="the JSONL file")
+    add_deidentify(verbs)
 
 
 def _check(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.config import load_config
-    from osler.data.inspect import check
+    from osler.data.inspect import check_report
+    from osler.data.select import read_report
 
     data = load_config(options.recipe, options.overrides).data
-    report = check(data.reader, data.root, look=options.images, **data.options)
+    report = check_report(data.reader, read_report(data, data.options), look=options.images)
     print_check(report)
     payload: dict[str, Any] = json.loads(report.to_json())
     if options.out is not None:
@@ -125,12 +128,12 @@ def write_checked(data: DataConfig, out: Path) -> Path:
     that the reader would find among the data.
     """
     from osler.data.inspect import convert
-    from osler.data.readers import read_with_report
+    from osler.data.select import read_report
 
     if data.root is not None and Path(data.root).is_dir() and out.resolve().is_relative_to(Path(data.root).resolve()):
         raise ConfigError(f"--out {out} lies among the data, where it would be read as more of them: write it elsewhere")
-    report = read_with_report(data.reader, data.root, **data.options)
-    parts = {name: read_with_report(data.reader, data.root, **{**data.options, "split": name}).samples for name in report.splits}
+    report = read_report(data, data.options)
+    parts = {name: read_report(data, {**data.options, "split": name}).samples for name in report.splits}
     if not parts:
         return convert(report.samples, out)
     if loose := len(report.samples) - sum(map(len, parts.values())):
@@ -285,7 +288,8 @@ def _convert(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.inspect import convert
     from osler.data.select import load_split
 
-    samples = load_split(load_config(options.recipe, options.overrides).data, options.split, shows_studies=False)
+    data = load_config(options.recipe, options.overrides).data
+    samples = load_split(data, options.split, shows_studies=data.private)  # slices of private studies are written, others are named
     images = convert(samples, options.out)
     print(f"{len(samples)} questions in {options.out}, image paths from {images}")
     return {"rows": len(samples), "out": options.out, "images": images}

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from osler.context import FIELDS
 from osler.data.export.formats import encode_image
-from osler.data.readers import READERS, Refusal, read_with_report
+from osler.data.readers import READERS, ReadReport, Refusal, read_with_report
 from osler.data.readers.layouts.draft import OWN_LAYOUT
 from osler.data.select import counts
 from osler.errors import ConfigError, DataError
@@ -75,9 +75,18 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
     `options` are the reader's. Raises ConfigError for an unknown reader, option or image check, and DataError for annotation files that
     cannot be read.
     """
+    _check_look(look)
+    return check_report(reader, read_with_report(reader, root, **options), look=look)
+
+
+def _check_look(look: ImageCheck) -> None:
     if look not in IMAGE_CHECKS:
         raise ConfigError(f"unknown image check {look!r}: use one of {', '.join(IMAGE_CHECKS)}")
-    report = read_with_report(reader, root, **options)
+
+
+def check_report(reader: str, report: ReadReport, *, look: ImageCheck = "header") -> CheckReport:
+    """`check` of what a reader has returned already, e.g. under keyed names."""
+    _check_look(look)
     first_row: dict[ImageSource, str] = {}
     for sample in report.samples:
         for source in sample.images:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from osler.config import DataConfig, SelectionConfig
 from osler.data.distractors import redraw_distractors
 from osler.data.facts.findings import add_findings
 from osler.data.option_order import shuffle_options
-from osler.data.readers import Refusal, read_with_report, tell_refusals
+from osler.data.privacy.keys import check_key_file, load_key
+from osler.data.privacy.private import make_private, read_private
+from osler.data.readers import ReadReport, Refusal, read_with_report, tell_refusals
 from osler.data.splits.manifest import Manifest, check_reader, check_same, digest_sample, load_manifest, select_split, verify_images
 from osler.data.studies import show_studies
-from osler.errors import DataError
+from osler.errors import ConfigError, DataError
 from osler.images.fingerprints import digest_image, map_images
 from osler.taxonomy import AXES, Axis, Modality, QuestionType
 from osler.types import HasDigest, ImageSource, Sample
@@ -68,7 +71,7 @@ def read_all(data: DataConfig, options: Mapping[str, Any], *, refused: list[Refu
 
     Raises DataError for a refused row where `[data] strict` is set, and the errors of the reader.
     """
-    report = read_with_report(data.reader, data.root, **options)
+    report = read_report(data, options)
     if data.strict and report.refused:
         first = report.refused[0]
         raise DataError(f"{len(report.refused):,} rows are refused, the first {first.row}: {first.reason} (strict)")
@@ -76,6 +79,21 @@ def read_all(data: DataConfig, options: Mapping[str, Any], *, refused: list[Refu
     if refused is not None:
         refused += report.refused
     return list(report.samples)
+
+
+def read_report(data: DataConfig, options: Mapping[str, Any]) -> ReadReport:
+    """What the reader of `[data]` returns with these options; under keyed names where `[data] private` is set.
+
+    Raises ConfigError for a private dataset without a key file, or with one among the data.
+    """
+    if not data.private:
+        return read_with_report(data.reader, data.root, **options)
+    if data.key_file is None:
+        raise ConfigError("[data] private needs a key: --data.key_file=FILE, which is made when it is missing")
+    folders = [Path(folder) for folder in (data.root, data.options.get("images")) if folder is not None]
+    check_key_file(data.key_file, *(folder for folder in folders if folder.is_dir()))
+    key = load_key(data.key_file)
+    return make_private(read_private(lambda: read_with_report(data.reader, data.root, **options)), key, data.reader.rpartition(":")[2])
 
 
 def _read_assigned(data: DataConfig, section: SelectionConfig, manifest: Manifest, *, refused: list[Refusal] | None) -> list[Sample]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from osler.config import StudyConfig
+from osler.data.privacy.private import PrivateImage, expand
 from osler.errors import ConfigError, DataError
 from osler.images.slices import choose_pictures
 from osler.images.study import Study
@@ -26,10 +27,10 @@ def show_studies(samples: Sequence[Sample], config: StudyConfig) -> list[Sample]
 
 def show_study(sample: Sample, config: StudyConfig) -> Sample:
     """One sample; itself where it has no study. See `show_studies`."""
-    if not any(isinstance(source, Study) for source in sample.images):
+    if not any(is_study_source(source) for source in sample.images):
         return sample
     try:
-        shown = [_pictures(source, config) for source in sample.images]
+        shown = [pictures_of(source, config) for source in sample.images]
     except (DataError, ConfigError) as error:
         raise DataError(f"{sample.id}: {error}") from None
     numbers = iter([len(pictures) for pictures in shown])
@@ -42,8 +43,14 @@ def show_study(sample: Sample, config: StudyConfig) -> Sample:
     )
 
 
-def _pictures(source: ImageSource, config: StudyConfig) -> tuple[ImageSource, ...]:
-    return choose_pictures(source, config).pictures if isinstance(source, Study) else (source,)
+def is_study_source(source: ImageSource) -> bool:
+    """Whether an image is a study, under its own name or a keyed one."""
+    return isinstance(source.source if isinstance(source, PrivateImage) else source, Study)
+
+
+def pictures_of(source: ImageSource, config: StudyConfig) -> tuple[ImageSource, ...]:
+    """The pictures that a prompt shows of an image: those of a study, else itself. Raises DataError as `choose_pictures` does."""
+    return expand(source, lambda own: choose_pictures(own, config).pictures if isinstance(own, Study) else (own,))
 
 
 def _repeat_places(text: str, numbers: Iterator[int]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import StudyConfig
+from osler.data.studies import pictures_of
 from osler.errors import ConfigError, DataError, first_line
 from osler.files import write_whole
 from osler.images.clip import count_frames
@@ -141,16 +142,15 @@ def _card(sources: Sequence[ImageSource], study: StudyConfig, measure: Measure |
     pictures: list[Seen] = []
     notes: list[str] = []
     for source in sources:
-        if not isinstance(source, Study):
-            pictures.append(_look(source, "", "", measure))
-            continue
         try:
-            shown = choose_pictures(source, study)
+            if isinstance(source, Study):
+                shown = choose_pictures(source, study)
+                notes += shown.notes
+                pictures += _look_at_study(shown, measure)
+            else:
+                pictures += [_look(picture, "", "", measure) for picture in pictures_of(source, study)]
         except DataError as error:
             pictures.append(Seen(uri=source.uri, where="", edges="", error=str(error)))
-            continue
-        notes += shown.notes
-        pictures += _look_at_study(shown, measure)
     return Card(pictures=tuple(pictures), notes=tuple(notes), sample=sample)
 
 

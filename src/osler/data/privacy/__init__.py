@@ -1,0 +1,1 @@
+"""What names a patient stays out of pictures, names, records and files: de-identified DICOM files, and readers under keyed names."""

@@ -1,0 +1,50 @@
+"""The fields of a DICOM header that say something of the patient and name nobody, for the context of a question."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from osler.data.privacy.values import MAX_AGE, age_at, cap_age, clean_words, is_organ, text_of
+from osler.images.dicom_header import naming_damage
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_SEXES: Final = {"M": "male", "F": "female", "O": "other"}
+_SIDES: Final = {"L": "left", "R": "right", "B": "both"}
+_UNITS: Final = {"Y": "year", "M": "month", "W": "week", "D": "day"}
+_SEEN: Final = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
+_INDICATIONS: Final = ("ReasonForTheRequestedProcedure", "ReasonForStudy", "AdmittingDiagnosesDescription", "ReasonForVisit")
+
+
+def context_fields(dataset: Dataset, *, clean_descriptors: bool = False) -> dict[str, str]:
+    """The fields that a header knows, {"age": "63 years", "sex": "female", "laterality": "left", "body_part": "chest"}.
+
+    An age of 90 years or more is "90+ years" (45 CFR 164.514(b)(2)(i)(C)); without the element Patient's Age it is the time from the birth
+    date to the study. `laterality` is left, right or both. With `clean_descriptors` also "indication", the reason for the study with the
+    words of a closed vocabulary only. Values that are no term of the standard are left out, as are empty and damaged elements.
+    """
+    with naming_damage("a damaged header"):
+        seen = next((text for keyword in _SEEN if (text := text_of(dataset, keyword))), "")
+        part = text_of(dataset, "BodyPartExamined").upper()
+        texts = (text_of(dataset, keyword) for keyword in _INDICATIONS) if clean_descriptors else ()
+        fields = {
+            "age": _age(cap_age(text_of(dataset, "PatientAge")) or age_at(text_of(dataset, "PatientBirthDate"), seen)),
+            "sex": _SEXES.get(text_of(dataset, "PatientSex").upper()),
+            "indication": next((words for text in texts if (words := clean_words(text))), None),
+            "laterality": _SIDES.get((text_of(dataset, "ImageLaterality") or text_of(dataset, "Laterality")).upper()),
+            "body_part": part.replace("_", " ").lower() if is_organ(part) else None,
+        }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _age(text: str | None) -> str | None:
+    """ "063Y" -> "63 years", "090Y" -> "90+ years", "011M" -> "11 months"."""
+    match = re.fullmatch(r"(\d{3})([YMWD])", text or "")
+    if match is None:
+        return None
+    number, unit = int(match[1]), _UNITS[match[2]]
+    if unit == "year" and number > MAX_AGE:
+        return f"{MAX_AGE + 1}+ years"
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
