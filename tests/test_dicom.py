@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from small_dicom import item, sequence, write_dicom
 
 from osler.errors import ConfigError, DataError
@@ -213,6 +215,28 @@ def test_one_bit_is_black_or_white(tmp_path: Path, value: int) -> None:
     assert (show(write_dicom(tmp_path / "a", np.zeros((8, 8), np.uint8), pixels=packed, **elements)) == 255 * value).all()
 
 
+def test_padding_of_the_wrong_type_is_padding(tmp_path: Path) -> None:
+    """63536 as an unsigned number is -2000 in signed pixels: many scanners write it so."""
+    path = write_dicom(tmp_path / "a", np.array([[-2000, 0, 100, 60]], np.int16))
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 63536)
+    dataset.save_as(path)
+    assert show(path)[0].tolist() == [0, 0, 255, 153]
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
+def test_ten_bits_are_ten_bits_in_every_compression(tmp_path: Path, syntax: str) -> None:
+    """Pillow shifts JPEG 2000 of 10 bits to 16."""
+    stored = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    plain = write_dicom(tmp_path / "plain", stored, BitsStored=10)
+    dataset = pydicom.dcmread(plain)
+    dataset.compress(syntax)
+    dataset.save_as(tmp_path / "compressed")
+    for window in (None, "512/200"):
+        np.testing.assert_array_equal(show(tmp_path / "compressed", window), show(plain, window))
+    assert show(plain, "512/200").ravel().tolist() == [linear(value, 512, 200) for value in range(1024)]
+
+
 def test_frames_have_their_own_slope_and_window(tmp_path: Path) -> None:
     """Integer values of an enhanced file mean something else in every frame: here 100 is 100, 50 and 1100."""
 
@@ -247,6 +271,16 @@ def test_frames_have_their_own_slope_and_window(tmp_path: Path) -> None:
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
 # Y, Cb, Cr of pure red and green by the equations of PS3.3, C.7.6.3.1.2.
 YBR = np.array([[[76, 85, 255], [150, 44, 21]]], np.uint8)
+EQUATIONS = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+
+
+def deep_ybr(bits: int) -> np.ndarray:
+    """Pure red and green in YBR_FULL of so many bits: no colour is half of the full scale."""
+    top = (1 << bits) - 1
+    values = RED_GREEN / 255 * top @ EQUATIONS.T + [0, 1 << bits - 1, 1 << bits - 1]
+    return np.rint(values.clip(0, top)).astype(np.uint16)
+
+
 PALETTE = {f"{colour}PaletteColorLookupTableDescriptor": [3, 5, 16] for colour in ("Red", "Green", "Blue")}
 ENTRIES = {"Red": [65535, 0, 257], "Green": [0, 65535, 0], "Blue": [0, 0, 0]}
 TABLES = {f"{colour}PaletteColorLookupTableData": np.array(entries, "<u2").tobytes() for colour, entries in ENTRIES.items()}
@@ -263,6 +297,10 @@ COLOUR = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpreta
         pytest.param(RED_GREEN.astype(np.uint32) * 16843009, COLOUR, RED_GREEN[0], id="32 bits"),
         pytest.param(RED_GREEN.astype(np.uint16) * 16, COLOUR | {"BitsStored": 12}, RED_GREEN[0] * (4080 / 4095), id="12 of 16 bits"),
         pytest.param(YBR, COLOUR | {"PhotometricInterpretation": "YBR_FULL"}, RED_GREEN[0], id="ybr"),
+        pytest.param(deep_ybr(16), COLOUR | {"PhotometricInterpretation": "YBR_FULL"}, RED_GREEN[0], id="ybr of 16 bits"),
+        pytest.param(
+            deep_ybr(12), COLOUR | {"PhotometricInterpretation": "YBR_FULL", "BitsStored": 12}, RED_GREEN[0], id="ybr of 12 of 16 bits"
+        ),
         pytest.param(
             np.array([[5, 6, 7, 0, 99]], np.uint8),
             {"PhotometricInterpretation": "PALETTE COLOR"} | PALETTE | TABLES,

@@ -293,3 +293,34 @@ def test_pils_own_grey_file_gives_the_same_picture(tmp_path, name):
     stream = io.BytesIO()
     Image.fromarray(RAMP).save(stream, name)
     np.testing.assert_array_equal(load(tmp_path, stream.getvalue()), load(tmp_path, png(GREY)))
+
+
+def drawing(tone, *, mode="RGBA", others=0.0):
+    """Strokes of a tone on a transparent ground whose hidden colour is the opposite one; a share of the strokes is bright."""
+    values = np.zeros((20, 20, 4), np.uint8)
+    values[..., :3] = 255 - tone
+    values[4:14, :, :3] = tone
+    values[4:14, :, 3] = 255
+    values[4:14, : round(20 * others), :3] = 200
+    return Image.fromarray(values).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("picture", "ground"),
+    [
+        pytest.param(drawing(0), 255, id="a drawing in black"),
+        pytest.param(drawing(0, mode="LA"), 255, id="in grey and alpha"),
+        pytest.param(drawing(0, mode="PA"), 255, id="in a palette and alpha"),
+        pytest.param(drawing(60, others=0.1), 255, id="with a line in colour"),
+        pytest.param(drawing(0, others=0.15), 0, id="with more that is bright"),
+        pytest.param(drawing(255), 0, id="a drawing in white"),
+        pytest.param(drawing(100), 0, id="in grey"),
+        pytest.param(Image.new("RGBA", (20, 20), (0, 0, 0, 0)), 0, id="nothing"),
+    ],
+)
+def test_the_ground_of_transparent_pixels_does_not_swallow_the_drawing(tmp_path, picture, ground):
+    stream = io.BytesIO()
+    picture.save(stream, "TIFF" if picture.mode == "PA" else "PNG")
+    shown = load(tmp_path, stream.getvalue())
+    assert (shown[0] == ground).all()
+    np.testing.assert_array_equal(shown[5, -1], np.asarray(picture.convert("RGBA"))[5, -1, :3] if picture.getbbox() else [0] * 3)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from osler.cli.data import print_check
 from osler.cli.main import main
-from osler.data.inspect import check, convert, view
+from osler.data.inspect import check, convert
 from osler.data.readers import read
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
@@ -105,8 +105,6 @@ def test_check_lets_no_control_character_through(tmp_path, capsys):
     ("call", "error", "message"),
     [
         (lambda path: check("slake", path, look="all"), ConfigError, "use one of none, header, decode"),
-        (lambda path: view([], path / "out.html"), DataError, "no samples to view"),
-        (lambda path: view([], path / "out.html", num=0), ConfigError, "choose 1 to"),
         (
             lambda path: convert(everything("vqa_rad", FIXTURES / "vqa_rad") + everything("slake", FIXTURES / "slake"), path / "o"),
             DataError,
@@ -119,18 +117,6 @@ def test_mistakes_are_one_line(tmp_path, call, error, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(error, match=message):
         call(tmp_path)
-
-
-def test_view_is_one_file_that_escapes_everything(slake, tmp_path):
-    samples = [replace(sample, question="<script>x</script>") for sample in read("slake", slake, split="train")]
-    text = view(samples, tmp_path / "sheet" / "view.html", num=26).read_text()
-    assert "<script" not in text
-    assert "&lt;script&gt;x&lt;/script&gt;" in text
-    assert text.count("data:image/jpeg;base64,") == 4
-    assert text.count("class=fault") == 22
-    assert text.count("class=target") == 26
-    assert "http" not in text
-    assert view(samples, tmp_path / "some.html", num=3).read_text().count("<article>") == 3
 
 
 def everything(reader, root, **options):

@@ -14,7 +14,7 @@ PACKAGE = Path(osler.__file__).parent
 LAYERS = [
     {"errors"},
     {"files", "text", "registry"},
-    {"taxonomy", "facts"},
+    {"taxonomy", "facts", "context"},
     {"types", "config"},
     {"prompts", "metrics", "run_folder"},
     {"grading"},

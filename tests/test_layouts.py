@@ -137,6 +137,13 @@ CHATS: dict[str, dict[str, Any]] = {
             {"role": "assistant", "content": "B"},
         ]
     },
+    "Qwen without types": {
+        "messages": [{"role": "user", "content": [{"image": "a.png"}, {"text": ASKED}]}, {"role": "assistant", "content": [{"text": "B"}]}],
+    },
+    "an empty part": {
+        "messages": [{"role": "user", "content": [{"type": None}, IMAGE_PART, {"type": "text", "text": ASKED}]}],
+        "answer": "B",
+    },
     "R1-V": {"image": "a.png", "problem": ASKED, "solution": "<answer> B </answer>"},
     "prompt of messages": {"images": ["a.png"], "prompt": [{"role": "user", "content": ASKED}], "answer": "B"},
     "messages as text": {"images": ["a.png"], "messages": json.dumps([{"role": "user", "content": ASKED}]), "answer": "B"},
@@ -156,6 +163,19 @@ def test_a_chat_is_the_same_question(tmp_path: Path, row: dict[str, Any]) -> Non
     assert (sample.question.removesuffix("\n<image>"), sample.choices, sample.target) == ("Which technique?", ("CT", "MRI", "PET"), "B")
     assert [image.uri for image in sample.images] == ["a.png"]
     assert sample.rationale == ("Bright fat." if "ShareGPT" in str(row) or "think" in str(row) else None)
+
+
+@pytest.mark.parametrize("row", CHATS.values(), ids=CHATS)
+def test_a_chat_that_a_library_filled_with_none_is_the_same_question(tmp_path: Path, row: dict[str, Any]) -> None:
+    """`datasets` gives every message and every part the fields of all: {"type": "text", "text": .., "image": None, "image_url": None}."""
+    fields = dict.fromkeys(("role", "content", "from", "value", "type", "text", "image", "image_url", "tool_calls"))
+
+    def fill(value: Any) -> Any:
+        return [fields | {name: fill(field) for name, field in part.items()} for part in value] if isinstance(value, list) else value
+
+    keys = [key for key in ("messages", "conversations", "prompt") if isinstance(row.get(key), list)]
+    plain, filled = (read_rows(tmp_path, changed) for changed in (row, {**row, **{key: fill(row[key]) for key in keys}}))
+    assert (filled.samples, filled.refused) == (plain.samples, ())
 
 
 def test_a_chat_with_several_questions_is_several(tmp_path: Path) -> None:

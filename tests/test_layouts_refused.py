@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from test_layouts import COMMON, GAP, read_rows, reasons
 
+from osler.context import Context
 from osler.errors import DataError
 from osler.evaluation.ablations import Ablation, ablate
 from osler.prompts import render
@@ -74,6 +75,10 @@ CHAT_FAULTS = {
     "a turn of another role": ([{"role": "tool", "content": "x"}], "a message has the role 'tool'"),
     "no user": ([{"role": "system", "content": "x"}], "no message of role 'user'"),
     "the assistant first": ([{"role": "assistant", "content": "x"}], "no message of role 'user' before"),
+    "a part that is two": (
+        [{"role": "user", "content": [{"image": "a.png", "text": "Which?"}]}],
+        "a part of a message holds a text and an image, and no type: make two parts of it",
+    ),
     "a video": ([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], "a part of the type 'video'"),
     "a message of text": (["x"], "a message is not an object"),
 }
@@ -183,7 +188,7 @@ def test_a_prompt_without_the_context_misses_its_places(tmp_path: Path) -> None:
     (sample,) = read_rows(tmp_path, COMMON | {"context": "<image> at admission", "question": "Which?"}).samples
     assert render(sample, "think").has_places
     (bare,) = ablate([sample], Ablation.QUESTION_ONLY).samples
-    assert (bare.images, bare.context, bare.question) == ((), " at admission", "Which?")
+    assert (bare.images, bare.context, bare.question) == ((), Context(text=" at admission"), "Which?")
     render(bare, "think")
     plain = Sample(**{**{name: getattr(sample, name) for name in sample.__slots__}, "question": "One <image>, two <image>?"})
     with pytest.raises(DataError, match="has 1 images and 3 places"):

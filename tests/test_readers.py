@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from osler.context import Context
 from osler.data.readers import COMMON_OPTIONS, READERS, read, read_with_report
 from osler.data.readers.read_files import load_rows
 from osler.data.readers.recognise import recognise
@@ -183,7 +184,7 @@ def test_jsonl_rows():
         ("train/12", "Which?", ("CT", "MRI"), "A"),
     ]
     mine = report.samples[1]
-    assert (mine.dataset, mine.subject_id, mine.context, mine.metadata) == ("mine", "p1", "Aged 60.", {"k": 1})
+    assert (mine.dataset, mine.subject_id, mine.context, mine.metadata) == ("mine", "p1", Context(text="Aged 60."), {"k": 1})
     assert (mine.modality, mine.question_type) == (Modality.XRAY, QuestionType.LESION_GRADING)
     assert [image.uri for image in mine.images] == ["a.png", "b.png"]
     assert [(refusal.row, refusal.reason.split(":")[0]) for refusal in report.refused] == [

@@ -137,6 +137,36 @@ def test_what_is_unusual_is_put_apart_and_named(tmp_path: Path, slices: list, ex
     assert all(any(finding in told for told in series.findings) for series in folder.series) or not finding
 
 
+def test_three_slices_of_different_slopes_are_a_series_with_their_own_values(tmp_path: Path) -> None:
+    """A reader that takes the type of the values from the first file gives 50 for 50.75 and 51.25; another one refuses three slices."""
+    for name, place, slope, number in (("a", 0, 1, 50), ("b", 1, 0.25, 203), ("c", 2, 0.25, 205)):
+        write(tmp_path, name, [0, 0, place], PixelData=np.full(6, number, np.uint16).tobytes(), RescaleSlope=slope, RescaleIntercept=0)
+    (series,) = read_dicom_series(tmp_path, window="50.5/5").series
+    tones = [int(np.asarray(source.load())[0, 0, 0]) for source in series.slices]
+    assert tones == [round(((value - 50) / 4 + 0.5) * 255) for value in (50, 50.75, 51.25)]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "orientation", "positions"),
+    [
+        ([0, 2.5, 5], AXIAL, (10, 12.5, 15)),  # from the first frame
+        ([10, 12.5, 15], AXIAL, (10, 12.5, 15)),  # positions from the feet to the head
+        ([15, 12.5, 10], AXIAL, (10, 12.5, 15)),
+        ([0, 2.5, 5], [1, 0, 0, 0, -1, 0], (5, 7.5, 10)),  # along the normal, which points to the feet here
+        (None, AXIAL, None),  # frames of which only one position is known
+    ],
+)
+def test_frames_of_a_dose_lie_where_it_says(tmp_path: Path, offsets: list | None, orientation: list, positions: tuple | None) -> None:
+    place = [0, 0, offsets[0] or 10] if offsets else [0, 0, 10]
+    write_dicom(
+        tmp_path / "a", np.zeros((3, 2, 2), np.uint16), SeriesInstanceUID="1.2", Modality="RTDOSE", ImageOrientationPatient=orientation,
+        ImagePositionPatient=place, PixelSpacing=[1, 1], GridFrameOffsetVector=offsets,
+    )  # fmt: skip
+    (series,) = read_dicom_series(tmp_path).series
+    assert series.positions == positions
+    assert len(series.slices) == 3
+
+
 @pytest.mark.parametrize(
     ("row", "column", "plane", "bright"),  # where the first stored pixel is shown
     [

@@ -7,13 +7,25 @@ from types import SimpleNamespace
 
 import pytest
 from accelerate.utils import send_to_device
+from PIL import Image
 from small_runs import SOLID_SAMPLES, SolidImage, solid_sample
 
 from osler.errors import DataError
 from osler.facts import Fact, Facts, Kind, Term
+from osler.images.clip import Clip
+from osler.images.files import ImageFile
 from osler.policies.load import load_policy
 from osler.prompts import render
-from osler.training.dataset import ImageCache, Whole, build_dataset, check_images, check_prompt_lengths, max_image_tokens
+from osler.training.dataset import (
+    ImageCache,
+    Whole,
+    build_dataset,
+    check_images,
+    check_prompt_lengths,
+    count_image_tokens,
+    max_image_tokens,
+)
+from osler.types import ImageSource
 
 
 def test_long_prompts_are_found_by_their_real_length(tiny_folder: Path) -> None:
@@ -87,3 +99,14 @@ def test_terms_pass_through_accelerate_as_they_are() -> None:
     terms = Whole(("calcification", "oedema"))
     assert send_to_device({"terms": [terms]}, "cpu")["terms"][0] is terms
     assert (list(terms), len(terms), terms[-1]) == (["calcification", "oedema"], 2, "oedema")
+
+
+@pytest.mark.parametrize("size", [(112, 112), (56, 300), (700, 411), (13, 2000), (31, 29)])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_tokens_are_counted_as_the_processor_makes_them(tmp_path: Path, tiny_folder: Path, size: tuple[int, int], frames: int) -> None:
+    processor = load_policy(tiny_folder).processor
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    source: ImageSource = ImageFile(root=tmp_path, path="a.png")
+    source = source if frames == 1 else Clip(sources=(source,) * frames)
+    ids = processor(text=["<|vision_start|><|image_pad|><|vision_end|>"], images=[source.load()])["input_ids"][0]
+    assert count_image_tokens(source, processor) == len(ids) - 2

@@ -145,6 +145,23 @@ def test_a_shear_is_named(tmp_path: Path) -> None:
     assert series.findings[-1] == "a shear of 26.6 degrees: the slices are shifted against each other"
 
 
+@pytest.mark.parametrize(
+    ("units", "step", "finding"),
+    [
+        (["mm", "mm", "mm"], 2, None),
+        (["cm", "cm", "cm"], 20, "its unit is cm"),
+        (["inch", "inch", "inch"], 2, "its units are not known"),
+        (["mm", "mm", "cm"], 2, "its units are not known"),
+    ],
+)
+def test_what_an_nrrd_header_may_say(tmp_path: Path, units: list[str], step: float, finding: str | None) -> None:
+    nrrd.write(str(tmp_path / "a.nrrd"), ramp(), NRRD_HEADER | {"space units": units})
+    (series,) = read_volume(tmp_path, "a.nrrd")
+    assert series.spacing is not None
+    assert series.spacing[0] == pytest.approx(step)
+    assert (finding in " ".join(series.findings)) if finding else series.findings == ()
+
+
 NRRD = b"NRRD0004\ntype: int\ndimension: 3\nsizes: 9 9 9\n"
 
 

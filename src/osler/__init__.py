@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from osler.audits.run import audit as audit
     from osler.config import load_config as load_config
+    from osler.context import Context as Context
     from osler.data.readers import read as read
     from osler.data.readers import register_reader as register_reader
     from osler.errors import OslerError as OslerError
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "osler.audits.run": ("audit",),
     "osler.config": ("load_config",),
+    "osler.context": ("Context",),
     "osler.data.readers": ("read", "register_reader"),
     "osler.errors": ("OslerError",),
     "osler.evaluation.engines": ("register_engine",),
@@ -63,6 +65,7 @@ _HOMES["report"] = _HOMES.pop("write_report")
 
 __all__ = [
     "Completion",
+    "Context",
     "Family",
     "OslerError",
     "Policy",

@@ -66,6 +66,18 @@ class TestSelectionConfig(SelectionConfig):
     split: str = "test"
 
 
+class StudyConfig(Section):
+    """`[data.study]`: what a prompt shows of a series, a volume or a cine. A single picture is shown as it is."""
+
+    slices: int = Field(default=8, ge=1, le=256)  # of each study; all of them where it has no more
+    choice: Literal["even", "around", "information"] = "even"  # see `osler.images.slices`
+    plane: Literal["axial", "coronal", "sagittal"] | None = None  # default: the plane in which they were taken
+    window: str | None = None  # "lung", "40/400", "lung+mediastinum+bone"; default: that of the files. See `osler.images.windows`
+    layout: Literal["images", "montage", "video"] = "images"  # an image for each slice, one of all of them, or a clip (qwen2_vl)
+    max_tokens: int = Field(default=768, ge=0)  # image tokens of a study, for which its slices are reduced; 0: no limit
+    token_side: int = Field(default=28, ge=1)  # pixels of the side of an image token: 28 for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL
+
+
 class DataConfig(ReaderSection):
     """`[data]`: the reader, the location of its files, and the questions for training and testing."""
 
@@ -77,6 +89,7 @@ class DataConfig(ReaderSection):
     distractors: Literal["original", "redrawn"] = "original"  # redrawn: correct answers to other questions of the same modality and type
     rationales: Literal["own", "facts"] = "own"  # of training questions; facts: where the data have none, written from what is known
     shuffle_options: bool = False  # training: a new order in every epoch; evaluation: one fixed random order
+    study: StudyConfig = StudyConfig()
     options: dict[str, Any] = Field(default_factory=dict)
     train: SelectionConfig = SelectionConfig()
     test: TestSelectionConfig = TestSelectionConfig()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from osler.context import ADULT, Context, years_of
 from osler.errors import ConfigError, DataError
 from osler.registry import Registry
 from osler.types import LETTERS, PLACE, Prompt, Sample
@@ -18,6 +19,9 @@ from osler.types import LETTERS, PLACE, Prompt, Sample
 Phase = Literal["train", "eval"]
 Layout = Callable[[str, tuple[str, ...]], str]
 """(question, choices) -> question block."""
+
+ContextLayout = Callable[[Context], str]
+"""The patient context -> the text before the question block, which starts on a line of its own; "" shows nothing."""
 
 
 class Format(StrEnum):
@@ -27,6 +31,38 @@ class Format(StrEnum):
     ANSWER = "answer"  # <answer>B</answer>
     ANSWER_THINK = "answer_think"  # <answer>B</answer><think>..</think>
     FREE = "free"  # B
+
+
+_FIELD_TITLES: Final = (("indication", "Indication"), ("history", "History"), ("prior_findings", "Prior findings"), ("laterality", "Side"))
+_SENTENCE_ENDS: Final = (".", "!", "?", "。", "！", "？")
+
+
+def layout_context(context: Context) -> str:
+    """The known fields in one line: "Patient: 63-year-old man. Indication: cough. History: diabetes. Side: left."
+
+    Free text comes last; where nothing else is known it stays as it is: "Patient: 67-year-old man, cough".
+    """
+    known = context.values
+    if known.keys() == {"text"}:
+        return f"Patient: {known['text']}"
+    person = _describe_person(context.age, context.sex)
+    parts = [f"Patient: {person}"] if person else []
+    parts += [f"{title}: {known[name].strip()}" for name, title in _FIELD_TITLES if name in known]
+    parts += [known["text"].strip()] if "text" in known else []
+    return " ".join(part if part.endswith(_SENTENCE_ENDS) else f"{part}." for part in parts)
+
+
+def _describe_person(age: str | None, sex: str | None) -> str:
+    """ "63-year-old man", "3-month-old girl", "man (60-69 years)", "63 years old", "male patient"; "" where neither is known."""
+    if age is None:
+        return "" if sex is None else "patient of another sex" if sex == "other" else f"{sex} patient"
+    is_plain = age[0].isdigit() and age.rstrip("s").endswith((" year", " month", " week", " day")) and "-" not in age
+    if sex is None or sex == "other":
+        return (f"{age} old" if is_plain else age) + (", sex other" if sex else "")
+    years = years_of(age)
+    is_child = years is not None and years < ADULT
+    noun = {"male": "boy" if is_child else "man", "female": "girl" if is_child else "woman"}[sex]
+    return f"{age.rstrip('s').replace(' ', '-')}-old {noun}" if is_plain else f"{noun} ({age})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +76,7 @@ class Strategy:
     layout: Layout
     format: Format
     separator: str = ""  # between the parts of an SFT target
-    shows_context: bool = True  # whether the prompt has a place for the patient context
+    context_layout: ContextLayout | None = layout_context  # None where the prompt has no place for the patient context
 
 
 _PLACEHOLDER: Final = "{Question}"
@@ -72,7 +108,7 @@ def _paper_strategy(name: str, shape: Format, layout: Layout, train: str, evalua
         layout=layout,
         format=shape,
         separator="\n",
-        shows_context=False,
+        context_layout=None,
     )
 
 
@@ -170,8 +206,8 @@ def _render_text(sample: Sample, strategy: Strategy, phase: Phase) -> str:
         raise DataError(f"{sample.id} is open-ended and {strategy.name} asks for a letter: use think, no_think, think_after or zero_shot")
     else:
         template, block = strategy.open_template, sample.question
-    if strategy.shows_context and sample.context:
-        block = f"Patient: {sample.context}\n{block}"
+    if strategy.context_layout is not None and sample.context is not None and (line := strategy.context_layout(sample.context)):
+        block = f"{line}\n{block}"
     if "<|" in block and "|>" in block:
         raise DataError(f"{sample.id} contains a chat token (<|..|>): remove it, because a processor interprets it as a control token")
     return template.replace(_PLACEHOLDER, block)

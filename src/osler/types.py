@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from osler.context import Context, to_context
 from osler.facts import Facts, Statement, Term
 from osler.taxonomy import Modality, QuestionType
 
@@ -67,11 +68,16 @@ class Sample:
     modality: Modality | None
     question_type: QuestionType | None
     subject_id: str | None = None  # patient or case
-    context: str | None = None  # patient context, shown before the question; PLACE as in the question
+    context: Context | None = None  # shown before the question; a text stands for Context(text=..); PLACE as in the question
     rationale: str | None = None  # reference findings, for SFT only; None in real data
     facts: Facts | None = None  # what is known about the images; None where nothing is
     terms: tuple[Term, ...] = field(default=(), repr=False)  # phrases of the dataset that state a value
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take a text as a context. Raises DataError for another type."""
+        if self.context is not None:
+            object.__setattr__(self, "context", to_context(self.context))
 
     @property
     def target_text(self) -> str:
@@ -163,6 +169,7 @@ class Record:
     rule: str
     ablation: str | None = None  # how the question was changed, e.g. "blank"; None for the unchanged question
     own_image_uris: tuple[str, ...] | None = None  # with an ablation: the sample's own images, where `image_uris` are the shown ones
+    context_changes: tuple[str, ...] | None = None  # with a change of the context: the fields that differ from the patient's, ("age",)
     rotation: int | None = None  # by how many places the choices were rotated; None without rotations
     option_probabilities: tuple[float, ...] | None = None  # those of the completion, one per choice
     vote_share: float | None = None  # share of the completions with this answer; None where only one was generated

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from osler.context import to_context
 from osler.prompts import render
 from osler.types import LETTERS, Sample
 from tools.build_tiny.encoding import PromptEncoder
@@ -122,7 +123,7 @@ def stated_answer_rows(tasks: TextTasks, rng: np.random.Generator, num_rows: int
     encoder, rows = tasks.encoder, []
     for _ in range(num_rows):
         question = draw_question(tasks.pool, rng)
-        sample = replace(question.sample, context=question.sample.rationale)
+        sample = replace(question.sample, context=to_context(question.sample.rationale))
         strategy = _draw_strategy(rng, strategies)
         replacement = _draw_replacement(tasks, rng, sample)
         tokens = encoder.chat_prompt(render(sample, strategy, phase="train").text, has_image=False)

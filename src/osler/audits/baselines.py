@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
+from osler.audits.context_prior import NAME as CONTEXT_PRIOR
+from osler.audits.context_prior import ContextPrior, ContextWords
 from osler.metrics.estimates import NO_ESTIMATE, Estimate, wilson
 from osler.text import fold_option
 from osler.types import LETTERS, Sample
@@ -83,6 +85,7 @@ class QuestionArrays:
     options: Ints  # (N, K) index of an option's text; -1 beyond the last one
     questions: Ints  # (N,) index of the question's text
     targets: Ints  # (N,) column of the right option
+    contexts: tuple[ContextWords | None, ...]  # N
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,6 +103,7 @@ class Vocabulary:
 
     options: dict[str, int] = field(default_factory=dict)  # option -> index
     questions: dict[str, int] = field(default_factory=dict)  # folded question -> index
+    has_contexts: bool = False  # whether a question has a patient context
     _styles: dict[Callable[[str], str], Ints] = field(default_factory=dict)
 
     def encode(self, samples: Iterable[Sample]) -> QuestionArrays:
@@ -107,6 +111,8 @@ class Vocabulary:
         import numpy as np
 
         closed = [sample for sample in samples if sample.choices]
+        contexts = tuple(ContextWords.of(sample.context) for sample in closed)
+        self.has_contexts |= any(context is not None for context in contexts)
         options = np.full((len(closed), max((len(sample.choices) for sample in closed), default=1)), _ABSENT, dtype=np.int64)
         for row, sample in enumerate(closed):
             options[row, : len(sample.choices)] = [self.options.setdefault(choice, len(self.options)) for choice in sample.choices]
@@ -117,6 +123,7 @@ class Vocabulary:
                 [self.questions.setdefault(_fold_question(sample.question), len(self.questions)) for sample in closed], dtype=np.int64
             ),
             targets=np.array([LETTERS.index(sample.target) for sample in closed], dtype=np.int64),
+            contexts=contexts,
         )
 
     def measure(self, function: Callable[[str], int]) -> Ints:
@@ -169,8 +176,9 @@ class Baseline:
     title: str
     what: str  # what the answer depends on, as the page says it
     keys: Callable[[QuestionArrays, Vocabulary], Ints]  # (N, K)
-    how: Literal["rate", "count", "fixed"] = "rate"
-    # Score of a key. rate: share of times that it was right; count: number of times; fixed: the key itself, nothing is fitted.
+    how: Literal["rate", "count", "fixed", "context"] = "rate"
+    # Score of a key. rate: share of times that it was right; count: number of times; fixed: the key itself, nothing is fitted;
+    # context: by `ContextPrior`, whose keys are options.
 
 
 BASELINES: Final[Mapping[str, Baseline]] = {
@@ -212,6 +220,22 @@ BASELINES: Final[Mapping[str, Baseline]] = {
 }
 """By their names in the JSON of an audit."""
 
+ALL_BASELINES: Final[Mapping[str, Baseline]] = {
+    **BASELINES,
+    CONTEXT_PRIOR: Baseline(
+        title="Context prior",
+        what="how often an option's text was right beside the words of the patient context in train",
+        keys=_option_keys,
+        how="context",
+    ),
+}
+"""Also the one that is there only where a question has a patient context."""
+
+
+def baselines_for(vocabulary: Vocabulary) -> Mapping[str, Baseline]:
+    """The baselines of data with these texts."""
+    return ALL_BASELINES if vocabulary.has_contexts else BASELINES
+
 
 def blind_accuracy(credit: float | None, total: int) -> Estimate:
     """The mean credit of `total` questions with the interval of Wilson (1927) for so many right answers; None gives no value.
@@ -245,7 +269,37 @@ class Lookup:
         return np.where(self.keys[places] == keys, self.scores[places], self.default)
 
 
-def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lookup | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextLookup:
+    """The fitted baseline of the patient context."""
+
+    prior: ContextPrior
+    texts: tuple[str, ...]  # a text of each number of an option
+
+    @classmethod
+    def fit(cls, keys: Ints, train: QuestionArrays, vocabulary: Vocabulary) -> ContextLookup:
+        """Count the words of the contexts of train by option; `keys` (N, K) are the numbers of folded options."""
+        import numpy as np
+
+        numbers = vocabulary.number(fold_option)
+        texts = [""] * (int(numbers.max(initial=-1)) + 1)
+        for text, number in zip(vocabulary.options, numbers.tolist(), strict=True):
+            texts[number] = text
+        options = np.where(train.options == _ABSENT, _ABSENT, keys)
+        return cls(prior=ContextPrior.fit(train.contexts, options, train.targets, texts), texts=tuple(texts))
+
+    def look_up(self, keys: Ints, arrays: QuestionArrays) -> Floats:
+        """(N, K) the scores of all options."""
+        import numpy as np
+
+        scores_NK = np.zeros(keys.shape)
+        for row, context in enumerate(arrays.contexts):
+            if context is not None:
+                scores_NK[row] = self.prior.score(context, keys[row].tolist(), self.texts)
+        return scores_NK
+
+
+def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lookup | ContextLookup | None:
     """The scores of keys in train; None for a fixed baseline and without train questions.
 
     Call it once the vocabulary holds every sample of the audit.
@@ -255,6 +309,8 @@ def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lo
     if baseline.how == "fixed" or not len(train):
         return None
     keys = baseline.keys(train, vocabulary)
+    if baseline.how == "context":
+        return ContextLookup.fit(keys, train, vocabulary)
     distinct, seen = np.unique(keys[train.options != _ABSENT], return_counts=True)
     right = keys[np.arange(len(train)), train.targets]
     gold = np.bincount(np.searchsorted(distinct, right), minlength=len(distinct))
@@ -263,13 +319,16 @@ def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lo
     return Lookup(keys=distinct, scores=(gold + _PRIOR_GOLD) / (seen + _PRIOR_SEEN), default=_PRIOR_GOLD / _PRIOR_SEEN)
 
 
-def score(baseline: Baseline, lookup: Lookup | None, arrays: QuestionArrays, keys: Ints) -> Floats | None:
+def score(baseline: Baseline, lookup: Lookup | ContextLookup | None, arrays: QuestionArrays, keys: Ints) -> Floats | None:
     """(N,) the credit of every question with the baseline's `keys` (N, K); None for a fitted baseline without a lookup."""
     import numpy as np
 
     if lookup is None and baseline.how != "fixed":
         return None
-    scores_NK = keys.astype(np.float64) if lookup is None else lookup.look_up(keys)
+    if isinstance(lookup, ContextLookup):
+        scores_NK = lookup.look_up(keys, arrays)
+    else:
+        scores_NK = keys.astype(np.float64) if lookup is None else lookup.look_up(keys)
     scores_NK = np.where(arrays.options == _ABSENT, -np.inf, scores_NK)
     is_best = scores_NK == scores_NK.max(axis=1, keepdims=True)
     credits_N: Floats = is_best[np.arange(len(arrays)), arrays.targets] / np.maximum(is_best.sum(axis=1), 1)
@@ -284,7 +343,7 @@ def blind_credits(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, 
     vocabulary = Vocabulary()
     train_arrays, test_arrays = vocabulary.encode(train), vocabulary.encode(test)
     credits_by_baseline: dict[str, dict[str, float]] = {}
-    for name, baseline in BASELINES.items():
+    for name, baseline in baselines_for(vocabulary).items():
         credits_N = score(baseline, fit(baseline, train_arrays, vocabulary), test_arrays, baseline.keys(test_arrays, vocabulary))
         if credits_N is not None:
             credits_by_baseline[name] = dict(zip(test_arrays.ids, credits_N.tolist(), strict=True))
@@ -296,7 +355,7 @@ def blind_matrix(
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Baseline -> train -> test -> mean credit; None where a fitted baseline has no train questions, or the test set has none."""
     matrix: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, baseline in BASELINES.items():
+    for name, baseline in baselines_for(vocabulary).items():
         lookups = {domain: fit(baseline, arrays, vocabulary) for domain, arrays in train.items()}
         tested = {domain: (arrays, baseline.keys(arrays, vocabulary)) for domain, arrays in test.items()}
         matrix[name] = {row: {} for row in train}

@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from osler import __version__
-from osler.audits.baselines import BASELINES, blind_credits
+from osler.audits.baselines import ALL_BASELINES, BASELINES, blind_credits
 from osler.audits.open_baselines import open_credits
 from osler.config import DataConfig
 from osler.data.select import load_split
@@ -55,10 +55,10 @@ def compute_credits(data: DataConfig, test: Sequence[Sample]) -> dict[str, dict[
         train = load_split(data, "train")
     except OslerError:  # an evaluation needs no training data
         train = []
-    closed = {BASELINES[name].title: by_sample for name, by_sample in blind_credits(train, test).items()}
+    closed = {ALL_BASELINES[name].title: by_sample for name, by_sample in blind_credits(train, test).items()}
     answered = open_credits(train, test)
     nothing = {sample.id: 0.0 for sample in test}
-    titles = [baseline.title for baseline in BASELINES.values() if baseline.title in closed or baseline.title in answered]
+    titles = [baseline.title for baseline in ALL_BASELINES.values() if baseline.title in closed or baseline.title in answered]
     return {title: nothing | closed.get(title, {}) | answered.get(title, {}) for title in titles}
 
 

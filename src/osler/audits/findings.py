@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
-from osler.audits.baselines import BASELINES, blind_accuracy
+from osler.audits.baselines import ALL_BASELINES, BASELINES, blind_accuracy
 from osler.audits.quality import Quality
 from osler.audits.redrawn import RedrawnComparison
 from osler.errors import DataError
@@ -70,7 +70,7 @@ class AxisAudit:
         tables = [self.questions, self.chance, self.label_in_path, *(cells for grid in grids for cells in grid.values())]
         blind = [cells for grid in self.blind.values() for cells in grid.values()]
         if (
-            any(table.keys() != BASELINES.keys() for table in (self.blind, *self.recovered.values()))
+            any(not BASELINES.keys() <= table.keys() <= ALL_BASELINES.keys() for table in (self.blind, *self.recovered.values()))
             or any(grid.keys() != self.rows.train.keys() for grid in grids)
             or any(cells.keys() != self.rows.test.keys() for cells in tables)
             or not self.rows.test.keys() <= self.rows.train.keys()

@@ -1,6 +1,6 @@
-"""Blind baselines of open questions: the most frequent answer in train to the same question, or to the same type of question.
+"""Blind baselines of open questions: the most frequent answer in train to the same question, type of question, or patient context.
 
-Both are scored on test by the grader's own rules, so that the accuracy of a policy on open questions can be compared with them.
+They are scored on test by the grader's own rules, so that the accuracy of a policy on open questions can be compared with them.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
-from osler.audits.baselines import BASELINES
+from osler.audits.baselines import ALL_BASELINES
+from osler.audits.context_prior import NAME as CONTEXT_PRIOR
 from osler.grading.comparison import compare
 from osler.text import fold_answer, fold_option
 from osler.types import Sample
@@ -21,7 +23,7 @@ Key = Callable[[Sample], Hashable]
 OPEN_KEYS: Final[Mapping[str, Key]] = MappingProxyType(
     {"option_prior": lambda sample: sample.question_type, "question_prior": lambda sample: fold_option(sample.question)}
 )
-"""What the answer depends on, by the baseline of `BASELINES` that the same rule is for questions with choices."""
+"""What the answer depends on, by the baseline of `ALL_BASELINES` that the same rule is for questions with choices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,9 @@ def open_credits(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, d
     """Title of a baseline -> sample id -> credit on every open test question; {} where train has no open question."""
     asked = [sample for sample in test if not sample.choices]
     found = {}
-    for name, key in OPEN_KEYS.items():
+    has_contexts = any(sample.context is not None for sample in (*train, *test))
+    keys: dict[str, Key] = {**OPEN_KEYS, CONTEXT_PRIOR: attrgetter("context")} if has_contexts else dict(OPEN_KEYS)
+    for name, key in keys.items():
         if (prior := AnswerPrior.fit(train, key)) is not None:
-            found[BASELINES[name].title] = {sample.id: prior.credit(sample) for sample in asked}
+            found[ALL_BASELINES[name].title] = {sample.id: prior.credit(sample) for sample in asked}
     return found

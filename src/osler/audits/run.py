@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from osler.audits.axis import Splits, audit_axis, compare_axes, other_axis
-from osler.audits.baselines import BASELINES, Vocabulary
+from osler.audits.baselines import ALL_BASELINES, Vocabulary
 from osler.audits.findings import GATES, LEAK_TITLES, Audit, AxisAudit, LeakKind, SharedImages, SourceCases
 from osler.audits.leaks import (
     Keys,
@@ -220,4 +220,4 @@ def _find_reasons(axis: AxisAudit, options: AuditOptions) -> Iterable[str]:
             continue
         name, accuracy = best
         above = f"more than {100 * options.max_shortcut:.1f} points above guessing ({percent(guessing)} %)"
-        yield f"shortcut: {BASELINES[name].title.lower()} answers {percent(accuracy.value)} % of {domain} blind, {above}"
+        yield f"shortcut: {ALL_BASELINES[name].title.lower()} answers {percent(accuracy.value)} % of {domain} blind, {above}"

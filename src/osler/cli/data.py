@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_recipe, add_split, add_verb, choose
 from osler.cli.tables import print_table, printable
-from osler.errors import ConfigError
+from osler.errors import ConfigError, PolicyError
+from osler.files import packaged_recipes
 
 if TYPE_CHECKING:
-    from osler.config import DataConfig
+    from osler.config import DataConfig, PolicyConfig
     from osler.data.inspect import CheckReport
     from osler.data.phantom import Difficulty
+    from osler.images.study import Study
+    from osler.reports.contact_sheet import Measure
 
 MAX_SHOWN: Final = 20
 """Refused rows and bad images that `data check` prints; its JSON holds them all."""
@@ -48,9 +52,14 @@ def add_data(families: Any) -> None:
         verbs,
         "view",
         _view,
-        "write an HTML page of questions with their images",
-        "Show a random sample of questions, drawn with the recipe's seed: image, question, choices, target.",
+        "write an HTML page of what a policy sees of questions, or of a study",
+        "Show a random sample of questions, drawn with the recipe's seed: pictures, question, choices, target.\n"
+        "Or, in place of a recipe, name a study: a folder with DICOM files, a NIfTI or NRRD volume, a picture.\n"
+        "Pictures have the size that the processor of [policy] gives them, with their tokens and orientation;\n"
+        "--data.study says which slices of a study are shown.",
         "osler data view --data.reader=phantom --out view.html",
+        "osler data view patient1/ct --data.study.window=lung --data.study.slices=12",
+        "osler data view body.nii.gz --data.study.plane=coronal --policy.path=Qwen/Qwen2-VL-2B-Instruct",
     )
     add_split(view)
     view.add_argument("--out", type=Path, default=Path("view.html"), help="the HTML file (default: %(default)s)")
@@ -153,6 +162,9 @@ def print_check(report: CheckReport) -> None:
     print(f"\nright letters: {_shares(report.targets)}")
     known = ", ".join(f"{kind} {num:,}" for kind, num in report.facts.items()) or "none"
     print(f"\nfacts: {report.num_images_with_facts:,} of {report.num_images:,} images: {known}")
+    if report.context:
+        shown = ", ".join(f"{name.replace('_', ' ')} {num:,}" for name, num in report.context.items())
+        print(f"\npatient context, in number of samples: {shown}")
     if report.notes:
         print("\nhandled:")
         for note, count in report.notes.items():
@@ -186,13 +198,43 @@ def _print_some(lines: Sequence[str]) -> None:
 
 def _view(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.config import load_config
-    from osler.data.inspect import view
     from osler.data.select import load_split
+    from osler.reports.contact_sheet import view_samples, view_study
 
-    config = load_config(options.recipe, options.overrides)
-    path = view(load_split(config.data, options.split), options.out, num=options.count, seed=config.seed)
-    print(f"page: {path}")
-    return {"page": path}
+    source = _find_study(options.recipe)
+    config = load_config(None if source is not None else options.recipe, options.overrides)
+    measure, note = _measure_with(config.policy)
+    study = config.data.study
+    if source is not None:
+        page = view_study(source, options.out, study, measure, note=note)
+    else:
+        samples = load_split(config.data, options.split, shows_studies=False)
+        page = view_samples(samples, options.out, study, measure, num=options.count, seed=config.seed, note=note)
+    print(f"page: {page}")
+    return {"page": page}
+
+
+def _find_study(recipe: str | None) -> Study | None:
+    """The study that stands in the place of a recipe; None for a recipe."""
+    from osler.images.study import Study
+
+    if recipe is None or recipe in packaged_recipes() or recipe.endswith(".toml") or not Path(recipe).exists():
+        return None
+    full = Path(recipe).resolve()
+    return Study(root=full.parent, path=full.name)
+
+
+def _measure_with(policy: PolicyConfig) -> tuple[Measure | None, str]:
+    """How the policy sees a picture, and what the page says about that. A policy that is not on this machine is no reason to stop."""
+    from osler.policies.load import open_processor
+    from osler.reports.contact_sheet import measure_with
+
+    try:
+        processor = open_processor(policy)
+    except PolicyError as error:
+        print(f"pictures are shown as they are read, without tokens: {error}", file=sys.stderr)
+        return None, f"The policy {policy.path} is not here: pictures are shown as they are read, before its processor."
+    return measure_with(processor), f"Sizes and tokens are those of {policy.path}."
 
 
 def _phantom(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -243,7 +285,7 @@ def _convert(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.inspect import convert
     from osler.data.select import load_split
 
-    samples = load_split(load_config(options.recipe, options.overrides).data, options.split)
+    samples = load_split(load_config(options.recipe, options.overrides).data, options.split, shows_studies=False)
     images = convert(samples, options.out)
     print(f"{len(samples)} questions in {options.out}, image paths from {images}")
     return {"rows": len(samples), "out": options.out, "images": images}

@@ -12,6 +12,7 @@ from osler.cli.tables import print_accuracies, print_table
 
 if TYPE_CHECKING:
     from osler.config import Config
+    from osler.evaluation.reliance import Reliance
     from osler.evaluation.run import EvaluationResult
     from osler.experiments.probes import ProbeResult, ProbeResults
 
@@ -29,6 +30,7 @@ def add_eval(verbs: Any) -> None:
         "osler eval slake --data.root DIR --policy osler-tiny --label zero_shot",
         "osler eval demo --ablation all                 does the policy use the image? five altered copies of the questions",
         "osler eval demo --ablation blank,swap_within",
+        "osler eval RECIPE --ablation no_context,context_shuffled,context_contradictory,blank      the patient context, or the image?",
         "osler eval demo --circular                     does the order of the options matter? every rotation of the options",
         "osler eval demo --reasoning all                does the answer depend on the reasoning in LABEL.jsonl?",
     )
@@ -41,7 +43,11 @@ def add_eval(verbs: Any) -> None:
         "altered questions", "Each alteration writes RUN/records/LABEL.<name>.jsonl and is compared with LABEL.jsonl, if that exists."
     )
     probes.add_argument(
-        "--ablation", default="", metavar="NAMES", help="alter the images: blank, noise, swap_within, swap_across, question_only; or all"
+        "--ablation",
+        default="",
+        metavar="NAMES",
+        help="alter the images: blank, noise, swap_within, swap_across, question_only; alter the patient context: no_context, "
+        "context_shuffled, context_contradictory; or all",
     )
     probes.add_argument("--circular", action="store_true", help="ask every rotation of the options, and count questions right in all")
     probes.add_argument("--reasoning", default="", metavar="NAMES", help="continue from altered reasoning: cut, shuffled, replaced; or all")
@@ -118,6 +124,7 @@ def _open_to_json(result: EvaluationResult) -> dict[str, Any] | None:
 def run_altered(options: argparse.Namespace, config: Config) -> Mapping[str, Any]:
     """`osler eval` with altered questions."""
     from osler.evaluation.ablations import Ablation
+    from osler.evaluation.context_changes import ContextChange
     from osler.evaluation.interventions import Intervention
     from osler.experiments.probes import run_probes
 
@@ -125,13 +132,15 @@ def run_altered(options: argparse.Namespace, config: Config) -> Mapping[str, Any
         name = f"{options.label}.{result.probe.name}"
         print(f"{name}: {len(result.records)} questions in {result.seconds:.1f} s, {result.path}", file=sys.stderr)
 
+    chosen = choose("--ablation", options.ablation, (*Ablation, *ContextChange)) if options.ablation else ()
     results = run_probes(
         config,
         run_folder(options, config),
         policy=options.policy,
         label=options.label,
         fresh=options.fresh,
-        ablations=choose("--ablation", options.ablation, tuple(Ablation)) if options.ablation else (),
+        ablations=[name for name in chosen if isinstance(name, Ablation)],
+        context_changes=[name for name in chosen if isinstance(name, ContextChange)],
         is_circular=options.circular,
         interventions=choose("--reasoning", options.reasoning, tuple(Intervention)) if options.reasoning else (),
         on_result=report,
@@ -144,6 +153,10 @@ def print_probes(results: ProbeResults) -> None:
     """Print what the alterations changed, in per cent with 95 % intervals."""
     if results.probes:
         _print_alterations(results)
+    if results.not_asked:
+        print(f"not asked, because {next(iter(results.not_asked.values()))}: {', '.join(results.not_asked)}")
+    if (reliance := results.reliance) is not None and reliance.plain:
+        print(f"{results.label} {reliance.verdict}, on {len(reliance.plain)} questions with a patient context")
     if (circular := results.circular) is not None:
         from osler.metrics import percent
 
@@ -162,6 +175,7 @@ def print_probes(results: ProbeResults) -> None:
 
 def _print_alterations(results: ProbeResults) -> None:
     """One row for each alteration, then the questions that were left out."""
+    from osler.evaluation.ablations import Ablation
     from osler.evaluation.compare import UNIT
     from osler.metrics import accuracy, p_value, points
 
@@ -178,7 +192,8 @@ def _print_alterations(results: ProbeResults) -> None:
         for reason, number in probe.left_out.items():
             print(f"{probe.name}: {number} questions left out, {reason}")
         if probe.num_same_target:
-            print(f"{probe.name}: {probe.num_same_target} questions have an image that may have the same answer; there was no other")
+            given = "an image" if probe.name in tuple(Ablation) else "a context"
+            print(f"{probe.name}: {probe.num_same_target} questions have {given} that may have the same answer; there was no other")
 
 
 def probes_to_json(results: ProbeResults) -> dict[str, Any]:
@@ -196,6 +211,7 @@ def probes_to_json(results: ProbeResults) -> dict[str, Any]:
         "circular": None
         if circular is None
         else {"questions": circular.num_questions, **{name: share.to_json() for name, share in shares.items()}, "chance": circular.chance},
+        "context": _reliance_to_json(results.reliance),
         "consistency": {
             rule.rule: {
                 "reasonings": rule.num_reasonings,
@@ -205,6 +221,17 @@ def probes_to_json(results: ProbeResults) -> dict[str, Any]:
             }
             for rule in results.rules
         },
+    }
+
+
+def _reliance_to_json(reliance: Reliance | None) -> dict[str, Any] | None:
+    if reliance is None or not reliance.plain:
+        return None
+    return {
+        "questions": len(reliance.plain),
+        "follows_context": reliance.follows_context,
+        "follows_image": reliance.follows_image,
+        "verdict": reliance.verdict,
     }
 
 

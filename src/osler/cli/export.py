@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from osler.cli.common import add_recipe, add_verb
+from osler.errors import ConfigError
 
 FORMATS = ("verl", "ms_swift", "easyr1", "lmms_eval")
 
@@ -49,6 +50,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.select import load_split
 
     config = load_config(options.recipe, options.overrides)
+    if config.data.study.layout == "video":
+        raise ConfigError('[data.study] layout = "video" is no file that other tools read: use "images" or "montage"')
     splits: Sequence[Split] = options.splits or KNOWN[options.to].splits
     written = export(
         {split: load_split(config.data, split) for split in splits},

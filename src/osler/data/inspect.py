@@ -1,12 +1,9 @@
-"""`osler data check`, `view` and `convert`: inspect a dataset before training, or write it as JSON Lines."""
+"""`osler data check` and `convert`: inspect a dataset before training, or write it as JSON Lines."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from osler.context import FIELDS
 from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, Refusal, read_with_report
 from osler.data.readers.layouts.draft import OWN_LAYOUT
@@ -22,14 +20,12 @@ from osler.errors import ConfigError, DataError
 from osler.facts import Facts, Kind
 from osler.files import write_whole
 from osler.images.files import ImageFile, verify
+from osler.images.study import SETTINGS, Study
 from osler.metrics import taxonomy_order
-from osler.types import LETTERS, ImageSource, Sample
+from osler.types import ImageSource, Sample
 
 ImageCheck = Literal["none", "header", "decode"]
 IMAGE_CHECKS: Final[tuple[ImageCheck, ...]] = ("none", "header", "decode")
-
-THUMBNAIL_PIXELS: Final = 320
-MAX_VIEWED: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +51,7 @@ class CheckReport:
     num_choices: Mapping[str, int]  # number of choices or "open-ended" -> samples
     num_images_with_facts: int
     facts: Mapping[str, int]  # kind of fact, "plane" -> images with one
+    context: Mapping[str, int]  # field of the patient context, "age" -> samples with one
     targets: Mapping[str, int]  # correct letter, "A" -> multiple-choice samples
     notes: Mapping[str, int]  # what the reader corrected or brought to its form -> times
     examples: Mapping[str, tuple[str, ...]]  # note -> a few of its rows
@@ -90,6 +87,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
     for sample in report.samples:
         for source in sample.images:
             kinds[source].update(fact.kind for fact in (sample.facts.facts if sample.facts else ()))
+    contexts = [sample.context.values for sample in report.samples if sample.context]
     card = READERS[reader].card
     return CheckReport(
         reader=reader,
@@ -102,6 +100,7 @@ def check(reader: str, root: str | Path | None = None, /, *, look: ImageCheck = 
         num_choices=_count(str(len(sample.choices)) if sample.choices else "open-ended" for sample in report.samples),
         num_images_with_facts=sum(map(bool, kinds.values())),
         facts={kind: num for kind in Kind if (num := sum(kind in own for own in kinds.values()))},
+        context={name: num for name in FIELDS if (num := sum(name in known for known in contexts))},
         targets=_count(sample.target for sample in report.samples if sample.choices),
         notes=report.notes,
         examples=report.examples,
@@ -117,42 +116,6 @@ def _count(values: Iterator[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def view(samples: Sequence[Sample], out: Path, *, num: int = 48, seed: int = 0) -> Path:
-    """Write an HTML page of `num` random samples with their images, in dataset order, as one self-contained file; returns its path.
-
-    An image that cannot be read is replaced by its error message. Raises ConfigError for `num` out of range, and DataError when there are
-    no samples or the file cannot be written.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    if not 1 <= num <= MAX_VIEWED:
-        raise ConfigError(f"cannot view {num} samples: choose 1 to {MAX_VIEWED}")
-    if not samples:
-        raise DataError("there are no samples to view: check the split and the options")
-    picked = [samples[index] for index in sorted(random.Random(seed).sample(range(len(samples)), min(num, len(samples))))]
-    loader = PackageLoader("osler.data")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("view.html.j2").render(
-        title=f"{samples[0].dataset}: {len(picked)} of {len(samples)} samples",
-        cards=[(sample, [_thumbnail(source) for source in sample.images]) for sample in picked],
-        letters=LETTERS,
-    )
-    _write(out, page)
-    return out
-
-
-def _thumbnail(source: ImageSource) -> dict[str, str]:
-    """The keys "uri" and "jpeg" (base64), or the key "error" for an image that cannot be read."""
-    try:
-        picture = source.load().copy()
-    except DataError as error:
-        return {"error": str(error)}
-    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=85)
-    return {"uri": source.uri, "jpeg": base64.b64encode(stream.getvalue()).decode("ascii")}
-
-
 def convert(samples: Sequence[Sample], out: Path, *, splits: Mapping[str, str] = MappingProxyType({})) -> Path:
     """Write samples as JSON Lines, in the chat format of the `jsonl` reader. Returns the folder that the image paths are relative to.
 
@@ -161,15 +124,18 @@ def convert(samples: Sequence[Sample], out: Path, *, splits: Mapping[str, str] =
     reads the samples back, with the returned folder. Raises DataError when a file cannot be written.
     """
     sources = {source: None for sample in samples for source in sample.images}
-    roots = {source.root if isinstance(source, ImageFile) else out.parent for source in sources}
-    paths: dict[ImageSource, str] = {}
+    roots = {source.root if isinstance(source, ImageFile | Study) else out.parent for source in sources}
+    paths: dict[ImageSource, str | dict[str, Any]] = {}
     for source in sources:
-        if isinstance(source, ImageFile) and len(roots) == 1:
-            paths[source] = source.uri
+        if isinstance(source, ImageFile | Study) and len(roots) == 1:
+            paths[source] = _to_object(source) if isinstance(source, Study) else source.uri
             continue
+        if isinstance(source, Study):
+            raise DataError(f"study {source.path!r} is not copied, and the images have several roots: convert them one by one")
         content, suffix = encode_image(source)
-        paths[source] = f"images/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
-        _write(out.parent / paths[source], content)
+        name = f"images/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
+        paths[source] = name
+        _write(out.parent / name, content)
     rows = [_to_row(sample, paths) | ({"split": splits[sample.id]} if sample.id in splits else {}) for sample in samples]
     if terms := tuple(dict.fromkeys(term for own in {sample.terms: None for sample in samples} for term in own)):
         rows[0]["terms"] = [asdict(term) for term in terms]  # the reader gives those of one row to every row
@@ -177,8 +143,14 @@ def convert(samples: Sequence[Sample], out: Path, *, splits: Mapping[str, str] =
     return roots.pop() if len(roots) == 1 else out.parent
 
 
-def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
-    keys = ("choices", "target", "modality", "question_type", "subject_id", "context", "rationale")
+def _to_object(study: Study) -> str | dict[str, Any]:
+    """A study as a row gives it: its path, or an object with its settings."""
+    settings = {name: value for name in SETTINGS if (value := getattr(study, name)) is not None}
+    return {"path": study.path, **settings} if settings else study.path
+
+
+def _to_row(sample: Sample, paths: Mapping[ImageSource, str | dict[str, Any]]) -> dict[str, Any]:
+    keys = ("choices", "target", "modality", "question_type", "subject_id", "rationale")
     row: dict[str, Any] = {
         "layout": OWN_LAYOUT,
         "id": sample.id,
@@ -186,6 +158,7 @@ def _to_row(sample: Sample, paths: Mapping[ImageSource, str]) -> dict[str, Any]:
         "images": [paths[source] for source in sample.images],
         "messages": [{"role": "user", "content": sample.question}],
         **{key: getattr(sample, key) for key in keys},
+        "context": sample.context.to_json() if sample.context else None,
         "facts": _facts_row(sample.facts) if sample.facts else None,
         "metadata": dict(sample.metadata),
     }

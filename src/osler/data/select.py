@@ -13,6 +13,7 @@ from osler.data.facts.findings import add_findings
 from osler.data.option_order import shuffle_options
 from osler.data.readers import Refusal, read_with_report, tell_refusals
 from osler.data.splits.manifest import Manifest, check_reader, check_same, digest_sample, load_manifest, select_split, verify_images
+from osler.data.studies import show_studies
 from osler.errors import DataError
 from osler.images.fingerprints import digest_image, map_images
 from osler.taxonomy import AXES, Axis, Modality, QuestionType
@@ -25,13 +26,16 @@ NONE: Final = "none"
 """The name of an unknown modality or question type in manifests."""
 
 
-def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: list[Refusal] | None = None) -> list[Sample]:
+def load_split(
+    data: DataConfig, which: Literal["train", "test"], *, refused: list[Refusal] | None = None, shows_studies: bool = True
+) -> list[Sample]:
     """The samples that `[data.train]` or `[data.test]` selects, in the reader's order. Refused rows are appended to `refused`.
 
     A limit keeps the samples with the lowest hashes of seed and id: the same samples on every machine, and a smaller limit keeps a subset
     of a larger one. For phantoms a limit is the number of questions to generate, spread evenly over the modalities. Distractors are redrawn
     from all samples that were read, so that they do not depend on a limit. The options of test samples are shuffled here, and those of
-    training samples in each epoch. Missing rationales of training samples are written from facts where `data.rationales` says so.
+    training samples in each epoch. Missing rationales of training samples are written from facts where `data.rationales` says so. Studies
+    become the pictures that `[data.study]` shows of them, unless `shows_studies` is false.
 
     With a manifest the split is the manifest's; all samples, and the images of the selected samples, are compared with it.
     Raises DataError if nothing is selected or the data differ from the manifest, and the errors of the reader.
@@ -56,7 +60,7 @@ def load_split(data: DataConfig, which: Literal["train", "test"], *, refused: li
         kept = add_findings(kept, seed=data.seed)
     if data.shuffle_options and which == "test":
         kept = [shuffle_options(sample, f"{data.seed}/test") for sample in kept]
-    return kept
+    return show_studies(kept, data.study) if shows_studies else kept
 
 
 def read_all(data: DataConfig, options: Mapping[str, Any], *, refused: list[Refusal] | None = None) -> list[Sample]:

@@ -6,29 +6,23 @@ replaced image has the size of the original, so the prompt keeps its length.
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from osler.text import fold_option
+from osler.evaluation.donors import DonorRule, find_donors, has_other_answer, has_other_images, is_other_subject
+from osler.images.clip import FRAMES, count_frames
 from osler.types import PLACE, ImageSource, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-T = TypeVar("T")
-
 GREY: Final = 128
 """The pixel value of a blank image. It is neither black, the background of most medical images, nor white."""
-
-MAX_TRIES: Final = 64
-"""Random draws before the whole list is searched."""
 
 
 class Ablation(StrEnum):
@@ -58,11 +52,14 @@ class SyntheticImage:
         import numpy as np
         import PIL.Image
 
-        width, height = self.source.load().size
+        original = self.source.load()
         if self.seed is None:
-            return PIL.Image.new("RGB", (width, height), (GREY,) * 3)
-        rng = np.random.default_rng(list(self.uri.encode()))
-        return PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+            picture = PIL.Image.new("RGB", original.size, (GREY,) * 3)
+        else:
+            rng = np.random.default_rng(list(self.uri.encode()))
+            picture = PIL.Image.fromarray(rng.integers(0, 256, (original.height, original.width, 3), dtype=np.uint8))
+        picture.info.update({FRAMES: frames} if (frames := count_frames(original)) > 1 else {})
+        return picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +88,14 @@ def _with_images(sample: Sample, images: tuple[ImageSource, ...]) -> Sample:
     """The sample with other images; without places in its text where these are more or fewer."""
     if len(images) == len(sample.images):
         return replace(sample, images=images)
-    question, context = (
-        text if text is None else text.replace(f" {PLACE}", "").replace(PLACE, "") for text in (sample.question, sample.context)
-    )
+    question = without_places(sample.question)
+    context = sample.context and sample.context.change_texts(without_places)
     return replace(sample, images=images, question=question or sample.question, context=context)
+
+
+def without_places(text: str) -> str:
+    """The text without the places of images."""
+    return text.replace(f" {PLACE}", "").replace(PLACE, "")
 
 
 def mark(sample: Sample, ablation: str) -> Sample:
@@ -103,87 +104,39 @@ def mark(sample: Sample, ablation: str) -> Sample:
     return replace(sample, metadata={**sample.metadata, "ablation": ablation, "own_image_uris": uris})
 
 
-def draw_fitting(items: Sequence[T], fits: Callable[[T], bool], rng: random.Random) -> T | None:
-    """One of the items that fit, all equally likely, or None. Where most items fit, only a few are checked."""
-    if not items:
-        return None
-    for _ in range(MAX_TRIES):
-        item = items[rng.randrange(len(items))]
-        if fits(item):
-            return item
-    fitting = [item for item in items if fits(item)]
-    return rng.choice(fitting) if fitting else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DonorRule:
-    """Which samples may give their images to a sample: those with the same key (or any other key) that fit."""
-
-    key: Callable[[Sample], Hashable]
-    fits: Callable[[Sample, Sample], bool]
-    is_across: bool = False  # another key instead of the same
-    needs_other_answer: bool = False
-
-    def candidates(self, samples: Sequence[Sample]) -> Mapping[Hashable, Sequence[Sample]]:
-        """Possible donors by the key of the sample that receives."""
-        groups: defaultdict[Hashable, list[Sample]] = defaultdict(list)
-        for sample in samples:
-            groups[self.key(sample)].append(sample)
-        if self.is_across:  # a sample without a modality may have any, so it neither gives nor receives
-            named = [key for key in groups if key is not None]
-            return {key: [donor for other in named if other != key for donor in groups[other]] for key in named}
-        if self.needs_other_answer:
-            return {key: group for key, group in groups.items() if len({fold_option(sample.target_text) for sample in group}) > 1}
-        return groups
-
-
 def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Mapping[str, int]) -> Ablated:
     """Every sample with the images of a donor, by the first rule that finds one."""
-    rules = [(rule, rule.candidates(samples)) for rule in _DONOR_RULES[ablation]]
     swapped, num_same = [], 0
-    for sample in samples:
-        rng = random.Random(f"{seed}/{ablation}/{sample.id}")
-        draws = (draw_fitting(groups.get(rule.key(sample), ()), partial(rule.fits, sample), rng) for rule, groups in rules)
-        donor = next((donor for donor in draws if donor is not None), None)
+    for sample, donor in zip(samples, find_donors(samples, _DONOR_RULES[ablation], ablation, seed), strict=True):
         if donor is not None:
-            num_same += ablation is Ablation.SWAP_WITHIN and not _has_other_answer(sample, donor)
+            num_same += ablation is Ablation.SWAP_WITHIN and not has_other_answer(sample, donor)
             swapped.append(_with_images(sample, donor.images))
     if len(swapped) < len(samples):
         left_out = {**left_out, "no image to swap with": len(samples) - len(swapped)}
     return Ablated(samples=tuple(swapped), left_out=left_out, num_same_target=num_same)
 
 
-def _has_other_images(sample: Sample, donor: Sample) -> bool:
-    return {image.uri for image in sample.images}.isdisjoint(image.uri for image in donor.images)
-
-
 def _is_other_case(sample: Sample, donor: Sample) -> bool:
     """Whether the donor has as many images, all of them different, of another subject where subjects are known."""
-    same_subject = sample.subject_id is not None and sample.subject_id == donor.subject_id
-    return not same_subject and len(sample.images) == len(donor.images) and _has_other_images(sample, donor)
-
-
-def _has_other_answer(sample: Sample, donor: Sample) -> bool:
-    """Whether the donor has another answer to the same type of question, so that its image is known to show something else."""
-    return sample.question_type == donor.question_type and fold_option(sample.target_text) != fold_option(donor.target_text)
+    return is_other_subject(sample, donor) and len(sample.images) == len(donor.images) and has_other_images(sample, donor)
 
 
 def _is_other_case_and_answer(sample: Sample, donor: Sample) -> bool:
-    return _has_other_answer(sample, donor) and _is_other_case(sample, donor)
+    return has_other_answer(sample, donor) and _is_other_case(sample, donor)
 
 
 # From the best kind of donor to the last resort.
-_DONOR_RULES: Final[Mapping[Ablation, tuple[_DonorRule, ...]]] = MappingProxyType(
+_DONOR_RULES: Final[Mapping[Ablation, tuple[DonorRule, ...]]] = MappingProxyType(
     {
         Ablation.SWAP_WITHIN: (
-            _DonorRule(key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True),
-            _DonorRule(key=attrgetter("modality", "question_type"), fits=_is_other_case_and_answer, needs_other_answer=True),
-            _DonorRule(key=attrgetter("modality"), fits=_is_other_case),
-            _DonorRule(key=attrgetter("modality"), fits=_has_other_images),
+            DonorRule(key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True),
+            DonorRule(key=attrgetter("modality", "question_type"), fits=_is_other_case_and_answer, needs_other_answer=True),
+            DonorRule(key=attrgetter("modality"), fits=_is_other_case),
+            DonorRule(key=attrgetter("modality"), fits=has_other_images),
         ),
         Ablation.SWAP_ACROSS: (
-            _DonorRule(key=attrgetter("modality"), fits=_is_other_case, is_across=True),
-            _DonorRule(key=attrgetter("modality"), fits=_has_other_images, is_across=True),
+            DonorRule(key=attrgetter("modality"), fits=_is_other_case, is_across=True),
+            DonorRule(key=attrgetter("modality"), fits=has_other_images, is_across=True),
         ),
     }
 )

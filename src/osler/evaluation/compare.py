@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from osler.evaluation.ablations import Ablation
+from osler.evaluation.context_changes import ContextChange
 from osler.evaluation.interventions import Intervention
 from osler.evaluation.reasoning_rules import summarize_reasoning
 from osler.metrics import PairedDifference, Proportion, Unit, accuracy, paired_difference
@@ -26,6 +27,9 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType(
         Ablation.SWAP_WITHIN.value: "Swapped, same modality",
         Ablation.SWAP_ACROSS.value: "Swapped, other modality",
         Ablation.QUESTION_ONLY.value: "No image",
+        ContextChange.NONE.value: "No context",
+        ContextChange.SHUFFLED.value: "Context of another patient",
+        ContextChange.CONTRADICTORY.value: "Contradictory context",
         CIRCULAR: "Rotated options",
         f"{REASONING}{Intervention.CUT}": "Cut",
         f"{REASONING}{Intervention.SHUFFLED}": "Shuffled",

@@ -77,6 +77,7 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         rule=verdict.rule,
         ablation=sample.metadata.get("ablation"),
         own_image_uris=sample.metadata.get("own_image_uris"),
+        context_changes=sample.metadata.get("context_changes"),
         rotation=sample.metadata.get("rotation"),
         option_probabilities=completion.option_probabilities,
         facts=sample.facts,

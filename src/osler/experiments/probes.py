@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from osler.data.option_order import rotate_options
 from osler.errors import ConfigError, DataError
 from osler.evaluation.ablations import Ablation, ablate, mark
 from osler.evaluation.compare import CIRCULAR, REASONING, Alteration, compare
+from osler.evaluation.context_changes import ContextChange, change_context
 from osler.evaluation.engines import Engine, open_engine
 from osler.evaluation.interventions import Intervention, intervene
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
 from osler.evaluation.records import read_records
+from osler.evaluation.reliance import Reliance, judge_reliance
 from osler.evaluation.run import EvaluationTask, changed_term, digest_prompts, evaluate, fill_records, name_term, prepare
 from osler.metrics import Circular, summarize_rotations
 from osler.prompts import Format, find_strategy, render
@@ -36,7 +38,7 @@ class Probe:
     name: str  # "blank", "circular", "reasoning_cut"; the records are in LABEL.<name>.jsonl
     prompts: tuple[Prompt, ...]
     left_out: Mapping[str, int]  # why questions are left out -> number of questions
-    num_same_target: int = 0  # questions with a swapped image that may have the same answer
+    num_same_target: int = 0  # questions with the image or context of another one that may have the same answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class ProbeResults:
     probes: tuple[ProbeResult, ...]  # without the rotations
     circular: Circular | None  # what the rotations changed
     rules: tuple[RuleSummary, ...]  # whether answers agree with the reasoning before them
+    reliance: Reliance | None = None  # what the answers follow; None where no context was changed
+    not_asked: Mapping[str, str] = field(default_factory=dict)  # changes of the context that were left out -> why
 
 
 def run_probes(
@@ -70,13 +74,15 @@ def run_probes(
     label: str = "eval",
     fresh: bool = False,
     ablations: Sequence[Ablation] = (),
+    context_changes: Sequence[ContextChange] = (),
     is_circular: bool = False,
     interventions: Sequence[Intervention] = (),
     on_result: Callable[[ProbeResult], None] | None = None,
 ) -> ProbeResults:
     """Evaluate altered test questions, write `records/<label>.<name>.jsonl` in the run folder `out`, and compare with the plain records.
 
-    Interventions change the reasoning of plain records, which are made first where the label has none.
+    Interventions change the reasoning of plain records, which are made first where the label has none. Changes of the context are left out,
+    with a reason, where no question has one or the strategy does not show it, unless nothing else is asked: then that is an error.
     `on_result` is called after each evaluation. `fresh` starts the altered questions over, and keeps the plain records.
 
     Raises OslerError for user errors, before anything is generated wherever they can be detected that early.
@@ -86,8 +92,13 @@ def run_probes(
     if interventions and not path.is_file():
         evaluate(config, out, policy=policy, label=label)
     plain = _read_plain(path, task.terms, len(task.samples))
+    reason = _no_context(task) if context_changes else None
+    if reason is not None and not (ablations or is_circular or interventions):
+        remedy = "use data with one, and a strategy that shows it, such as think"
+        raise ConfigError(f"--ablation {','.join(context_changes)} changes the patient context, but {reason}: {remedy}")
     probes = [
         *(_ablated(task, ablation) for ablation in ablations),
+        *(_with_changed_context(task, change) for change in context_changes if reason is None),
         *([_rotated(task)] if is_circular else []),
         *(_intervened(task.prompts, plain, intervention, config.seed) for intervention in interventions),
     ]
@@ -109,6 +120,8 @@ def run_probes(
         probes=tuple(result for result in results if result.probe.name != CIRCULAR),
         circular=next((summarize_rotations(result.records) for result in results if result.probe.name == CIRCULAR), None),
         rules=tuple(summarize_reasoning(plain)) if interventions else (),
+        reliance=judge_reliance(plain, {result.probe.name: result.records for result in results}),
+        not_asked={} if reason is None else dict.fromkeys(context_changes, reason),
     )
 
 
@@ -135,6 +148,19 @@ def _ablated(task: EvaluationTask, ablation: Ablation) -> Probe:
     ablated = ablate(task.samples, ablation, seed=task.config.seed)
     prompts = tuple(render(sample, task.strategy) for sample in ablated.samples)
     return Probe(name=ablation.value, prompts=prompts, left_out=ablated.left_out, num_same_target=ablated.num_same_target)
+
+
+def _no_context(task: EvaluationTask) -> str | None:
+    """Why no change of the context can be asked; None where it can."""
+    if find_strategy(task.strategy).context_layout is None:
+        return f"the strategy {task.strategy} does not show it"
+    return None if any(sample.context for sample in task.samples) else "no test question has one"
+
+
+def _with_changed_context(task: EvaluationTask, change: ContextChange) -> Probe:
+    changed = change_context(task.samples, change, seed=task.config.seed)
+    prompts = tuple(render(sample, task.strategy) for sample in changed.samples)
+    return Probe(name=change.value, prompts=prompts, left_out=changed.left_out, num_same_target=changed.num_same_target)
 
 
 def _rotated(task: EvaluationTask) -> Probe:

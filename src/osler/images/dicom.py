@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 from osler.errors import ConfigError, DataError
 from osler.images.dicom_header import DicomError, has_dicom_mark
@@ -26,33 +26,38 @@ if TYPE_CHECKING:
 class DicomFrame:
     """One frame of a DICOM file below the folder `root`, with a window; implements `ImageSource` and `HasDigest`.
 
-    The constructor raises DataError for a path that leaves the root, and ConfigError for a negative frame or an unknown window; it does not
-    open the file. Every later failure is a DataError of one line that names the path, or MissingExtra without the extra "medical".
+    The constructor raises DataError for a path that leaves the root, and ConfigError for a negative frame, an unknown window or an unknown
+    crop; it does not open the file. Every later failure is a DataError of one line that names the path, or MissingExtra without the extra
+    "medical".
     """
 
     root: Path
     path: str  # relative, with forward slashes: "ct/17.dcm"
     frame: int = 0
     window: str | None = None  # "lung", "40/400", "file:2", "lung+mediastinum+bone"; None for the file's first window. See `windows`
+    crop: Literal["regions"] | None = None  # the rectangle with all ultrasound regions: without the texts and scales around them
     _file: ImageFile = field(init=False, repr=False, compare=False)
     _windows: tuple[WindowChoice, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.frame < 0:
             raise ConfigError(f"frame {self.frame} is negative: frames are counted from 0")
+        if self.crop not in (None, "regions"):
+            raise ConfigError(f"crop {self.crop!r} is unknown: regions, or none")
         object.__setattr__(self, "_file", ImageFile(root=self.root, path=self.path))
         object.__setattr__(self, "_windows", parse_windows(self.window))
 
     @property
     def uri(self) -> str:
-        """The relative path, and the frame and the window where they are given: "ct/17.dcm?frame=3&window=lung"."""
-        asked = [f"frame={self.frame}"] * (self.frame > 0) + [f"window={self.window}"] * (self.window is not None)
+        """The relative path, and what else is given: "ct/17.dcm?frame=3&window=lung"."""
+        asked = [f"frame={self.frame}"] * (self.frame > 0)
+        asked += [f"{name}={value}" for name, value in (("window", self.window), ("crop", self.crop)) if value is not None]
         return self._file.uri + ("?" + "&".join(asked) if asked else "")
 
     def load(self) -> Image:
         """The frame in mode RGB, with square pixels. See `dicom_pixels.read_picture`."""
         with self._opened() as stream:
-            return read_picture(stream, self.frame, self._windows)
+            return read_picture(stream, self.frame, self._windows, self.crop)
 
     def check_header(self) -> None:
         """Raise DataError where the file is missing, no DICOM file with pixels, or too large. Decodes no pixel."""
@@ -61,14 +66,15 @@ class DicomFrame:
     def read_size(self) -> tuple[int, int]:
         """Width and height of the picture, from the header alone. Raises the errors of `check_header`."""
         with self._opened() as stream:
-            return read_size(stream, self.frame)
+            return read_size(stream, self.frame, self.crop)
 
     def digest(self) -> str:
-        """The SHA-256 of the file, the frame and the window; that of the file alone for the first frame with the file's window."""
+        """The SHA-256 of the file, the frame, the window and the crop; that of the file alone where nothing is asked for."""
         content = self._file.digest()
-        if not self.frame and self.window is None:
+        if not self.frame and self.window is None and self.crop is None:
             return content
-        return hashlib.sha256(f"{content} {self.frame} {self._windows}".encode()).hexdigest()
+        crop = f" {self.crop}" if self.crop else ""
+        return hashlib.sha256(f"{content} {self.frame} {self._windows}{crop}".encode()).hexdigest()
 
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from osler.images.dicom_header import DicomError, Header, naming_damage, read_header
 from osler.images.dicom_values import FrameValues, Padding, pixel_shape, read_entries, read_frame_values
 from osler.images.limits import size_fault
+from osler.images.ultrasound import union
 from osler.images.windows import WHITE, FileWindow, Preset, Window, WindowChoice, apply_range, apply_window
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ _SHORT: Final = 8  # bits of a display value
 Tones = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 
 
-def read_picture(stream: IO[bytes], frame: int = 0, windows: tuple[WindowChoice, ...] = ()) -> Image:
-    """One frame of a DICOM file in mode RGB, with square pixels.
+def read_picture(
+    stream: IO[bytes], frame: int = 0, windows: tuple[WindowChoice, ...] = (), crop: Literal["regions"] | None = None
+) -> Image:
+    """One frame of a DICOM file in mode RGB, with square pixels; `crop` leaves out what lies around the ultrasound regions.
 
     `windows` has no member (the first VOI lookup table of the file, else its first valid window, else minimum to maximum), one, or one for
     each channel. Raises DicomError, and MissingExtra where a library is not installed.
@@ -38,7 +41,8 @@ def read_picture(stream: IO[bytes], frame: int = 0, windows: tuple[WindowChoice,
     header = read_header(stream)
     _check_frame(header, frame)
     with naming_damage("a damaged header"):
-        width, height = _square_size(header, frame)
+        box = _box(header, crop)
+        width, height = _square_size(header, frame, box)
         values = read_frame_values(header, frame) if header.is_grey else None
         if values is None and windows:
             raise DicomError("has colours, but a window is for greyscale: leave the window out")
@@ -53,15 +57,22 @@ def read_picture(stream: IO[bytes], frame: int = 0, windows: tuple[WindowChoice,
             picture = PIL.Image.fromarray(_apply_palette(stored, header))
         else:
             picture = PIL.Image.fromarray(_to_bytes(stored, header.bits_stored))
-    return picture if picture.size == (width, height) else picture.resize((width, height), PIL.Image.Resampling.BILINEAR)
+    if picture.size == (width, height) and not crop:
+        return picture
+    return picture.crop(box).resize((width, height), PIL.Image.Resampling.BILINEAR)
 
 
-def read_size(stream: IO[bytes], frame: int = 0) -> tuple[int, int]:
+def read_size(stream: IO[bytes], frame: int = 0, crop: Literal["regions"] | None = None) -> tuple[int, int]:
     """Width and height of the picture that `read_picture` gives, from the header alone. Raises the same errors."""
     header = read_header(stream)
     _check_frame(header, frame)
     with naming_damage("a damaged header"):
-        return _square_size(header, frame)
+        return _square_size(header, frame, _box(header, crop))
+
+
+def _box(header: Header, crop: Literal["regions"] | None) -> tuple[int, int, int, int]:
+    """The part that is shown: left, top, right, bottom in stored pixels, the last two outside."""
+    return union(header) if crop else (0, 0, header.columns, header.rows)
 
 
 def _check_frame(header: Header, frame: int) -> None:
@@ -69,17 +80,17 @@ def _check_frame(header: Header, frame: int) -> None:
         raise DicomError(f"has no frame {frame}: it has {header.num_frames}, counted from 0")
 
 
-def _square_size(header: Header, frame: int) -> tuple[int, int]:
-    """Width and height with square pixels: the direction with the larger pixels is enlarged, so that no detail is lost."""
+def _square_size(header: Header, frame: int, box: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Width and height of a part with square pixels: the direction with the larger pixels is enlarged, so that no detail is lost."""
+    columns, rows = box[2] - box[0], box[3] - box[1]
     pixel_height, pixel_width = pixel_shape(header, frame)
     side = min(pixel_height, pixel_width)
-    if max(pixel_height, pixel_width) <= side * (1 + _SQUARE):
-        return header.columns, header.rows
-    if max(pixel_height, pixel_width) > side * max(header.rows, header.columns) * 2:
+    is_square = max(pixel_height, pixel_width) <= side * (1 + _SQUARE)
+    if max(pixel_height, pixel_width) > side * max(rows, columns) * 2:
         raise DicomError(f"has pixels of {pixel_height:g} x {pixel_width:g}, which cannot be made square: convert it to PNG")
-    width, height = round(header.columns * pixel_width / side), round(header.rows * pixel_height / side)
+    width, height = (columns, rows) if is_square else (round(columns * pixel_width / side), round(rows * pixel_height / side))
     if fault := size_fault(width, height):
-        raise DicomError(f"with square pixels {fault}")
+        raise DicomError(f"{'cropped' if is_square else 'with square pixels'} {fault}")
     return width, height
 
 
@@ -120,6 +131,7 @@ def _decode(stream: IO[bytes], header: Header, frame: int) -> NDArray[Any]:
     from pydicom.pixels.utils import as_pixel_options
 
     dataset, pixels = header.dataset, header.pixels
+    array: NDArray[Any]
     syntax = dataset.file_meta.TransferSyntaxUID
     shift = header.high_bit - header.bits_stored + 1  # of the stored bits within the allocated ones; pydicom takes it for 0
     with naming_damage(f"pixels ({syntax.name}) that cannot be decoded"):
@@ -128,10 +140,24 @@ def _decode(stream: IO[bytes], header: Header, frame: int) -> NDArray[Any]:
         if pixels.place is not None:
             _check_codestream(stream, header, frame)
             stream.seek(pixels.place)
-        array: NDArray[Any] = get_decoder(syntax).as_array(source, index=frame, **options)[0]
+        is_deep = header.bits_stored > _SHORT  # pydicom converts YBR colours of 8 bits only
+        array, told = get_decoder(syntax).as_array(source, index=frame, as_rgb=not is_deep, **options)
+        if str(told["photometric_interpretation"]).startswith("YBR_FULL"):
+            array = _to_rgb(array, header.bits_stored)
         if shift:
             array = np.left_shift(array, header.bits_allocated - 1 - header.high_bit) >> header.bits_allocated - header.bits_stored
     return array
+
+
+def _to_rgb(array: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Colours of so many bits by the inverse of the equations of PS3.3, C.7.6.3.1.2: no colour is half of the full scale."""
+    import numpy as np
+
+    top = (1 << bits) - 1
+    luma, blue, red = (array[..., channel].astype(np.float64) for channel in range(3))
+    blue, red = blue - (1 << bits - 1), red - (1 << bits - 1)
+    colours = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1)
+    return np.rint(colours.clip(0, top)).astype(array.dtype)
 
 
 def _check_codestream(stream: IO[bytes], header: Header, frame: int) -> None:

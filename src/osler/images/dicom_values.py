@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.images.dicom_header import DicomError, Header, numbers
+from osler.images.ultrasound import read_regions
 from osler.images.windows import LookupTable, VoiFunction, Window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _TABLE_BITS: Final = range(8, 17)
-_CENTIMETRES: Final = 3  # a value of Physical Units X Direction (0018,6024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +129,14 @@ def _padding(header: Header) -> Padding | None:
     limit = numbers(header.dataset, f"{kind}PixelPaddingRangeLimit")
     if not value:
         return None
-    low, high = sorted((value[0], (limit or value)[0]))
+    low, high = sorted(_signed(number, header) for number in (value[0], (limit or value)[0]))
     return Padding(low=low, high=high)
+
+
+def _signed(number: float, header: Header) -> float:
+    """The number whose bits these are: files give 63536 for -2000 where a writer took the wrong one of the two types that it may have."""
+    is_wrong = header.is_signed and number >= 1 << header.bits_allocated - 1
+    return number - (1 << header.bits_allocated) if is_wrong else number
 
 
 def pixel_shape(header: Header, frame: int) -> tuple[float, float]:
@@ -142,12 +148,5 @@ def pixel_shape(header: Header, frame: int) -> tuple[float, float]:
         shape = numbers(source, keyword) if source is not None else ()
         if len(shape) == 2 and min(shape) > 0:
             return shape[0], shape[1]
-    deltas = {
-        (abs(numbers(region, "PhysicalDeltaY")[0]), abs(numbers(region, "PhysicalDeltaX")[0]))
-        for region in dataset.get("SequenceOfUltrasoundRegions") or ()
-        if region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRES
-        and numbers(region, "PhysicalDeltaX")
-        and numbers(region, "PhysicalDeltaY")
-    }
-    shape = next(iter(deltas)) if len(deltas) == 1 else (1.0, 1.0)  # regions of different scales cannot all be made square
-    return (shape[0], shape[1]) if min(shape) > 0 else (1.0, 1.0)
+    deltas = {(region.pixel_height, region.pixel_width) for region in read_regions(dataset) if region.pixel_height and region.pixel_width}
+    return next(iter(deltas)) if len(deltas) == 1 else (1.0, 1.0)  # regions of different scales cannot all be made square

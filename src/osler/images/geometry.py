@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from osler.images.files import HasHeader
 from osler.images.fingerprints import digest_image
+from osler.images.sizes import size_of
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ PLANES: Final = ("sagittal", "coronal", "axial")  # by the axis that the normal 
 # For each plane the directions to the right and down of the picture.
 _RIGHT: Final = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (1.0, 0.0, 0.0))
 _DOWN: Final = ((0.0, 0.0, -1.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
+EDGES: Final = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
+"""For each plane the letters at the left, right, upper and lower edge of a picture: right, left, anterior, posterior, head, foot."""
+
 _MIN_LENGTH: Final = 1e-6  # of a direction
 
 
@@ -79,6 +83,11 @@ class TurnedImage:
         """Raise DataError where the file of the image is missing, not an image, or too large."""
         if isinstance(self.source, HasHeader):
             self.source.check_header()
+
+    def read_size(self) -> tuple[int, int]:
+        """Width and height of the turned picture."""
+        width, height = size_of(self.source)
+        return (height, width) if self.turn.is_transposed else (width, height)
 
     def digest(self) -> str:
         """The SHA-256 of the digest of the image and the turn."""

@@ -187,11 +187,8 @@ def _read_slice(dataset: Dataset, image: DicomFrame, frame: int) -> _Slice:
     oriented = _orient(cosines) if len(cosines) == 6 else None
     place = numbers(plane, "ImagePositionPatient")
     position = np.array(place) if len(place) == 3 and oriented is not None else None
-    offsets = numbers(dataset, "GridFrameOffsetVector")  # of a dose
-    if position is not None and frame < len(offsets):
-        position = position + np.cross(cosines[:3], cosines[3:]) * offsets[frame]
-    elif position is not None and frame and plane is dataset:
-        position = None  # frames of which only one position is known
+    if position is not None and plane is dataset and count_frames(dataset) > 1:
+        position = _place_dose(position, numbers(dataset, "GridFrameOffsetVector"), cosines, frame)
     kind = [str(word) for word in dataset.get("ImageType") or ()]
     return _Slice(
         image=DicomFrame(root=image.root, path=image.path, frame=frame, window=image.window),
@@ -213,6 +210,19 @@ def _read_slice(dataset: Dataset, image: DicomFrame, frame: int) -> _Slice:
         turn=oriented[1] if oriented else AS_STORED,
         pixel_spacing=numbers(measures, "PixelSpacing"),
     )  # fmt: skip
+
+
+def _place_dose(
+    first: NDArray[np.float64], offsets: tuple[float, ...], cosines: tuple[float, ...], frame: int
+) -> NDArray[np.float64] | None:
+    """The position of a frame of a dose (PS3.3, C.8.8.3.2); None for other frames of which only the first position is known."""
+    import numpy as np
+
+    if frame >= len(offsets):
+        return None
+    if offsets[0] == 0:  # from the first frame, along the normal
+        return first + np.cross(cosines[:3], cosines[3:]) * offsets[frame]
+    return np.array([*first[:2], offsets[frame]])  # positions from the feet to the head, which the first frame has too
 
 
 def _split(members: list[_Slice]) -> Iterator[Series]:

@@ -24,6 +24,8 @@ _OTHER_ORDER: Final = {"L": "B", "B": "L"}
 _NATIVE: Final = "L" if sys.byteorder == "little" else "B"
 _MAX_16: Final = 65535
 _ROWS: Final = 256  # of an image, that are blended at a time
+_DARK: Final = 64  # tones below it are hard to see on black
+_NEARLY_ALL: Final = 0.9  # of the pixels that are seen: a drawing in black may have a line in colour
 
 _PLANES: Final = 2  # a value of TIFF's PlanarConfiguration tag
 _WHITE_IS_ZERO: Final = 0  # a value of TIFF's PhotometricInterpretation tag
@@ -156,8 +158,18 @@ def _to_rgb(image: Image) -> Image:
         return _stretch(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
-        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
+        tone = _background(layer)
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", layer.size, (tone, tone, tone, 255)), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _background(layer: Image) -> int:
+    """The tone behind transparent pixels: 0 as in medical images; 255 where nearly all that is seen would vanish in black."""
+    import numpy as np
+
+    is_seen = np.asarray(layer.getchannel("A")) > 127
+    tones = np.asarray(layer.convert("RGB").convert("L"))[is_seen]
+    return 255 if tones.size and (tones < _DARK).mean() >= _NEARLY_ALL else 0
 
 
 def _stretch(image: Image) -> Image:

@@ -206,7 +206,9 @@ def _nrrd_affine(header: dict[str, Any], num_axes: int) -> tuple[NDArray[np.floa
         findings.append("its header names no space of the patient: left, posterior, superior is assumed")
     units = {str(unit).lower() for unit in header.get("space units") or []}
     unit = units.pop() if len(units) == 1 else ""
-    if _MILLIMETRES.get(unit, 1.0) != 1:
+    if len(units) or unit not in _MILLIMETRES:
+        findings.append("its units are not known: millimetres are assumed")
+    elif _MILLIMETRES[unit] != 1:
         findings.append(f"its unit is {unit}: it is converted to millimetres")
     affine = np.eye(4)
     affine[:3, :3] = np.stack([row for row in rows if row is not None], axis=1)

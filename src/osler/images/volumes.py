@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
-from osler.images.geometry import PLANES, Series, orient, turned
+from osler.images.geometry import PLANES, Series, Turn, orient, turned
 from osler.images.limits import MAX_SLICES, size_fault
 from osler.images.volume_headers import VolumeError, VolumeHeader, read_volume_header
 from osler.images.windows import FileWindow, Preset, Window, WindowChoice, apply_range, apply_window, parse_windows
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 MAX_VOLUME_BYTES: Final = 2 * 1024**3
 """The largest volume, unpacked."""
+
+MAX_LEAN: Final = 0.5
+"""Degrees between an axis and the normal of its slices from which on a shear is named."""
 
 _CHUNK: Final = 1 << 22
 _SQUARE: Final = 0.01
@@ -110,31 +113,22 @@ def read_volume(root: Path, path: str, *, plane: Plane | None = None, window: st
     import numpy as np
 
     with _reading(root, path) as (_, header):
-        axes = [header.affine[:3, axis] for axis in range(3)]  # of one step along each axis, in LPS
-        axis = _across(header, plane)
-        first, second = (other for other in range(3) if other != axis)
-        oriented = orient(axes[first], axes[second])
-        if oriented is None:
-            raise VolumeError("has an affine that spans no space: write it again with the right orientation")
-    normal, turn = oriented
-    step = float(axes[axis] @ normal)
-    origin = float(header.affine[:3, 3] @ normal)
-    order = range(header.shape[axis]) if step > 0 else range(header.shape[axis] - 1, -1, -1)
+        axis = slice_axis(header, plane)
+        cut = place_slices(header, axis)
     findings = list(header.findings)
-    lean = float(np.degrees(np.arccos(min(1.0, abs(step) / float(np.linalg.norm(axes[axis]))))))
-    if lean > 0.5:
-        findings.append(f"a shear of {lean:.1f} degrees: the slices are shifted against each other")
+    if cut.lean > MAX_LEAN:
+        findings.append(f"a shear of {cut.lean:.1f} degrees: the slices are shifted against each other")
     if header.num_times > 1:
         findings.append(f"one of {header.num_times} volumes of its file")
-    spacing = (abs(step), float(np.linalg.norm(axes[second])), float(np.linalg.norm(axes[first])))
+    first, second = (float(np.linalg.norm(header.affine[:3, other])) for other in range(3) if other != axis)
     return tuple(
         Series(
             slices=tuple(
-                turned(VolumeSlice(root=root, path=path, axis=axis, index=index, time=time, window=window), turn) for index in order
+                turned(VolumeSlice(root=root, path=path, axis=axis, index=index, time=time, window=window), cut.turn) for index in cut.order
             ),
-            positions=tuple(origin + step * index for index in order),
-            spacing=spacing,
-            normal=(float(normal[0]), float(normal[1]), float(normal[2])),
+            positions=cut.positions,
+            spacing=(cut.spacing, second, first),
+            normal=cut.normal,
             modality=None,
             findings=tuple(findings),
         )
@@ -142,8 +136,8 @@ def read_volume(root: Path, path: str, *, plane: Plane | None = None, window: st
     )
 
 
-def _across(header: VolumeHeader, plane: Plane | None) -> int:
-    """The axis across which the slices lie."""
+def slice_axis(header: VolumeHeader, plane: Plane | None = None) -> int:
+    """The axis of the file across which the slices lie."""
     import numpy as np
 
     axes = header.affine[:3, :3]
@@ -152,6 +146,49 @@ def _across(header: VolumeHeader, plane: Plane | None) -> int:
     lengths = np.linalg.norm(axes, axis=0)
     along = np.abs(axes[2]) / lengths  # how near each axis is to the line from the feet to the head
     return max((axis for axis in range(3) if lengths[axis] >= lengths.max() * (1 - _SQUARE)), key=lambda axis: float(along[axis]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Where the slices across one axis of a volume lie."""
+
+    normal: tuple[float, float, float]  # of length 1, in the direction of the convention
+    turn: Turn
+    order: range  # the indices along the axis, in the order of their positions
+    positions: tuple[float, ...]  # in that order, in millimetres along the normal, growing
+    spacing: float  # millimetres from slice to slice
+    lean: float  # degrees between the axis and the normal: 0 without a shear
+
+
+def place_slices(header: VolumeHeader, axis: int) -> Cut:
+    """The slices across an axis of the file. Raises VolumeError for an affine that spans no space."""
+    import numpy as np
+
+    first, second = (header.affine[:3, other] for other in range(3) if other != axis)
+    if (oriented := orient(first, second)) is None:
+        raise VolumeError("has an affine that spans no space: write it again with the right orientation")
+    normal, turn = oriented
+    step = float(header.affine[:3, axis] @ normal)
+    origin = float(header.affine[:3, 3] @ normal)
+    order = range(header.shape[axis]) if step > 0 else range(header.shape[axis] - 1, -1, -1)
+    return Cut(
+        normal=(float(normal[0]), float(normal[1]), float(normal[2])),
+        turn=turn,
+        order=order,
+        positions=tuple(origin + step * index for index in order),
+        spacing=abs(step),
+        lean=float(np.degrees(np.arccos(min(1.0, abs(step) / float(np.linalg.norm(header.affine[:3, axis])))))),
+    )
+
+
+@contextmanager
+def open_volume(root: Path, path: str) -> Iterator[tuple[VolumeHeader, NDArray[Any]]]:
+    """The header and the stored values, (first axis, second, third, time), of a NIfTI or NRRD file: without slope and intercept.
+
+    Raises DataError, also for a VolumeError that is raised while it is open, with the path.
+    """
+    with _reading(root, path) as (stream, header):
+        yield header, _File.of(stream, header).open()
 
 
 @contextmanager

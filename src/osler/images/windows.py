@@ -68,9 +68,10 @@ PRESETS: Final[Mapping[str, Window]] = MappingProxyType(
         "soft_tissue": Window(center=50, width=400),
     }
 )
-"""Windows for CT in Hounsfield units, from Radiopaedia's article "Windowing (CT)" (radiopaedia.org/articles/windowing-ct). Where it gives
-two ranges (subdural: width 130 to 300, centre 50 to 100) their middle; of its two stroke windows the wider one; bone is that of the spine,
-soft tissue that of the abdomen."""
+"""Windows for CT in Hounsfield units, from the list "typical window width and level values" of Radiopaedia's article "Windowing (CT)"
+(radiopaedia.org/articles/windowing-ct, compared with two copies of the list in November 2026). Where it gives two ranges (subdural: width
+130 to 300, level 50 to 100) their middle; of its two stroke windows, 8/32 and 40/40, the wider one; bone is that of the spine, soft tissue
+that of the abdomen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

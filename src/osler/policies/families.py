@@ -21,6 +21,7 @@ class Family:
     vision: str = "model.visual"  # dotted path of the vision tower inside the model
     language: str = "model.language_model"  # of the text decoder
     former_names: tuple[ModuleNames, ...] = ()  # other names of its modules, under which an adapter may be saved
+    joins_frames: bool = False  # whether an image of several temporal patches has the features and positions of a video; see `clips`
     shares_prefix: bool = False  # whether its attention and positions were tested with packed rows; else TRL's path is used
 
 
@@ -39,6 +40,7 @@ _BUILT_IN: Final = (
         model_type="qwen2_vl",
         processor_class="Qwen2VLProcessor",
         former_names=(_BEFORE_4_52, _VLLM, _WITHOUT_HEAD),
+        joins_frames=True,
         shares_prefix=True,
     ),
     Family(

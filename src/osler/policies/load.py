@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from osler.config import PolicyConfig
 from osler.errors import PolicyError, first_line
+from osler.policies.clips import read_clips
 from osler.policies.families import FAMILIES, Family
 from osler.policies.lora import load_adapter
 from osler.policies.processor import load_processor
@@ -61,6 +62,12 @@ def load_policy(policy: PolicyConfig | str | Path, *, merge_adapter: bool = True
     if config.freeze_vision:
         model.get_submodule(family.vision).requires_grad_(False)
     return Policy(model=model.to(device).eval(), processor=processor, name=source.name, family=family, device=device)
+
+
+def open_processor(config: PolicyConfig) -> Any:
+    """The processor of a policy alone, with the sizes of images that `[policy]` sets. Raises PolicyError as `load_policy` does."""
+    source = find_policy(config.path)
+    return _load_processor(source, find_family(source), config)
 
 
 def find_family(source: Source) -> Family:
@@ -133,6 +140,7 @@ def _load_processor(source: Source, family: Family, config: PolicyConfig) -> Any
         raise PolicyError(f"policy.min_pixels = {config.min_pixels} is more than policy.max_pixels = {config.max_pixels}: swap them")
     options = {key: value for key in ("min_pixels", "max_pixels") if (value := getattr(config, key)) is not None}
     processor = load_processor(source.path, getattr(transformers, family.processor_class), **options)
+    read_clips(processor.image_processor, joins_frames=family.joins_frames)
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from osler.errors import ConfigError
 from osler.files import write_whole
+from osler.images.clip import count_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +185,7 @@ class FrozenVision:
     def _key(self, picture: Image) -> str:
         """The SHA-256 of the pixels, the tower and the settings."""
         pixels = picture.convert("RGB")
-        digest = hashlib.sha256(f"{self.fingerprint} {pixels.size} ".encode())
+        digest = hashlib.sha256(f"{self.fingerprint} {pixels.size} {count_frames(picture)} ".encode())
         digest.update(pixels.tobytes())
         return digest.hexdigest()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from osler.audits.baselines import BASELINES, Baseline, blind_accuracy
+from osler.audits.baselines import ALL_BASELINES, Baseline, blind_accuracy
 from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Grid, Shares
 from osler.audits.redrawn import RedrawnComparison
 from osler.data.distractors import Distractors
@@ -68,7 +68,7 @@ class AuditPage:
     items_title: str = ITEMS_TITLE
     item_columns: tuple[str, ...] = ITEM_COLUMNS
     fault_titles: Mapping[str, str] = field(default_factory=lambda: FAULT_TITLES)
-    baselines: tuple[Baseline, ...] = tuple(BASELINES.values())
+    baselines: tuple[Baseline, ...]
 
     @property
     def title(self) -> str:
@@ -87,6 +87,7 @@ def build_audit(audit: Audit) -> AuditPage:
         axes=tuple(_build_axis(axis) for axis in axes),
         items=tuple(item_row(domain, comparison) for domain, comparison in audit.items.items()),
         cases=case_grid(audit) if audit.cases else None,
+        baselines=tuple(ALL_BASELINES[name] for name in audit.main.blind),
     )
 
 
@@ -106,7 +107,7 @@ def _build_axis(axis: AxisAudit) -> AxisPage:
 
     blind_rows, blind_maps = [], {}
     for name, grid in axis.blind.items():
-        title, caption = BASELINES[name].title, f"Looks at {BASELINES[name].what}. Per cent right with 95 % intervals."
+        title, caption = ALL_BASELINES[name].title, f"Looks at {ALL_BASELINES[name].what}. Per cent right with 95 % intervals."
         blind_rows.append((title, tiles(diagonal(grid), _blind_tile, axis.questions)))
         blind_maps[name] = train_by_test(title, caption, grid, _blind_tile, axis.questions)
     blind_rows.append(("Guessing", tiles(axis.chance, lambda share, total: _tile(share, f"n = {total:,}"), axis.questions)))
@@ -192,7 +193,7 @@ def verdict(axis: AxisAudit) -> str:
     if (best := axis.best(domain)) is not None:
         name, accuracy = best
         guessing = percent(axis.chance[domain])
-        pooled = f" Over all questions the best is the {BASELINES[name].title.lower()}, {accuracy}, where guessing gets {guessing}."
+        pooled = f" Over all questions the best is the {ALL_BASELINES[name].title.lower()}, {accuracy}, where guessing gets {guessing}."
     expected = 0.025 * total
     results = f"{above} of {total} blind results lie above guessing with their whole interval"
     if above <= expected + 2 * expected**0.5:

@@ -9,6 +9,7 @@ from typing import Final
 from osler import metrics
 from osler.evaluation.ablations import Ablation
 from osler.evaluation.compare import CIRCULAR, REASONING, TITLES, UNIT, Alteration, compare
+from osler.evaluation.context_changes import ContextChange
 from osler.evaluation.reasoning_rules import RuleSummary, summarize_reasoning
 from osler.metrics import Circular, Estimate, Proportion, percent, summarize_rotations
 from osler.metrics.estimates import NO_ESTIMATE
@@ -26,6 +27,14 @@ class AlteredRow:
     title: str  # "Blank"
     result: Alteration
     adjusted_p: float | None = None  # Holm's p over the rows of the table
+
+    @property
+    def changed(self) -> Estimate:
+        """The share of the plain answers that the alteration changed, with its interval."""
+        same = self.result.same_answer
+        if same is None or same.value is None or same.low is None or same.high is None:
+            return NO_ESTIMATE
+        return Estimate(value=1 - same.value, low=1 - same.high, high=1 - same.low)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +55,15 @@ def look_rows(evaluations: Iterable[Evaluation]) -> tuple[LookRow, ...]:
     """One row for every policy (except blind baselines) with altered questions, or with reasoning to which a rule applies."""
     rows = [_look(row) for row in evaluations if not row.is_blind]
     rows = [row for row in rows if row.images or row.reasoning or row.circular is not None or row.rules]
-    images = _adjust([row.images for row in rows])
-    reasoning = _adjust([row.reasoning for row in rows])
+    images = adjust([row.images for row in rows])
+    reasoning = adjust([row.reasoning for row in rows])
     return tuple(replace(row, images=first, reasoning=second) for row, first, second in zip(rows, images, reasoning, strict=True))
 
 
 def _look(evaluation: Evaluation) -> LookRow:
-    altered = {name: evaluation.altered[name] for name in TITLES if name in evaluation.altered}
-    plain = _policies(evaluation.records)
-    incomparable = tuple(name for name, records in altered.items() if evaluation.records and _policies(records) != plain)
+    altered = {name: evaluation.altered[name] for name in TITLES if name in evaluation.altered and name not in tuple(ContextChange)}
+    plain = policies_of(evaluation.records)
+    incomparable = tuple(name for name, records in altered.items() if evaluation.records and policies_of(records) != plain)
     compared = [
         AlteredRow(title=TITLES[name], result=compare(name, () if name in incomparable else evaluation.records, records))
         for name, records in altered.items()
@@ -74,11 +83,12 @@ def _look(evaluation: Evaluation) -> LookRow:
     )
 
 
-def _policies(records: Iterable[Record]) -> frozenset[tuple[str, str]]:
+def policies_of(records: Iterable[Record]) -> frozenset[tuple[str, str]]:
+    """Policy and strategy of the records."""
     return frozenset((record.policy, record.strategy) for record in records)
 
 
-def _adjust(tables: Sequence[Sequence[AlteredRow]]) -> list[tuple[AlteredRow, ...]]:
+def adjust(tables: Sequence[Sequence[AlteredRow]]) -> list[tuple[AlteredRow, ...]]:
     """The rows of one table, by policy, with Holm's p over all of them."""
     p_values = [None if row.result.change is None else row.result.change.p_value for rows in tables for row in rows]
     adjusted = iter(metrics.holm(p_values))

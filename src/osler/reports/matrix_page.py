@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from osler.audits.baselines import BASELINES
+from osler.audits.baselines import ALL_BASELINES
 from osler.metrics import DASH, Estimate, MatrixMeans, p_value, percent, points
 from osler.metrics.estimates import NO_ESTIMATE
 from osler.reports.heat import HeatMap, Tile, shade, shade_difference
@@ -113,7 +113,7 @@ def gain_map(axis: AxisMatrices, part: AccuracyMatrix, means: MatrixMeans) -> He
             return _change_tile(NO_ESTIMATE)
         hint = ""
         if gain.baseline is not None:
-            baseline = BASELINES[gain.baseline].title.lower() if gain.baseline in BASELINES else gain.baseline
+            baseline = ALL_BASELINES[gain.baseline].title.lower() if gain.baseline in ALL_BASELINES else gain.baseline
             hint = f"accuracy {percent(accuracy.value)}, {baseline} {percent(gain.blind)}"
         has_zero = gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
         return _change_tile(gain, hint, "interval holds 0" if has_zero else "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from osler import metrics
+from osler.evaluation.reliance import MIN_CHANGED
 from osler.metrics import Estimate, ImageGain, Summary, taxonomy_order
 from osler.reports.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
 from osler.reports.examples import Examples
@@ -18,6 +19,7 @@ from osler.reports.heat import HeatMap
 from osler.reports.leniency import describe_leniency, describe_undecided, lenient_share, undecided_share
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
+from osler.reports.reading import ReadingRow, opposite_fields, reading_notes, reading_rows
 from osler.reports.tables import (
     FEW,
     AccuracyTable,
@@ -68,6 +70,8 @@ class Page:
     looks: tuple[LookRow, ...]  # altered questions, which no other table counts
     look_notes: tuple[str, ...]
     look_figure: Figure | None
+    readings: tuple[ReadingRow, ...]  # questions with a changed patient context
+    reading_changes: tuple[str, ...]  # what the contradictory contexts say the opposite of
     confidence: tuple[ConfidenceRow, ...]
     confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
@@ -75,6 +79,7 @@ class Page:
     examples: Examples
     counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
     plain_title: str = PLAIN_TITLE
+    min_changed: float = MIN_CHANGED  # share of changed answers from which an input is read
     target: float = TARGET  # accuracy that the abstention threshold aims at
 
 
@@ -91,11 +96,13 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
     matrices = [accuracy_map(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
     confidence = confidence_rows(answered)
     looks = look_rows(evaluations)
+    readings = reading_rows(evaluations)
+    few = (FEW,) if has_few_clusters(by_modality) else ()
     return Page(
         title=name_experiment(runs, evaluations),
         glance=glance,
         runs=tuple(runs),
-        notes=(*collect_notes(runs, answered), *((FEW,) if has_few_clusters(by_modality) else ()), *_leniency(answered)),
+        notes=(*reading_notes(readings, evaluations), *collect_notes(runs, answered), *few, *_leniency(answered)),
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,
@@ -109,6 +116,8 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         looks=looks,
         look_notes=look_notes(looks),
         look_figure=look_figure(looks),
+        readings=readings,
+        reading_changes=opposite_fields(readings),
         confidence=confidence,
         confidence_figures=tuple(confidence_figures(confidence)),
         accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),

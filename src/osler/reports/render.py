@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler import __version__
 from osler.metrics import p_value, percent, points
+from osler.prompts import layout_context
 from osler.reports.load_runs import environment_rows
 from osler.reports.tables import group_title
 
@@ -50,6 +51,7 @@ def _environment() -> Environment:
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str),
         svg=lambda figure: Markup(figure.svg),  # matplotlib escaped its text
         whole=keep_whole,
+        line=layout_context,
     )
     environment.globals.update(glossary=read_glossary())
     return environment

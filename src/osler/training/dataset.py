@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.config import Config
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
+from osler.images.clip import Clip, count_image_units
+from osler.images.sizes import size_of
 from osler.prompts import render
 from osler.types import ImageSource, Prompt, Sample
 
@@ -43,22 +45,29 @@ def check_images(prompts: Sequence[Prompt]) -> None:
 def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) -> None:
     """Raise DataError, with the sample's id, for the first prompt of more than `limit` tokens, image tokens included.
 
-    Opens the images only of prompts that would be too long with images of the largest size.
+    Looks at the sizes of images only for prompts that would be too long with images of the largest size.
     """
     texts = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in prompts]
     text_lengths = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     largest = max_image_tokens(processor)
-    for prompt, text, text_length in zip(prompts, texts, text_lengths, strict=True):
-        if text_length + largest * len(prompt.sample.images) <= limit:
+    for prompt, text_length in zip(prompts, text_lengths, strict=True):
+        if text_length + largest * sum(count_image_units(source) for source in prompt.sample.images) <= limit:
             continue
-        images = [source.load() for source in prompt.sample.images]
-        length = len(processor(text=[text], images=images or None, add_special_tokens=False)["input_ids"][0])
+        num_image_tokens = sum(count_image_tokens(source, processor) for source in prompt.sample.images)
+        length = text_length - len(prompt.sample.images) + num_image_tokens  # the text holds one placeholder for each image
         if length > limit:
-            num_image_tokens = length - text_length + len(images)  # the text holds one placeholder for each image
             raise DataError(
                 f"{prompt.sample.id} makes a prompt of {length} tokens ({num_image_tokens} of them image), the limit is {limit}: "
                 f"lower [policy] max_pixels, raise [trainer] max_prompt_length, or leave the question out"
             )
+
+
+def count_image_tokens(source: ImageSource, processor: Any) -> int:
+    """The tokens that the processor makes of an image, by its size. Raises DataError where the image cannot be read."""
+    image_processor = processor.image_processor
+    width, height = size_of(source.sources[0] if isinstance(source, Clip) else source)
+    patches = int(image_processor.get_number_of_image_patches(height, width, {}))
+    return count_image_units(source) * patches // int(image_processor.merge_size) ** 2
 
 
 def max_image_tokens(processor: Any) -> int:

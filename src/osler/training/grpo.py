@@ -113,6 +113,8 @@ def check_group(arguments: Any, num_prompts: int) -> None:
 def check_sharing(config: Config, arguments: Any) -> None:
     """Raise ConfigError for `[trainer]` settings about shared prompts that contradict other settings."""
     own = config.trainer
+    if config.data.study.layout == "video" and arguments.use_vllm:
+        raise ConfigError('[data.study] layout = "video" is not passed on to vLLM: use "images" or "montage", or [grpo] use_vllm = false')
     if own.vision_cache is not None and not config.policy.freeze_vision and config.policy.lora is None:
         raise ConfigError("[trainer] vision_cache keeps what a frozen vision tower computes: set [policy] freeze_vision = true, or drop it")
     for key in ("vision_cache", "dynamic_sampling", "static_decoding"):

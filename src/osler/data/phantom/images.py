@@ -95,6 +95,10 @@ class PhantomImage:
         picture = ATLASES[self.modality].draw(self.findings, rng, self.size, self.difficulty)
         return (np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
+    def read_size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.size, self.size
+
     def digest(self) -> str:
         """The SHA-256 of the name, which determines every pixel."""
         return hashlib.sha256(self.uri.encode()).hexdigest()

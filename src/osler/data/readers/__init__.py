@@ -13,7 +13,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from osler.data.readers import huatuo, jsonl, med_r1, mni152, omnimedvqa, phantom, phantom_study, slake, vqa_rad
+from osler.data.readers import (
+    huatuo,
+    jsonl,
+    m3d_vqa,
+    med_r1,
+    medxpertqa_mm,
+    mimic_cxr_vqa,
+    mni152,
+    omnimedvqa,
+    path_vqa,
+    phantom,
+    phantom_study,
+    pmc_vqa,
+    slake,
+    vqa_rad,
+)
 from osler.data.readers.base import Reader, ReaderCard, ReadReport, Refusal
 from osler.errors import ConfigError, DataError
 from osler.registry import Registry
@@ -78,7 +93,10 @@ def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
     return Reader(card=card, read=read_root, needs_root=parameters[root].default is inspect.Parameter.empty)
 
 
-_MODULES: Final = (phantom, phantom_study, mni152, med_r1, omnimedvqa, huatuo, slake, vqa_rad, jsonl)
+_MODULES: Final = (
+    *(phantom, phantom_study, mni152, med_r1, omnimedvqa, huatuo, slake, vqa_rad),
+    *(path_vqa, pmc_vqa, medxpertqa_mm, mimic_cxr_vqa, m3d_vqa, jsonl),
+)
 _BUILT_IN: Final = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 READERS: Final[Registry[Reader]] = Registry(
     "reader", {name: _as_reader(name, module.read, module.CARD) for name, module in _BUILT_IN.items()}, adapt=_as_reader, takes_paths=True

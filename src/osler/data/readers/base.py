@@ -11,6 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
+from osler.text import fold_label
 from osler.types import Sample
 
 TRAIN_TEST: Final = ("train", "test")
@@ -119,7 +120,8 @@ class Rows:
 
 def _check_texts(sample: Sample) -> None:
     """Raise DataError for a text that no file can hold, as JSON may give half of a surrogate pair, and for a chat token in a prompt."""
-    if any("<|" in text and "|>" in text for text in (sample.question, *sample.choices, sample.context or "")):
+    contexts = sample.context.texts if sample.context is not None else ()
+    if any("<|" in text and "|>" in text for text in (sample.question, *sample.choices, *contexts)):
         raise DataError("a text holds a chat token (<|..|>), which a processor takes for a control token: remove it")
     texts = (
         sample.id,
@@ -128,7 +130,7 @@ def _check_texts(sample: Sample) -> None:
         *sample.choices,
         sample.target,
         sample.subject_id,
-        sample.context,
+        *contexts,
         sample.rationale,
     )
     texts = (*texts, *(image.uri for image in sample.images))
@@ -168,6 +170,12 @@ def check_object(value: Any, what: str = "the row") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{what} is not an object")
     return value
+
+
+def published_columns(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The columns of a row of a table by their published names, where the file writes them in another case or with other signs."""
+    published = {fold_label(name): name for name in names}
+    return {published[key]: value for name, value in row.items() if (key := fold_label(name)) in published}
 
 
 def get_text(row: Mapping[str, Any], key: str, notes: Counter[str] | None = None) -> str:

@@ -85,6 +85,15 @@ class Answered:
     raw: Mapping[str, Any] = field(default_factory=dict)  # the row as in the file
 
 
+def close_yes_no(answer: str, rng: random.Random, notes: Counter[str]) -> Closed:
+    """A choice of yes and no in random order where the answer is one of them, else the open question. `notes` counts both."""
+    if pair := _yes_no_pair(answer.rstrip(".")):
+        notes["question made a choice of yes and no"] += 1
+        return arrange(pair, answer, rng)
+    notes["question made open-ended"] += 1
+    return Closed(choices=(), target=answer)
+
+
 def parse_content_type(raw: str) -> QuestionType | None:
     """The question type of a content type such as "Organ" or "PRES, ABN"; None if it is unknown, or if its parts have different types."""
     named = {_QUESTION_TYPES.get(fold_words(part)) for part in raw.split(",")}
@@ -99,7 +108,7 @@ class AnswerPool:
         # By language and content type; by these and answer type; by these and modality.
         self._answers: defaultdict[tuple[str | None, ...], Counter[str]] = defaultdict(Counter)
         for row in rows:
-            answer = _present(row.answer)
+            answer = present(row.answer)
             if _yes_no_pair(answer) is None:
                 key = (row.language, row.content_type, row.answer_type, row.modality)
                 for length in (2, 3, 4):
@@ -109,14 +118,14 @@ class AnswerPool:
 
     def close(self, row: Answered, notes: Counter[str]) -> Closed:
         """The choices of a question in random order, and its target. Counts the rule that applied in `notes`."""
-        answer, key = _present(row.answer), (row.language, row.content_type)
+        answer, key = present(row.answer), (row.language, row.content_type)
         rng = random.Random(f"{self._seed}/{row.id}")
         if pair := _yes_no_pair(answer):
-            closed, outcome = _arrange(pair, answer, rng), "a choice of yes and no"
+            closed, outcome = arrange(pair, answer, rng), "a choice of yes and no"
         elif named := _named(row.question, answer, self._answers[key], self._patterns[key]):
-            closed, outcome = _arrange(named, _trim(answer), rng), "a choice of the alternatives that it names"
+            closed, outcome = arrange(named, _trim(answer), rng), "a choice of the alternatives that it names"
         elif drawn := self._draw(row, answer, rng):
-            closed, outcome = _arrange((answer, *drawn), answer, rng), "a choice with drawn distractors"
+            closed, outcome = arrange((answer, *drawn), answer, rng), "a choice with drawn distractors"
         else:
             closed, outcome = Closed(choices=(), target=row.answer), "open-ended"
         notes[f"{row.answer_type} question made {outcome}"] += 1
@@ -205,7 +214,7 @@ def _named(question: str, answer: str, known: Iterable[str], pattern: re.Pattern
     if not run:
         return _single_words(text, answer)
     spelling = {fold_words(text): text for text in map(_trim, (*sorted(known), answer))}
-    return tuple(spelling.get(fold_words(word), _present(word)) for word in run)
+    return tuple(spelling.get(fold_words(word), present(word)) for word in run)
 
 
 def _known_pattern(known: Iterable[str]) -> re.Pattern[str]:
@@ -238,7 +247,7 @@ def _single_words(text: str, answer: str) -> tuple[str, ...]:
     for match in _WORD_OR_WORD.finditer(text):
         words = [*re.split(r",\s*", match[1]), match[2]]
         if len({fold_words(word) for word in words}) == len(words) and fold_words(answer) in map(fold_words, words):
-            return tuple(answer if fold_words(word) == fold_words(answer) else _present(word) for word in words)
+            return tuple(answer if fold_words(word) == fold_words(answer) else present(word) for word in words)
     return ()
 
 
@@ -246,13 +255,14 @@ def _yes_no_pair(answer: str) -> tuple[str, str] | None:
     return next(((yes.capitalize(), no.capitalize()) for yes, no in _YES_NO if answer.lower() in (yes, no)), None)
 
 
-def _arrange(texts: Sequence[str], answer: str, rng: random.Random) -> Closed:
+def arrange(texts: Sequence[str], answer: str, rng: random.Random) -> Closed:
+    """The texts in random order as choices; `answer` is one of them, but for case and signs."""
     choices = rng.sample(list(texts), len(texts))
     index = next(index for index, choice in enumerate(choices) if fold_words(choice) == fold_words(answer))
     return Closed(choices=tuple(choices), target=LETTERS[index])
 
 
-def _present(text: str) -> str:
+def present(text: str) -> str:
     """`text` with single spaces and a capital first letter, so that the spelling of an option does not reveal the right answer."""
     text = " ".join(text.split())
     return text[:1].upper() + text[1:]
@@ -260,4 +270,4 @@ def _present(text: str) -> str:
 
 def _trim(text: str) -> str:
     """The alternative without the words around it: "On the left side" -> "Left"."""
-    return _present(_TRIM.sub("", text.strip()) or text)
+    return present(_TRIM.sub("", text.strip()) or text)

@@ -51,6 +51,14 @@ def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
         yield number, value
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists; a name that no file can have, such as one of 300 characters, does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file without a byte order mark. Raises DataError for a file that is missing, too large or unreadable."""
     try:

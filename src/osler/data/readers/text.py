@@ -174,6 +174,21 @@ def letter_of(answer: str, choices: Sequence[str], notes: Counter[str], *, kind:
     return only_letter(matches.pop(), choices)
 
 
+def agreed_letter(letter: str | None, text: str | None, choices: Sequence[str], notes: Counter[str]) -> str:
+    """The letter of an answer that a row gives by a letter, by the text of an option, or by both.
+
+    Raises DataError where neither is there or the two disagree, and the errors of `letter_of`.
+    """
+    if letter is None and text is None:
+        raise DataError("the right answer is missing")
+    by_letter = letter_of(letter, choices, notes, kind="letter") if letter is not None else None
+    by_text = letter_of(text, choices, notes, kind="text") if text is not None else by_letter
+    if by_letter not in (None, by_text):
+        raise DataError(f"the right answer is option {by_letter} by its letter and option {by_text} by its text: mend one of them")
+    assert by_text is not None
+    return by_text
+
+
 def only_letter(index: int, choices: Sequence[str]) -> str:
     """The letter of the option at this place. Raises DataError where another option has the same text."""
     text = ignore_case_and_end(choices[index])

@@ -80,7 +80,7 @@ def digest_sample(sample: Sample, images: Mapping[str, str | None]) -> str:
         "question": sample.question,
         "choices": sample.choices,
         "target": sample.target,
-        "context": sample.context,
+        "context": sample.context and sample.context.to_json(),
         "modality": sample.modality,
         "question_type": sample.question_type,
         "images": [images.get(source.uri) or source.uri for source in sample.images],

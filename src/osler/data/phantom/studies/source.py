@@ -151,6 +151,10 @@ class StudyPicture:
         tones = np.rint(apply_window(self.study.values(self.number).astype(np.float64), window)).astype(np.uint8)
         return np.repeat(tones[..., None], 3, axis=2)
 
+    def read_size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.study.size, self.study.size
+
     def digest(self) -> str:
         """The SHA-256 of the name, which determines every pixel."""
         return hashlib.sha256(self.uri.encode()).hexdigest()

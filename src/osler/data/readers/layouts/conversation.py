@@ -90,6 +90,7 @@ def _flat(pair: tuple[_Turn, _Turn | None], rest: Mapping[str, Any]) -> dict[str
 def _turn(message: Any) -> _Turn:
     if not isinstance(message, dict):
         raise DataError("a message is not an object")
+    message = _without_none(message)
     role = message.get("role", message.get("from"))
     if not isinstance(role, str) or role.lower() not in _ROLES:
         raise DataError(f"a message has the role {role!r}: use user, assistant or system")
@@ -99,15 +100,20 @@ def _turn(message: Any) -> _Turn:
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         raise DataError("a message's content is neither text nor a list of parts")
     texts, images = [], []
-    for part in content:
-        kind = part.get("type", "text" if "text" in part else "image")
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind in ("image", "image_url"):
+    for part in filter(None, map(_without_none, content)):
+        kind = part.get("type", "image" if is_absent(part.get("text")) else "text")
+        if "type" not in part and kind == "text" and ("image" in part or "image_url" in part):
+            raise DataError("a part of a message holds a text and an image, and no type: make two parts of it")
+        if kind in ("image", "image_url"):
             texts.append(PLACE)
             images += [part[key] for key in _SOURCES if not is_absent(part.get(key))][:1]
-        elif kind in ("text", None):
-            continue
-        else:
+        elif kind != "text":
             raise DataError(f"a message holds a part of the type {kind!r}: Osler reads text and images")
+        elif isinstance(part.get("text"), str):
+            texts.append(part["text"])
     return _Turn(role=_ROLES[role.lower()], text="\n".join(texts).strip(), images=images)
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that hold something: a library that stores parts as one type gives each part the fields of all, such as `image: None`."""
+    return {name: value for name, value in fields.items() if value is not None}

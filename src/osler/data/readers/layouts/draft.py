@@ -14,6 +14,7 @@ from osler.data.readers.base import check_object, number_to_text
 from osler.data.readers.layouts.answers import Answer, prove_base, read_answer, read_open_answer, settle
 from osler.data.readers.layouts.fields import MAX_TEXT, Fields, parse_literal
 from osler.data.readers.layouts.options import Options, find_numbered, find_options, read_options, without_options
+from osler.data.readers.layouts.patient import read_context
 from osler.data.readers.layouts.pictures import Pictures
 from osler.data.readers.layouts.places import cut_end, lead, place_images, put_back
 from osler.data.readers.text import check_choices, parse_label, repair_mojibake
@@ -94,7 +95,10 @@ def finish(draft: Draft, base: int | DataError | None, pictures: Pictures, notes
     fields = draft.fields
     choices = draft.options.choices if draft.options else ()
     target = draft.answer if isinstance(draft.answer, str) else settle(draft.answer, choices, base, notes)
-    placed = place_images(pictures.read_all(list(fields.all("images"))), _text(fields, "context"), draft.question, choices, notes)
+    given = list(fields.all("images"))
+    images, captions = pictures.read_all(given), pictures.read_captions(given)
+    context = read_context(fields, notes, is_own=fields.first("layout") == OWN_LAYOUT)
+    placed = place_images(images, context, draft.question, choices, notes, captions=captions)
     if not placed.question.strip():
         raise DataError("the question is empty")
     return Sample(

@@ -1,4 +1,8 @@
-"""The images of a row: paths below the image root, or the encoded image itself in base64, in a data URL or in a table's cell."""
+"""The images of a row: paths below the image root, or the encoded image itself in base64, in a data URL or in a table's cell.
+
+A path that does not end as a picture does is that of a study: a folder, a volume, a DICOM file. An object may say more about it: `window`,
+`plane`, `series`, `position`, `label`, `label_value` (see `osler.images.study.Study`), and `caption` about any image.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler.data.readers.layouts.fields import is_absent, parse_literal
-from osler.errors import DataError
+from osler.errors import ConfigError, DataError
 from osler.images.embedded import ImageBytes
 from osler.images.files import MAX_BYTES, EncodedImage, ImageFile
+from osler.images.study import Study, is_study
 from osler.types import ImageSource
 
 WHAT: Final = "'image' or 'images'"
+MAX_CAPTION: Final = 500
+"""Characters of a caption."""
+
+_SETTINGS: Final[dict[str, type | tuple[type, ...]]] = {
+    "window": str,
+    "plane": str,
+    "series": int,
+    "position": (int, float),
+    "label": str,
+    "label_value": (int, str),
+}
+_NAMES: Final = {str: "text", int: "a whole number", (int, float): "a number", (int, str): "a number or a name"}
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
 _BASE64: Final = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
@@ -43,6 +60,10 @@ class Pictures:
                 raise DataError(f"{given[0][0]!r} and {name!r} give different images: keep one of them")
         return images
 
+    def read_captions(self, given: Sequence[tuple[str, Any]]) -> tuple[str | None, ...]:
+        """The captions of the images that `read_all` gives. Raises DataError for one that is no text of a line."""
+        return tuple(_read_caption(member) for member in _members(given[0][1])) if given else ()
+
     def _read(self, value: Any) -> tuple[ImageSource, ...]:
         images = tuple(self._read_one(member) for member in _members(value))
         if not images:
@@ -50,7 +71,9 @@ class Pictures:
         return images
 
     def _read_one(self, value: Any) -> ImageSource:
+        settings: dict[str, Any] = {}
         if isinstance(value, dict):
+            settings = _read_settings(value)
             content, path = (
                 value.get("bytes"),
                 next((value[key] for key in ("path", "url", "image") if not is_absent(value.get(key))), None),
@@ -74,6 +97,13 @@ class Pictures:
         if "\\" in value and "/" not in value:
             self._notes["backslash in the path of an image"] += 1
             value = value.replace("\\", "/")
+        if settings or is_study(value):
+            if "label" in settings:
+                settings["label"] = self._prefix + settings["label"]
+            try:
+                return Study(root=self._root, path=self._prefix + value, **settings)
+            except ConfigError as error:
+                raise DataError(f"image {value!r}: {error}") from None
         return ImageFile(root=self._root, path=self._prefix + value)
 
     def _embedded(self, content: bytes) -> ImageSource:
@@ -82,6 +112,24 @@ class Pictures:
         self._notes["image in the file itself"] += 1
         source = ImageBytes.of(content)
         return self._known.setdefault(source, source)
+
+
+def _read_settings(value: dict[str, Any]) -> dict[str, Any]:
+    """What an object says about its study. Raises DataError for a value of the wrong type."""
+    settings = {name: value[name] for name in _SETTINGS if not is_absent(value.get(name))}
+    for name, setting in settings.items():
+        if not isinstance(setting, _SETTINGS[name]) or isinstance(setting, bool):
+            raise DataError(f"{name!r} of an image is {type(setting).__name__}, not {_NAMES[_SETTINGS[name]]}")
+    return settings
+
+
+def _read_caption(value: Any) -> str | None:
+    caption = value.get("caption") if isinstance(value, dict) else None
+    if is_absent(caption):
+        return None
+    if not isinstance(caption, str) or len(caption) > MAX_CAPTION:
+        raise DataError(f"the caption of an image is no text of at most {MAX_CAPTION} characters")
+    return " ".join(caption.split()).rstrip(":")
 
 
 def _members(value: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from osler.context import Context
 from osler.errors import DataError
 from osler.types import PLACE, ImageSource
 
@@ -21,7 +22,7 @@ _LONGEST: Final = 16  # characters of a place
 class Placed:
     """The texts and images of a question whose places agree."""
 
-    context: str | None
+    context: Context | None
     question: str
     images: tuple[ImageSource, ...]  # in the order of the places
 
@@ -47,17 +48,30 @@ def put_back(question: str, places: str) -> str:
     return f"{question}\n{places}" if _PLACE.search(question) else f"{places}\n{question}"
 
 
-def place_images(images: Sequence[ImageSource], context: str | None, question: str, choices: Sequence[str], notes: Counter[str]) -> Placed:
+def place_images(
+    images: Sequence[ImageSource],
+    context: Context | None,
+    question: str,
+    choices: Sequence[str],
+    notes: Counter[str],
+    *,
+    captions: Sequence[str | None] = (),
+) -> Placed:
     """The images in the order of their places. Places at the beginning are left out, because images stand there anyway.
 
+    A caption of an image is written before its place: "Prior: <image>"; where there are no places, they are made before the question.
     Raises DataError where the places are not as many as the images, for a numbered place that is missing or there twice, and for a place in
     an option.
     """
     if any(_PLACE.search(choice) for choice in choices):
         raise DataError("an option holds a place of an image: options are texts")
-    places = [*_PLACE.finditer(context or ""), *_PLACE.finditer(question)]
+    if any(_PLACE.search(caption or "") for caption in captions):
+        raise DataError("a caption holds a place of an image: captions are texts")
+    before = [place for text in (context.texts if context else ()) for place in _PLACE.finditer(text)]
+    places = [*before, *_PLACE.finditer(question)]
     if not places:
-        return Placed(context=context, question=question, images=tuple(images))
+        lines = [f"{caption}: {PLACE}" if caption else PLACE for caption in captions] if any(captions) else []
+        return Placed(context=context, question="\n".join([*lines, question]), images=tuple(images))
     if len(places) != len(images):
         raise DataError(f"{_count(len(places), 'place')} <image> for {_count(len(images), 'image')}: make them agree")
     numbers = [int(place[1]) for place in places if place[1]]
@@ -65,13 +79,15 @@ def place_images(images: Sequence[ImageSource], context: str | None, question: s
         if sorted(numbers) != list(range(1, len(images) + 1)):
             raise DataError(f"the numbered places {', '.join(place[0] for place in places)} do not name each image once")
         images = [images[number - 1] for number in numbers]
+        captions = [captions[number - 1] for number in numbers] if captions else ()
     leading = _LEADING.match(question)
-    if not _PLACE.search(context or "") and leading and not _PLACE.search(question, leading.end()):
+    if not any(captions) and not before and leading and not _PLACE.search(question, leading.end()):
         notes["<image> before or behind the question left out: images come first"] += 1
         return Placed(context=context, question=question[leading.end() :], images=tuple(images))
     notes["<image> within the text kept: the image is shown there"] += 1
-    context = _PLACE.sub(PLACE, context) if context is not None else None
-    return Placed(context=context, question=_PLACE.sub(PLACE, question), images=tuple(images))
+    written = iter([f"{caption}: {PLACE}" if caption else PLACE for caption in captions or [None] * len(images)])
+    context = context.change_texts(lambda text: _PLACE.sub(lambda _: next(written), text)) if context is not None else None
+    return Placed(context=context, question=_PLACE.sub(lambda _: next(written), question), images=tuple(images))
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,51 @@
+"""From a question about studies to one about the pictures that a prompt shows of them, by `[data.study]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from osler.config import StudyConfig
+from osler.errors import ConfigError, DataError
+from osler.images.slices import choose_pictures
+from osler.images.study import Study
+from osler.types import PLACE, ImageSource, Sample
+
+_PLACE: Final = re.compile(re.escape(PLACE))
+
+
+def show_studies(samples: Sequence[Sample], config: StudyConfig) -> list[Sample]:
+    """The samples with the pictures of their studies as images, and as many places in their texts where these hold places.
+
+    Raises DataError, which names the sample, for a study that cannot be read or does not give what the settings need.
+    """
+    return [show_study(sample, config) for sample in samples]
+
+
+def show_study(sample: Sample, config: StudyConfig) -> Sample:
+    """One sample; itself where it has no study. See `show_studies`."""
+    if not any(isinstance(source, Study) for source in sample.images):
+        return sample
+    try:
+        shown = [_pictures(source, config) for source in sample.images]
+    except (DataError, ConfigError) as error:
+        raise DataError(f"{sample.id}: {error}") from None
+    numbers = iter([len(pictures) for pictures in shown])
+    context = sample.context and sample.context.change_texts(lambda text: _repeat_places(text, numbers))  # in the order of a prompt
+    return replace(
+        sample,
+        images=tuple(picture for pictures in shown for picture in pictures),
+        context=context,
+        question=_repeat_places(sample.question, numbers),
+    )
+
+
+def _pictures(source: ImageSource, config: StudyConfig) -> tuple[ImageSource, ...]:
+    return choose_pictures(source, config).pictures if isinstance(source, Study) else (source,)
+
+
+def _repeat_places(text: str, numbers: Iterator[int]) -> str:
+    """The text with each place as often as its study has pictures."""
+    return _PLACE.sub(lambda _: PLACE * next(numbers), text)

@@ -1,0 +1,230 @@
+"""A study as an image source: a folder of DICOM files or of pictures, a NIfTI or NRRD volume, a file of several frames, or one picture.
+
+    Study(root=folder, path="patient1/ct")          the slices of the series in the folder
+    Study(root=folder, path="body.nii.gz", plane="coronal", window="lung")
+
+`slices.choose_pictures` says which of its slices a prompt shows; `load(path)` gives them all as pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, get_args
+
+from osler.errors import ConfigError, DataError
+from osler.images.dicom_header import has_dicom_mark
+from osler.images.files import ImageFile
+from osler.images.geometry import Series
+from osler.images.limits import MAX_SLICES
+from osler.images.montage import Montage, check_headers
+from osler.images.reslice import cut
+from osler.images.series import read_dicom_series
+from osler.images.volumes import Plane, read_volume
+from osler.images.windows import parse_windows
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VOLUME_SUFFIXES: Final = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".hdr", ".img", ".mha", ".mhd")
+PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".webp", ".bmp")
+SETTINGS: Final = ("window", "plane", "series", "position", "label", "label_value")
+"""The fields of a study beside its path."""
+
+_PLANES: Final[tuple[str, ...]] = get_args(Plane)
+_MONTAGE: Final = 9  # slices that `Study.load` shows
+_DIGITS: Final = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A study below the folder `root`; implements `ImageSource` and `HasDigest`.
+
+    The constructor raises DataError for a path that leaves the root, and ConfigError for an unknown window or plane or a series below 1; it
+    opens no file. Every later failure is a DataError of one line, or MissingExtra without the extra "medical".
+    """
+
+    root: Path
+    path: str  # relative, with forward slashes: a folder or a file
+    window: str | None = None  # "lung", "40/400": see `windows`; None for that of the files
+    plane: Plane | None = None  # None for the plane in which the slices were taken
+    series: int | None = None  # from 1, in the order in which `read_series` gives them; None: see `pick_series`
+    position: float | None = None  # in millimetres along the normal, of what the question is about
+    label: str | None = None  # path below the root of a label volume or a DICOM segmentation, of what the question is about
+    label_value: int | str | None = None  # of the label, or the name of a segment; None for all of them
+    _file: ImageFile = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_file", ImageFile(root=self.root, path=self.path))
+        if self.label is not None:
+            ImageFile(root=self.root, path=self.label)
+        parse_windows(self.window)
+        if self.plane is not None and self.plane not in _PLANES:
+            raise ConfigError(f"unknown plane {self.plane!r}: use {', '.join(_PLANES)}")
+        if self.series is not None and self.series < 1:
+            raise ConfigError(f"series {self.series}: the first series of a study has the number 1")
+
+    @property
+    def uri(self) -> str:
+        """The relative path, with the settings that are given: "patient1/ct?window=lung"."""
+        given = [f"{name}={value}" for name in SETTINGS if (value := getattr(self, name)) is not None]
+        return self._file.uri + ("?" + "&".join(given) if given else "")
+
+    def load(self) -> Image:
+        """One picture of the study, in mode RGB: itself where it is one, else a montage of up to nine evenly spaced slices."""
+        slices = pick_series(self).series.slices
+        chosen = [slices[index] for index in spread(len(slices), _MONTAGE)]
+        return chosen[0].load() if len(chosen) == 1 else Montage(sources=tuple(chosen)).load()
+
+    def check_header(self) -> None:
+        """Raise DataError where the study is missing or holds no picture, or where the file of a slice cannot be read. Decodes no pixel."""
+        check_headers(list(dict.fromkeys(pick_series(self).series.slices)))
+
+    def digest(self) -> str:
+        """The SHA-256 of all files of the study, of its label and of its settings."""
+        state = hashlib.sha256(repr([getattr(self, name) for name in SETTINGS if name != "label"]).encode())
+        for path in (*_list_files(self), *([self.label] if self.label else [])):
+            state.update(ImageFile(root=self.root, path=path).digest().encode())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PickedSeries:
+    """The series of a study that is shown."""
+
+    series: Series
+    notes: tuple[str, ...]  # why this one, and what is unusual about it, in words
+
+
+def is_study(path: str) -> bool:
+    """Whether a path is that of a study rather than of a picture, by its name."""
+    return not path.lower().endswith(PICTURE_SUFFIXES)
+
+
+def load(path: str | Path, *, window: str | None = None, plane: Plane | None = None, series: int | None = None) -> list[Image]:
+    """Every slice of a file, a folder with DICOM files or pictures, or a volume, in order, as pictures in mode RGB.
+
+    `window` is "lung", "40/400" or another one of `osler.images.windows`; `plane` is "axial", "coronal" or "sagittal". All slices are in
+    memory; `Study` reads them one by one. Raises DataError for what cannot be read, ConfigError for an unknown window or plane, and
+    MissingExtra without the extra "medical".
+    """
+    full = Path(path).resolve()
+    study = Study(root=full.parent, path=full.name, window=window, plane=plane, series=series)
+    return [source.load() for source in pick_series(study).series.slices]
+
+
+def pick_series(study: Study) -> PickedSeries:
+    """The series that is shown: the one that the study names by its number, else the one with the most slices that have a position.
+
+    Where no slice has a position: the longest series, or, where each holds one picture (the views of an X-ray study), all of them together.
+    """
+    found = read_series(study)
+    notes: tuple[str, ...] = ()
+    if study.series is not None:
+        if study.series > len(found):
+            raise DataError(f"study {study.path!r} has no series {study.series}: it has {len(found)}, counted from 1")
+        chosen = found[study.series - 1]
+    elif max(len(series.slices) for series in found) == 1 and all(series.positions is None for series in found):
+        views = tuple(picture for series in found for picture in series.slices)
+        chosen = Series(slices=views, positions=None, spacing=None, normal=None, modality=found[0].modality)
+    else:
+        chosen = max(found, key=lambda series: (series.positions is not None, len(series.slices)))
+        if len(found) > 1:
+            notes = (f"{len(found)} series: number {found.index(chosen) + 1} is shown, because it has the most slices",)
+    if study.plane is not None and study.plane != chosen.plane:
+        chosen = cut(chosen, study.plane, study.uri)
+    return PickedSeries(series=chosen, notes=(*notes, *chosen.findings))
+
+
+def read_series(study: Study) -> tuple[Series, ...]:
+    """All series of a study, in the order of the names of their files. Raises DataError where it has none."""
+    paths = _list_files(study)
+    folder = _folder_of(study)
+    if folder is None:
+        return _read_file(study)
+    found = read_dicom_series(study.root, paths, window=study.window)
+    if found.series:
+        return found.series
+    if found.refused:
+        raise DataError(found.refused[0])
+    volumes = [path for path in paths if path.lower().endswith(VOLUME_SUFFIXES)]
+    if len(volumes) == 1:
+        return read_volume(study.root, volumes[0], plane=study.plane, window=study.window)
+    if volumes:
+        raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them")
+    pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=_natural)
+    if not pictures:
+        raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume: check the path")
+    return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),)
+
+
+def _read_file(study: Study) -> tuple[Series, ...]:
+    if study.path.lower().endswith(VOLUME_SUFFIXES):
+        return read_volume(study.root, study.path, plane=study.plane, window=study.window)
+    source = ImageFile(root=study.root, path=study.path)
+    with source.open() as stream:
+        is_dicom = has_dicom_mark(stream)
+    if not is_dicom:
+        return (_unplaced(study, [source]),)
+    found = read_dicom_series(study.root, [study.path], window=study.window)
+    if not found.series:
+        raise DataError(found.refused[0])
+    return found.series
+
+
+def _unplaced(study: Study, pictures: Sequence[ImageFile]) -> Series:
+    """Pictures without a header that says what they are, in their order."""
+    if study.window is not None:
+        raise DataError(f"study {study.path!r} is of pictures, which have no values for a window: leave the window out")
+    return Series(slices=tuple(pictures), positions=None, spacing=None, normal=None, modality=None)
+
+
+def _folder_of(study: Study) -> Path | None:
+    """The folder of a study, None for a file. Raises DataError where nothing is there, or where a link leaves the root."""
+    try:
+        root = study.root.resolve(strict=True)
+        full = (root / study.path).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        raise DataError(f"study {study.path!r} does not exist under {study.root}: check the image root") from None
+    if not full.is_relative_to(root):
+        raise DataError(f"study {study.path!r} is a link that leaves the image root: make the folder that it points to the root")
+    return full if full.is_dir() else None
+
+
+def _list_files(study: Study) -> list[str]:
+    """The files of a study, relative to its root, sorted; hidden ones, and those in hidden folders, are left out."""
+    folder = _folder_of(study)
+    if folder is None:
+        return [study.path]
+    root = study.root.resolve()
+    paths = []
+    for path in _walk(folder):
+        paths.append(path.relative_to(root).as_posix())
+        if len(paths) > MAX_SLICES:
+            raise DataError(f"study {study.path!r} holds more than {MAX_SLICES:,} files: name a folder within it")
+    return sorted(paths)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+        elif path.is_file():
+            yield path
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """A key that sorts "2.png" before "10.png"."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _DIGITS.split(path)]
+
+
+@lru_cache(maxsize=1024)
+def spread(number: int, count: int) -> tuple[int, ...]:
+    """The middles of `count` equal parts of `number` slices, as indices from 0; all slices where they are no more."""
+    return tuple(range(number)) if number <= count else tuple((2 * part + 1) * number // (2 * count) for part in range(count))

@@ -1,0 +1,202 @@
+"""`osler data view`: a contact sheet of exactly what a policy sees of questions or of a study, as one HTML file.
+
+Each picture is shown at the size that the policy's processor gives it, with its image tokens, its slice and the letters of the patient's
+orientation at its edges.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from osler.config import StudyConfig
+from osler.errors import ConfigError, DataError, first_line
+from osler.files import write_whole
+from osler.images.clip import count_frames
+from osler.images.geometry import EDGES
+from osler.images.slices import ShownStudy, choose_pictures
+from osler.images.study import Study, read_series
+from osler.reports.render import render
+from osler.types import LETTERS, ImageSource, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from osler.images.geometry import Series
+
+MAX_VIEWED: Final = 500
+MAX_SIDE: Final = 1024
+"""The longest side of a picture on the page, in pixels; a larger one is shown smaller."""
+
+_QUALITY: Final = 90
+Measure = Callable[["Image"], tuple[tuple[int, int], int]]
+"""From a picture to the size at which a policy sees it, and its image tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One picture as a policy sees it."""
+
+    uri: str
+    where: str  # in its series, "slice 8 of 20, -812.5 mm"; empty for a picture that is not of a series
+    edges: str  # the letters at the left, right, upper and lower edge, "RLAP"; empty where they are not known
+    jpeg: str = ""  # base64
+    size: tuple[int, int] = (0, 0)  # width and height in pixels
+    tokens: int | None = None
+    error: str | None = None  # why it cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesRow:
+    """A series of a study, as the page lists it."""
+
+    number: int
+    modality: str
+    plane: str
+    num_slices: int
+    spacing: str  # between slices, rows and columns, in millimetres
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A question, or a study without one, and what a policy sees of it."""
+
+    pictures: tuple[Seen, ...]
+    notes: tuple[str, ...] = ()
+    sample: Sample | None = None
+
+    @property
+    def num_tokens(self) -> int | None:
+        """The image tokens of all pictures; None where they are not known."""
+        counts = [picture.tokens for picture in self.pictures]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def measure_with(processor: Any) -> Measure:
+    """The function that asks the image processor of a policy."""
+    image_processor = processor.image_processor
+    patch, merge = int(image_processor.patch_size), int(image_processor.merge_size)
+
+    def measure(picture: Image) -> tuple[tuple[int, int], int]:
+        times, rows, columns = image_processor(images=[picture], return_tensors="pt")["image_grid_thw"][0].tolist()
+        return (columns * patch, count_frames(picture) * rows * patch), times * rows * columns // merge**2
+
+    return measure
+
+
+def view_samples(
+    samples: Sequence[Sample],
+    out: Path,
+    study: StudyConfig = StudyConfig(),  # noqa: B008 # frozen
+    measure: Measure | None = None,
+    *,
+    num: int = 48,
+    seed: int = 0,
+    note: str = "",
+) -> Path:
+    """Write an HTML page of `num` random samples, in dataset order, with what a policy sees of them; returns its path.
+
+    The samples hold studies as their reader gave them. A picture that cannot be read is replaced by its error message. Raises ConfigError
+    for `num` out of range, and DataError when there are no samples or the file cannot be written.
+    """
+    if not 1 <= num <= MAX_VIEWED:
+        raise ConfigError(f"cannot view {num} samples: choose 1 to {MAX_VIEWED}")
+    if not samples:
+        raise DataError("there are no samples to view: check the split and the options")
+    picked = [samples[index] for index in sorted(random.Random(seed).sample(range(len(samples)), min(num, len(samples))))]
+    cards = [_card(sample.images, study, measure, sample) for sample in picked]
+    return _write(out, title=f"{samples[0].dataset}: {len(picked)} of {len(samples)} samples", cards=cards, series=(), note=note)
+
+
+def view_study(
+    source: Study,
+    out: Path,
+    study: StudyConfig = StudyConfig(),  # noqa: B008 # frozen
+    measure: Measure | None = None,
+    *,
+    note: str = "",
+) -> Path:
+    """Write an HTML page of the series of a study and of what a policy sees of it; returns its path. Raises DataError for no study."""
+    rows = [_row(number, series) for number, series in enumerate(read_series(source), start=1)]
+    choose_pictures(source, study)  # an error of the whole study is one of the command
+    note = f"{describe_settings(study)} {note}"
+    return _write(out, title=f"What a policy sees of {source.uri}", cards=[_card((source,), study, measure)], series=rows, note=note)
+
+
+def describe_settings(study: StudyConfig) -> str:
+    """The settings of `[data.study]` in a sentence: "Up to 8 slices (even), window lung, at most 768 tokens."."""
+    plane = f", {study.plane}" if study.plane is not None else ""
+    layout = {"images": "", "montage": ", as one montage", "video": ", as one clip, its frames below each other"}[study.layout]
+    tokens = f", at most {study.max_tokens} tokens" if study.max_tokens else ""
+    return f"Up to {study.slices} slices ({study.choice}){plane}, window {study.window or 'of the file'}{layout}{tokens}."
+
+
+def _card(sources: Sequence[ImageSource], study: StudyConfig, measure: Measure | None, sample: Sample | None = None) -> Card:
+    pictures: list[Seen] = []
+    notes: list[str] = []
+    for source in sources:
+        if not isinstance(source, Study):
+            pictures.append(_look(source, "", "", measure))
+            continue
+        try:
+            shown = choose_pictures(source, study)
+        except DataError as error:
+            pictures.append(Seen(uri=source.uri, where="", edges="", error=str(error)))
+            continue
+        notes += shown.notes
+        pictures += _look_at_study(shown, measure)
+    return Card(pictures=tuple(pictures), notes=tuple(notes), sample=sample)
+
+
+def _look_at_study(shown: ShownStudy, measure: Measure | None) -> list[Seen]:
+    places = [_place(shown.series, index) for index in shown.indices]
+    edges = EDGES[shown.series.plane] if shown.series.plane is not None else ""
+    if len(shown.pictures) < len(places):  # a montage or a clip
+        return [_look(shown.pictures[0], "; ".join(places), edges, measure)]
+    return [_look(picture, place, edges, measure) for picture, place in zip(shown.pictures, places, strict=True)]
+
+
+def _place(series: Series, index: int) -> str:
+    if len(series.slices) == 1:
+        return ""
+    position = f", {series.positions[index]:.1f} mm" if series.positions is not None else ""
+    return f"{'slice' if series.positions is not None else 'frame'} {index + 1} of {len(series.slices)}{position}"
+
+
+def _look(source: ImageSource, where: str, edges: str, measure: Measure | None) -> Seen:
+    try:
+        picture = source.load()
+        size, tokens = measure(picture) if measure is not None else (picture.size, None)
+    except (DataError, ValueError) as error:  # ValueError: an image that no processor takes
+        return Seen(uri=source.uri, where=where, edges=edges, error=first_line(error))
+    shown = picture if picture.size == size else picture.resize(size)
+    shown.thumbnail((MAX_SIDE, MAX_SIDE * count_frames(picture)))
+    stream = io.BytesIO()
+    shown.save(stream, "JPEG", quality=_QUALITY)
+    jpeg = base64.b64encode(stream.getvalue()).decode("ascii")
+    return Seen(uri=source.uri, where=where, edges=edges, jpeg=jpeg, size=size, tokens=tokens)
+
+
+def _row(number: int, series: Series) -> SeriesRow:
+    return SeriesRow(
+        number=number,
+        modality=series.modality or "unknown",
+        plane=series.plane or "unknown",
+        num_slices=len(series.slices),
+        spacing=" x ".join(f"{step:g}" for step in series.spacing) if series.spacing is not None else "unknown",
+        findings=series.findings,
+    )
+
+
+def _write(out: Path, **content: Any) -> Path:
+    try:
+        write_whole(out, render("contact_sheet.html.j2", letters=LETTERS, **content).encode("utf-8", "surrogatepass"))
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror}): choose another place") from error
+    return out

@@ -1,0 +1,130 @@
+"""`osler data view`: a page of what a policy sees of questions and of studies."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from test_studies import read_row, save_nifti, save_picture, save_series, values
+
+from osler import read
+from osler.cli.main import main
+from osler.config import PolicyConfig, StudyConfig
+from osler.errors import ConfigError, DataError
+from osler.images.study import Study
+from osler.policies.load import open_processor
+from osler.reports.contact_sheet import measure_with, view_samples, view_study
+
+
+def test_sizes_and_tokens_are_those_of_the_processor() -> None:
+    measure = measure_with(open_processor(PolicyConfig()))
+    assert measure(PIL.Image.new("RGB", (112, 56))) == ((168, 84), 18)  # osler-tiny enlarges to 16 tokens, and each side is rounded
+    assert measure(PIL.Image.new("RGB", (512, 512))) == ((112, 112), 16)
+
+
+def test_a_study_is_shown_with_what_it_says(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values())
+    save_series(tmp_path / "s", values((6, 5, 9)), "1.2.4")
+    study = StudyConfig(slices=2, window="200/400")
+    text = view_study(Study(root=tmp_path, path="s"), tmp_path / "a" / "view.html", study, lambda picture: ((28, 56), 2)).read_text()
+    for told in (
+        "What a policy sees of s", "Up to 2 slices (even), window 200/400, at most 768 tokens.", "2 series: number 2 is shown",
+        "slice 3 of 9, 2.0 mm; 28 x 56 pixels, 2 tokens", "slice 7 of 9, 6.0 mm", "4 image tokens",
+        "not for clinical use", '<span class="edge left">R</span><span class="edge right">L</span>',
+        '<span class="edge upper">A</span><span class="edge lower">P</span>',
+        "<td>1<td>CT<td>axial<td>4<td>1 x 1 x 1<td>nothing",
+    ):  # fmt: skip
+        assert told in text, told
+    assert text.count("data:image/jpeg;base64,") == 2
+    assert "http" not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"layout": "montage"}, ["1 figure", "slice 1 of 4, 0.0 mm; slice 2 of 4", "as one montage"]),
+        (
+            {"plane": "sagittal", "slices": 1},
+            ["1 figure", '<span class="edge left">A</span>', "slice 4 of 6", ", sagittal, window of the file"],
+        ),
+        ({"max_tokens": 0}, ["4 figure", "window of the file."]),
+    ],
+)
+def test_every_layout_is_named(tmp_path: Path, settings: dict[str, Any], told: list[str]) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    text = view_study(Study(root=tmp_path, path="v.nii"), tmp_path / "view.html", StudyConfig(**settings)).read_text()
+    assert text.count("<figure>") == int(told[0][0])
+    for words in told[1:]:
+        assert words in text
+
+
+def test_questions_show_their_studies(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    save_picture(tmp_path / "a.png", 7)
+    sample = read_row(tmp_path, [{"path": "v.nii", "caption": "Prior"}, "a.png", "gone"], question="<script>x</script>")
+    text = view_samples([sample], tmp_path / "view.html", StudyConfig(slices=3), num=1).read_text()
+    assert text.count("data:image/jpeg;base64,") == 4
+    assert text.count("class=fault") == 1
+    assert "study &#39;gone&#39; does not exist" in text
+    assert "<script" not in text
+    assert "slice 1 of 4, 0.0 mm; 6 x 5 pixels<br>v.nii?axis=2" in text
+
+
+def test_view_is_one_file_that_escapes_everything(tmp_path: Path) -> None:
+    samples = [replace(sample, question="<script>x</script>") for sample in read("phantom", split="train", num_questions=4)]
+    text = view_samples(samples, tmp_path / "sheet" / "view.html", num=26).read_text()
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;x&lt;/script&gt;") == text.count("class=target") == text.count("data:image/jpeg;base64,") == 26
+    assert "http" not in text
+    assert view_samples(samples, tmp_path / "some.html", num=3).read_text().count("<article>") == 3
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    (sample, *_) = read("phantom", split="train", num_questions=1)
+    with pytest.raises(ConfigError, match="cannot view 0 samples"):
+        view_samples([sample], tmp_path / "view.html", num=0)
+    with pytest.raises(DataError, match="no samples to view"):
+        view_samples([], tmp_path / "view.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        view_samples([sample], tmp_path / "file" / "view.html")
+
+
+def test_the_command_takes_a_study_in_place_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_nifti(tmp_path / "v.nii.gz", np.repeat(np.repeat(values(), 20, 0), 20, 1))
+    out = tmp_path / "view.html"
+    assert main(["data", "view", str(tmp_path / "v.nii.gz"), "--out", str(out), "--data.study.slices=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"page": str(out)}
+    assert "slice 2 of 4, 1.0 mm; 112 x 112 pixels, 16 tokens" in out.read_text()
+    assert main(["data", "view", str(tmp_path / "v.nii.gz"), "--out", str(out), "--policy.path=no/such-policy-at-all"]) == 0
+    assert "pictures are shown as they are read, without tokens" in capsys.readouterr().err
+    assert "slice 1 of 4, 0.0 mm; 120 x 100 pixels<br>" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no recipe at nothing"),
+        (["empty"], "study 'empty' holds no picture"),
+        (["v.nii", "--data.study.window=lungs"], "window 'lungs' is unknown"),
+        (["v.nii", "--data.study.plane=up"], "data.study.plane: Input should be 'axial', 'coronal' or 'sagittal'"),
+        (["v.nii", "--data.study.slices=0"], "data.study.slices: Input should be greater than or equal to 1"),
+        (["v.nii", "--data.study.slice=3"], "unknown key data.study.slice; did you mean 'slices'?"),
+        (["v.nii", "--data.study.choice=around"], "gives no position and no label"),
+        (["broken.nii"], "is no NIfTI file"),
+    ],
+)
+def test_every_fault_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    save_nifti(tmp_path / "v.nii", values((6, 5, 12)))
+    (tmp_path / "broken.nii").write_bytes(b"nothing of the kind")
+    assert main(["data", "view", *arguments]) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err
+    assert len(err.splitlines()) == 1

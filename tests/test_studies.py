@@ -1,0 +1,380 @@
+"""A folder, a volume or a file of several frames as one question's input: its series, the slices that are shown, and their places."""
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+from small_dicom import write_dicom
+
+import osler
+from osler.config import Config, StudyConfig, build_config
+from osler.data.inspect import convert
+from osler.data.select import load_split
+from osler.errors import ConfigError, DataError
+from osler.images.fingerprints import digest_image
+from osler.images.montage import Montage, ReducedImage, count_columns, count_tokens, fit
+from osler.images.slices import choose_pictures, measure_entropy
+from osler.images.study import Study, load, pick_series, read_series, spread
+from osler.prompts import render
+from osler.types import PLACE
+
+AXIAL = [1, 0, 0, 0, 1, 0]
+
+
+def values(shape: tuple[int, int, int] = (6, 5, 4)) -> np.ndarray:
+    """The value of a voxel, by x from right to left, y from front to back and z from feet to head, tells its place: 100 z + 10 y + x."""
+    x, y, z = np.indices(shape)
+    return (x + 10 * y + 100 * z).astype(np.int16)
+
+
+def save_nifti(path: Path, stored: np.ndarray, step: float = 1.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(stored, np.diag([-1, -1, step, 1.0])), path)
+
+
+def save_series(folder: Path, stored: np.ndarray, uid: str = "1.2.3", *, step: float = 1.0, **elements: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for z in range(stored.shape[2]):
+        geometry = {"ImageOrientationPatient": AXIAL, "PixelSpacing": [1, 1], "ImagePositionPatient": [0, 0, step * z]}
+        defaults = {**geometry, "SeriesInstanceUID": uid, "RescaleSlope": 1, "RescaleIntercept": 0}
+        write_dicom(folder / f"{uid}-{z:02d}.dcm", stored[:, :, z].T, **{**defaults, **elements})
+
+
+def save_picture(path: Path, tone: int, size: tuple[int, int] = (3, 2)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new("RGB", size, (tone,) * 3).save(path)
+
+
+def shown(study: Study, index: int) -> np.ndarray:
+    """The values of a slice of its picked series, seen through a window from 0 to 400."""
+    return np.asarray(pick_series(study).series.slices[index].load())[..., 0] * (400 / 255)
+
+
+@pytest.mark.parametrize("kind", ["dicom", "nifti"])
+@pytest.mark.parametrize(
+    ("plane", "number", "picture"),
+    [
+        ("axial", 4, lambda stored: stored[:, :, 1].T),
+        ("coronal", 5, lambda stored: stored[:, 1, ::-1].T),  # head at the top, right of the patient to the left
+        ("sagittal", 6, lambda stored: stored[1, :, ::-1].T),  # head at the top, front to the left
+    ],
+)
+def test_every_plane_of_every_format_is_the_same_picture(tmp_path: Path, kind: str, plane: Any, number: int, picture: Any) -> None:
+    if kind == "dicom":
+        save_series(tmp_path / "s", values())
+    else:
+        save_nifti(tmp_path / "s.nii.gz", values())
+    study = Study(root=tmp_path, path="s" if kind == "dicom" else "s.nii.gz", plane=plane, window="200.5/401")
+    series = pick_series(study).series
+    assert (series.plane, len(series.slices)) == (plane, number)
+    np.testing.assert_allclose(shown(study, 1), picture(values()), atol=0.8)
+    source = series.slices[1]
+    assert pickle.loads(pickle.dumps(source)) == source
+    assert digest_image(source) != digest_image(series.slices[0])
+
+
+def test_a_cut_has_square_pixels_and_keeps_the_order(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values(), step=3.0)
+    series = pick_series(Study(root=tmp_path, path="s", plane="coronal", window="200.5/401")).series
+    assert [source.load().size for source in series.slices] == [(6, 12)] * 5
+    assert series.positions == (0, 1, 2, 3, 4)
+    assert series.spacing == (1, 1, 1)
+    assert "plane=coronal&index=0" in series.slices[0].uri
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "number", "note"),
+    [
+        pytest.param(lambda root: save_picture(root / "a.png", 9), "a.png", 1, (), id="a picture"),
+        pytest.param(lambda root: write_dicom(root / "a", np.zeros((2, 3), np.uint16)), "a", 1, (), id="a DICOM file without a suffix"),
+        pytest.param(lambda root: write_dicom(root / "a.dcm", np.zeros((5, 2, 3), np.uint16)), "a.dcm", 5, None, id="a cine"),
+        pytest.param(lambda root: save_nifti(root / "v/only.nii", values()), "v", 4, (), id="a folder with one volume"),
+        pytest.param(lambda root: [save_picture(root / "p" / f"{n}.png", n) for n in (1, 2, 10)], "p", 3, (), id="a folder of pictures"),
+        pytest.param(
+            lambda root: (save_series(root / "s", values()), save_series(root / "s", values((6, 5, 7)), "1.2.4")),
+            "s",
+            7,
+            ("2 series: number 2 is shown, because it has the most slices",),
+            id="two series",
+        ),
+        pytest.param(
+            lambda root: [
+                write_dicom((root / "x").with_name(f"x{n}.dcm"), np.zeros((2, 3), np.uint16), SeriesInstanceUID=f"1.{n}") for n in "12"
+            ],
+            ".",
+            2,
+            (),
+            id="the views of an X-ray study",
+        ),
+    ],
+)
+def test_what_a_study_may_be(tmp_path: Path, make: Any, path: str, number: int, note: tuple[str, ...] | None) -> None:
+    make(tmp_path)
+    study = Study(root=tmp_path, path=path)
+    picked = pick_series(study)
+    assert len(picked.series.slices) == number
+    assert note is None or picked.notes == note
+    assert study.load().mode == "RGB"
+    study.check_header()
+    assert len(study.digest()) == 64
+
+
+def test_pictures_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        save_picture(tmp_path / "p" / f"frame {number}.png", number)
+    assert [picture.getpixel((0, 0)) for picture in load(tmp_path / "p")] == [(1, 1, 1), (2, 2, 2), (10, 10, 10)]
+
+
+def test_load_gives_every_slice(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "v.nii.gz", values())
+    assert [picture.size for picture in osler.images.load(tmp_path / "v.nii.gz", window="200/400")] == [(6, 5)] * 4
+    assert [picture.size for picture in load(str(tmp_path / "v.nii.gz"), plane="sagittal")] == [(5, 4)] * 6
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"path": "../x"}, "must be relative"),
+        ({"path": "none"}, "study 'none' does not exist under .*: check the image root"),
+        ({"path": "empty"}, "holds no picture, DICOM file or volume"),
+        ({"path": "two"}, "holds 2 volumes: name the file of one of them"),
+        ({"path": "text.txt"}, "is not an image that Osler reads"),
+        ({"path": "report.dcm"}, "is a DICOM file without pixels"),
+        ({"path": "s", "series": 2}, "has no series 2: it has 1, counted from 1"),
+        ({"path": "p", "window": "lung"}, "of pictures, which have no values for a window"),
+        ({"path": "p", "plane": "coronal"}, "no evenly spaced slices in space, of which coronal ones could be cut"),
+        ({"path": "gap", "plane": "coronal"}, "cannot be cut in another plane, because 1 slice is missing"),
+        ({"path": "away"}, "is a link that leaves the image root"),
+        ({"path": "s", "window": "lungs"}, "window 'lungs' is unknown"),
+        ({"path": "s", "plane": "oblique"}, "unknown plane 'oblique'"),
+        ({"path": "s", "series": 0}, "series 0"),
+        ({"path": "s", "label": "../label.nii"}, "must be relative"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, study: dict[str, Any], message: str) -> None:
+    root = tmp_path / "root"
+    (root / "empty").mkdir(parents=True)
+    (root / "text.txt").write_text("no image at all, not even a small one, but longer than a header")
+    for name in ("a", "b"):
+        save_nifti(root / "two" / f"{name}.nii", values())
+    write_dicom(root / "report.dcm", Modality="SR")
+    save_series(root / "s", values())
+    save_series(root / "gap", values())
+    (root / "gap" / "1.2.3-01.dcm").unlink()
+    save_picture(root / "p" / "1.png", 1)
+    save_picture(root / "p" / "2.png", 1)
+    (tmp_path / "outside").mkdir()
+    (root / "away").symlink_to(tmp_path / "outside")
+    with pytest.raises((DataError, ConfigError), match=message):
+        Study(root=root, **study).check_header()
+
+
+@pytest.mark.parametrize(
+    ("number", "count", "expected"), [(4, 8, (0, 1, 2, 3)), (20, 4, (2, 7, 12, 17)), (5, 1, (2,)), (9, 3, (1, 4, 7)), (0, 3, ())]
+)
+def test_spread(number: int, count: int, expected: tuple[int, ...]) -> None:
+    assert spread(number, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("study", "config", "indices"),
+    [
+        ({}, {"slices": 2}, (3, 9)),
+        ({}, {"slices": 100}, tuple(range(12))),
+        ({"position": 7.2}, {"slices": 3, "choice": "around"}, (6, 7, 8)),
+        ({"position": -50.0}, {"slices": 2, "choice": "around"}, (0, 1)),
+        ({"position": 7.2}, {"slices": 2}, (3, 9)),
+        ({}, {"slices": 3, "choice": "information"}, (2, 5, 11)),  # where the noise is
+    ],
+)
+def test_which_slices_are_shown(tmp_path: Path, study: dict[str, Any], config: dict[str, Any], indices: tuple[int, ...]) -> None:
+    stored = np.zeros((8, 8, 12), np.int16)
+    noise = np.random.default_rng(0).integers(0, 400, (8, 8))
+    for index in (2, 5, 11):
+        stored[:, :, index] = noise
+    save_nifti(tmp_path / "v.nii", stored)
+    chosen = choose_pictures(Study(root=tmp_path, path="v.nii", **study), StudyConfig(**config))
+    assert chosen.indices == indices
+    assert [f"index={index}&" in picture.uri for picture, index in zip(chosen.pictures, indices, strict=True)] == [True] * len(indices)
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "indices"),
+    [
+        (None, 2, (3, 5)),
+        (None, 4, (2, 3, 4, 5)),
+        (7, 1, (5,)),
+        (7, 3, (4, 5, 6)),
+        (2, 3, (2, 3, 4)),
+        ("kidney", 1, "no names"),
+        (9, 1, "no slice"),
+    ],
+)
+def test_slices_around_a_label(tmp_path: Path, value: int | str | None, count: int, indices: tuple[int, ...] | str) -> None:
+    label = np.zeros((6, 5, 9), np.int16)
+    label[1, 1, 2:5] = 2
+    label[3, 3, 5] = 7
+    save_nifti(tmp_path / "v.nii", values((6, 5, 9)))
+    save_nifti(tmp_path / "label.nii.gz", label)
+    study = Study(root=tmp_path, path="v.nii", label="label.nii.gz", label_value=value)
+    config = StudyConfig(choice="around", slices=count)
+    if isinstance(indices, str):
+        with pytest.raises((DataError, ConfigError), match=indices):
+            choose_pictures(study, config)
+    else:
+        assert choose_pictures(study, config).indices == indices
+
+
+def test_a_label_finds_the_slices_of_another_format(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values((6, 5, 9)), step=2.0)
+    label = np.zeros((6, 5, 9), np.uint8)
+    label[1, 1, 4:6] = 1
+    save_nifti(tmp_path / "label.nii", label, 2.0)
+    study = Study(root=tmp_path, path="s", label="label.nii")
+    assert choose_pictures(study, StudyConfig(choice="around", slices=2)).indices == (4, 5)
+    with pytest.raises(DataError, match="cut in another plane than its slices"):
+        choose_pictures(study, StudyConfig(choice="around", slices=2, plane="coronal"))
+
+
+def test_around_needs_a_position(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    write_dicom(tmp_path / "cine.dcm", np.zeros((5, 2, 3), np.uint16))
+    with pytest.raises(DataError, match='gives no position and no label for choice = "around"'):
+        choose_pictures(Study(root=tmp_path, path="v.nii"), StudyConfig(choice="around", slices=2))
+    with pytest.raises(DataError, match='has no positions for choice = "around"'):
+        choose_pictures(Study(root=tmp_path, path="cine.dcm", position=1.0), StudyConfig(choice="around", slices=2))
+
+
+@pytest.mark.parametrize(
+    ("modality", "window", "is_applied"), [("CT", "lung", True), ("MR", "lung", False), ("MR", "40/400", True), ("CT", None, False)]
+)
+def test_a_preset_of_the_recipe_is_for_ct(tmp_path: Path, modality: str, window: str | None, is_applied: bool) -> None:
+    save_series(tmp_path / "s", values(), Modality=modality)
+    chosen = choose_pictures(Study(root=tmp_path, path="s"), StudyConfig(window=window))
+    assert all(("window=" in picture.uri) is is_applied for picture in chosen.pictures)
+
+
+def test_a_picture_needs_no_window(tmp_path: Path) -> None:
+    save_picture(tmp_path / "p" / "1.png", 7)
+    (picture,) = choose_pictures(Study(root=tmp_path, path="p"), StudyConfig(window="lung")).pictures
+    assert picture.uri == "p/1.png"
+
+
+@pytest.mark.parametrize("size", [(512, 512), (512, 41), (41, 512), (1, 5000), (100, 100), (3000, 2000)])
+@pytest.mark.parametrize("max_tokens", [1, 7, 96, 500])
+@pytest.mark.parametrize("side", [28, 32])
+def test_a_picture_keeps_its_budget_and_its_shape(size: tuple[int, int], max_tokens: int, side: int) -> None:
+    width, height = fit(size, max_tokens, side)
+    assert count_tokens((width, height), side) <= max_tokens or max(width, height) < side
+    assert width <= size[0]
+    assert height <= size[1]
+    if min(width, height) > 20:
+        assert width / height == pytest.approx(size[0] / size[1], rel=0.06)
+    if count_tokens(size, side) <= max_tokens:
+        assert (width, height) == size
+
+
+def test_a_montage_holds_every_picture(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "v.nii", values((30, 20, 4)))
+    study = Study(root=tmp_path, path="v.nii", window="1000/2000")
+    (montage,) = choose_pictures(study, StudyConfig(layout="montage")).pictures
+    assert montage.load().size == (62, 42)
+    slices = pick_series(study).series.slices
+    grid = Montage(sources=slices).load()
+    for place, corner in enumerate([(0, 0), (32, 0), (0, 22), (32, 22)]):
+        assert grid.crop((*corner, corner[0] + 30, corner[1] + 20)).tobytes() == slices[place].load().tobytes()
+    assert [count_columns(8, 512, 41), count_columns(9, 10, 10), count_columns(2, 10, 30)] == [1, 3, 2]
+    (small,) = choose_pictures(study, StudyConfig(layout="montage", max_tokens=2)).pictures
+    assert isinstance(small, ReducedImage)
+    assert count_tokens(small.load().size, 28) <= 2
+
+
+def test_entropy() -> None:
+    assert measure_entropy(PIL.Image.new("RGB", (4, 4), (9, 9, 9))) == 0
+    assert measure_entropy(PIL.Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")) == pytest.approx(8)
+
+
+ROW = {"question": "Is the lesion larger?", "choices": ["yes", "no"], "answer": "A"}
+
+
+def read_row(root: Path, images: Any, **fields: Any) -> osler.Sample:
+    (root / "rows.jsonl").write_text(json.dumps({**ROW, "images": images, **fields}) + "\n")
+    (sample,) = osler.read("jsonl", root / "rows.jsonl", images=root)
+    return sample
+
+
+def recipe(root: Path, **data: Any) -> Config:
+    return build_config({"data": {"reader": "jsonl", "root": str(root / "rows.jsonl"), "images": str(root), **data}})
+
+
+@pytest.mark.parametrize(
+    ("images", "question", "shown"),
+    [
+        (["v.nii", "a.png"], "Is the lesion larger?", "Is the lesion larger?"),
+        (["v.nii", "a.png"], "Before <image> and now <image>.", f"Before {PLACE * 3} and now {PLACE}."),
+        (["a.png", "v.nii"], "Before <image 2> and now <image 1>.", f"Before {PLACE * 3} and now {PLACE}."),
+        (
+            [{"path": "v.nii", "caption": "Prior, 2021:"}, {"path": "a.png", "caption": "Current"}],
+            "Larger?",
+            f"Prior, 2021: {PLACE * 3}\nCurrent: {PLACE}\nLarger?",
+        ),
+        ([{"path": "v.nii", "caption": "Prior"}, "a.png"], "Now <image>, then <image>", f"Now Prior: {PLACE * 3}, then {PLACE}"),
+        ([{"path": "v.nii", "window": "lung", "plane": "sagittal"}], "<image>\nLarger?", "Larger?"),
+    ],
+)
+def test_a_row_takes_studies_at_their_places(tmp_path: Path, images: Any, question: str, shown: str) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    save_picture(tmp_path / "a.png", 7)
+    sample = read_row(tmp_path, images, question=question)
+    assert len(sample.images) == len(images)
+    config = recipe(tmp_path, study={"slices": 3})
+    (split,) = load_split(config.data, "train")
+    assert split.question == shown
+    assert len(split.images) == 3 + (len(images) - 1)
+    prompt = render(split, "no_think")
+    assert sum(part["type"] == "image" for part in prompt.messages[0]["content"]) == len(split.images)
+    (again,) = load_split(config.data, "train", shows_studies=False)
+    assert again.images == sample.images
+    convert([sample], tmp_path / "out.jsonl")
+    (back,) = osler.read("jsonl", tmp_path / "out.jsonl", images=tmp_path)
+    assert dataclasses.replace(back, id="") == dataclasses.replace(sample, id="")
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        ([{"path": "v.nii", "window": "lungs"}], "window 'lungs' is unknown"),
+        ([{"path": "v.nii", "plane": "up"}], "unknown plane 'up'"),
+        ([{"path": "v.nii", "series": "first"}], "'series' of an image is str, not a whole number"),
+        ([{"path": "v.nii", "position": True}], "'position' of an image is bool, not a number"),
+        ([{"path": "v.nii", "window": 40}], "'window' of an image is int, not text"),
+        ([{"path": "v.nii", "label": "../label.nii"}], "must be relative"),
+        ([{"path": "v.nii", "caption": 7}], "the caption of an image is no text"),
+        ([{"path": "v.nii", "caption": "<image>"}], "a caption holds a place of an image"),
+        (["../v.nii"], "must be relative"),
+    ],
+)
+def test_rows_that_are_refused(tmp_path: Path, images: Any, reason: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**ROW, "images": images}) + "\n")
+    report = osler.data.readers.read_with_report("jsonl", tmp_path / "rows.jsonl", images=tmp_path)
+    assert [refusal.reason for refusal in report.refused if reason in refusal.reason], report.refused
+
+
+def test_a_study_that_cannot_be_read_names_its_question(tmp_path: Path) -> None:
+    read_row(tmp_path, ["gone.nii"], id="case 7")
+    config = recipe(tmp_path)
+    with pytest.raises(DataError, match=r"case 7: study 'gone\.nii' does not exist"):
+        load_split(config.data, "train")
+
+
+def test_the_number_of_a_series_is_that_of_read_series(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values())
+    save_series(tmp_path / "s", values((6, 5, 7)), "1.2.4")
+    assert [len(series.slices) for series in read_series(Study(root=tmp_path, path="s"))] == [4, 7]
+    assert len(pick_series(Study(root=tmp_path, path="s", series=1)).series.slices) == 4
