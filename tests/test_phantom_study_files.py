@@ -11,13 +11,16 @@ import pydicom
 import pytest
 
 from osler.cli.main import main
+from osler.config import load_config
 from osler.data.phantom.studies import ASPECTS, PhantomStudy, StudyKind, build_studies
-from osler.data.phantom.studies.files import write_studies
+from osler.data.phantom.studies.files import FileFormat, write_studies
 from osler.data.phantom.studies.sheet import contact_sheet
+from osler.data.select import load_split
 from osler.errors import DataError
 from osler.images.files import ImageFile
 from osler.images.series import read_dicom_series
 from osler.images.volumes import read_volume
+from osler.prompts import render
 from osler.types import Sample
 
 NAMES = {"xray_views": ("frontal", "lateral"), "follow_up": ("prior", "current")}
@@ -115,18 +118,26 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert all((tmp_path / "one" / path).read_bytes() == (tmp_path / "other" / path).read_bytes() for path in files)
 
 
-def test_rows_hold_what_samples_hold(tmp_path: Path) -> None:
-    samples = questions(*StudyKind)
-    write_studies(tmp_path, samples=samples, file_format="dicom")
-    rows = [json.loads(line) for line in (tmp_path / "phantom_study.jsonl").read_text().splitlines()]
-    for sample, row in zip(samples, rows, strict=True):
-        assert (row["id"], row["question"], tuple(row["choices"]), row["target"]) == (
-            sample.id, sample.question, sample.choices, sample.target)  # fmt: skip
-        assert sample.facts is not None
-        assert len(row["facts"]["facts"]) == len(sample.facts.facts)
-        assert all((tmp_path / path).exists() for path in row["images"])
-        assert sample.question.count("<image>") in (0, len(row["images"]))
-    assert sum("terms" in row for row in rows) == len(StudyKind)
+FORMATS = [("dicom", [*StudyKind]), ("nifti", [kind for kind in StudyKind if kind.is_volume])]
+
+
+@pytest.mark.parametrize(("file_format", "kinds"), FORMATS, ids=["dicom", "nifti"])
+def test_files_are_read_as_the_drawn_questions(file_format: FileFormat, kinds: list[StudyKind], tmp_path: Path) -> None:
+    """Through the jsonl reader and [data.study], as a hospital's studies are read."""
+    samples = questions(*kinds)
+    write_studies(tmp_path, samples=samples, file_format=file_format)
+    root = tmp_path / "phantom_study.jsonl"
+    found = {sample.id: sample for sample in load_split(load_config(None, ["--data.reader=jsonl", f"--data.root={root}"]).data, "test")}
+    assert set(found) == {sample.id for sample in samples}
+    for sample in samples:
+        other = found[sample.id]
+        for name in ("question", "choices", "target", "modality", "question_type", "subject_id", "rationale", "facts"):
+            assert getattr(other, name) == getattr(sample, name)
+        for picture, drawn in zip(other.images, sample.images, strict=True):
+            assert np.array_equal(np.asarray(picture.load()), np.asarray(drawn.load()))
+        assert render(other, "think").messages == render(sample, "think").messages
+    rows = [json.loads(line) for line in root.read_text().splitlines()]
+    assert sum("terms" in row for row in rows) == len(kinds)  # those of one row hold for all
 
 
 ONE_SLICE = build_studies(kind=StudyKind.CT_VOLUME, split="test", seed=0, num_questions=1, single_slice=3)

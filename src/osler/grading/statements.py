@@ -23,7 +23,7 @@ _NAMES: Final = frozenset({Kind.PRESENCE, Kind.SIGN})
 _LISTED: Final = frozenset({Kind.ANATOMY, Kind.SIZE, Kind.COUNT, Kind.SIDE, Kind.POSITION})
 """Kinds of which a dataset lists a few values, and a text may name others about the same image."""
 _SIDES: Final = frozenset({("left",), ("right",), ("bilateral",)})
-_PLACES: Final = PLACES | {Kind.LEVEL, Kind.SLICES}
+_WHERE: Final = PLACES | {Kind.LEVEL, Kind.SLICES}
 _OTHERS: Final = frozenset({"other", "further", "additional", "second"})
 _LIST_WORDS: Final = frozenset({",", "or", "nor", "and", "a", "an", "the"})
 _INDEFINITE: Final = frozenset({"a", "an", "one", "any", "some", "another", "multiple", "several", "two"})
@@ -110,7 +110,7 @@ def _stance(mention: Mention, reading: Reading) -> Stance:
         is_presupposed = mention.kind is Kind.ANATOMY and words[begin - 1 : begin] == ["the"]  # "neither the liver nor the spleen is large"
         is_open = is_presupposed and near is Stance.NEGATED and stance_after(words, end) is not near
         return Stance.OPEN if is_open else near
-    if mention.kind in _PLACES:  # "not on the left" negates the side; "no mass on the left" leaves it open
+    if mention.kind in _WHERE:  # "not on the left" negates the side; "no mass on the left" leaves it open
         preposition = next((at for at in range(begin - 1, max(-1, begin - 4), -1) if words[at] in PREPOSITIONS), 0)
         return Stance.NEGATED if preposition and words[preposition - 1] == "not" else Stance.OPEN
     if mention.kind in _NAMES:  # "no shift with the tumour" presupposes a tumour, "not in keeping with tumour" does not

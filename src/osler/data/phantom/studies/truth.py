@@ -192,7 +192,10 @@ def draw_truth(kind: StudyKind, aspect: Aspect, num_pictures: int, rng: np.rando
 
 
 def _volume_marks(kind: StudyKind, aspect: Aspect, answer: str, num: int, rng: np.random.Generator) -> tuple[Mark, ...]:
-    """Lesions in different quadrants of an axial slice. Where they are visible does not depend on their look or size."""
+    """Lesions in different quadrants, so that those of neighbouring slices are not taken for one.
+
+    On which slices they are does not depend on their look or size.
+    """
     quadrants = [(x, y) for x in (-1, 1) for y in (-1, 1)]
     order = [int(place) for place in rng.permutation(4)]
     names = [DISEASES[kind][pick] for pick in rng.integers(len(DISEASES[kind]), size=4)]
@@ -213,10 +216,8 @@ def _volume_marks(kind: StudyKind, aspect: Aspect, answer: str, num: int, rng: n
             length, first = 1, outer[rng.integers(len(outer))]
             names = [answer]
         case Aspect.COUNT:
-            slices = rng.permutation(num)[: 1 + NUMBERS.index(answer)]
-            return tuple(
-                _lesion(names[n], quadrants[order[n]], int(at), 1, num, rng) for n, at in enumerate(np.sort(slices))
-            )  # one slice each, in different quadrants: neighbours are no single lesion
+            slices = np.sort(rng.permutation(num)[: 1 + NUMBERS.index(answer)])
+            return tuple(_lesion(names[n], quadrants[order[n]], int(at), 1, num, rng) for n, at in enumerate(slices))
     return () if answer == NORMAL else (_lesion(names[0], quadrants[order[0]], first, length, num, rng),)
 
 
@@ -270,7 +271,7 @@ def _changing_mark(answer: str, rng: np.random.Generator) -> Mark:
 
 
 def _new_marks(answer: str, rng: np.random.Generator) -> tuple[Mark, ...]:
-    """An unchanged mass, and a new one elsewhere, in random order of their drawing."""
+    """An unchanged mass, and a new one in another quadrant."""
     others = [place for place in LOCATIONS if place != answer]
     old, new = (int(grade) for grade in rng.integers(4, size=2))
     return _mass(others[rng.integers(3)], (old, old), rng), _mass(answer, (None, new), rng)
