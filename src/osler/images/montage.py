@@ -51,6 +51,13 @@ class Montage:
             grid.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
         return grid
 
+    def read_size(self) -> tuple[int, int]:
+        """Width and height of the grid."""
+        sizes = [reduced_size(size_of(source), (MAX_CELL, MAX_CELL)) for source in self.sources]
+        width, height = (max(size[side] for size in sizes) for side in (0, 1))
+        columns = count_columns(len(sizes), width, height)
+        return columns * (width + GAP) - GAP, math.ceil(len(sizes) / columns) * (height + GAP) - GAP
+
     def check_header(self) -> None:
         """Raise DataError where the file of a picture is missing, not an image, or too large."""
         check_headers(self.sources)

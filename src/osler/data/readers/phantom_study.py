@@ -15,6 +15,7 @@ from osler.types import Sample
 
 if TYPE_CHECKING:
     from osler.data.phantom.canvas import Difficulty
+    from osler.data.phantom.studies.questions import Layout
 
 Name = TypeVar("Name", bound=StrEnum)
 
@@ -33,6 +34,7 @@ CARD: Final = ReaderCard(
         "size": "side of a picture in pixels; 84 when left out",
         "num_slices": "slices of a volume and frames of a cine; 8 when left out",
         "single_slice": "show only this picture of each study, counted from 1; all when left out",
+        "layout": "of the pictures of a volume or a cine: images, montage (one image) or video (one clip); images when left out",
         "difficulty": "table of contrast, noise and lesion_size; 1 each when left out",
     },
 )
@@ -51,15 +53,17 @@ def read(
     size: int = 84,
     num_slices: int = 8,
     single_slice: int | None = None,
+    layout: Layout = "images",
     difficulty: Difficulty | Mapping[str, float] | None = None,
 ) -> ReadReport:
     """`num_questions` questions of each kind and split, the kinds in turn. Raises ConfigError for an invalid option."""
     from osler.data.phantom.studies import ASPECTS, Aspect, StudyKind, build_studies
-    from osler.data.phantom.studies.questions import QUESTION_TYPES
+    from osler.data.phantom.studies.questions import LAYOUTS, QUESTION_TYPES
 
     if root is not None:
         raise ConfigError(f"phantoms are drawn and have no root: name the reader of {root} as [data] reader (--data.reader=jsonl)")
     check_choice("split", split, SPLITS)
+    check_choice("layout", layout, LAYOUTS)
     for option, value in (("num_questions", num_questions), ("size", size), ("num_slices", num_slices), ("single_slice", single_slice)):
         if (not isinstance(value, int) or isinstance(value, bool)) and not (option == "single_slice" and value is None):
             raise ConfigError(f"{option} {value!r}: use a whole number")
@@ -81,6 +85,7 @@ def read(
                 size=size,
                 num_slices=num_slices,
                 single_slice=single_slice,
+                layout=layout,
                 difficulty=build_difficulty(difficulty),
             )
             for kind in chosen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, get_args
 
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.data.phantom.studies.facts import facts_of, study_terms
@@ -16,8 +16,10 @@ from osler.data.phantom.studies.rationales import write_rationale
 from osler.data.phantom.studies.source import DEFAULT_SIZE, DEFAULT_SLICES, QUESTION, PhantomStudy
 from osler.data.phantom.studies.truth import ASPECTS, CAPTIONS, Aspect, StudyKind, pool_of
 from osler.errors import ConfigError
+from osler.images.clip import Clip
+from osler.images.montage import Montage
 from osler.taxonomy import QuestionType, Split
-from osler.types import LETTERS, PLACE, Sample
+from osler.types import LETTERS, PLACE, ImageSource, Sample
 
 MAX_CHOICES: Final = 4
 QUESTION_TYPES: Final[Mapping[Aspect, QuestionType]] = MappingProxyType(
@@ -66,8 +68,15 @@ WORDINGS: Final[Mapping[Aspect, tuple[str, ...]]] = MappingProxyType(
 )
 
 
-def ask(study: PhantomStudy, *, single_slice: int | None = None) -> Sample:
-    """The question of a study; with `single_slice`, counted from 1, the same question with only that picture."""
+Layout = Literal["images", "montage", "video"]
+LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
+
+
+def ask(study: PhantomStudy, *, single_slice: int | None = None, layout: Layout = "images") -> Sample:
+    """The question of a study; with `single_slice`, counted from 1, the same question with only that picture.
+
+    The pictures of a volume or a cine are laid out as `[data.study]` lays out those of files; views and a follow-up are single images.
+    """
     truth, rng = study.truth, study.stream(QUESTION)
     pool = pool_of(study.kind, study.aspect)
     others = [value for value in pool if value != truth.answer]
@@ -79,7 +88,7 @@ def ask(study: PhantomStudy, *, single_slice: int | None = None) -> Sample:
     return Sample(
         id=f"phantom_study/{study.name}",
         dataset="phantom_study",
-        images=tuple(study.pictures[place] for place in shown),
+        images=_lay_out([study.pictures[place] for place in shown], layout if study.kind not in CAPTIONS else "images"),
         question=_introduce(study.kind, shown, wording),
         choices=choices,
         target=LETTERS[choices.index(truth.answer)],
@@ -91,6 +100,12 @@ def ask(study: PhantomStudy, *, single_slice: int | None = None) -> Sample:
         terms=study_terms(study.kind, study.num_pictures),
         metadata={"kind": study.kind.value, "aspect": study.aspect.value},
     )
+
+
+def _lay_out(pictures: Sequence[ImageSource], layout: Layout) -> tuple[ImageSource, ...]:
+    if layout == "images" or len(pictures) == 1:
+        return tuple(pictures)
+    return (Montage(sources=tuple(pictures)) if layout == "montage" else Clip(sources=tuple(pictures)),)
 
 
 def _introduce(kind: StudyKind, shown: Sequence[int], wording: str) -> str:
@@ -110,11 +125,12 @@ def build_studies(
     size: int = DEFAULT_SIZE,
     num_slices: int = DEFAULT_SLICES,
     single_slice: int | None = None,
+    layout: Layout = "images",
     difficulty: Difficulty = STANDARD_DIFFICULTY,
 ) -> list[Sample]:
     """Questions about studies of one kind, each about a study of its own, the aspects in turn; no picture is drawn yet.
 
-    A question does not depend on `num_questions`, on the other aspects, or on `single_slice`. Aspects that do not fit the kind are left
+    A question does not depend on `num_questions`, on the other aspects, on `single_slice` or on `layout`. Aspects that do not fit the kind are left
     out. Raises ConfigError for a setting out of range.
     """
     asked = [aspect for aspect in ASPECTS[kind] if aspects is None or aspect in aspects]
@@ -129,5 +145,5 @@ def build_studies(
         study = PhantomStudy(
             kind=kind, aspect=asked[turn], split=split, seed=seed, index=index, size=size, num_slices=num_slices, difficulty=difficulty
         )  # fmt: skip
-        samples.append(ask(study, single_slice=single_slice))
+        samples.append(ask(study, single_slice=single_slice, layout=layout))
     return samples
