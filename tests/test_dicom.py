@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 from small_dicom import item, sequence, write_dicom
 
 from osler.errors import ConfigError, DataError
@@ -206,6 +206,36 @@ LUT_AS_NUMBERS.add_new("LUTData", "US", [0, 255, 128, 64])
 )  # fmt: skip
 def test_a_stored_value_becomes_the_right_tone(tmp_path: Path, stored: np.ndarray, elements: dict, tones: list[int]) -> None:
     np.testing.assert_allclose(show(write_dicom(tmp_path / "a", stored, **elements))[0], tones, atol=0.51)
+
+
+IMPLICIT, EXPLICIT = ImplicitVRLittleEndian, ExplicitVRLittleEndian
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stored", "first", "elements"),
+    [
+        (EXPLICIT, np.uint16([1014, 1015, 1016, 1017]), -10, HU),
+        (IMPLICIT, np.uint16([1014, 1015, 1016, 1017]), -10, HU),  # unsigned pixels, but Hounsfield units are signed
+        (IMPLICIT, np.int16([-10, -9, -8, -7]), -10, {}),
+        (IMPLICIT, np.uint16([40000, 40001, 40002, 40003]), 40000, {}),
+        (IMPLICIT, np.int16([-10, -9, -8, -7]), 40000, {"RescaleSlope": 1, "RescaleIntercept": 40010}),
+        (IMPLICIT, np.int16([-10, -9, -8, -7]), 40000, {"table": True}),  # a modality table gives unsigned values
+    ],
+)
+def test_the_first_value_of_a_voi_table_has_the_sign_of_its_input(
+    tmp_path: Path, syntax: str, stored: np.ndarray, first: int, elements: dict
+) -> None:
+    table = item()
+    table.add_new("LUTDescriptor", "SS" if first < 0 else "US", [4, first, 8])
+    table.add_new("LUTData", "OW", bytes([0, 85, 170, 255]))
+    elements = dict(elements)
+    if elements.pop("table", False):
+        modality = item()
+        modality.add_new("LUTDescriptor", "SS", [4, -10, 16])
+        modality.add_new("LUTData", "OW", np.arange(40000, 40004, dtype="<u2").tobytes())
+        elements["ModalityLUTSequence"] = sequence(modality)
+    write_dicom(tmp_path / "a", stored[None], syntax=syntax, VOILUTSequence=sequence(table), **elements)
+    assert show(tmp_path / "a")[0].tolist() == [0, 85, 170, 255]
 
 
 @pytest.mark.parametrize("value", [0, 1])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _TABLE_BITS: Final = range(8, 17)
+_MAX_SIGNED: Final = (1 << 15) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +51,15 @@ def read_frame_values(header: Header, frame: int) -> FrameValues:
         raise DicomError("has a rescale slope of 0, so that all its values are equal: convert it to PNG")
     has_rescale = bool(slope and intercept)
     unit = str(transformed.get("RescaleType", "") or "HU").strip().upper()  # in HU where a CT does not say it: PS3.3, C.8.2.1.1.3
+    modality_table = _table(dataset, "ModalityLUTSequence", header, is_signed=header.is_signed)
+    line = (slope[0] if slope else 1.0, intercept[0] if intercept else 0.0)
     return FrameValues(
-        slope=slope[0] if slope else 1.0,
-        intercept=intercept[0] if intercept else 0.0,
-        modality_table=_table(dataset, "ModalityLUTSequence", header),
+        slope=line[0],
+        intercept=line[1],
+        modality_table=modality_table,
         is_hounsfield=dataset.get("Modality") == "CT" and has_rescale and unit in ("HU", "HU_MOD"),
         windows=_windows(voi),
-        voi_table=_table(voi, "VOILUTSequence", header),
+        voi_table=_table(voi, "VOILUTSequence", header, is_signed=modality_table is None and _may_be_signed(header, *line)),
         padding=_padding(header),
     )
 
@@ -92,8 +95,15 @@ def _windows(dataset: Dataset) -> tuple[Window, ...]:
     )
 
 
-def _table(dataset: Dataset, keyword: str, header: Header) -> LookupTable | None:
-    """The first lookup table of a sequence; None without one."""
+def _may_be_signed(header: Header, slope: float, intercept: float) -> bool:
+    """Whether a stored value can become a negative one: the values of a VOI lookup table are signed then (PS3.3, C.11.2.1.1)."""
+    top = 1 << header.bits_stored - header.is_signed
+    ends = (-top if header.is_signed else 0, top - 1)
+    return min(slope * end + intercept for end in ends) < 0
+
+
+def _table(dataset: Dataset, keyword: str, header: Header, *, is_signed: bool) -> LookupTable | None:
+    """The first lookup table of a sequence; None without one. `is_signed` are the values that it maps."""
     import numpy as np
 
     items = dataset.get(keyword)
@@ -111,6 +121,10 @@ def _table(dataset: Dataset, keyword: str, header: Header) -> LookupTable | None
     if not 1 <= length <= len(entries) or bits not in _TABLE_BITS:
         raise DicomError(f"has a {keyword} that does not fit its descriptor: convert it to PNG")
     first = descriptor[1]
+    if is_signed and first > _MAX_SIGNED:  # pydicom goes by the stored values, which may be unsigned all the same
+        first -= 1 << 16
+    elif not is_signed and first < 0 and header.dataset.original_encoding[0]:  # implicit VR: the file does not say the type
+        first += 1 << 16
     return LookupTable(entries=entries[:length].astype(np.float64), first=first, max_output=float((1 << bits) - 1))
 
 
