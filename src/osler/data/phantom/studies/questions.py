@@ -130,8 +130,8 @@ def build_studies(
 ) -> list[Sample]:
     """Questions about studies of one kind, each about a study of its own, the aspects in turn; no picture is drawn yet.
 
-    A question does not depend on `num_questions`, on the other aspects, on `single_slice` or on `layout`. Aspects that do not fit the kind are left
-    out. Raises ConfigError for a setting out of range.
+    A question does not depend on `num_questions`, on the other aspects, on `single_slice` or on `layout`. Aspects that do not fit the kind
+    are left out. Raises ConfigError for a setting out of range.
     """
     asked = [aspect for aspect in ASPECTS[kind] if aspects is None or aspect in aspects]
     if num_questions < 0:
