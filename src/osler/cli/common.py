@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -76,6 +77,7 @@ def add_run_options(parser: argparse.ArgumentParser, folder: str = "run folder (
 def name_reader(recipe: str | None, overrides: Sequence[str]) -> list[str]:
     """The overrides, with the reader that knows the layout of `--data.root` where no reader is named with it; says which, and why."""
     from osler.config import load_config, parse_overrides
+    from osler.data.privacy.private import read_private
     from osler.data.readers import READERS
     from osler.data.readers.recognise import recognise
 
@@ -84,8 +86,9 @@ def name_reader(recipe: str | None, overrides: Sequence[str]) -> list[str]:
         return list(overrides)
     if recipe is not None and load_config(recipe).data.reader != "phantom":
         return list(overrides)
-    name, why = recognise(Path(str(given["data.root"])))
     is_private = given.get("data.private", recipe is not None and load_config(recipe).data.private)
+    look = partial(recognise, Path(str(given["data.root"])))
+    name, why = read_private(look) if is_private else look()
     because = "" if is_private else f", because {why}"  # it may quote names of files
     print(f"reader: {name} ({READERS[name].card.title}){because}; --data.reader names another", file=sys.stderr)
     return [*overrides, f"--data.reader={name}"]

@@ -1,0 +1,298 @@
+"""A private dataset: identifiers planted into files, names, ids and rows are found nowhere in what any command writes or prints."""
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel
+import nrrd
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin, TiffImagePlugin
+from planted import MARK, Planter, leaks, leaks_below, plant_dicom
+
+from osler.cli.main import main
+from osler.config import build_config
+from osler.data.privacy.keys import Key
+from osler.data.privacy.private import PrivateImage, expand, make_private
+from osler.data.readers import READERS, ReadReport, register_reader
+from osler.data.select import load_split
+from osler.errors import ConfigError, DataError
+from osler.images.dicom import DicomFrame
+from osler.images.embedded import ImageBytes
+from osler.images.files import HasHeader, ImageFile
+from osler.images.volumes import VolumeSlice
+from osler.types import HasDigest, ImageSource, Sample
+
+KEY = Key(secret=b"k" * 32)
+RED = np.tile(np.array([200, 30, 30], np.uint8), (64, 64, 1))
+
+
+def plant_pictures(folder: Path, planter: Planter) -> list[str]:
+    """A picture of every format, with a text in every place that the format has for one; the names of the files."""
+    folder.mkdir(parents=True)
+    text, picture = planter.text, Image.fromarray(RED + np.arange(64, dtype=np.uint8)[:, None, None])
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Author", text())
+    info.add_itxt(text(), text(), zip=True)
+    exif = Image.Exif()
+    exif[0x013B], exif[0x010E], exif[0x9286] = text(), text(), text().encode()  # artist, description, comment
+    picture.save(folder / "Zqx_a.png", pnginfo=info, exif=exif)
+    picture.save(folder / "Zqx_b.jpg", exif=exif, comment=text().encode())
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[270], tags[315], tags[65000] = text(), text(), text()
+    picture.save(folder / "Zqx_c.tif", tiffinfo=tags)
+    picture.save(folder / "Zqx_d.gif", comment=text().encode())
+    picture.save(folder / "Zqx_e.webp", exif=exif, xmp=f"<x>{text()}</x>".encode())
+    plant_dicom(folder / "Zqx_f.dcm", planter)
+    return sorted(path.name for path in folder.iterdir())
+
+
+def plant_volumes(folder: Path, planter: Planter) -> None:
+    """A NIfTI and an NRRD file with a text in every place that the format has for one."""
+    text, values = planter.text, np.arange(40 * 40 * 4, dtype=np.int16).reshape(40, 40, 4)
+    image = nibabel.Nifti1Image(values, np.eye(4))
+    for name in ("descrip", "aux_file", "intent_name", "db_name"):
+        image.header[name] = text().encode()
+    for code in (0, 2, 4, 6):
+        content = json.dumps({"a": text()}).encode() if code != 2 else text().encode()
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(code if code != 2 else 6, content))
+    nibabel.save(image, folder / "Zqx_v.nii.gz")
+    header = {"space": "left-posterior-superior", "space directions": np.eye(3), "space origin": [0, 0, 0]}
+    header |= {"content": text(), text(): text(), "sample units": text()}
+    nrrd.write(str(folder / "Zqx_w.nrrd"), values, header)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows for training and testing, with names in files, folders, ids, patients, fields and metadata; some rows are broken."""
+    root, planter = tmp_path_factory.mktemp("in") / "Zqx^Smith", Planter()
+    names = plant_pictures(root / "Zqx^John", planter)
+    plant_volumes(root, planter)
+    (root / "Zqx^John" / "Zqx_broken.png").write_bytes((root / "Zqx^John" / "Zqx_a.png").read_bytes()[:90])
+    for split in ("train", "test"):
+        rows = [
+            {
+                "id": f"Zqx-{split}-{number}",
+                "image": f"Zqx^John/{name}",
+                "question": f"Is sign {number} there?",
+                "choices": ["yes", "no"],
+                "answer": "AB"[number % 2],
+                "subject_id": f"Zqx-{number}",
+                "modality": "ct",
+                "metadata": {"note": planter.text()},
+                planter.text(): "Zqx",
+            }
+            for number, name in enumerate(names)
+        ]
+        broken = [
+            {**rows[0], "id": "Zqx-1", "answer": "Zqx"},
+            {**rows[0], "id": "Zqx-2", "image": "../Zqx.png"},
+            {**rows[0], "id": rows[1]["id"]},
+        ]
+        lines = [json.dumps(row) for row in (*rows, *broken)] + ['{"Zqx": ']
+        (root / f"Zqx_{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+Osler = Callable[..., str]
+
+
+@pytest.fixture
+def osler(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Osler]:
+    """Runs a verb on the private ward in an empty folder; what it printed and wrote holds no mark."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+
+    def run(*arguments: str, code: int = 0, root: Path = ward) -> str:
+        data = ["--data.private=true", f"--data.key_file={tmp_path / 'k.key'}", "--data.reader=jsonl", f"--data.root={root}"]
+        assert main([*arguments, *data]) == code, capsys.readouterr().err
+        told = capsys.readouterr()
+        assert leaks((told.out + told.err).encode(), MARK) == [], told
+        return told.out + told.err
+
+    yield run
+    assert leaks_below(tmp_path, MARK) == {}
+
+
+def test_the_search_finds_what_is_planted(ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without privacy the same commands do write the names."""
+    data = ["--data.reader=jsonl", f"--data.root={ward}"]
+    assert main(["data", "view", "--out", str(tmp_path / "view.html"), *data]) == 0
+    assert main(["data", "convert", "--out", str(tmp_path / "rows.jsonl"), *data]) == 0
+    assert main(["export", "--to", "verl", "--out", str(tmp_path / "verl"), *data]) == 0
+    assert leaks(capsys.readouterr().err.encode(), MARK) == [MARK]
+    assert {"view.html", "rows.jsonl", "verl/train.parquet"} <= leaks_below(tmp_path, MARK).keys()
+
+
+def test_check_names_nothing(osler: Osler) -> None:
+    told = osler("data", "check", "--images", "decode", "--out", "out/all.jsonl")
+    assert "12 samples" in told
+    assert "8 rows refused" in told
+    assert "all sound" in told
+    assert osler("data", "check", "--json", "--strict", code=1)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_view_and_convert_name_nothing(osler: Osler, split: str) -> None:
+    osler("data", "view", "--split", split, "--out", "out/view.html")
+    assert Path("out/view.html").read_text().count("data:image/jpeg") == 6
+    osler("data", "convert", "--split", split, "--out", "out/rows.jsonl")
+    rows = [json.loads(line) for line in Path("out/rows.jsonl").read_text().splitlines()]
+    assert {row["dataset"] for row in rows} == {rows[0]["dataset"]}
+    assert all((Path("out") / row["images"][0]).is_file() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("to", "images"), [("verl", "embed"), ("verl", "reference"), ("ms_swift", "copy"), ("easyr1", "reference"), ("lmms_eval", "embed")]
+)
+def test_exports_name_nothing(osler: Osler, to: str, images: str) -> None:
+    told = osler("export", "--to", to, "--images", images, "--out", f"out/{to}")
+    assert "0 left where they are" in told
+
+
+def test_audit_and_split_name_nothing(osler: Osler) -> None:
+    osler("audit", "--images", "pixels", "--out", "out/audit.html", "--save", "out/audit.json")
+    assert json.loads(Path("out/audit.json").read_text())["images"]
+    osler("split", "--out", "out/split.json", "--test", "0.4")
+
+
+def test_a_run_names_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
+    config = build_config({"data": private(ward, tmp_path)})
+    script = "\n".join(
+        json.dumps({"sample_id": sample.id, "completion": "<answer>A</answer>"}) for sample in load_split(config.data, "test")
+    )
+    Path("script.jsonl").write_text(script)
+    osler("eval", "--eval.engine=scripted", "--eval.script=script.jsonl", "--out", "out/run")
+    osler("eval", "--eval.engine=scripted", "--eval.script=script.jsonl", "--out", "out/run")  # resumes
+    osler("eval", "--eval.engine=option_prior", "--label", "prior", "--out", "out/run")
+    records = [json.loads(line) for line in next(Path("out/run/records").glob("*.jsonl")).read_text().splitlines()]
+    assert len(records) == 6
+    assert all(record["image_uris"][0].startswith("private/") for record in records)
+    assert len({record["subject_id"] for record in records}) == 6
+    assert main(["report", "out/run"]) == 0
+    told = osler("eval", "--eval.engine=scripted", "--eval.script=script.jsonl", "--dry-run")
+    assert '"root": "private"' in told
+
+
+def private(root: Path, folder: Path, **data: object) -> dict[str, object]:
+    return {"reader": "jsonl", "root": str(root), "private": True, "key_file": str(folder / "k.key"), **data}
+
+
+@pytest.mark.parametrize("name", ["Zqx_absent", "Zqx_empty.jsonl", "Zqx_table.zip"])
+def test_errors_name_nothing(osler: Osler, tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    root = tmp_path_factory.mktemp("broken") / name
+    if "." in name:
+        root.write_text("")
+    for verb in ("check", "view", "convert"):
+        assert "osler:" in osler("data", verb, *(["--out", "out/x"] if verb != "check" else []), code=2, root=root)
+
+
+def test_the_key_stays_outside(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = ["--data.private=true", "--data.reader=jsonl", f"--data.root={ward}", "--eval.engine=option_prior"]
+    for key, message in [
+        ([], "needs a key"),
+        (["--data.key_file=run/k.key"], "lies inside the run"),
+        ([f"--data.key_file={ward}/k"], "lies inside"),
+    ]:
+        assert main(["eval", "--out", "run", *data, *key]) == 2
+        assert message in capsys.readouterr().err
+    assert not (ward / "k").exists()
+
+
+def volume_sources(root: Path) -> list[ImageSource]:
+    slices = [VolumeSlice(root=root, path=name, axis=2, index=1) for name in ("Zqx_v.nii.gz", "Zqx_w.nrrd")]
+    return [*slices, DicomFrame(root=root, path="Zqx^John/Zqx_f.dcm", window="lung")]
+
+
+def test_volumes_name_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
+    if "planted_volumes" not in READERS:
+
+        @register_reader("planted_volumes")
+        def read(root: Path, *, split: str | None = None) -> list[Sample]:
+            return [sample(source, f"Zqx-{number}") for number, source in enumerate(volume_sources(root))]
+
+    for verb in ("view", "convert"):
+        osler("data", verb, "--out", f"out/{verb}", "--data.reader=planted_volumes")
+    assert main(["data", "check", "--images", "decode", "--data.reader=planted_volumes", f"--data.root={ward}"]) == 0
+    samples = load_split(build_config({"data": private(ward, tmp_path, reader="planted_volumes")}).data, "test")
+    assert len({source.digest() for one in samples for source in one.images}) == 3
+
+
+def sample(source: ImageSource, name: str = "Zqx", **fields: object) -> Sample:
+    return Sample(id=name, dataset="Zqx", images=(source,), question="?", choices=("a", "b"), target="A", modality=None, question_type=None,
+                  **fields)  # type: ignore[arg-type]  # fmt: skip
+
+
+BROKEN = [
+    (lambda root: ImageFile(root=root, path="Zqx/absent.png"), "does not exist"),
+    (lambda root: ImageFile(root=root, path="Zqx^John"), "is not a file"),
+    (lambda root: ImageFile(root=root, path="Zqx^John/Zqx_broken.png"), "is damaged|cannot be read"),
+    (lambda root: ImageFile(root=root, path="Zqx_train.jsonl"), "of a kind that Osler does not read"),
+    (lambda root: DicomFrame(root=root, path="Zqx^John/Zqx_f.dcm", frame=7), "no such frame"),
+    (lambda root: DicomFrame(root=root, path="Zqx^John/Zqx_a.png"), "of a kind that Osler does not read"),
+    (lambda root: VolumeSlice(root=root, path="Zqx_v.nii.gz", axis=2, index=77), "no such frame or slice"),
+    (lambda root: VolumeSlice(root=root, path="Zqx^John/Zqx_a.png", axis=2, index=0), "of a kind that Osler does not read|cannot be read"),
+    (lambda root: ImageBytes(uri="Zqx", content=b"Zqx"), "of a kind that Osler does not read"),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), BROKEN)
+def test_errors_of_a_private_image(ward: Path, make: Callable[[Path], ImageSource], reason: str) -> None:
+    image = PrivateImage.of(make(ward), KEY)
+    with pytest.raises(DataError, match=reason) as raised:
+        image.load()
+    assert leaks(f"{raised.value} {raised.value.__cause__}".encode(), MARK) == []
+    assert leaks(repr(image).encode(), MARK, KEY.secret.hex()) == []
+    assert raised.value.__suppress_context__
+
+
+def test_a_private_image_is_the_picture_and_nothing_else(ward: Path) -> None:
+    for path in sorted((ward / "Zqx^John").glob("Zqx_[a-f].*")):
+        source = ImageFile(root=ward, path=f"Zqx^John/{path.name}")
+        image, again = PrivateImage.of(source, KEY), PrivateImage.of(source, KEY)
+        shown = image.load()
+        assert np.array_equal(np.asarray(shown), np.asarray(source.load()))
+        assert (shown.mode, shown.info, bool(shown.getexif()), getattr(shown, "filename", "")) == ("RGB", {}, False, "")
+        assert image == again == pickle.loads(pickle.dumps(image))
+        assert hash(image) == hash(again)
+        assert isinstance(image, HasHeader)
+        assert isinstance(image, HasDigest)
+        assert image.digest() == again.digest() != source.digest()
+        assert image.uri != PrivateImage.of(source, Key(secret=b"o" * 32)).uri
+
+
+def test_samples_that_belong_together_stay_together(ward: Path) -> None:
+    """One patient has one name, also where only the path says who it is."""
+    source = ImageFile(root=ward, path="Zqx^John/Zqx_a.png")
+    mura = [ImageFile(root=ward, path=f"Images/Mura/x/patient{number}/study1/image1.png") for number in (1, 1, 2)]
+    given = [sample(source, "Zqx-1", subject_id="Zqx"), sample(source, "Zqx-2", subject_id="Zqx")]
+    given += [sample(one, f"Zqx-m{number}") for number, one in enumerate(mura)]
+    report = make_private(ReadReport(samples=tuple(given), notes={"field 'Zqx' not read": 2, 'field "Zqx" not read': 1}), KEY, "jsonl")
+    subjects = [one.subject_id for one in report.samples]
+    assert subjects[0] == subjects[1]
+    assert subjects[2] == subjects[3] != subjects[4]
+    assert len({one.id for one in report.samples}) == 5
+    assert report.notes == {"field ... not read": 3}
+    assert leaks(repr(report).encode(), MARK) == []
+
+
+def test_the_parts_of_a_private_image_are_private(ward: Path) -> None:
+    whole = ImageFile(root=ward, path="Zqx^John/Zqx_f.dcm")
+    parts = expand(PrivateImage.of(whole, KEY), lambda source: [DicomFrame(root=source.root, path=source.path)])  # type: ignore[attr-defined]
+    assert [part.uri.startswith("private/") for part in parts] == [True]
+    assert expand(whole, lambda source: [source]) == (whole,)
+    with pytest.raises(DataError) as raised:
+        expand(PrivateImage.of(whole, KEY), lambda source: [source.absent()] if source.load() is None else _refuse(source))  # type: ignore[attr-defined]
+    assert MARK not in str(raised.value)
+
+
+def _refuse(source: ImageSource) -> list[ImageSource]:
+    raise DataError(f"{source.uri} is wrong")
+
+
+def test_a_private_recipe_needs_a_key() -> None:
+    with pytest.raises(ConfigError, match="needs a key"):
+        load_split(build_config({"data": {"reader": "jsonl", "root": "x", "private": True}}).data, "test")
