@@ -25,7 +25,13 @@ CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 TEXTS = {"AE": 16, "LO": 64, "LT": 99, "PN": 64, "SH": 16, "ST": 99, "UC": 99, "UR": 99, "UT": 99}
 DATES = {"DA", "DT"}
 _SKIPPED = {"PixelData", "FloatPixelData", "DoubleFloatPixelData", "SOPClassUID", "SpecificCharacterSet", "PhotometricInterpretation"}
-_SKIPPED |= {"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ModalityLUTSequence", "VOILUTSequence"}
+_SKIPPED |= {
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    "VOILUTFunction",
+}
 
 
 def hash_of(tag: int) -> int:

@@ -100,29 +100,32 @@ Osler = Callable[..., str]
 
 
 @pytest.fixture
-def osler(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Osler]:
+def osler(
+    ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Iterator[Osler]:
     """Runs a verb on the private ward in an empty folder; what it printed and wrote holds no mark."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
+    (tmp_path / "recipe.toml").write_text('name = "ward"')
 
     def run(*arguments: str, code: int = 0, root: Path = ward) -> str:
         data = ["--data.private=true", f"--data.key_file={tmp_path / 'k.key'}", "--data.reader=jsonl", f"--data.root={root}"]
         assert main([*arguments, *data]) == code, capsys.readouterr().err
         told = capsys.readouterr()
-        assert leaks((told.out + told.err).encode(), MARK) == [], told
+        assert leaks((told.out + told.err + caplog.text).encode(), MARK) == [], told
         return told.out + told.err
 
     yield run
     assert leaks_below(tmp_path, MARK) == {}
 
 
-def test_the_search_finds_what_is_planted(ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_search_finds_what_is_planted(ward: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Without privacy the same commands do write the names."""
     data = ["--data.reader=jsonl", f"--data.root={ward}"]
     assert main(["data", "view", "--out", str(tmp_path / "view.html"), *data]) == 0
     assert main(["data", "convert", "--out", str(tmp_path / "rows.jsonl"), *data]) == 0
     assert main(["export", "--to", "verl", "--out", str(tmp_path / "verl"), *data]) == 0
-    assert leaks(capsys.readouterr().err.encode(), MARK) == [MARK]
+    assert leaks(caplog.text.encode(), MARK) == [MARK]
     assert {"view.html", "rows.jsonl", "verl/train.parquet"} <= leaks_below(tmp_path, MARK).keys()
 
 
@@ -164,40 +167,65 @@ def test_a_run_names_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
         json.dumps({"sample_id": sample.id, "completion": "<answer>A</answer>"}) for sample in load_split(config.data, "test")
     )
     Path("script.jsonl").write_text(script)
-    osler("eval", "--eval.engine=scripted", "--eval.script=script.jsonl", "--out", "out/run")
-    osler("eval", "--eval.engine=scripted", "--eval.script=script.jsonl", "--out", "out/run")  # resumes
-    osler("eval", "--eval.engine=option_prior", "--label", "prior", "--out", "out/run")
+    osler("eval", "recipe.toml", "--eval.engine=scripted", "--eval.script=script.jsonl", "--out", "out/run")
+    osler("eval", "recipe.toml", "--eval.engine=scripted", "--eval.script=script.jsonl", "--out", "out/run")  # resumes
+    osler("eval", "recipe.toml", "--eval.engine=option_prior", "--label", "prior", "--out", "out/run")
     records = [json.loads(line) for line in next(Path("out/run/records").glob("*.jsonl")).read_text().splitlines()]
     assert len(records) == 6
     assert all(record["image_uris"][0].startswith("private/") for record in records)
     assert len({record["subject_id"] for record in records}) == 6
     assert main(["report", "out/run"]) == 0
-    told = osler("eval", "--eval.engine=scripted", "--eval.script=script.jsonl", "--dry-run")
+    told = osler("eval", "recipe.toml", "--eval.engine=scripted", "--eval.script=script.jsonl", "--dry-run")
     assert '"root": "private"' in told
+
+
+@pytest.mark.slow
+def test_a_training_names_nothing(osler: Osler) -> None:
+    """Checkpoints, caches, metrics and the printed completions of a training, and the errors of one that fails."""
+    settings = ["--sft.max_steps=2", "--sft.per_device_train_batch_size=2", "--policy.device=cpu", "--policy.freeze_vision=true"]
+    osler("sft", "recipe.toml", *settings, "--prompt.strategy=no_think", "--out", "out/sft")
+    settings = [
+        "--grpo.max_steps=1",
+        "--grpo.num_generations=2",
+        "--grpo.per_device_train_batch_size=2",
+        "--sampling.max_completion_length=8",
+    ]
+    settings += [
+        "--policy.device=cpu",
+        "--policy.freeze_vision=true",
+        "--trainer.vision_cache=out/cache",
+        "--trainer.print_completions_every=1",
+    ]
+    osler("train", "recipe.toml", *settings, "--prompt.strategy=no_think", "--out", "out/grpo")
+    assert list(Path("out/cache").rglob("*"))
+    assert list(Path("out/grpo/policy").glob("*.safetensors"))
+    assert "tokens" in osler("train", "recipe.toml", *settings, "--trainer.max_prompt_length=3", "--out", "out/short", code=2)
+    osler("eval", "recipe.toml", "--policy", "out/grpo", "--policy.device=cpu", "--prompt.strategy=no_think", "--out", "out/grpo")
 
 
 def private(root: Path, folder: Path, **data: object) -> dict[str, object]:
     return {"reader": "jsonl", "root": str(root), "private": True, "key_file": str(folder / "k.key"), **data}
 
 
-@pytest.mark.parametrize("name", ["Zqx_absent", "Zqx_empty.jsonl", "Zqx_table.zip"])
+@pytest.mark.parametrize("name", ["Zqx_absent", "Zqx_twice.csv", "Zqx_table.zip"])
 def test_errors_name_nothing(osler: Osler, tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     root = tmp_path_factory.mktemp("broken") / name
     if "." in name:
-        root.write_text("")
+        root.write_text("Zqx,Zqx\n1,2\n")
     for verb in ("check", "view", "convert"):
         assert "osler:" in osler("data", verb, *(["--out", "out/x"] if verb != "check" else []), code=2, root=root)
 
 
 def test_the_key_stays_outside(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("recipe.toml").write_text('name = "ward"')
     data = ["--data.private=true", "--data.reader=jsonl", f"--data.root={ward}", "--eval.engine=option_prior"]
     for key, message in [
         ([], "needs a key"),
         (["--data.key_file=run/k.key"], "lies inside the run"),
         ([f"--data.key_file={ward}/k"], "lies inside"),
     ]:
-        assert main(["eval", "--out", "run", *data, *key]) == 2
+        assert main(["eval", "recipe.toml", "--out", "run", *data, *key]) == 2
         assert message in capsys.readouterr().err
     assert not (ward / "k").exists()
 
