@@ -18,7 +18,7 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-MARK = "Zqx"
+MARK = "Zqxvkj"
 """Every planted text begins with it, in one of its cases, and no word of Osler does."""
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -72,7 +72,7 @@ class Planter:
         return None
 
     def text(self) -> str:
-        """A new mark, "Zqx00017k"."""
+        """A new mark, "Zqxvkj00017k"."""
         self.marks.append(f"{MARK}{len(self.marks):05d}k")
         return self.marks[-1]
 

@@ -135,7 +135,7 @@ def test_a_key_keeps_series_and_patients_together(tmp_path: Path) -> None:
     assert 1 <= (np.datetime64("2020-01-15") - days[0]).astype(int) <= MAX_SHIFT
 
 
-CODE = {"CodeValue": "T-D3000", "CodingSchemeDesignator": "SRT", "CodeMeaning": "Zqx Chest of Mr Smith"}
+CODE = {"CodeValue": "T-D3000", "CodingSchemeDesignator": "SRT", "CodeMeaning": "Zqxvkj Chest of Mr Smith"}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_values_that_stay(tmp_path: Path, elements: dict, keyword: str, kept: ob
 
 
 def test_codes_keep_the_meaning_of_the_standard(tmp_path: Path) -> None:
-    unknown = item(CodeValue="Zqx", CodingSchemeDesignator="99LOCAL", CodeMeaning="Zqx")
+    unknown = item(CodeValue="Zqxvkj", CodingSchemeDesignator="99LOCAL", CodeMeaning="Zqxvkj")
     path = write_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.uint8), AnatomicRegionSequence=sequence(item(**CODE), unknown))
     (code,) = deidentify(dcmread(path), OPTIONS).AnatomicRegionSequence
     assert (code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning) == ("51185008", "SCT", "Thoracic structure (body structure)")
@@ -179,16 +179,16 @@ def test_nothing_hides_beside_the_pixels(tmp_path: Path) -> None:
     dataset = dcmread(write_dicom(tmp_path / "c.dcm", (np.arange(4096) % 4096).astype(np.uint16).reshape(64, 64)))
     dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
     at = dataset.PixelData.index(b"\xff\x52")  # the marker segment COD: a comment (COM) may stand before it
-    comment = b"\xff\x64\x00\x0c\x00\x01Zqx-john"
+    comment = b"\xff\x64\x00\x0c\x00\x01Zqxvkj-j"
     start = dataset.PixelData.index(b"\xff\x4f\xff\x51")
     frame = dataset.PixelData[start:at] + comment + dataset.PixelData[at:].rstrip(b"\0")
     from pydicom.encaps import encapsulate
 
     dataset.PixelData = encapsulate([frame[: frame.rindex(b"\xff\xd9") + 2]])
     dataset.save_as(tmp_path / "d.dcm", enforce_file_format=True)
-    assert b"Zqx-john" in (tmp_path / "d.dcm").read_bytes()
+    assert b"Zqxvkj-j" in (tmp_path / "d.dcm").read_bytes()
     cleaned = deidentify(dcmread(tmp_path / "d.dcm"), OPTIONS)
-    assert b"Zqx" not in saved(cleaned)
+    assert b"Zqxvkj" not in saved(cleaned)
     assert np.array_equal(cleaned.pixel_array, np.arange(4096).reshape(64, 64))
 
 

@@ -33,18 +33,18 @@ def with_text(text: str, tone: int = 4000, size: tuple[int, int] = (256, 128)) -
 @pytest.fixture
 def ward(tmp_path: Path) -> Path:
     """A folder with names in every path: two slices of one series, a copy, a screen with text, a document, a broken file, a note."""
-    root = tmp_path / "Zqx^Smith" / "Zqx-1947"
+    root = tmp_path / "Zqxvkj^Smith" / "Zqxvkj-1947"
     (root / "sub").mkdir(parents=True)
-    shared = {"SeriesInstanceUID": "1.2.3.4", "StudyInstanceUID": "1.2.3", "PatientName": "Zqx^John", "PatientID": "Zqx-1"}
-    for number, name in enumerate(("Zqx_a.dcm", "sub/Zqx_b.dcm")):
+    shared = {"SeriesInstanceUID": "1.2.3.4", "StudyInstanceUID": "1.2.3", "PatientName": "Zqxvkj^John", "PatientID": "Zqxvkj-1"}
+    for number, name in enumerate(("Zqxvkj_a.dcm", "sub/Zqxvkj_b.dcm")):
         write_dicom(root / name, SMOOTH + number, InstanceNumber=number, **shared)
-    (root / "Zqx_copy.dcm").write_bytes((root / "Zqx_a.dcm").read_bytes())
-    write_dicom(root / "Zqx_text.dcm", with_text("SMITH JOHN 1947"), PatientID="Zqx-2")
-    write_dicom(root / "Zqx_marked.dcm", SMOOTH, PatientID="Zqx-2", BurnedInAnnotation="YES")
-    write_dicom(root / "Zqx_document.dcm")
-    (root / "Zqx_broken.dcm").write_bytes((root / "Zqx_a.dcm").read_bytes()[:-2000])
-    (root / "Zqx.txt").write_text("Zqx")
-    return tmp_path / "Zqx^Smith"
+    (root / "Zqxvkj_copy.dcm").write_bytes((root / "Zqxvkj_a.dcm").read_bytes())
+    write_dicom(root / "Zqxvkj_text.dcm", with_text("SMITH JOHN 1947"), PatientID="Zqxvkj-2")
+    write_dicom(root / "Zqxvkj_marked.dcm", SMOOTH, PatientID="Zqxvkj-2", BurnedInAnnotation="YES")
+    write_dicom(root / "Zqxvkj_document.dcm")
+    (root / "Zqxvkj_broken.dcm").write_bytes((root / "Zqxvkj_a.dcm").read_bytes()[:-2000])
+    (root / "Zqxvkj.txt").write_text("Zqxvkj")
+    return tmp_path / "Zqxvkj^Smith"
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -88,7 +88,7 @@ def test_text_can_be_kept_or_blackened(ward: Path, tmp_path: Path, capsys: pytes
 
 def test_every_element_and_every_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planter = Planter()
-    plant_dicom(tmp_path / "in" / "Zqx" / "Zqx.dcm", planter, SMOOTH)
+    plant_dicom(tmp_path / "in" / "Zqxvkj" / "Zqxvkj.dcm", planter, SMOOTH)
     code, told, err = run(capsys, tmp_path / "in", tmp_path / "out", "--key", tmp_path / "k", "--burned-in", "keep", "--clean-descriptors")
     assert code == 0, err
     assert leaks((told + err).encode(), MARK) == []

@@ -38,14 +38,14 @@ def plant_pictures(folder: Path, planter: Planter) -> list[str]:
     info.add_itxt(text(), text(), zip=True)
     exif = Image.Exif()
     exif[0x013B], exif[0x010E], exif[0x9286] = text(), text(), text().encode()  # artist, description, comment
-    picture.save(folder / "Zqx_a.png", pnginfo=info, exif=exif)
-    picture.save(folder / "Zqx_b.jpg", exif=exif, comment=text().encode())
+    picture.save(folder / "Zqxvkj_a.png", pnginfo=info, exif=exif)
+    picture.save(folder / "Zqxvkj_b.jpg", exif=exif, comment=text().encode())
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[270], tags[315], tags[65000] = text(), text(), text()
-    picture.save(folder / "Zqx_c.tif", tiffinfo=tags)
-    picture.save(folder / "Zqx_d.gif", comment=text().encode())
-    picture.save(folder / "Zqx_e.webp", exif=exif, xmp=f"<x>{text()}</x>".encode())
-    plant_dicom(folder / "Zqx_f.dcm", planter)
+    picture.save(folder / "Zqxvkj_c.tif", tiffinfo=tags)
+    picture.save(folder / "Zqxvkj_d.gif", comment=text().encode())
+    picture.save(folder / "Zqxvkj_e.webp", exif=exif, xmp=f"<x>{text()}</x>".encode())
+    plant_dicom(folder / "Zqxvkj_f.dcm", planter)
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -58,41 +58,41 @@ def plant_volumes(folder: Path, planter: Planter) -> None:
     for code in (0, 2, 4, 6):
         content = json.dumps({"a": text()}).encode() if code != 2 else text().encode()
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension(code if code != 2 else 6, content))
-    nibabel.save(image, folder / "Zqx_v.nii.gz")
+    nibabel.save(image, folder / "Zqxvkj_v.nii.gz")
     header = {"space": "left-posterior-superior", "space directions": np.eye(3), "space origin": [0, 0, 0]}
     header |= {"content": text(), text(): text(), "sample units": text()}
-    nrrd.write(str(folder / "Zqx_w.nrrd"), values, header)
+    nrrd.write(str(folder / "Zqxvkj_w.nrrd"), values, header)
 
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows for training and testing, with names in files, folders, ids, patients, fields and metadata; some rows are broken."""
-    root, planter = tmp_path_factory.mktemp("in") / "Zqx^Smith", Planter()
-    names = plant_pictures(root / "Zqx^John", planter)
+    root, planter = tmp_path_factory.mktemp("in") / "Zqxvkj^Smith", Planter()
+    names = plant_pictures(root / "Zqxvkj^John", planter)
     plant_volumes(root, planter)
-    (root / "Zqx^John" / "Zqx_broken.png").write_bytes((root / "Zqx^John" / "Zqx_a.png").read_bytes()[:90])
+    (root / "Zqxvkj^John" / "Zqxvkj_broken.png").write_bytes((root / "Zqxvkj^John" / "Zqxvkj_a.png").read_bytes()[:90])
     for split in ("train", "test"):
         rows = [
             {
-                "id": f"Zqx-{split}-{number}",
-                "image": f"Zqx^John/{name}",
+                "id": f"Zqxvkj-{split}-{number}",
+                "image": f"Zqxvkj^John/{name}",
                 "question": f"Is sign {number} there?",
                 "choices": ["yes", "no"],
                 "answer": "AB"[number % 2],
-                "subject_id": f"Zqx-{number}",
+                "subject_id": f"Zqxvkj-{number}",
                 "modality": "ct",
                 "metadata": {"note": planter.text()},
-                planter.text(): "Zqx",
+                planter.text(): "Zqxvkj",
             }
             for number, name in enumerate(names)
         ]
         broken = [
-            {**rows[0], "id": "Zqx-1", "answer": "Zqx"},
-            {**rows[0], "id": "Zqx-2", "image": "../Zqx.png"},
+            {**rows[0], "id": "Zqxvkj-1", "answer": "Zqxvkj"},
+            {**rows[0], "id": "Zqxvkj-2", "image": "../Zqxvkj.png"},
             {**rows[0], "id": rows[1]["id"]},
         ]
-        lines = [json.dumps(row) for row in (*rows, *broken)] + ['{"Zqx": ']
-        (root / f"Zqx_{split}.jsonl").write_text("\n".join(lines) + "\n")
+        lines = [json.dumps(row) for row in (*rows, *broken)] + ['{"Zqxvkj": ']
+        (root / f"Zqxvkj_{split}.jsonl").write_text("\n".join(lines) + "\n")
     return root
 
 
@@ -182,36 +182,28 @@ def test_a_run_names_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_training_names_nothing(osler: Osler) -> None:
     """Checkpoints, caches, metrics and the printed completions of a training, and the errors of one that fails."""
-    settings = ["--sft.max_steps=2", "--sft.per_device_train_batch_size=2", "--policy.device=cpu", "--policy.freeze_vision=true"]
-    osler("sft", "recipe.toml", *settings, "--prompt.strategy=no_think", "--out", "out/sft")
-    settings = [
-        "--grpo.max_steps=1",
-        "--grpo.num_generations=2",
-        "--grpo.per_device_train_batch_size=2",
-        "--sampling.max_completion_length=8",
-    ]
-    settings += [
-        "--policy.device=cpu",
-        "--policy.freeze_vision=true",
-        "--trainer.vision_cache=out/cache",
-        "--trainer.print_completions_every=1",
-    ]
-    osler("train", "recipe.toml", *settings, "--prompt.strategy=no_think", "--out", "out/grpo")
+    device = ["--policy.device=cpu", "--policy.freeze_vision=true", "--prompt.strategy=no_think"]
+    steps = ["--sft.max_steps=2", "--sft.per_device_train_batch_size=2"]
+    osler("sft", "recipe.toml", *device, *steps, "--out", "out/sft")
+    steps = ["--grpo.max_steps=1", "--grpo.num_generations=2", "--grpo.per_device_train_batch_size=2"]
+    steps += ["--sampling.max_completion_length=8", "--trainer.vision_cache=out/cache", "--trainer.print_completions_every=1"]
+    osler("train", "recipe.toml", *device, *steps, "--out", "out/grpo")
     assert list(Path("out/cache").rglob("*"))
     assert list(Path("out/grpo/policy").glob("*.safetensors"))
-    assert "tokens" in osler("train", "recipe.toml", *settings, "--trainer.max_prompt_length=3", "--out", "out/short", code=2)
-    osler("eval", "recipe.toml", "--policy", "out/grpo", "--policy.device=cpu", "--prompt.strategy=no_think", "--out", "out/grpo")
+    assert "tokens" in osler("train", "recipe.toml", *device, *steps, "--trainer.max_prompt_length=3", "--out", "out/short", code=2)
+    osler("eval", "recipe.toml", *device, *steps, "--policy", "out/grpo", "--out", "out/grpo")
+    assert list(Path("out/grpo/records").glob("*.jsonl"))
 
 
 def private(root: Path, folder: Path, **data: object) -> dict[str, object]:
     return {"reader": "jsonl", "root": str(root), "private": True, "key_file": str(folder / "k.key"), **data}
 
 
-@pytest.mark.parametrize("name", ["Zqx_absent", "Zqx_twice.csv", "Zqx_table.zip"])
+@pytest.mark.parametrize("name", ["Zqxvkj_absent", "Zqxvkj_twice.csv", "Zqxvkj_table.zip"])
 def test_errors_name_nothing(osler: Osler, tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     root = tmp_path_factory.mktemp("broken") / name
     if "." in name:
-        root.write_text("Zqx,Zqx\n1,2\n")
+        root.write_text("Zqxvkj,Zqxvkj\n1,2\n")
     for verb in ("check", "view", "convert"):
         assert "osler:" in osler("data", verb, *(["--out", "out/x"] if verb != "check" else []), code=2, root=root)
 
@@ -231,8 +223,8 @@ def test_the_key_stays_outside(ward: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def volume_sources(root: Path) -> list[ImageSource]:
-    slices = [VolumeSlice(root=root, path=name, axis=2, index=1) for name in ("Zqx_v.nii.gz", "Zqx_w.nrrd")]
-    return [*slices, DicomFrame(root=root, path="Zqx^John/Zqx_f.dcm", window="lung")]
+    slices = [VolumeSlice(root=root, path=name, axis=2, index=1) for name in ("Zqxvkj_v.nii.gz", "Zqxvkj_w.nrrd")]
+    return [*slices, DicomFrame(root=root, path="Zqxvkj^John/Zqxvkj_f.dcm", window="lung")]
 
 
 def test_volumes_name_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
@@ -240,7 +232,7 @@ def test_volumes_name_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
 
         @register_reader("planted_volumes")
         def read(root: Path, *, split: str | None = None) -> list[Sample]:
-            return [sample(source, f"Zqx-{number}") for number, source in enumerate(volume_sources(root))]
+            return [sample(source, f"Zqxvkj-{number}") for number, source in enumerate(volume_sources(root))]
 
     for verb in ("view", "convert"):
         osler("data", verb, "--out", f"out/{verb}", "--data.reader=planted_volumes")
@@ -249,21 +241,24 @@ def test_volumes_name_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
     assert len({source.digest() for one in samples for source in one.images}) == 3
 
 
-def sample(source: ImageSource, name: str = "Zqx", **fields: object) -> Sample:
-    return Sample(id=name, dataset="Zqx", images=(source,), question="?", choices=("a", "b"), target="A", modality=None, question_type=None,
+def sample(source: ImageSource, name: str = "Zqxvkj", **fields: object) -> Sample:
+    return Sample(id=name, dataset="Zqxvkj", images=(source,), question="?", choices=("a", "b"), target="A", modality=None, question_type=None,
                   **fields)  # type: ignore[arg-type]  # fmt: skip
 
 
 BROKEN = [
-    (lambda root: ImageFile(root=root, path="Zqx/absent.png"), "does not exist"),
-    (lambda root: ImageFile(root=root, path="Zqx^John"), "is not a file"),
-    (lambda root: ImageFile(root=root, path="Zqx^John/Zqx_broken.png"), "is damaged|cannot be read"),
-    (lambda root: ImageFile(root=root, path="Zqx_train.jsonl"), "of a kind that Osler does not read"),
-    (lambda root: DicomFrame(root=root, path="Zqx^John/Zqx_f.dcm", frame=7), "no such frame"),
-    (lambda root: DicomFrame(root=root, path="Zqx^John/Zqx_a.png"), "of a kind that Osler does not read"),
-    (lambda root: VolumeSlice(root=root, path="Zqx_v.nii.gz", axis=2, index=77), "no such frame or slice"),
-    (lambda root: VolumeSlice(root=root, path="Zqx^John/Zqx_a.png", axis=2, index=0), "of a kind that Osler does not read|cannot be read"),
-    (lambda root: ImageBytes(uri="Zqx", content=b"Zqx"), "of a kind that Osler does not read"),
+    (lambda root: ImageFile(root=root, path="Zqxvkj/absent.png"), "does not exist"),
+    (lambda root: ImageFile(root=root, path="Zqxvkj^John"), "is not a file"),
+    (lambda root: ImageFile(root=root, path="Zqxvkj^John/Zqxvkj_broken.png"), "is damaged|cannot be read"),
+    (lambda root: ImageFile(root=root, path="Zqxvkj_train.jsonl"), "of a kind that Osler does not read"),
+    (lambda root: DicomFrame(root=root, path="Zqxvkj^John/Zqxvkj_f.dcm", frame=7), "no such frame"),
+    (lambda root: DicomFrame(root=root, path="Zqxvkj^John/Zqxvkj_a.png"), "of a kind that Osler does not read"),
+    (lambda root: VolumeSlice(root=root, path="Zqxvkj_v.nii.gz", axis=2, index=77), "no such frame or slice"),
+    (
+        lambda root: VolumeSlice(root=root, path="Zqxvkj^John/Zqxvkj_a.png", axis=2, index=0),
+        "of a kind that Osler does not read|cannot be read",
+    ),
+    (lambda root: ImageBytes(uri="Zqxvkj", content=b"Zqxvkj"), "of a kind that Osler does not read"),
 ]
 
 
@@ -278,8 +273,8 @@ def test_errors_of_a_private_image(ward: Path, make: Callable[[Path], ImageSourc
 
 
 def test_a_private_image_is_the_picture_and_nothing_else(ward: Path) -> None:
-    for path in sorted((ward / "Zqx^John").glob("Zqx_[a-f].*")):
-        source = ImageFile(root=ward, path=f"Zqx^John/{path.name}")
+    for path in sorted((ward / "Zqxvkj^John").glob("Zqxvkj_[a-f].*")):
+        source = ImageFile(root=ward, path=f"Zqxvkj^John/{path.name}")
         image, again = PrivateImage.of(source, KEY), PrivateImage.of(source, KEY)
         shown = image.load()
         assert np.array_equal(np.asarray(shown), np.asarray(source.load()))
@@ -294,11 +289,13 @@ def test_a_private_image_is_the_picture_and_nothing_else(ward: Path) -> None:
 
 def test_samples_that_belong_together_stay_together(ward: Path) -> None:
     """One patient has one name, also where only the path says who it is."""
-    source = ImageFile(root=ward, path="Zqx^John/Zqx_a.png")
+    source = ImageFile(root=ward, path="Zqxvkj^John/Zqxvkj_a.png")
     mura = [ImageFile(root=ward, path=f"Images/Mura/x/patient{number}/study1/image1.png") for number in (1, 1, 2)]
-    given = [sample(source, "Zqx-1", subject_id="Zqx"), sample(source, "Zqx-2", subject_id="Zqx")]
-    given += [sample(one, f"Zqx-m{number}") for number, one in enumerate(mura)]
-    report = make_private(ReadReport(samples=tuple(given), notes={"field 'Zqx' not read": 2, 'field "Zqx" not read': 1}), KEY, "jsonl")
+    given = [sample(source, "Zqxvkj-1", subject_id="Zqxvkj"), sample(source, "Zqxvkj-2", subject_id="Zqxvkj")]
+    given += [sample(one, f"Zqxvkj-m{number}") for number, one in enumerate(mura)]
+    report = make_private(
+        ReadReport(samples=tuple(given), notes={"field 'Zqxvkj' not read": 2, 'field "Zqxvkj" not read': 1}), KEY, "jsonl"
+    )
     subjects = [one.subject_id for one in report.samples]
     assert subjects[0] == subjects[1]
     assert subjects[2] == subjects[3] != subjects[4]
@@ -308,7 +305,7 @@ def test_samples_that_belong_together_stay_together(ward: Path) -> None:
 
 
 def test_the_parts_of_a_private_image_are_private(ward: Path) -> None:
-    whole = ImageFile(root=ward, path="Zqx^John/Zqx_f.dcm")
+    whole = ImageFile(root=ward, path="Zqxvkj^John/Zqxvkj_f.dcm")
     parts = expand(PrivateImage.of(whole, KEY), lambda source: [DicomFrame(root=source.root, path=source.path)])  # type: ignore[attr-defined]
     assert [part.uri.startswith("private/") for part in parts] == [True]
     assert expand(whole, lambda source: [source]) == (whole,)
@@ -324,3 +321,21 @@ def _refuse(source: ImageSource) -> list[ImageSource]:
 def test_a_private_recipe_needs_a_key() -> None:
     with pytest.raises(ConfigError, match="needs a key"):
         load_split(build_config({"data": {"reader": "jsonl", "root": "x", "private": True}}).data, "test")
+
+
+def test_datasets_stores_the_pixels_and_no_path(ward: Path, tmp_path: Path) -> None:
+    """Pillow remembers the file of a picture, and `datasets` then stores this path: an edit is lost. A private picture is a new one."""
+    import datasets
+
+    source = ImageFile(root=ward, path="Zqxvkj^John/Zqxvkj_a.png")
+    shown = PrivateImage.of(source, KEY).load()
+    shown.paste((0, 0, 0), (0, 0, 20, 20))
+    rows = datasets.Dataset.from_list([{"image": shown}], features=datasets.Features({"image": datasets.Image()}))
+    rows.to_parquet(tmp_path / "a.parquet")
+    rows.save_to_disk(tmp_path / "saved")
+    mapped = rows.map(lambda row: {"image": row["image"]}, keep_in_memory=True, load_from_cache_file=False)
+    parquet = datasets.Dataset.from_parquet(str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache"))
+    for stored in (rows, mapped, parquet, datasets.load_from_disk(str(tmp_path / "saved"))):
+        assert np.array_equal(np.asarray(stored[0]["image"]), np.asarray(shown))
+        assert stored.cast_column("image", datasets.Image(decode=False))[0]["image"]["path"] is None
+    assert leaks_below(tmp_path, MARK) == {}

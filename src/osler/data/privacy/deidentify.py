@@ -87,7 +87,7 @@ def patient_of(dataset: Dataset) -> str:
 
 
 def _check(dataset: Dataset) -> None:
-    from pydicom.uid import UID_dictionary
+    from pydicom._uid_dict import UID_dictionary
 
     if not any(name in dataset for name in PIXELS):
         raise DicomError("is a DICOM file without pixels, which is a document: leave it out")
@@ -119,7 +119,7 @@ class _Cleaner:
         self._options = options
         self._pseudonym = pseudonym(dataset, options.key)
         self._days = options.key.shift(patient_of(dataset)) if options.dates == "modified" else 0
-        self._damage = (*damage_errors(), DicomError)
+        self._damage: tuple[type[Exception], ...] = (*damage_errors(), DicomError)
 
     def clean(self, dataset: Dataset) -> Dataset:
         """The data set, or an item of a sequence, without what names somebody."""
@@ -199,7 +199,7 @@ class _Cleaner:
         return [text if is_term(element.keyword, text) else "" for text in texts_of(element.value)]
 
     def _replace_uids(self, element: DataElement) -> list[str]:
-        from pydicom.uid import UID_dictionary
+        from pydicom._uid_dict import UID_dictionary
 
         return [uid if not uid or uid in UID_dictionary else self._options.key.uid(uid) for uid in texts_of(element.value)]
 

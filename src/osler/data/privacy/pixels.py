@@ -24,7 +24,7 @@ PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 def decode_pixels(dataset: Dataset) -> None:
     """Decode compressed pixels in place, and leave nothing beside them. Raises DicomError for pixels that cannot be decoded."""
-    from pydicom.pixels import decompress
+    from pydicom.pixels.utils import decompress
 
     with naming_damage("pixels that cannot be decoded"):
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -106,8 +106,9 @@ def _without_unused_bits(content: bytes, dataset: Dataset) -> bytes:
     lowest = int(dataset.get("HighBit", stored - 1)) - stored + 1
     if stored >= allocated or allocated not in (8, 16, 32):
         return content
-    values = np.frombuffer(content, dtype=f"<u{allocated // 8}") & np.array(((1 << stored) - 1) << lowest, f"<u{allocated // 8}")
+    mask = ((1 << stored) - 1) << lowest
+    values = np.frombuffer(content, dtype=f"<u{allocated // 8}") & np.array(mask, f"<u{allocated // 8}")
     if dataset.get("PixelRepresentation", 0) and not lowest:
         spare = allocated - stored
         values = (values << spare).view(f"<i{allocated // 8}") >> spare
-    return values.tobytes()
+    return bytes(values.tobytes())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from osler.data.facts.dicom import dicom_facts
 from osler.data.privacy.profile import code_terms, descriptor_words
@@ -61,8 +61,9 @@ def is_term(keyword: str, value: str) -> bool:
 @cache
 def known_codes() -> Mapping[tuple[str, str], str]:
     """(scheme, value) of every code of the standard's context groups -> its meaning, from pydicom: ("SCT", "10200004") -> "Liver"."""
-    from pydicom.sr._concepts_dict import concepts
+    from pydicom.sr import _concepts_dict
 
+    concepts: Mapping[str, Mapping[str, Mapping[str, tuple[str, list[int]]]]] = cast("Any", _concepts_dict.concepts)
     return {
         (scheme, value): meaning
         for scheme, by_keyword in concepts.items()
