@@ -242,8 +242,8 @@ def test_volumes_name_nothing(osler: Osler, ward: Path, tmp_path: Path) -> None:
 
 
 def sample(source: ImageSource, name: str = "Zqxvkj", **fields: object) -> Sample:
-    return Sample(id=name, dataset="Zqxvkj", images=(source,), question="?", choices=("a", "b"), target="A", modality=None, question_type=None,
-                  **fields)  # type: ignore[arg-type]  # fmt: skip
+    parts = {"question": "?", "choices": ("a", "b"), "target": "A", "modality": None, "question_type": None} | fields
+    return Sample(id=name, dataset="Zqxvkj", images=(source,), **parts)  # type: ignore[arg-type]
 
 
 BROKEN = [

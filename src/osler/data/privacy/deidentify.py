@@ -59,8 +59,8 @@ class DeidentifyOptions:
 def deidentify(dataset: Dataset, options: DeidentifyOptions) -> Dataset:
     """A new data set with file meta information, in Explicit VR Little Endian; the given one is changed only by decoding its pixels.
 
-    Raises DicomError for a data set without pixels, of a private kind, in big endian or with pixels that cannot be decoded, DataError for
-    pixels that cannot be blackened, and MissingExtra without the extra "medical".
+    Raises DicomError for a data set without pixels, of a private kind, in big endian, or with pixels that cannot be decoded or blackened,
+    and MissingExtra without the extra "medical".
     """
     with naming_damage("a damaged header"):
         _check(dataset)

@@ -14,7 +14,7 @@ from osler.data.privacy.values import text_of
 from osler.errors import ConfigError, DataError
 from osler.files import digest_file, read_json_object, write_json, write_whole
 from osler.images.burned_in import find_text, header_signs
-from osler.images.dicom_header import DicomError, has_dicom_mark, naming_damage
+from osler.images.dicom_header import DicomError, has_dicom_mark, naming_damage, read_header
 from osler.images.dicom_pixels import read_picture
 from osler.images.limits import MAX_BYTES
 
@@ -92,6 +92,8 @@ def _deidentify_file(
                 return "other", ()
             if path.stat().st_size > MAX_BYTES:
                 raise DicomError(f"has more than {MAX_BYTES:,} bytes: store a smaller copy")
+            read_header(stream)  # bounds what is read, and refuses what Osler does not show
+            stream.seek(0)
             with naming_damage("a damaged header"):
                 dataset = dcmread(stream)
             target = _target(path, root, out, dataset, options)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from osler.errors import DataError
-from osler.images.dicom_header import naming_damage
+from osler.images.dicom_header import DicomError, naming_damage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,13 +40,13 @@ def decode_pixels(dataset: Dataset) -> None:
 def blacken(dataset: Dataset, boxes: Sequence[Box], *, outside_regions: bool) -> None:
     """Blacken boxes of every frame of decoded pixels in place, and what lies outside of all ultrasound regions.
 
-    Raises DataError for colours that cannot be blackened, and where there are no regions.
+    Raises DicomError for colours that cannot be blackened, and where there are no regions.
     """
     import numpy as np
 
     photometric = str(dataset.PhotometricInterpretation)
     if "PixelData" not in dataset or int(dataset.BitsAllocated) not in (8, 16, 32) or photometric not in _BLACKENED:
-        raise DataError(f"pixels of {photometric} with {dataset.BitsAllocated} bits cannot be blackened: convert them to RGB or greyscale")
+        raise DicomError("has colours or a number of bits that cannot be blackened: convert it to RGB or greyscale")
     rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
     values = np.frombuffer(dataset.PixelData, dtype=_dtype(dataset))[: _length(dataset) * 8 // int(dataset.BitsAllocated)].copy()
     is_planar = samples > 1 and int(dataset.get("PlanarConfiguration", 0)) == 1
@@ -81,7 +80,7 @@ def _regions(dataset: Dataset, shape: tuple[int, int]) -> NDArray[np.bool_]:
         left, top, right, bottom = (int(region.get(name, 0)) for name in names)
         shown[top : bottom + 1, left : right + 1] = True
     if not shown.any():
-        raise DataError("the file names no ultrasound regions: blacken named boxes, or leave the file out")
+        raise DicomError("names no ultrasound regions: blacken named boxes, or leave the file out")
     return shown
 
 
