@@ -27,6 +27,7 @@ MIN_LETTERS: Final = 4
 """Marks of a line, below which it is taken for anatomy or a side marker."""
 
 _REDUCTIONS: Final = (1, 2, 4)  # the picture is looked at in full size, in half and in a quarter
+_STRONG: Final = 110  # grey values: the edges of letters that touch fall below it
 _WINDOW: Final = 7  # pixels: a stroke is thinner
 _TALLEST: Final = 20  # pixels of a letter in one of the sizes
 _SPREAD: Final = 30  # grey values between the tones of one line
@@ -83,7 +84,7 @@ def find_text(picture: Image) -> tuple[TextLine, ...]:
         if min(grey.size) < 2 * _WINDOW * factor:
             break
         tones = np.asarray(grey.reduce(factor), dtype=np.int16)
-        for line in (*_lines(_marks(tones)), *_lines(_marks(255 - tones))):
+        for line in (line for marks in (*_marks(tones), *_marks(255 - tones)) for line in _lines(marks)):
             box = tuple(factor * side for side in (line.left, line.top, line.right, line.bottom))
             if not any(_overlap(box, known) for known in lines):
                 left, top, right, bottom = box
@@ -110,13 +111,21 @@ class _Mark:
         return self.bottom - self.top
 
 
-def _marks(tones: NDArray[np.int16]) -> list[_Mark]:
-    """The marks of letter size, bright ones, whose strokes are thin and of one tone."""
-    import numpy as np
+def _marks(tones: NDArray[np.int16]) -> Iterator[list[_Mark]]:
+    """The bright marks of letter size, whose strokes are thin and of one tone: those of weak contrast, then those of strong contrast."""
     from scipy import ndimage
 
     background = ndimage.grey_opening(tones, size=(_WINDOW, _WINDOW))
-    mask = tones - background >= MIN_CONTRAST
+    rise = tones - background
+    for contrast in (MIN_CONTRAST, _STRONG):
+        yield _find_marks(tones, rise >= contrast)
+
+
+def _find_marks(tones: NDArray[np.int16], mask: NDArray[np.bool_]) -> list[_Mark]:
+    """The connected groups of a mask that have the size and the tone of a letter."""
+    import numpy as np
+    from scipy import ndimage
+
     if not mask.any():
         return []
     labels, num = ndimage.label(mask, structure=np.ones((3, 3), int))
