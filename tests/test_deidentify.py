@@ -14,7 +14,7 @@ from pydicom.uid import JPEG2000Lossless
 from small_dicom import item, sequence, write_dicom
 
 from osler.data.privacy.context import context_fields
-from osler.data.privacy.deidentify import DeidentifyOptions, deidentify, patient_of
+from osler.data.privacy.deidentify import DeidentifyOptions, deidentify, patient_of, pseudonym
 from osler.data.privacy.keys import MAX_SHIFT, Key
 from osler.data.privacy.profile import Action, Option, code_terms, load_profile
 from osler.data.privacy.values import age_at, cap_age, clean_words, move_date
@@ -199,6 +199,23 @@ def test_the_elements_of_an_emptied_header_come_from_the_file_meta(tmp_path: Pat
     dataset.SOPClassUID, dataset.SOPInstanceUID = "", ""
     cleaned = deidentify(dataset, OPTIONS)
     assert (cleaned.SOPClassUID, cleaned.file_meta.MediaStorageSOPInstanceUID) == (CT_STORAGE, cleaned.SOPInstanceUID)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ({"PatientID": "7"}, {"PatientID": "7", "PatientName": "Smith"}, True),
+        ({"PatientID": "7"}, {"PatientID": "8"}, False),
+        ({"PatientID": "7", "IssuerOfPatientID": "a"}, {"PatientID": "7", "IssuerOfPatientID": "b"}, False),
+        ({"PatientName": "Smith"}, {"PatientName": "SMITH", "StudyInstanceUID": "1.2"}, True),
+        ({"PatientName": "Smith"}, {"PatientName": "Smith", "PatientBirthDate": "19470311"}, False),
+        ({"StudyInstanceUID": "1.2"}, {"StudyInstanceUID": "1.2", "PatientName": ""}, True),
+        ({"FrameOfReferenceUID": "1.2"}, {"FrameOfReferenceUID": "1.2"}, True),
+        ({"SOPInstanceUID": "1.2"}, {"SOPInstanceUID": "1.3"}, False),
+    ],
+)
+def test_who_is_one_patient(one: dict, other: dict, is_same: bool) -> None:
+    assert (pseudonym(item(**one), KEY) == pseudonym(item(**other), KEY)) is is_same
 
 
 GREY, RGB = np.arange(1, 65, dtype=np.uint8).reshape(8, 8), np.full((8, 8, 3), 9, np.uint8)

@@ -73,7 +73,7 @@ def deidentify(dataset: Dataset, options: DeidentifyOptions) -> Dataset:
 
 
 def pseudonym(dataset: Dataset, key: Key) -> str:
-    """The new Patient ID: equal for equal old ones; without one, by name and birth date; without these, for each study."""
+    """The new Patient ID: equal for equal old ones; without one, by name and birth date; else for each study or frame of reference."""
     return "P" + key.name("patient", patient_of(dataset))
 
 
@@ -83,7 +83,8 @@ def patient_of(dataset: Dataset) -> str:
         return f"{text_of(dataset, 'IssuerOfPatientID')}\0{identifier}"
     if name := text_of(dataset, "PatientName"):
         return f"name\0{name.casefold()}\0{text_of(dataset, 'PatientBirthDate')}"
-    return f"study\0{text_of(dataset, 'StudyInstanceUID') or text_of(dataset, 'SOPInstanceUID')}"
+    study = text_of(dataset, "StudyInstanceUID") or text_of(dataset, "FrameOfReferenceUID") or _uid(dataset, "SOPInstanceUID")
+    return f"study\0{study}"
 
 
 def _check(dataset: Dataset) -> None:
@@ -102,7 +103,7 @@ def _check(dataset: Dataset) -> None:
 
 def _uid(dataset: Dataset, keyword: str) -> str:
     """A UID of the object, from the file meta information where an anonymizer emptied it in the data set."""
-    return text_of(dataset, keyword) or text_of(dataset.file_meta, f"MediaStorage{keyword}")
+    return text_of(dataset, keyword) or text_of(getattr(dataset, "file_meta", None) or {}, f"MediaStorage{keyword}")
 
 
 def _content(dataset: Dataset) -> str:

@@ -129,7 +129,7 @@ def texts_of(value: Any) -> list[str]:
     return [str(member) for member in members]
 
 
-def text_of(dataset: Dataset, keyword: str) -> str:
+def text_of(dataset: Dataset | Mapping[str, Any], keyword: str) -> str:
     """The value of an element as a text, "" where it is missing or damaged."""
     try:
         return str(dataset.get(keyword) or "").strip()
