@@ -44,7 +44,8 @@ _ALL = {
     for tag, (vr, _, _, _, keyword) in sorted(DicomDictionary.items())
     if keyword and keyword not in _SKIPPED and 8 <= tag >> 16 < 0xFFFC
 }
-_SOME = {tag: row for tag, row in _ALL.items() if not hash_of(tag) % 120 or row[1] in ("PatientName", "StudyDate", "AddressTrial")}
+_ALWAYS = ("PatientName", "PatientID", "StudyDate", "SOPInstanceUID")
+_SOME = {tag: row for tag, row in _ALL.items() if not hash_of(tag) % 120 or row[1] in _ALWAYS}
 
 
 class Planter:
@@ -98,8 +99,8 @@ class Planter:
         block.add_new(2, "UN", self.text().encode())
 
 
-def plant_dicom(path: Path, planter: Planter, stored: Any = None, **elements: Any) -> Dataset:
-    """Write a CT slice with an identifier in every element that holds texts, dates, UIDs or bytes, at several depths."""
+def plant_dicom(path: Path, planter: Planter, stored: Any = None, *, every: bool = True, **elements: Any) -> Dataset:
+    """Write a CT slice with an identifier in every element that holds texts, dates, UIDs or bytes, at several depths; or in some."""
     dataset = Dataset()
     stored = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 4096 if stored is None else stored
     dataset.SOPClassUID = CT_STORAGE
@@ -111,7 +112,7 @@ def plant_dicom(path: Path, planter: Planter, stored: Any = None, **elements: An
     dataset.PatientWeight, dataset.PatientSize, dataset.PatientAge = "71.5", "1.83", "093Y"
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
-    planter.fill(dataset)
+    planter.fill(dataset, depth=0 if every else 1)
     planter.plant_private(dataset)
     for group in (0x6000, 0x6002):
         dataset.add_new((group, 0x3000), "OW", (planter.text() + "-").encode())

@@ -49,7 +49,7 @@ def plant_pictures(folder: Path, planter: Planter) -> list[str]:
     picture.save(folder / "Zqxvkj_c.tif", tiffinfo=tags)
     picture.save(folder / "Zqxvkj_d.gif", comment=text().encode())
     picture.save(folder / "Zqxvkj_e.webp", exif=exif, xmp=f"<x>{text()}</x>".encode())
-    plant_dicom(folder / "Zqxvkj_f.dcm", planter)
+    plant_dicom(folder / "Zqxvkj_f.dcm", planter, every=False)
     return sorted(path.name for path in folder.iterdir())
 
 
