@@ -14,7 +14,6 @@ from test_prompts import OURS, PAPERS, make_sample
 
 from osler.cli.data import print_check
 from osler.context import FIELDS, Context, differing_fields, parse_age, parse_laterality, parse_sex, years_of
-from osler.data.facts.dicom import dicom_context
 from osler.data.inspect import check, convert
 from osler.data.readers import read
 from osler.data.select import digest_content
@@ -302,20 +301,6 @@ def test_differing_fields_are_those_that_differ(one: Context, other: Context) ->
     found = differing_fields(one, other)
     assert (found == ()) == (one == other)
     assert replace(one, **{name: getattr(other, name) for name in found}) == other
-
-
-@pytest.mark.parametrize(
-    ("header", "known"),
-    [
-        ({"PatientAge": "063Y", "PatientSex": "M ", "ImageLaterality": "L"}, {"age": "63 years", "sex": "male", "laterality": "left"}),
-        ({"PatientAge": "63", "PatientSex": "U", "Laterality": "R"}, {"age": "63 years", "laterality": "right"}),
-        ({"PatientAge": "XXX", "PatientName": "Doe", "PatientSex": None, "Laterality": "U"}, None),
-        ({}, None),
-    ],
-)
-def test_a_dicom_header_gives_age_sex_and_side(header: dict[str, Any], known: dict[str, str] | None) -> None:
-    context = dicom_context(header)
-    assert (context.values if context else None) == known
 
 
 def test_the_line_of_no_fields_is_empty() -> None:

@@ -378,3 +378,21 @@ def test_the_number_of_a_series_is_that_of_read_series(tmp_path: Path) -> None:
     save_series(tmp_path / "s", values((6, 5, 7)), "1.2.4")
     assert [len(series.slices) for series in read_series(Study(root=tmp_path, path="s"))] == [4, 7]
     assert len(pick_series(Study(root=tmp_path, path="s", series=1)).series.slices) == 4
+
+
+@pytest.mark.parametrize("layout", ["images", "montage", "video"])
+@pytest.mark.parametrize("plane", [None, "coronal"])
+def test_a_header_gives_what_the_row_does_not_say(tmp_path: Path, layout: str, plane: str | None) -> None:
+    save_series(tmp_path / "s", values(), PatientAge="093Y", PatientSex="F", PatientName="SECRET", ImageLaterality="L")
+    save_nifti(tmp_path / "v.nii", values())
+    read_row(tmp_path, ["v.nii", "s"], context={"sex": "male", "indication": "cough"})
+    plain, filled = (
+        load_split(recipe(tmp_path, study={"layout": layout, "plane": plane, "context": context}).data, "train")
+        for context in ("rows", "header")
+    )
+    assert plain[0].context is not None
+    assert plain[0].context.values == {"sex": "male", "indication": "cough"}
+    assert filled[0].context is not None
+    assert filled[0].context.values == {"age": "90 years or older", "sex": "male", "indication": "cough", "laterality": "left"}
+    read_row(tmp_path, ["v.nii"])
+    assert load_split(recipe(tmp_path, study={"context": "header"}).data, "train")[0].context is None

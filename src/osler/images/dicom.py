@@ -6,20 +6,21 @@ An `ImageFile` reads a DICOM file too: its first frame, with the window of the f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from osler.errors import ConfigError, DataError
-from osler.images.dicom_header import DicomError, has_dicom_mark
+from osler.images.dicom_header import DicomError, has_dicom_mark, naming_damage
 from osler.images.dicom_pixels import read_picture, read_size
 from osler.images.files import ImageFile
 from osler.images.windows import WindowChoice, parse_windows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,13 @@ class DicomFrame:
         """Width and height of the picture, from the header alone. Raises the errors of `check_header`."""
         with self._opened() as stream:
             return read_size(stream, self.frame, self.crop)
+
+    def read_elements(self, keywords: Sequence[str]) -> Dataset:
+        """These elements of the header. Raises the errors of `check_header`."""
+        from pydicom import dcmread
+
+        with self._opened() as stream, naming_damage("a damaged header"):
+            return dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords))
 
     def digest(self) -> str:
         """The SHA-256 of the file, the frame, the window and the crop; that of the file alone where nothing is asked for."""

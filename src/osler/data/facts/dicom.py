@@ -1,18 +1,15 @@
-"""What the header of a DICOM file says: modality, body part, side and plane as facts; age, sex and side as patient context.
+"""The facts of a DICOM file, from its header: modality, body part, side and plane. No element that names a patient is read.
 
-No element that names a patient is read, and no free text, which may name one: the indication and the history are not taken from a header.
+What a header says of the patient, as the context of a question, is in `osler.data.privacy.context`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from osler.context import Context, parse_age, parse_laterality, parse_sex
 from osler.data.facts.names import anatomy_facts, organ_of
-from osler.errors import DataError
 from osler.facts import Fact, Facts, Kind
 from osler.taxonomy import Modality
 
@@ -58,26 +55,6 @@ def dicom_facts(header: Header) -> Facts:
     facts += _side_facts(_text(header, "ImageLaterality") or _text(header, "Laterality"), parts[0] if len(parts) == 1 else None)
     closed = [kind for kind in (Kind.MODALITY, Kind.PLANE) if any(fact.kind is kind for fact in facts)]
     return Facts(facts=tuple(facts), closed=tuple(closed))
-
-
-def dicom_context(header: Header) -> Context | None:
-    """Age, sex and side of a header: Patient's Age (0010,1010), Patient's Sex (0010,0040), Image Laterality (0020,0062) or Laterality.
-
-    None where none of them is known. An element whose value the standard does not allow counts as not known.
-    """
-    side = _text(header, "ImageLaterality") or _text(header, "Laterality")
-    context = Context(
-        age=_known(parse_age, _text(header, "PatientAge")),
-        sex=_known(parse_sex, _text(header, "PatientSex")),
-        laterality=_known(parse_laterality, side),
-    )
-    return context if context.values else None
-
-
-def _known(parse: Callable[[Any], str | None], value: str) -> str | None:
-    with suppress(DataError):
-        return parse(value)
-    return None
 
 
 def plane_of(orientation: Sequence[Any] | None) -> str | None:

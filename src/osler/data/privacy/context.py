@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from osler.context import Context
 from osler.data.privacy.values import MAX_AGE, age_at, cap_age, clean_words, is_organ, text_of
+from osler.images.clip import Clip
+from osler.images.dicom import DicomFrame
 from osler.images.dicom_header import naming_damage
+from osler.images.geometry import TurnedImage
+from osler.images.montage import Montage, ReducedImage
+from osler.images.reslice import CutSlice
+from osler.types import ImageSource
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _SEXES: Final = {"M": "male", "F": "female", "O": "other"}
-_SIDES: Final = {"L": "left", "R": "right", "B": "both"}
-_UNITS: Final = {"Y": "year", "M": "month", "W": "week", "D": "day"}
 _SEEN: Final = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
+_SIDES: Final = {"L": "left", "R": "right", "B": "both"}
+_KEYWORDS: Final = ("PatientAge", "PatientBirthDate", "PatientSex", "ImageLaterality", "Laterality", "BodyPartExamined", *_SEEN)
+_UNITS: Final = {"Y": "year", "M": "month", "W": "week", "D": "day"}
 _INDICATIONS: Final = ("ReasonForTheRequestedProcedure", "ReasonForStudy", "AdmittingDiagnosesDescription", "ReasonForVisit")
 
 
@@ -48,3 +57,31 @@ def _age(text: str | None) -> str | None:
     if unit == "year" and number > MAX_AGE:
         return f"{MAX_AGE + 1}+ years"
     return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+
+
+def header_context(picture: ImageSource) -> Context | None:
+    """Age, sex and side from the header of the DICOM file that a picture is of; None for another picture, and where none is known.
+
+    Raises DataError where the file cannot be read.
+    """
+    frame = next(_frames_of(picture), None)
+    if frame is None:
+        return None
+    fields = context_fields(frame.read_elements(_KEYWORDS))
+    context = Context(age=fields.get("age"), sex=fields.get("sex"), laterality=fields.get("laterality"))
+    return context if context.values else None
+
+
+def _frames_of(picture: ImageSource) -> Iterator[DicomFrame]:
+    """The DICOM frames that a picture is made of, in order."""
+    match picture:
+        case DicomFrame():
+            yield picture
+        case TurnedImage() | ReducedImage():
+            yield from _frames_of(picture.source)
+        case Montage() | Clip():
+            for source in picture.sources:
+                yield from _frames_of(source)
+        case CutSlice():
+            for source in picture.stack.slices:
+                yield from _frames_of(source)
