@@ -159,7 +159,7 @@ def test_option_list_rows_have_the_letter_of_an_option_as_label() -> None:
 
 def test_auxiliary_loss_is_zero_without_options() -> None:
     model = BatchedModel(load_model(), load_tokenizer())
-    tokens = PromptEncoder(load_tokenizer()).chat_prompt("", has_image=False)
+    tokens = PromptEncoder(load_tokenizer()).chat_prompt("", num_images=0)
     row = TrainingRow(tokens=tokens, labels=[*tokens[1:], IGNORE_INDEX])
     assert AuxiliaryHead(model).loss([row], model.forward([row]).hidden_states) == 0
 

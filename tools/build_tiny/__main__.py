@@ -28,6 +28,7 @@ EPILOG: Final = """\
 examples:
   python -m tools.build_tiny --out my-tiny              # the packaged policy
   python -m tools.build_tiny --out my-tiny-1 --seed 1   # other images, weights and batches
+  python -m tools.build_tiny --studies --out my-study   # what the recipe demo_volume starts from
   osler eval demo --policy my-tiny                      # evaluate it like any other policy
 """
 
@@ -39,14 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of images, weights and batches (default: %(default)s)")
+    parser.add_argument("--studies", action="store_true", help="continue the packaged policy on studies of several slices instead")
     options = parser.parse_args(arguments)
     if options.seed < 0:
         parser.error(f"argument --seed: must be 0 or more, got {options.seed}")
     try:
         options.out.mkdir(parents=True, exist_ok=True)  # before the training, which takes minutes
-        from tools.build_tiny.recipe import build
+        if options.studies:
+            from tools.build_tiny.studies import build_on_studies
 
-        build(options.out, seed=options.seed)
+            build_on_studies(options.out, seed=options.seed)
+        else:
+            from tools.build_tiny.recipe import build
+
+            build(options.out, seed=options.seed)
     except OSError as error:
         parser.error(f"cannot write {options.out}: {error.strerror or error}")
     except OslerError as error:

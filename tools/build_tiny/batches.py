@@ -99,7 +99,7 @@ def chat_rows(
         if rng.random() < options_only:
             tokens = encoder.encode("".join(f"{letter}) {choice}\n" for letter, choice in zip(LETTERS, sample.choices, strict=False)))
         else:
-            tokens = encoder.prompt(sample, strategy, has_image=False)
+            tokens = encoder.prompt(sample, strategy, has_images=False)
         labels = [IGNORE_INDEX] * len(tokens)
         option_positions, queries = encoder.option_positions(tokens), []
         reasoning = encoder.encode("<think>" + (sample.rationale or ""))[:-1]
@@ -126,7 +126,7 @@ def stated_answer_rows(tasks: TextTasks, rng: np.random.Generator, num_rows: int
         sample = replace(question.sample, context=to_context(question.sample.rationale))
         strategy = _draw_strategy(rng, strategies)
         replacement = _draw_replacement(tasks, rng, sample)
-        tokens = encoder.chat_prompt(render(sample, strategy, phase="train").text, has_image=False)
+        tokens = encoder.chat_prompt(render(sample, strategy, phase="train").text, num_images=0)
         tokens = tokens + (encoder.encode("<answer>") if strategy != "zero_shot" else [])
         letter, option = encoder.token_id(sample.target), encoder.token_id(sample.target_text)
         query = Query(position=len(tokens) - 1, option=LETTERS.index(sample.target), option_token=replacement.get(option, option))

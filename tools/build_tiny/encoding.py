@@ -35,15 +35,16 @@ class PromptEncoder:
         assert len(tokens) == 1, f"{text!r} is {len(tokens)} tokens"
         return tokens[0]
 
-    def chat_prompt(self, text: str, *, has_image: bool) -> list[int]:
-        """The tokens of a conversation with `text` as the user turn, after one image or none."""
-        vision = "<|vision_start|>" + "<|image_pad|>" * NUM_VISUAL_TOKENS + "<|vision_end|>" if has_image else ""
+    def chat_prompt(self, text: str, *, num_images: int) -> list[int]:
+        """The tokens of a conversation with `text` as the user turn, after so many images."""
+        vision = ("<|vision_start|>" + "<|image_pad|>" * NUM_VISUAL_TOKENS + "<|vision_end|>") * num_images
         head = f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\n{vision}"
         return self.encode(head) + self.encode(text) + self.encode("<|im_end|>\n<|im_start|>assistant\n")
 
-    def prompt(self, sample: Sample, strategy: str, *, phase: Any = "train", has_image: bool = True) -> list[int]:
+    def prompt(self, sample: Sample, strategy: str, *, phase: Any = "train", has_images: bool = True) -> list[int]:
         """The tokens of a sample's prompt."""
-        return self.chat_prompt(render(sample, strategy, phase=phase).text, has_image=has_image)
+        num_images = len(sample.images) if has_images else 0
+        return self.chat_prompt(render(sample, strategy, phase=phase).text, num_images=num_images)
 
     def option_positions(self, tokens: list[int]) -> tuple[int, ...]:
         """The positions of the option tokens in a prompt."""

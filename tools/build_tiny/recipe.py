@@ -114,7 +114,7 @@ def make_state(model: Any, tokenizer: Any, pool: ImagePool, *, seed: int, report
     import torch
 
     encoder = PromptEncoder(tokenizer)
-    used = {*encoder.chat_prompt("", has_image=True), *(token for line in list_corpus() for token in encoder.encode(line))}
+    used = {*encoder.chat_prompt("", num_images=1), *(token for line in list_corpus() for token in encoder.encode(line))}
     unused = [token for token in range(len(tokenizer)) if token not in used]
     text_tasks = TextTasks(
         pool=pool,

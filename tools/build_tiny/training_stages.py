@@ -81,7 +81,7 @@ def train_vision(state: State, *, steps: int, seed: int, batch_size: int = 32, l
     trunk = nn.Sequential(nn.Linear(NUM_VISUAL_TOKENS * width, 2 * width), nn.GELU(), nn.Dropout(0.1))
     classifiers = nn.ModuleList(nn.Linear(2 * width, len(values)) for values in names)
     words, sign_words = ([torch.tensor([state.encoder.encode(name)[0] for name in values]) for values in table] for table in (names, signs))
-    optimizer = _adamw([*state.model.visual.parameters(), *trunk.parameters(), *classifiers.parameters()], weight_decay=0.05)
+    optimizer = adamw([*state.model.visual.parameters(), *trunk.parameters(), *classifiers.parameters()], weight_decay=0.05)
     for step in range(steps):
         drawn = torch.from_numpy(state.rng.integers(0, len(state.pool.patches), batch_size))
         visual = state.model.encode_images(state.pool.patches[drawn])
@@ -96,7 +96,7 @@ def train_vision(state: State, *, steps: int, seed: int, batch_size: int = 32, l
             for weight, word, label in zip(ATTRIBUTE_WEIGHTS, sign_words, sign_labels, strict=True)
         ]
         loss = torch.stack(losses).sum()
-        _update(state, optimizer, loss, learning_rate * schedule(step, steps, warmup=50, hold=0.1, floor=0.03))
+        update_weights(state, optimizer, loss, learning_rate * schedule(step, steps, warmup=50, hold=0.1, floor=0.03))
         state.report(f"vision encoder, loss {loss.item():.2f}")
 
 
@@ -131,18 +131,18 @@ def train_language(
     """
     auxiliary = AuxiliaryHead(state.model)
     parameters = [*state.model.language.parameters(), *auxiliary.parameters()]
-    text_optimizer, image_optimizer = _adamw(parameters), _adamw(parameters)
+    text_optimizer, image_optimizer = adamw(parameters), adamw(parameters)
     recent: deque[tuple[float, float]] = deque(maxlen=STATUS_WINDOW)
 
     def update(optimizer: torch.optim.AdamW, batches: list[list[TrainingRow]], visual_tokens: Tensor | None, learning_rate: float) -> float:
         outputs = [state.model.forward(rows, visual_tokens) for rows in batches]
         losses = [output.loss + auxiliary.loss(rows, output.hidden_states) for rows, output in zip(batches, outputs, strict=True)]
-        _update(state, optimizer, torch.stack(losses).sum(), learning_rate)
+        update_weights(state, optimizer, torch.stack(losses).sum(), learning_rate)
         return float(np.mean([output.letter_accuracy or 0.0 for output in outputs]))
 
     for step in range(steps):
         factor = schedule(step, steps, warmup=30)
-        text_accuracy = update(text_optimizer, _draw_text_batches(state), None, text_learning_rate * factor)
+        text_accuracy = update(text_optimizer, draw_text_batches(state), None, text_learning_rate * factor)
         batch = draw_image_batch(state.pool, state.encoder, state.rng, NUM_IMAGES, IMAGE_STRATEGIES, QUESTION_TYPES)
         visual_tokens = visual[torch.tensor(batch.images)][batch.image_of_row]
         recent.append((text_accuracy, update(image_optimizer, [batch.rows], visual_tokens, image_learning_rate * factor)))
@@ -150,7 +150,7 @@ def train_language(
         state.report(f"language model, letters {means[0]:.2f} without images, {means[1]:.2f} with images")
 
 
-def _draw_text_batches(state: State) -> list[list[TrainingRow]]:
+def draw_text_batches(state: State) -> list[list[TrainingRow]]:
     """One batch of each text-only task. They are run separately because their lengths differ, and their losses have equal weights."""
     tasks, rng = state.text_tasks, state.rng
     return [
@@ -160,11 +160,12 @@ def _draw_text_batches(state: State) -> list[list[TrainingRow]]:
     ]
 
 
-def _adamw(parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameters, betas=BETAS, weight_decay=weight_decay)  # _update sets the learning rate
+def adamw(parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0) -> torch.optim.AdamW:
+    """The optimizer of a stage."""
+    return torch.optim.AdamW(parameters, betas=BETAS, weight_decay=weight_decay)  # update_weights sets the learning rate
 
 
-def _update(state: State, optimizer: torch.optim.AdamW, loss: Tensor, learning_rate: float) -> None:
+def update_weights(state: State, optimizer: torch.optim.AdamW, loss: Tensor, learning_rate: float) -> None:
     """One update. The embeddings of unused tokens have no gradient.
 
     These tokens are wrong answers to every question. Their gradients would all point in the same direction, and their embeddings would
