@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from osler.evaluation.compare import UNIT
 from osler.evaluation.judge.prompt import Ruling
-from osler.evaluation.judge.rulings import Judge, RulingRow, case_of
+from osler.evaluation.judge.rulings import Judge, RulingRow, case_of, read_rulings, rulings_file
 from osler.grading.grade import is_undecided
 from osler.metrics import Proportion, accuracy, is_correct
 from osler.metrics.clusters import clustered_proportion
@@ -47,6 +48,13 @@ class JudgeSummary:
             "checked": {"right": dict(self.checked_right), "wrong": dict(self.checked_wrong)},
             "agreement": {**self.agreement.to_json(), "of": self.agreement.total},
         }
+
+
+def read_judges(path: Path, records: Sequence[Record]) -> tuple[JudgeSummary, ...]:
+    """The summary of every judge with rulings beside a records file, of which `records` are the content. Raises DataError."""
+    asked = [record for record in records if not record.choices]
+    found = read_rulings(rulings_file(path)) if asked else {}
+    return tuple(summarize_judge(asked, found[judge], judge) for judge in sorted(found))
 
 
 def summarize_judge(records: Sequence[Record], rows: Mapping[str, RulingRow], judge: Judge) -> JudgeSummary:
