@@ -15,11 +15,12 @@ from osler.cli.main import main
 from osler.errors import ConfigError, DataError, EngineError
 from osler.evaluation.judge.endpoint import Endpoint, completions_url, read_key
 from osler.evaluation.judge.prompt import Ruling, Unfit, make_case, neutralise, read_ruling
-from osler.evaluation.judge.rulings import read_rulings, rulings_file
+from osler.evaluation.judge.rulings import case_of, read_rulings, rulings_file
 from osler.evaluation.judge.run import MAX_FAILURES_IN_A_ROW, judge_records, plan_judging
 from osler.evaluation.records import append_records, read_records
 from osler.grading.comparison import compare
-from osler.types import Outcome, Record
+from osler.prompts import render
+from osler.types import Outcome, Record, Sample
 
 pytest.importorskip("httpx2")
 
@@ -80,6 +81,17 @@ def test_only_undecided_answers_are_asked_and_nothing_is_overwritten(records: Pa
     assert summary.undecided == {"right": 3, "wrong": 1, "undecided": 1, "none": 0}
     assert (summary.num_questions, summary.rules.correct, summary.both.correct, summary.agreement.total) == (9, 2, 5, 0)
     assert records.read_bytes() == before
+
+
+def test_the_patient_context_is_not_sent() -> None:
+    sample = Sample(
+        id="toy/1", dataset="toy", images=(), question="Which organ?", choices=(), target="Liver", modality=None, question_type=None,
+        context="Anna Doe, 65 years\nIndication: pain",
+    )  # fmt: skip
+    prompt = render(sample, "no_think").text
+    case = case_of(replace(open_record(0, "Liver", "liver lobe"), prompt=prompt))
+    assert "Anna Doe" in prompt
+    assert case == make_case("Which organ?", "Liver", "liver lobe")
 
 
 def test_a_second_call_asks_nothing_and_another_judge_asks_anew(records: Path, server: JudgeServer) -> None:

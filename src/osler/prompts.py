@@ -45,6 +45,7 @@ class Strategy:
 
 PLACEHOLDER: Final = "{Question}"
 """Stands for the question block in a template."""
+_CONTEXT: Final = "Patient: "
 
 
 def layout_lines(question: str, choices: tuple[str, ...]) -> str:
@@ -172,10 +173,15 @@ def _render_text(sample: Sample, strategy: Strategy, phase: Phase) -> str:
     else:
         template, block = strategy.open_template, sample.question
     if strategy.shows_context and sample.context:
-        block = f"Patient: {sample.context}\n{block}"
+        block = f"{_CONTEXT}{sample.context}\n{block}"
     if "<|" in block and "|>" in block:
         raise DataError(f"{sample.id} contains a chat token (<|..|>): remove it, because a processor interprets it as a control token")
     return template.replace(PLACEHOLDER, block)
+
+
+def without_context(block: str) -> str:
+    """A question block without the patient context before it: of a block with a context only the last line is left."""
+    return block.rpartition("\n")[2] if block.startswith(_CONTEXT) else block
 
 
 def target_completion(sample: Sample, strategy: str) -> str:

@@ -18,6 +18,7 @@ from osler.errors import DataError
 from osler.evaluation.judge.prompt import Case, Ruling, make_case
 from osler.evaluation.records import append_lines, question_of
 from osler.files import read_json_lines
+from osler.prompts import without_context
 from osler.types import Record
 
 REMEDY: Final = "delete the line, and judge again"
@@ -55,10 +56,10 @@ def rulings_file(records: Path) -> Path:
 
 
 def case_of(record: Record) -> Case | None:
-    """The case of an open question's record; None without an answer and for questions with choices."""
+    """The case of an open question's record, without the patient context; None without an answer and for questions with choices."""
     if record.choices or record.answer is None:
         return None
-    return make_case(question_of(record), record.target, record.answer)
+    return make_case(without_context(question_of(record)), record.target, record.answer)
 
 
 def read_rulings(path: Path) -> dict[Judge, dict[str, RulingRow]]:
