@@ -178,9 +178,9 @@ def test_an_endpoint_that_is_down_is_left(tmp_path: Path, server: JudgeServer) -
 
 REFUSED = [
     # model, address, what the line says
-    ("refusing", None, "http_401, no such key: ***"),
+    ("refusing", None, r"http_401, no such key: \*\*\*"),
     ("moved", None, "redirect"),
-    ("truthful", "http://127.0.0.1:1/v1/chat/completions", "connection"),
+    ("truthful", "http://127.0.0.1:1/v1/chat/completions", "connection, .*refused|connection, .*failed"),
 ]
 
 
@@ -191,7 +191,7 @@ def test_what_can_never_succeed_is_one_line_without_the_key(
     judge = replace(endpoint(server, model, key="sk-secret", attempts=2), **({"url": url} if url else {}))
     assert "secret" not in repr(judge)
     num_before = len(server.requests)
-    with pytest.raises(EngineError, match=said.replace("*", r"\*")) as raised:
+    with pytest.raises(EngineError, match=said) as raised:
         judge_records(records, judge)
     assert "secret" not in str(raised.value)
     assert len(server.requests) - num_before == (0 if url else 1)  # a redirect is not followed, so the key goes nowhere else
@@ -303,6 +303,8 @@ ADDRESSES = [
     ("https://host/v1?key=secret", None),
     ("http://host:port/v1", None),
     ("http://[", None),
+    ("http://host/ v1", None),
+    ("http://host\n/v1", None),
 ]
 
 

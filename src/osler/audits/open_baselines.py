@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from osler.audits.baselines import BASELINES
 from osler.grading.comparison import compare
+from osler.metrics.estimates import Share
 from osler.metrics.overlap import overlap_words
 from osler.text import fold_answer, fold_option
 from osler.types import Sample
@@ -160,8 +161,8 @@ OPEN_BASELINES: Final[Mapping[str, OpenBaseline]] = MappingProxyType(
 class OpenShares:
     """What became of a baseline's answers to some open questions, in shares of one."""
 
-    right: float
-    undecided: float
+    right: Share
+    undecided: Share
 
 
 def open_questions(samples: Iterable[Sample]) -> list[Sample]:

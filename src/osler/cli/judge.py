@@ -94,7 +94,7 @@ def print_judging(result: JudgeResult) -> None:
     from osler.evaluation.judge.run import describe_counts
 
     summary = result.summary
-    print_judges([("", summary)])
+    print_judges([(result.path.stem, summary)])
     print(f"prompt {summary.judge.prompt[:12]}, rulings: {result.path}")
     print(f"asked now: {result.num_asked:,} rulings; failed, never counted as wrong: {describe_counts(result.failures)}")
     print(f"not sent: {describe_counts(result.unfit)}")
@@ -106,14 +106,16 @@ def print_judges(rows: list[tuple[str, JudgeSummary]]) -> None:
     """Print one row for each judge and title: what it says of undecided answers, and how often it agrees with the rules."""
     from osler.evaluation.judge.summary import NO_RULING
 
-    heads = ["", "Judge", "Questions", "Right by rules", "Rules and judge", "Undecided", "right", "wrong", "undecided", "no ruling"]
+    heads = ["", "Judge", "Questions", "Right by rules", "Rules and judge", "Undecided by rules"]
     body = []
     for title, summary in rows:
         counts = [str(summary.undecided[name]) for name in ("right", "wrong", "undecided", NO_RULING)]
         agreement = f"{summary.agreement} of {summary.agreement.total}"
         shares = [f"{summary.num_questions:,}", str(summary.rules), str(summary.both), str(sum(summary.undecided.values()))]
         body.append([title, summary.judge.model, *shares, *counts, agreement])
-    print_table([*heads, "Agreement"], body, title="Undecided open answers, by the judge")
+    print_table(
+        [*heads, "of these right", "wrong", "undecided", "no ruling", "Agreement"], body, title="Undecided open answers, by the judge"
+    )
     print("Agreement: of a sample of answers that the rules decide, those that the judge calls the same; those it leaves undecided aside.")
 
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from osler.errors import ConfigError, MissingExtra
+from osler.errors import ConfigError, MissingExtra, first_line
 from osler.files import read_text
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def completions_url(base_url: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or not base_url.strip().isprintable() or " " in base_url.strip():
         raise ConfigError("--base-url is no web address: give one such as http://localhost:8000/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ConfigError(
@@ -128,13 +128,16 @@ def _library() -> ModuleType:
     return httpx2
 
 
-async def complete(client: AsyncClient, endpoint: Endpoint, messages: Sequence[Mapping[str, str]]) -> str:
-    """The text of the reply. Raises RequestFailure when the last attempt failed, or a failure that another attempt cannot mend."""
+async def complete(client: AsyncClient, endpoint: Endpoint, messages: Sequence[Mapping[str, str]], *, is_first: bool = False) -> str:
+    """The text of the reply. Raises RequestFailure when the last attempt failed, or a failure that another attempt cannot mend.
+
+    The first request of a call does not wait for a server that cannot be reached: its address is probably wrong.
+    """
     for attempt in range(1, endpoint.attempts + 1):
         try:
             return await _request(client, endpoint, messages)
         except RequestFailure as failure:
-            if attempt == endpoint.attempts or not failure.is_repeated:
+            if attempt == endpoint.attempts or not failure.is_repeated or (is_first and failure.is_lasting):
                 raise
             pause = endpoint.backoff * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)
             await asyncio.sleep(min(MAX_WAIT, pause if failure.wait is None else max(pause, failure.wait)))
@@ -151,7 +154,7 @@ async def _request(client: AsyncClient, endpoint: Endpoint, messages: Sequence[M
     except (TimeoutError, http.TimeoutException):
         raise RequestFailure("timeout", f"no reply within {endpoint.timeout:g} s") from None
     except http.HTTPError as error:
-        raise RequestFailure("connection", type(error).__name__) from None
+        raise RequestFailure("connection", first_line(error)) from None
     if response.is_redirect:
         raise RequestFailure("redirect", "the server names another address")
     if response.status_code != 200:

@@ -120,7 +120,7 @@ class _Session:
         queue = iter(asked.items())
         with tqdm(total=len(asked), desc="judge", unit="answer", dynamic_ncols=True, disable=None) as bar:
             async with open_client(self.endpoint) as client:
-                await self._ask(client, *next(queue), bar)
+                await self._ask(client, *next(queue), bar, is_first=True)
                 await asyncio.gather(*(self._work(client, queue, bar) for _ in range(concurrency)))
 
     async def _work(self, client: AsyncClient, queue: Iterable[tuple[str, tuple[str, Case]]], bar: Any) -> None:
@@ -129,15 +129,15 @@ class _Session:
                 return
             await self._ask(client, key, named, bar)
 
-    async def _ask(self, client: AsyncClient, key: str, named: tuple[str, Case], bar: Any) -> None:
+    async def _ask(self, client: AsyncClient, key: str, named: tuple[str, Case], bar: Any, *, is_first: bool = False) -> None:
         sample_id, case = named
         model = self.endpoint.model
         try:
-            reply = await complete(client, self.endpoint, render_case(case, model))
+            reply = await complete(client, self.endpoint, render_case(case, model), is_first=is_first)
             if (ruling := read_ruling(reply, case.code(model))) is None:
                 raise RequestFailure("unparsable", "the reply has no ruling with the code")
         except RequestFailure as failure:
-            self._count(failure)
+            self._count(failure, is_first=is_first)
         else:
             self._in_a_row = 0
             texts = {"question": case.question, "target": case.target, "answer": case.answer, "reply": reply[:MAX_REPLY]}
@@ -146,8 +146,8 @@ class _Session:
             self.rulings[key] = row
         bar.update()
 
-    def _count(self, failure: RequestFailure) -> None:
-        if failure.is_lasting and not self.rulings and not self.failures:
+    def _count(self, failure: RequestFailure, *, is_first: bool) -> None:
+        if is_first and failure.is_lasting:
             said = f", {failure}" if str(failure) != failure.kind else ""
             raise EngineError(
                 f"{self.endpoint.url} does not answer ({failure.kind}{said}): check --base-url, --model and --api-key-file"
