@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -103,6 +104,13 @@ def test_a_second_call_asks_nothing_and_another_judge_asks_anew(records: Path, s
     assert len(server.requests) - num_before == 4
     assert {judge.model: len(rows) for judge, rows in read_rulings(rulings_file(records)).items()} == {"truthful": 4, "gullible": 4}
     assert len(read_records(records)) == len(ROWS) + 2  # a folder of its own: rulings are not read as records
+
+
+def test_a_judge_can_be_asked_from_a_notebook(records: Path, server: JudgeServer) -> None:
+    async def cell() -> int:
+        return judge_records(records, endpoint(server)).num_asked
+
+    assert asyncio.run(cell()) == 4
 
 
 def test_an_interrupted_call_goes_on(records: Path, server: JudgeServer) -> None:

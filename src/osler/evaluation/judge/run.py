@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -91,7 +92,7 @@ def judge_records(path: Path, endpoint: Endpoint, *, check_decided: int = 0, con
     asked = plan.to_ask(endpoint.model)
     session = _Session(endpoint=endpoint, path=rulings_file(path))
     if asked:
-        asyncio.run(session.ask_all(asked, concurrency))
+        _run_now(session.ask_all(asked, concurrency))
     judge = Judge(model=endpoint.model, prompt=PROMPT_SHA256)
     return JudgeResult(
         path=session.path,
@@ -101,6 +102,17 @@ def judge_records(path: Path, endpoint: Endpoint, *, check_decided: int = 0, con
         num_left=len(asked) - len(session.rulings) - session.failures.total(),
         summary=summarize_judge(plan.records, {**plan.known, **session.rulings}, judge),
     )
+
+
+def _run_now(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, in a thread of its own where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(asyncio.run, work).result()
 
 
 class _Session:
