@@ -74,7 +74,7 @@ def compute_credits(data: DataConfig, test: Sequence[Sample]) -> Blind:
         closed[OPEN_BASELINES["nearest_question"].title] = same
     targets = {sample.id: sample.target for sample in test}
     nothing = dict.fromkeys(targets, 0.0)
-    titles = dict.fromkeys(baseline.title for baseline in (*BASELINES.values(), *OPEN_BASELINES.values()))
+    titles = dict.fromkeys([one.title for one in BASELINES.values()] + [one.title for one in OPEN_BASELINES.values()])
     earned = {
         title: nothing | closed.get(title, {}) | {name: _credit(text, targets[name]) for name, text in answers.get(title, {}).items()}
         for title in titles
@@ -121,7 +121,14 @@ def write_credits(records: Path, blind: Credits, answers: Answers | None = None,
     """Write credits, and answers to open questions, beside a records file, with a `digest` of the data that they depend on."""
     samples = sorted({name for by_sample in blind.values() for name in by_sample})
     rows = {title: [round(by_sample[name], 6) for name in samples] for title, by_sample in blind.items()}
-    write_json(credits_file(records), asdict(CreditsFile(digest=digest, samples=samples, credits=rows, answers=answers or {})))
+    write_json(
+        credits_file(records),
+        asdict(
+            CreditsFile(
+                digest=digest, samples=samples, credits=rows, answers={title: dict(texts) for title, texts in (answers or {}).items()}
+            )
+        ),
+    )
 
 
 def read_credits(records: Path) -> dict[str, dict[str, float]]:
