@@ -22,7 +22,7 @@ DATA = DataConfig.model_validate(
 
 def test_every_baseline_earns_on_every_question(tmp_path: Path) -> None:
     test = load_split(DATA, "test")
-    earned = compute_credits(DATA, test)
+    earned = compute_credits(DATA, test).credits
     assert set(earned) == {baseline.title for baseline in BASELINES.values()}
     for own in earned.values():
         assert own.keys() == {sample.id for sample in test}
@@ -34,7 +34,7 @@ def test_every_baseline_earns_on_every_question(tmp_path: Path) -> None:
 
 def test_without_training_questions_only_what_needs_no_fit_earns() -> None:
     absent = DATA.model_copy(update={"train": SelectionConfig(split="nowhere")})
-    earned = compute_credits(absent, list(build_samples(modality="mri", split="test", seed=0, num_questions=10)))
+    earned = compute_credits(absent, list(build_samples(modality="mri", split="test", seed=0, num_questions=10))).credits
     assert set(earned) == {baseline.title for baseline in BASELINES.values() if baseline.how == "fixed"}
 
 
@@ -57,7 +57,7 @@ CHANGES: list[tuple[str, Change, bool]] = [
 def test_credits_are_earned_once_for_the_same_questions(tmp_path: Path, name: str, change: Change, is_kept: bool) -> None:
     path, test = tmp_path / "x.jsonl", load_split(DATA, "test")
     earned = update_credits(path, DATA, test)
-    assert earned == {title: pytest.approx(own, abs=1e-6) for title, own in compute_credits(DATA, test).items()}
+    assert earned == {title: pytest.approx(own, abs=1e-6) for title, own in compute_credits(DATA, test).credits.items()}
     marked = json.loads(credits_file(path).read_text())
     marked["credits"]["guessing twice"] = [0.5] * len(marked["samples"])  # which nobody earns
     credits_file(path).write_text(json.dumps(marked))
@@ -70,7 +70,7 @@ def test_a_file_without_its_questions_is_earned_again(tmp_path: Path, content: s
     path, test = tmp_path / "x.jsonl", load_split(DATA, "test")
     credits_file(path).write_text(content)
     assert update_credits(path, DATA, test) == read_credits(path)
-    assert read_credits(path).keys() == compute_credits(DATA, test).keys()
+    assert read_credits(path).keys() == compute_credits(DATA, test).credits.keys()
 
 
 def test_credits_without_training_questions_are_earned_again(tmp_path: Path) -> None:

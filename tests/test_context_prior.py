@@ -14,7 +14,7 @@ from osler.audits.baselines import ALL_BASELINES, BASELINES, blind_credits
 from osler.audits.context_prior import ContextWords
 from osler.audits.credits import compute_credits
 from osler.audits.findings import read_audit, save_audit
-from osler.audits.open_baselines import open_credits
+from osler.audits.open_baselines import open_answers
 from osler.cli.audit import print_audit
 from osler.config import load_config
 from osler.context import Context
@@ -82,13 +82,13 @@ def test_without_contexts_nothing_is_added() -> None:
     assert blind_credits(bare, bare).keys() == BASELINES.keys()
     assert blind_credits([], TRAIN).keys() == {"longest", "shortest", "lower_case"}
     opened = [question(number, "liver", None, ()) for number in range(4)]
-    assert TITLE not in open_credits(opened, opened)
+    assert "context_prior" not in open_answers(opened, opened)
 
 
 def test_open_questions_are_answered_beside_the_same_context() -> None:
     train = [question(number, ("pneumonia", "fracture")[number % 3 == 0], (FALL if number % 3 == 0 else COUGH), ()) for number in range(9)]
     test = [question(20, "fracture", FALL, ()), question(21, "pneumonia", Context(text="new"), ()), question(22, "fracture", COUGH, ())]
-    assert list(open_credits(train, test)[TITLE].values()) == [1.0, 1.0, 0.0]
+    assert list(open_answers(train, test)["context_prior"].values()) == ["fracture", "pneumonia", "pneumonia"]
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_audit_shows_what_contexts_give_away(rows: Path, tmp_path: Path, cap
     data = load_config(None, arguments).data
     from osler.data.select import load_split
 
-    assert set(compute_credits(data, load_split(data, "test"))[TITLE].values()) == {1.0}
+    assert set(compute_credits(data, load_split(data, "test")).credits[TITLE].values()) == {1.0}
 
 
 def test_data_without_contexts_have_no_such_row(rows: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from osler.audits.baselines import BASELINES
-from osler.audits.open_baselines import AnswerPrior, open_credits
+from osler.audits.open_baselines import OPEN_BASELINES, NearestQuestion, OpenShares, most_frequent, open_answers, open_matrix
+from osler.grading.comparison import compare
 from osler.taxonomy import QuestionType
 from osler.types import Sample
 
@@ -36,25 +38,54 @@ TRAIN = [
     question(7, "Which organ?", "A", choices=("Brain", "Eye")),
 ]
 TEST = [
-    # question, type, target, answer by type, answer by question
-    ("Which organ?", ORGAN, "It is the liver", 0.0, 1.0),
-    ("Which organ?", ORGAN, "Heart", 1.0, 0.0),
-    ("Where?", ORGAN, "Right lung", 0.0, 0.0),
-    ("Another?", ORGAN, "hearts", 1.0, 1.0),
-    ("Which disease?", SIGN, "mass", 1.0, 1.0),
-    ("Which disease?", None, "Heart", 1.0, 0.0),
+    # question, type, target, answered right by type, by question, by the nearest question
+    ("Which organ?", ORGAN, "It is the liver", False, True, True),
+    ("Which organ?", ORGAN, "Heart", True, False, False),
+    ("Where?", ORGAN, "Right lung", False, False, False),
+    ("Another?", ORGAN, "hearts", True, True, True),
+    ("Which disease?", SIGN, "mass", True, True, True),
+    ("Which disease?", None, "Heart", True, False, False),
+    ("Which disease is shown?", ORGAN, "Mass", False, False, True),
+    ("Where is it?", ORGAN, "left lung", False, False, True),
+    ("Which of both organs is larger?", ORGAN, "Heart", True, True, True),
 ]
+NAMES = ("option_prior", "question_prior", "nearest_question")
 
 
-@pytest.mark.parametrize(("text", "question_type", "target", "by_type", "by_question"), TEST)
-def test_the_usual_answer_is_graded_like_a_policy(
-    text: str, question_type: QuestionType | None, target: str, by_type: float, by_question: float
+@pytest.mark.parametrize(("text", "question_type", "target", "by_type", "by_question", "by_nearest"), TEST)
+def test_blind_answers_are_graded_like_a_policy(
+    text: str, question_type: QuestionType | None, target: str, by_type: bool, by_question: bool, by_nearest: bool
 ) -> None:
-    found = open_credits(TRAIN, [question(9, text, target, question_type), TRAIN[-1]])
-    assert found == {"Option prior": {"toy/9": by_type}, "Question prior": {"toy/9": by_question}}
-    assert found.keys() <= {baseline.title for baseline in BASELINES.values()}
+    found = open_answers(TRAIN, [question(9, text, target, question_type), TRAIN[-1]])
+    assert tuple(found) == NAMES == tuple(OPEN_BASELINES)[:3]
+    assert [answers.keys() for answers in found.values()] == [{"toy/9"}] * 3  # questions with choices are left out
+    assert [compare(answers["toy/9"], target).is_right is True for answers in found.values()] == [by_type, by_question, by_nearest]
 
 
-def test_without_open_questions_there_is_no_prior() -> None:
-    assert AnswerPrior.fit(TRAIN[-1:], lambda sample: sample.question) is None
-    assert open_credits([], [question(9, "Which organ?", "Liver")]) == {}
+def test_the_nearest_question_is_the_same_question_where_train_has_it() -> None:
+    fitted = NearestQuestion.fit(TRAIN[:-1])
+    same = OPEN_BASELINES["question_prior"].fit(TRAIN[:-1])
+    assert fitted.answers(TRAIN[:-1]) == same.answers(TRAIN[:-1])
+    assert fitted.answers([question(9, "肺在哪里?", "x"), question(9, "", "x")]) == ["Heart", "Heart"]  # no known word: the usual answer
+    assert fitted.answers([]) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "usual"), [(["Liver", "the liver", "Heart"], "Liver"), (["B", "A"], "A"), (["A, b", "b"], "A, b"), (["", "x", ""], "")]
+)
+def test_the_most_frequent_answer(texts: list[str], usual: str) -> None:
+    assert most_frequent(texts) == usual
+
+
+def test_without_open_questions_there_is_no_answer() -> None:
+    asked = question(9, "Which organ?", "Liver")
+    assert open_answers([], [asked]) == open_answers(TRAIN[-1:], [asked]) == open_answers(TRAIN, TRAIN[-1:]) == {}
+    matrix = open_matrix({"ct": TRAIN, "mri": TRAIN[-1:]}, {"ct": [asked, replace(asked, target="Heart"), TRAIN[-1]], "mri": TRAIN[-1:]})
+    nothing = {"ct": None, "mri": None}
+    half = OpenShares(right=0.5, undecided=0.0)
+    assert matrix == {name: {"ct": {"ct": half, "mri": None}, "mri": nothing} for name in NAMES}
+
+
+def test_undecided_blind_answers_are_no_right_answers() -> None:
+    asked = {"all": [question(9, "Which disease?", "Large mass", SIGN), question(8, "Which disease?", "Mass", SIGN)]}
+    assert open_matrix({"all": TRAIN}, asked)["question_prior"]["all"]["all"] == OpenShares(right=0.5, undecided=0.5)

@@ -10,6 +10,7 @@ from osler.cli.eval import evaluation_to_json, print_evaluation
 from osler.config import build_config
 from osler.evaluation.run import evaluate
 
+BLIND = ("Option prior", "Question prior", "Nearest question")
 TRAIN = ["Liver", "Liver", "Spleen"]
 TEST = [
     # target, completion
@@ -52,6 +53,8 @@ def test_open_questions_have_figures_of_their_own(tmp_path: Path, capsys: pytest
     assert (figures["open"]["questions"], figures["open"]["accuracy"]["value"], figures["open"]["undecided"]) == (4, 0.5, 0.25)
     assert figures["open"]["blind"] == 0.25  # "Liver" for every question
     assert figures["image_gain"]["value"] == 0.25
+    assert {title: row["right"]["value"] for title, row in figures["open"]["baselines"].items()} == dict.fromkeys(BLIND, 0.25)
+    assert (figures["open"]["wrong"], figures["open"]["unread"]) == (0.25, 0.0)
     assert figures["open"]["rouge_l"]["value"] <= figures["open"]["token_f1"]["value"] < 0.5
     assert json.dumps(figures["open"])
     assert "Undecided open answers, which count as not correct: eval 25.0 %" in capsys.readouterr().out

@@ -92,11 +92,16 @@ def test_summary_of_open_questions() -> None:
 
 def test_every_table_says_how_many_open_answers_are_undecided(capsys: pytest.CaptureFixture[str]) -> None:
     rows = open_records()
-    print_accuracies([("GRPO", rows)], blind={"GRPO": {"Question prior": {row.sample_id: 0.5 for row in rows}}})
+    answered = {"Question prior": {row.sample_id: "the small liver" for row in rows}}
+    print_accuracies([("GRPO", rows)], blind={"GRPO": {}}, blind_answers={"GRPO": answered})
     text = capsys.readouterr().out
     assert "Undecided open answers, which count as not correct: GRPO 25.0 % of the open questions." in text
-    (line,) = [line for line in text.splitlines() if line.startswith("GRPO") and line.count("|") == 6]
-    assert [cell.split()[0] for cell in line.split("|")] == ["GRPO", "4", "25.0", "41.7", "41.7", "25.0", "50.0"]
+    lines = [line for line in text.splitlines() if line.count("|") == 7][1:]
+    cells = [[cell.strip().partition(" [")[0] for cell in line.split("|")] for line in lines]
+    assert cells == [
+        ["blind: Question prior", "4", "0.0", "0.0", "100.0", "0.0", "66.7", "66.7"],
+        ["GRPO", "4", "25.0", "25.0", "25.0", "25.0", "41.7", "41.7"],
+    ]
     print_accuracies([("GRPO", answers([1, 0]))])
     assert "pen " not in capsys.readouterr().out
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from osler.audits.baselines import BASELINES
-from osler.audits.open_baselines import OPEN_KEYS, AnswerPrior
+from osler.audits.open_baselines import OPEN_BASELINES, open_answers, open_questions
 from osler.data.readers import read_with_report
 from osler.grading import REWARDS, grade
 from osler.grading.grade import is_undecided
@@ -31,17 +30,16 @@ DATASETS: Final[Mapping[str, tuple[str, str, dict[str, str]]]] = {
 """Title -> reader, split and options."""
 
 
-def open_questions(data: Path, name: str, split: str, **options: str) -> list[Sample]:
-    """The questions of a split without choices."""
-    return [sample for sample in read_with_report(name, data / name, split=split, **options).samples if not sample.choices]
+def read_open(data: Path, name: str, split: str, **options: str) -> list[Sample]:
+    """The open questions of a split."""
+    return open_questions(read_with_report(name, data / name, split=split, **options).samples)
 
 
-def writers(train: Sequence[Sample]) -> dict[str, Writer]:
-    """Ways to answer without the image, by their title."""
-    priors = {name: AnswerPrior.fit(train, key) for name, key in OPEN_KEYS.items()}
+def writers(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, Writer]:
+    """Ways to answer `test` without the image, by their title."""
     usual = [text for text, _ in Counter(sample.target for sample in train).most_common(20)]
-    found: dict[str, Writer] = {BASELINES[name].title: prior.answer for name, prior in priors.items() if prior is not None}
-    return found | {
+    fitted = {OPEN_BASELINES[name].title: answers for name, answers in open_answers(train, test).items()}
+    return {title: lambda sample, answers=answers: answers[sample.id] for title, answers in fitted.items()} | {
         "the question itself": lambda sample: sample.question,
         "the question without its mark": lambda sample: sample.question.rstrip("?？ "),
         "20 most frequent answers": lambda _: ", ".join(usual),
@@ -57,8 +55,8 @@ def report(data: Path) -> Iterator[str]:
     """The lines of a table in Markdown: one row for each dataset and way to answer, all numbers but the first in per cent."""
     yield "| data | answer | questions | accuracy | undecided | token F1 | ROUGE-L | reward |\n|---|---|---|---|---|---|---|---|"
     for title, (name, tested, options) in DATASETS.items():
-        train, test = (open_questions(data, name, split, **options) for split in ("train", tested))
-        for way, write in writers(train).items():
+        train, test = (read_open(data, name, split, **options) for split in ("train", tested))
+        for way, write in writers(train, test).items():
             yield f"| {title} | {way} | {len(test):,} | " + " | ".join(measure(test, write)) + " |"
 
 

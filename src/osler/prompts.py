@@ -79,7 +79,9 @@ class Strategy:
     context_layout: ContextLayout | None = layout_context  # None where the prompt has no place for the patient context
 
 
-_PLACEHOLDER: Final = "{Question}"
+PLACEHOLDER: Final = "{Question}"
+"""Stands for the question block in a template."""
+_CONTEXT_STARTS: Final = ("Patient: ", *(f"{title}: " for _, title in _FIELD_TITLES))  # of the line of `layout_context`
 
 
 def layout_lines(question: str, choices: tuple[str, ...]) -> str:
@@ -94,7 +96,7 @@ def layout_inline(question: str, choices: tuple[str, ...]) -> str:
 
 def _osler_strategy(name: str, shape: Format, instruction: str) -> Strategy:
     """One of Osler's strategies. In `instruction`, "{answer}" is replaced by "the letter" or "a short answer"."""
-    closed, open_ended = (f"{_PLACEHOLDER}\n{instruction.replace('{answer}', answer)}" for answer in ("the letter", "a short answer"))
+    closed, open_ended = (f"{PLACEHOLDER}\n{instruction.replace('{answer}', answer)}" for answer in ("the letter", "a short answer"))
     return Strategy(name=name, train_template=closed, eval_template=closed, open_template=open_ended, layout=layout_lines, format=shape)
 
 
@@ -160,8 +162,8 @@ BUILT_IN: Final = (
 def _as_strategy(name: str, part: Any) -> Strategy:
     if not isinstance(part, Strategy):
         raise ConfigError(f"the strategy {name!r} is a {type(part).__name__}: register an osler.Strategy")
-    if not all(_PLACEHOLDER in text for text in (part.train_template, part.eval_template, part.open_template or _PLACEHOLDER)):
-        raise ConfigError(f"the strategy {name!r} has a template without {_PLACEHOLDER}: the question would not be asked")
+    if not all(PLACEHOLDER in text for text in (part.train_template, part.eval_template, part.open_template or PLACEHOLDER)):
+        raise ConfigError(f"the strategy {name!r} has a template without {PLACEHOLDER}: the question would not be asked")
     return replace(part, name=name)
 
 
@@ -210,7 +212,12 @@ def _render_text(sample: Sample, strategy: Strategy, phase: Phase) -> str:
         block = f"{line}\n{block}"
     if "<|" in block and "|>" in block:
         raise DataError(f"{sample.id} contains a chat token (<|..|>): remove it, because a processor interprets it as a control token")
-    return template.replace(_PLACEHOLDER, block)
+    return template.replace(PLACEHOLDER, block)
+
+
+def without_context(block: str) -> str:
+    """A question block without the patient context before it: of a block with a context only the last line is left."""
+    return block.rpartition("\n")[2] if block.startswith(_CONTEXT_STARTS) else block
 
 
 def target_completion(sample: Sample, strategy: str) -> str:

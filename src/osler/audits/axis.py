@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from osler.audits.baselines import Vocabulary, blind_matrix, chance
 from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
 from osler.audits.leaks import Keys, image_uris, leak_matrix, paths_naming_target
+from osler.audits.open_baselines import open_matrix, open_questions
 from osler.audits.redrawn import domain_order, group_by_domain
 from osler.taxonomy import AXES, Axis
 from osler.types import Sample
@@ -56,6 +57,8 @@ def audit_axis(
             for kind, matrix in leaks.items()
         },
         label_in_path={domain: paths_naming_target(samples).value for domain, samples in test.items()},
+        open_questions={domain: len(open_questions(samples)) for domain, samples in test.items()},
+        open_blind=open_matrix(train, test),
         recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_arrays},
     )
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from osler.audits.baselines import ALL_BASELINES, BASELINES, blind_accuracy
+from osler.audits.context_prior import NAME as CONTEXT_PRIOR
+from osler.audits.open_baselines import OPEN_BASELINES, OpenShares
 from osler.audits.quality import Quality
 from osler.audits.redrawn import RedrawnComparison
 from osler.errors import DataError
@@ -64,18 +66,23 @@ class AxisAudit:
     leaks: Mapping[LeakKind, Grid]
     label_in_path: Shares  # test domain -> share of the rows with choices that have a path that names the right option
     recovered: Mapping[str, Shares]  # domain without a train file -> baseline -> mean credit on the domain's test set
+    open_questions: Mapping[str, Count]  # test domain -> its questions without choices
+    open_blind: Mapping[str, Mapping[str, Mapping[str, OpenShares | None]]]  # baseline -> train -> test, over these questions
 
     def __post_init__(self) -> None:
-        grids = [*self.blind.values(), *self.leaks.values()]
-        tables = [self.questions, self.chance, self.label_in_path, *(cells for grid in grids for cells in grid.values())]
-        blind = [cells for grid in self.blind.values() for cells in grid.values()]
+        grids: list[Mapping[str, Mapping[str, Any]]] = [*self.blind.values(), *self.leaks.values(), *self.open_blind.values()]
+        cells_of_grids = [cells for grid in grids for cells in grid.values()]
+        tables: list[Mapping[str, Any]] = [self.questions, self.open_questions, self.chance, self.label_in_path, *cells_of_grids]
+        blind = [(self.questions, cells) for grid in self.blind.values() for cells in grid.values()]
+        answered = [(self.open_questions, cells) for grid in self.open_blind.values() for cells in grid.values()]
         if (
             any(not BASELINES.keys() <= table.keys() <= ALL_BASELINES.keys() for table in (self.blind, *self.recovered.values()))
+            or not OPEN_BASELINES.keys() - {CONTEXT_PRIOR} <= self.open_blind.keys() <= OPEN_BASELINES.keys()
             or any(grid.keys() != self.rows.train.keys() for grid in grids)
             or any(cells.keys() != self.rows.test.keys() for cells in tables)
             or not self.rows.test.keys() <= self.rows.train.keys()
             or self.rows.recovered.keys() != self.recovered.keys()
-            or any(share is not None and not self.questions[domain] for cells in blind for domain, share in cells.items())
+            or any(share is not None and not totals[domain] for totals, cells in (*blind, *answered) for domain, share in cells.items())
         ):
             raise ValueError("a table lacks a baseline or a domain, or holds the accuracy of no questions")
 
@@ -91,6 +98,16 @@ class AxisAudit:
     def best(self, domain: str) -> tuple[str, Estimate] | None:
         """The most accurate baseline on a test domain, fitted on the same domain; None where the domain has no questions with choices."""
         accuracies = [(name, self.in_domain(name, domain)) for name in self.blind]
+        return max((pair for pair in accuracies if pair[1].value is not None), key=lambda pair: pair[1].value or 0.0, default=None)
+
+    def open_in_domain(self, baseline: str, domain: str) -> Estimate:
+        """Accuracy of a baseline on the open questions of a test domain, fitted on the train rows of the same domain."""
+        shares = self.open_blind[baseline][domain][domain]
+        return blind_accuracy(None if shares is None else shares.right, self.open_questions[domain])
+
+    def best_open(self, domain: str) -> tuple[str, Estimate] | None:
+        """The most accurate baseline on the open questions of a test domain; None where train or test has none."""
+        accuracies = [(name, self.open_in_domain(name, domain)) for name in self.open_blind]
         return max((pair for pair in accuracies if pair[1].value is not None), key=lambda pair: pair[1].value or 0.0, default=None)
 
     def count_above_chance(self) -> tuple[int, int]:
@@ -111,6 +128,11 @@ class AxisAudit:
                 domain: {"baseline": best[0], **best[1].to_json(), "questions": self.questions[domain]}
                 for domain in self.rows.test
                 if (best := self.best(domain)) is not None
+            },
+            "best_open": {
+                domain: {"baseline": best[0], **best[1].to_json(), "questions": self.open_questions[domain]}
+                for domain in self.rows.test
+                if (best := self.best_open(domain)) is not None
             },
             "above_chance": {"results": above, "of": total},
         }

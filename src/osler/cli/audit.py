@@ -24,18 +24,21 @@ def add_audit(verbs: Any) -> None:
         _run,
         "check a dataset: answers that need no image, leaks between train and test, faulty rows",
         "Fit baselines that see no image on [data.train] and test them on [data.test], for every train and\n"
-        "test domain; find rows, images, near-duplicates, turned or mirrored copies and patients that are in\n"
-        "both splits (cropped copies are not looked for); check options and right answers. The audit needs\n"
-        "only the text; it opens the images when all are present and there are few, or with --images pixels.\n"
+        "test domain, for questions with choices and for open ones; find rows, images, near-duplicates, turned\n"
+        "or mirrored copies and patients that are in both splits (cropped copies are not looked for); check\n"
+        "options and right answers. The audit needs only the text; it opens the images when all are present and\n"
+        "there are few, or with --images pixels.\n"
         "For use in CI, --fail-on prints reasons and exits with 1:\n"
         "leak: more than --max-leak of a domain's test rows share something with its training rows;\n"
-        "shortcut: the interval of a blind baseline lies more than --max-shortcut above guessing.\n"
+        "shortcut: the interval of a blind baseline lies more than --max-shortcut above guessing, on questions\n"
+        "with choices; open questions have no guessing, so their blind accuracies are shown and stop nothing.\n"
         "With --redrawn it also replaces every question's distractors, in train and test, with the right\n"
         "answers of other questions, and compares the option prior on the same questions before and after.",
         "osler audit --data.reader=med_r1 --data.root=DIR --data.axis=modality --out audit.html --save audit.json",
         "osler audit --data.reader=slake --data.root=DIR --fail-on leak,shortcut",
         "osler audit --data.reader=slake --data.root=DIR --data.train.language=zh --data.test.language=en",
         "osler audit slake --data.root=DIR --data.distractors=redrawn --json",
+        "osler audit slake_open --data.root=DIR         open questions only",
         "osler audit --redrawn --data.reader=med_r1 --data.root=DIR --data.axis=modality",
     )
     add_recipe(parser, optional=True)
@@ -102,8 +105,13 @@ def print_audit(audit: Audit) -> None:
     rows = f"{quality.num_rows:,} distinct rows, {quality.num_closed:,} with choices, {quality.num_refused:,} refused"
     print(printable(f"{audit.title}: {rows}"))
     print(f"{images.num_shared:,} of {images.num_test:,} test images stand in train, compared {images.compared}")
-    for grid in (page.axes[0].blind, page.axes[0].lead, page.axes[0].leaks):
+    axis = page.axes[0]
+    for grid in (axis.blind, axis.lead) if axis.has_closed else ():
         print_heat(grid)
+    if axis.open_blind is not None:
+        print_heat(axis.open_blind)
+        print("Open questions: per cent right by the grader's rules; --save and --out also have what the rules leave undecided.")
+    print_heat(axis.leaks)
     if page.items:
         print_table(["", *page.item_columns, "Kept because"], page.items, title=f"{page.items_title}, by {page.axes[0].title}")
     print(page.verdict)

@@ -71,7 +71,11 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
 def print_evaluation(result: EvaluationResult) -> None:
     """Print the accuracies, and on standard error where the records are."""
     print(f"{result.label}: {len(result.records)} questions in {result.seconds:.1f} s, {result.path}", file=sys.stderr)
-    print_accuracies([(result.label, result.records)], in_domain=result.in_domain, blind={result.label: result.blind})
+    from osler.audits.credits import read_answers
+
+    answers = {result.label: read_answers(result.path)}
+    rows, blind = [(result.label, result.records)], {result.label: result.blind}
+    print_accuracies(rows, in_domain=result.in_domain, blind=blind, blind_answers=answers)
     if (same := result.float32) is not None:
         print(f"{same.total - same.num_same} of {same.total} answers differ from those in float32")
 
@@ -105,18 +109,21 @@ def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
 
 def _open_to_json(result: EvaluationResult) -> dict[str, Any] | None:
     """The figures of the open questions; None where there are none."""
-    from osler.metrics import summarize_open
-    from osler.reports.leniency import open_blind, undecided_share
+    from osler.audits.credits import read_answers
+    from osler.reports.leniency import open_blind
+    from osler.reports.load_runs import Evaluation
+    from osler.reports.open_questions import open_rows
 
-    if (found := summarize_open(result.records, "subject")) is None:
+    own = Evaluation(label=result.label, title=result.label, records=result.records, blind_answers=read_answers(result.path))
+    if not (rows := open_rows([own])):
         return None
+    *blind, policy = rows
     return {
-        "questions": found.accuracy.total,
-        "accuracy": found.accuracy.to_json(),
-        "token_f1": found.token_f1.to_json(),
-        "rouge_l": found.rouge_l.to_json(),
-        "undecided": undecided_share(result.records),
+        "questions": policy.right.total,
+        "accuracy": policy.right.to_json(),
+        **policy.to_json(),
         "blind": open_blind(result.records, result.blind),
+        "baselines": {row.title: row.to_json() for row in blind},
     }
 
 

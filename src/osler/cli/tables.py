@@ -86,11 +86,13 @@ def print_accuracies(
     *,
     in_domain: Collection[str] = (),
     blind: Mapping[str, Mapping[str, Mapping[str, float]]] = MappingProxyType({}),
+    blind_answers: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType({}),
 ) -> None:
     """Print accuracies in per cent with their 95 % intervals, one row for each (label, records) pair, e.g. "78.2 [73.1, 82.5]".
 
     `in_domain` names the modalities that the policies were trained on; `blind` holds each row's credits of blind baselines
-    by their title, as they stand beside its records: rows that were trained on other questions have other baselines.
+    by their title, as they stand beside its records: rows that were trained on other questions have other baselines. `blind_answers`
+    holds their answers to open questions in the same way.
     """
     from osler.metrics import percent, points
     from osler.reports.leniency import describe_leniency, lenient_share
@@ -98,7 +100,10 @@ def print_accuracies(
     from osler.reports.tables import FEW, accuracy_table, describe_clusters, gain_table, group_title, has_few_clusters
     from osler.reports.truth import truth_table
 
-    evaluations = [Evaluation(label=label, title=label, records=tuple(records), blind=blind.get(label, {})) for label, records in rows]
+    evaluations = [
+        Evaluation(label=label, title=label, records=tuple(records), blind=blind.get(label, {}), blind_answers=blind_answers.get(label, {}))
+        for label, records in rows
+    ]
     table = accuracy_table(evaluations, in_domain=in_domain)
     gains = gain_table(evaluations, in_domain=in_domain)
     heads = ["", *(group_title(name) + (" (in-domain)" if name in in_domain else "") for name in table.columns), "Average"]
@@ -126,22 +131,23 @@ def print_accuracies(
 
 
 def print_open(evaluations: Sequence[Evaluation]) -> None:
-    """Print how the policies answer open questions, one row each; nothing without open questions."""
-    from osler.evaluation.compare import UNIT
-    from osler.metrics import percent, summarize_open
-    from osler.reports.leniency import describe_undecided, open_blind, undecided_share
+    """Print how policies and blind baselines answer open questions, one row each; nothing without open questions."""
+    from osler.metrics import percent
+    from osler.reports.leniency import describe_undecided, undecided_share
+    from osler.reports.open_questions import open_rows
 
-    rows = [(row, summary) for row in evaluations if (summary := summarize_open(row.records, UNIT)) is not None]
-    if not rows:
+    if not (rows := open_rows(evaluations)):
         return
+    heads = ("", "Questions", "Right", "Wrong", "Undecided", "No answer", "Token F1", "ROUGE-L")
     body = [
-        [row.title, f"{found.accuracy.total:,}", *map(str, (found.accuracy, found.token_f1, found.rouge_l)),
-         percent(undecided_share(row.records)), percent(open_blind(row.records, row.blind))]
-        for row, found in rows
+        [f"blind: {row.title}" if row.is_blind else row.title, f"{row.right.total:,}", str(row.right),
+         *map(percent, (row.wrong, row.undecided, row.unread)), str(row.token_f1), str(row.rouge_l)]
+        for row in rows
     ]  # fmt: skip
-    print_table(("", "Questions", "Accuracy", "Token F1", "ROUGE-L", "Undecided", "Blind"), body, title="Open questions")
-    print(describe_undecided({row.title: undecided_share(row.records) for row, _ in rows}))
-    print("Blind: accuracy of the most frequent answer in train to the same question, or to its type, whichever is better.")
+    print_table(heads, body, title="Open questions")
+    print(describe_undecided({row.title: undecided_share(row.records) for row in evaluations if not row.is_blind}))
+    if any(row.is_blind for row in rows):
+        print("blind: answers of train to the same type of question, the same question, or the one with the most similar words.")
 
 
 def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = ()) -> None:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from osler.errors import DataError
 from osler.files import split_lines
+from osler.prompts import PLACEHOLDER, STRATEGIES
 from osler.types import FinishReason, Outcome, Record, answer_text
 
 _ALLOWED: Final[dict[str, list[str]]] = {"outcome": sorted(Outcome), "finish_reason": sorted(FinishReason)}
@@ -43,11 +44,19 @@ def record_from_json(line: str | bytes) -> Record:
 
 
 def question_of(record: Record) -> str:
-    """The question of a record: its prompt up to the first choice, or the whole prompt where the choices do not follow the question."""
+    """The question of a record: its prompt up to the first choice, or without the words of the strategy around an open question.
+
+    The whole prompt where the choices do not follow the question, or the strategy is not known here.
+    """
     for separator in (" ", "") if record.choices else ():
         question, first_choice, _ = record.prompt.partition(f"A){separator}{record.choices[0]}")
         if first_choice:
             return question.strip()
+    strategy = STRATEGIES.get(record.strategy)
+    if not record.choices and strategy is not None and strategy.open_template is not None:
+        before, _, behind = strategy.open_template.partition(PLACEHOLDER)
+        if record.prompt.startswith(before) and record.prompt.endswith(behind):
+            return record.prompt.removeprefix(before).removesuffix(behind).strip()
     return record.prompt.strip()
 
 
@@ -58,10 +67,15 @@ def answer_text_of(record: Record) -> str | None:
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Append records to a file in one write; the file and its folder are made when absent."""
+    append_lines(path, map(record_to_json, records))
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Append lines to a JSON Lines file in one write, behind its last whole line; the file and its folder are made when absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_last_line(path)
     with path.open("ab") as file:
-        file.write("".join(record_to_json(record) + "\n" for record in records).encode())
+        file.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def read_records(path: Path) -> tuple[Record, ...]:

@@ -135,7 +135,7 @@ def _read_item(words: Sequence[str], quantities: Sequence[Quantity], *, with_syn
     marks = [quantities[index] for word in folded if (index := quantity_index(word)) is not None and index < len(quantities)]
     begins_with_number = bool(folded) and quantity_index(folded[0]) is not None
     plain = [word for word in folded if quantity_index(word) is None and not (marks and word in _MEASURE_WORDS)]
-    if plain and plain[0] in ("r", "l") and len(plain) > 1:
+    if plain and plain[0] in ("r", "l"):
         plain[0] = "right" if plain[0] == "r" else "left"
     canonical = _canonical(plain) if with_synonyms else plain
     return Item(words=tuple(canonical), quantities=tuple(marks), begins_with_number=begins_with_number)
@@ -187,8 +187,25 @@ def _is_needless_behind(term: str, words: Sequence[str], position: int) -> bool:
     return (kind is Kind.ANATOMY and word in _BEHIND_ORGANS) or (term in _SHAPES and word in _BEHIND_SHAPES)
 
 
+def _join_pairs(items: Sequence[Item]) -> Sequence[Item]:
+    """The items with "bilateral lung" in place of "left lung" and "right lung"; of two phrases that differ in more both stay."""
+    joined: dict[Item, None] = {}
+    for item in items:
+        other = "right" if "left" in item.words else "left"
+        side = "left" if "left" in item.words else "right"
+        pair = tuple(other if word == side else word for word in item.words)
+        partner = next((known for known in joined if known.words == pair), None) if item.words.count(side) == 1 else None
+        if partner is None or item.quantities or partner.quantities or other in item.words or len(item.words) < 2:
+            joined[item] = None
+            continue
+        del joined[partner]
+        joined[Item(words=tuple("bilateral" if word == side else word for word in item.words))] = None
+    return list(joined)
+
+
 def _merge(items: Sequence[Item]) -> Sequence[Item]:
-    """One item for "left and top" of places only, and no MRI beside a weighting of MRI, which implies it."""
+    """One item for "left and top" of places only and for "left lung, right lung"; no MRI beside a weighting of MRI, which implies it."""
+    items = _join_pairs(items)
     if any(not IMPLIES_MRI.isdisjoint(item.words) for item in items):
         bare = [tuple(word for word in item.words if word != "mri") for item in items]
         items = [

@@ -33,7 +33,7 @@ _ENGLISH: Final[Mapping[Kind | None, Mapping[str, str]]] = {
         "inferior vena cava": "ivc", "superior vena cava": "svc", "middle cerebral artery": "mca",
         "posterior inferior cerebellar artery": "pica", "central nervous system": "cns", "gastrointestinal": "gi",
     },
-    Kind.SIDE: {"bilateral": "both|both the"},
+    Kind.SIDE: {"bilateral": "both|both the", "left": "lt", "right": "rt"},
     Kind.POSITION: {
         "central": "centre|middle|mid", "anterior": "front|ventral|anteriorly", "posterior": "back|dorsal|posteriorly",
         "upper": "uppermost", "lower": "lowermost", "posteroanterior": "pa|posterior anterior", "anteroposterior": "ap|anterior posterior",
@@ -46,14 +46,17 @@ _ENGLISH: Final[Mapping[Kind | None, Mapping[str, str]]] = {
     },
     Kind.SIZE: {},
     Kind.COLOUR: {
-        "hyperdense": "high density|high attenuation|hyperattenuating", "hypodense": "low density|low attenuation|hypoattenuating",
-        "hyperintense": "high signal", "hypointense": "low signal",
+        "hyperdense": "high density|high attenuation|hyperattenuating|hyper dense",
+        "hypodense": "low density|low attenuation|hypoattenuating|hypo dense",
+        "hyperintense": "high signal|hyper intense", "hypointense": "low signal|hypo intense",
     },
     None: {
         "circular": "round|circle|rounded", "oval": "elliptical|ellipse|ovoid", "irregular": "irregularly shaped", "u-shaped": "u shape",
         "female": "woman|women", "male": "man|men", "intravenous": "iv",
         "breathe": "breathing|respiration", "cerebrospinal fluid": "csf", "enhancing": "enhanced",
-        "non-enhancing": "non enhanced|nonenhancing", "3rd": "third", "4th": "fourth", "normal": "", "abnormal": "",
+        "non-enhancing": "non enhanced|nonenhancing", "visible": "seen|visualised|visualized", "normal": "", "abnormal": "",
+        "1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth", "6th": "sixth", "7th": "seventh",
+        "8th": "eighth", "9th": "ninth", "10th": "tenth", "11th": "eleventh", "12th": "twelfth",
     },
 }  # fmt: skip
 _CHINESE: Final[Mapping[Kind | None, Mapping[str, str]]] = {

@@ -8,7 +8,7 @@ empty       wrong: no word                                             "?" for "
 yes_no      yes and no only by yes and no                              "No, it is clear" for "no"; "clear" for "no" is wrong
 rephrased   right: equal without plural, spelling and the sentence     "It is probably the liver." for "Liver"
 synonym     right: equal by the table of `answer_terms`                "Right hepatic lobe" for "right lobe of the liver"
-number      equal numbers, by unit and tolerance, or different ones    "20 mm" for "2 cm"; "2 mm" is wrong
+number      equal numbers, by unit and tolerance, or different ones    "20 mm" for "2 cm"; "2 mm" is wrong; "11th rib" for "10th rib"
 extra       wrong: names alternatives, or more things of one kind      "liver or spleen" for "liver"
 set         all items of a list, in any order; fewer or more are wrong "heart and liver" for "Liver, Heart"; "liver" is wrong
 side        wrong: another side or height                              "left lung" for "right lung"
@@ -23,6 +23,7 @@ No rule measures how near two answers are, and none knows medicine beyond its ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,7 +43,10 @@ MAX_ORDERED: Final = 6
 """Items of a list up to which open items are assigned in every order."""
 
 _YES_NO: Final = frozenset({"yes", "no"})
+_BEHIND_YES_NO: Final = frozenset({",", ".", "it", "there", "they", "this", "these", "he", "she"})
+"""What follows a yes or no that answers: "No, it is clear", "Yes it is"; not "no mass"."""
 _SIDES: Final = frozenset({"left", "right", "bilateral"})
+_ORDINAL: Final = re.compile(r"\d{1,3}(?:st|nd|rd|th)")
 _PREDICATES: Final = frozenset({"is", "are", "was", "were", "ruled"})
 _EXCLUSIVE: Final = (Kind.MODALITY, Kind.TECHNIQUE, Kind.PLANE, Kind.ANATOMY, Kind.COLOUR)
 """Kinds of which two answers with common words cannot have different values."""
@@ -76,7 +80,7 @@ def compare(answer: str, reference: str) -> Comparison:
 
 def _compare_yes_no(folded: Sequence[str], wanted: Sequence[str]) -> Comparison | None:
     is_asked = tuple(wanted) in {("yes",), ("no",)}
-    given = folded[0] if folded[0] in _YES_NO and (len(folded) == 1 or folded[1] in {",", "."}) else None
+    given = folded[0] if folded[0] in _YES_NO and (len(folded) == 1 or folded[1] in _BEHIND_YES_NO) else None
     if not is_asked:
         return Comparison(is_right=False, rule="yes_no") if len(folded) == 1 and given else None
     is_contrary = folded[-1] in _YES_NO and folded[-1] != given
@@ -92,9 +96,17 @@ def _compare_answers(answer: Answer, reference: Answer) -> Comparison:
         is_wrong = answer.has_alternatives or _compare_lists(answer.items, reference.items[:1]).is_right is False
         return Comparison(is_right=False if is_wrong else None, rule="extra" if is_wrong else UNDECIDED)
     found = _compare_lists(answer.items, reference.items)
+    if found.is_right is False and (asserted := _without_denied(answer.items, reference.items)):  # "liver, not spleen" for "liver"
+        return Comparison(is_right=None, rule=UNDECIDED) if _compare_lists(asserted, reference.items).is_right else found
     if found.is_right and (answer.has_more or answer.is_question or reference.has_more):
         return Comparison(is_right=None, rule=UNDECIDED)  # only first sentences were compared; what follows may take the answer back
     return found
+
+
+def _without_denied(answer: Sequence[Item], reference: Sequence[Item]) -> list[Item]:
+    """The items that an answer does not deny; [] where it denies none, or where the reference denies something."""
+    asserted = [item for item in answer if NEGATIONS.isdisjoint(item.words)]
+    return asserted if len(asserted) < len(answer) and all(NEGATIONS.isdisjoint(item.words) for item in reference) else []
 
 
 def _compare_lists(answer: Sequence[Item], reference: Sequence[Item]) -> Comparison:
@@ -148,9 +160,11 @@ def compare_items(answer: Item, reference: Item) -> Comparison:
         return Comparison(is_right=numbers, rule=UNDECIDED if numbers is None else "number")
     if numbers is False:
         return Comparison(is_right=False, rule="number")
+    if any(_is_none(one) and other.words == ("normal",) for one, other in ((answer, reference), (reference, answer))):
+        return Comparison(is_right=None, rule=UNDECIDED)  # "no abnormality" for "normal"
     found, wanted = set(answer.words), set(reference.words)
     if NEGATIONS.isdisjoint(found) != NEGATIONS.isdisjoint(wanted):
-        is_none = any(not item.words and any(not quantity.high for quantity in item.quantities) for item in (answer, reference))
+        is_none = _is_none(answer) or _is_none(reference)
         return Comparison(is_right=None if is_none else False, rule=UNDECIDED if is_none else "negation")
     if numbers and (_counts_only(answer, reference) or _counts_only(reference, answer)):
         return Comparison(is_right=True, rule="number")
@@ -162,6 +176,11 @@ def compare_items(answer: Item, reference: Item) -> Comparison:
     if RELATIONS.isdisjoint(answer.words) and _names_more(found, wanted):
         return Comparison(is_right=False, rule="extra")
     return Comparison(is_right=None, rule=UNDECIDED)
+
+
+def _is_none(item: Item) -> bool:
+    """Whether an item says that there is nothing: "0", "none", "no abnormality"."""
+    return not item.words and any(not quantity.high for quantity in item.quantities)
 
 
 def _is_same_phrase(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -193,6 +212,9 @@ def _contradiction(found: Collection[str], wanted: Collection[str]) -> str | Non
     for word in found:
         if (other := OPPOSITES.get(word)) in wanted and word not in wanted and other not in found:
             return "opposite"
+    here, there = ({word for word in words if _ORDINAL.fullmatch(word)} for words in (found, wanted))
+    if here and there and here.isdisjoint(there):
+        return "number"
     for kind in (Kind.SIDE, Kind.POSITION):
         here, there = ({word for word in words if kinds.get(word) is kind} for words in (found, wanted))
         if here and there and here != there and (kind is Kind.SIDE or here.isdisjoint(there)):

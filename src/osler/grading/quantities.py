@@ -18,6 +18,7 @@ MAX_QUANTITIES: Final = 64
 
 _FIRST_MARK: Final = 0xE000  # a private character stands for each quantity among the words
 _PRIVATE: Final = re.compile("[\ue000-\uf8ff]")
+_TIMES: Final = re.compile(r"(?<=\d)\s?[x×]\s?(?=\d)")  # "3x4 cm"
 
 # Factors to the SI unit of the dimension or, without one, to the unit that is usual in reports. Symbols: BIPM, The International System
 # of Units (2019).
@@ -73,7 +74,7 @@ def take_quantities(text: str) -> tuple[str, list[Quantity]]:
         found.append(Quantity(low=min(low, high), high=max(low, high), dimension=dimension, bound=bound))
         return f" {chr(_FIRST_MARK + len(found) - 1)} "
 
-    return _QUANTITY.sub(replace, _PRIVATE.sub(" ", text)), found
+    return _QUANTITY.sub(replace, _TIMES.sub(" x ", _PRIVATE.sub(" ", text))), found
 
 
 def quantity_index(word: str) -> int | None:
@@ -86,12 +87,21 @@ def is_same_quantity(one: Quantity, other: Quantity) -> bool | None:
     """Whether two quantities are equal; None where only one has a unit, or where a number lies within the other's range."""
     if one.dimension != other.dimension:
         return None if None in (one.dimension, other.dimension) else False
+    if _is_within_bound(one, other) or _is_within_bound(other, one):
+        return None  # "0.5 cm" for "< 1 cm"
     tolerance = 0.0 if one.dimension is None else TOLERANCE
     if one.is_range == other.is_range:
         is_same = _is_close(one.low, other.low, tolerance) and _is_close(one.high, other.high, tolerance)
         return None if is_same and one.bound != other.bound else is_same
     span, number = (one, other) if one.is_range else (other, one)
     return None if span.low <= number.low <= span.high else False
+
+
+def _is_within_bound(bounded: Quantity, number: Quantity) -> bool:
+    """Whether a single number without a bound is allowed by the bound of another."""
+    if bounded.bound not in ("<", ">") or number.bound or number.is_range or bounded.is_range:
+        return False
+    return number.low < bounded.low if bounded.bound == "<" else number.low > bounded.low
 
 
 def _is_close(one: float, other: float, tolerance: float) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 
 from osler.audits.baselines import ALL_BASELINES, Baseline, blind_accuracy
 from osler.audits.findings import ALL, LEAK_TITLES, Audit, AxisAudit, Grid, Shares
+from osler.audits.open_baselines import OPEN_BASELINES, OpenBaseline, OpenShares
 from osler.audits.redrawn import RedrawnComparison
 from osler.data.distractors import Distractors
 from osler.metrics import DASH, percent, points
@@ -50,6 +51,9 @@ class AxisPage:
     blind: HeatMap
     lead: HeatMap  # LEAD_BASELINE, train by test
     other_blind: tuple[HeatMap, ...]
+    has_closed: bool  # whether a test question has choices; without one the three above hold nothing
+    open_blind: HeatMap | None  # open questions by domain; None where train or test has none
+    open_maps: tuple[HeatMap, ...]  # train by test
     leaks: HeatMap
     all_leaks: tuple[HeatMap, ...]  # train by test
 
@@ -69,6 +73,7 @@ class AuditPage:
     item_columns: tuple[str, ...] = ITEM_COLUMNS
     fault_titles: Mapping[str, str] = field(default_factory=lambda: FAULT_TITLES)
     baselines: tuple[Baseline, ...]
+    open_baselines: tuple[OpenBaseline, ...]
 
     @property
     def title(self) -> str:
@@ -81,13 +86,14 @@ def build_audit(audit: Audit) -> AuditPage:
     axes = [audit.main, *(axis for name, axis in audit.axes.items() if name != audit.axis)]
     return AuditPage(
         audit=audit,
-        verdict=verdict(audit.main),
+        verdict=" ".join(filter(None, (verdict(audit.main), open_verdict(audit.main)))),
         recovered=recovered_line(audit.main),
         across=tuple(across_lines(audit)),
         axes=tuple(_build_axis(axis) for axis in axes),
         items=tuple(item_row(domain, comparison) for domain, comparison in audit.items.items()),
         cases=case_grid(audit) if audit.cases else None,
         baselines=tuple(ALL_BASELINES[name] for name in audit.main.blind),
+        open_baselines=tuple(OPEN_BASELINES[name] for name in audit.main.open_blind),
     )
 
 
@@ -117,8 +123,12 @@ def _build_axis(axis: AxisAudit) -> AxisPage:
         leak_rows.append((title, tiles(diagonal(grid), _leak_tile, axis.rows.test)))
         leak_maps.append(train_by_test(title, "Per cent of test rows.", grid, _leak_tile, axis.rows.test))
     leak_rows.append(("Path names the right option", tiles(axis.label_in_path, _leak_tile, axis.questions)))
+    open_maps = open_grids(axis)
     return AxisPage(
         title=axis.title,
+        has_closed=any(axis.questions.values()),
+        open_blind=open_maps[0] if open_maps else None,
+        open_maps=open_maps[1:],
         blind=HeatMap(
             title=f"Answered blind, by {axis.title}",
             caption="Per cent right without image or model, fitted on train and tested on test of the same column, with 95 % intervals.",
@@ -136,6 +146,40 @@ def _build_axis(axis: AxisAudit) -> AxisPage:
         ),
         all_leaks=tuple(leak_maps),
     )
+
+
+def open_grids(axis: AxisAudit) -> tuple[HeatMap, ...]:
+    """The blind baselines on open questions: by domain, then train by test for each baseline; () where train or test has none."""
+    if not any(axis.best_open(domain) for domain in axis.rows.test):
+        return ()
+
+    def tiles(shares: Mapping[str, OpenShares | None]) -> tuple[Tile, ...]:
+        return tuple(_open_tile(shares[domain], axis.open_questions[domain]) for domain in axis.rows.test)
+
+    columns = tuple(map(domain_title, axis.rows.test))
+    caption = "Per cent right by the rules of the grader with 95 % intervals, and per cent that no rule decides."
+    in_domain, maps = [], []
+    for name, grid in axis.open_blind.items():
+        baseline = OPEN_BASELINES[name]
+        in_domain.append((baseline.title, tiles({domain: grid[domain][domain] for domain in axis.rows.test})))
+        rows = tuple((domain_title(train), tiles(shares)) for train, shares in grid.items())
+        title = f"Open questions, {baseline.title.lower()}: train (rows) by test (columns), {axis.title}"
+        maps.append(HeatMap(title=title, caption=f"Gives {baseline.what}. {caption}", columns=columns, rows=rows, corner=CORNER))
+    numbers = tuple(Tile(text=f"{axis.open_questions[domain]:,}") for domain in axis.rows.test)
+    by_domain = HeatMap(
+        title=f"Open questions answered blind, by {axis.title}",
+        caption=f"Fitted on train and tested on test of the same column. {caption}",
+        columns=columns,
+        rows=(*in_domain, ("Questions", numbers)),
+    )
+    return (by_domain, *maps)
+
+
+def _open_tile(shares: OpenShares | None, total: int) -> Tile:
+    if shares is None:
+        return _tile(None, "")
+    accuracy = blind_accuracy(shares.right, total)
+    return _tile(shares.right, f"[{percent(accuracy.low)}, {percent(accuracy.high)}], undecided {percent(shares.undecided)}")
 
 
 def domain_title(name: str) -> str:
@@ -187,8 +231,8 @@ def verdict(axis: AxisAudit) -> str:
     """One sentence on whether the questions can be answered blind."""
     above, total = axis.count_above_chance()
     if not total:
-        return "No questions with choices, so nothing can be answered blind."
-    domain = ALL if ALL in axis.rows.test else next(iter(axis.rows.test))
+        return "" if open_verdict(axis) else "No questions with choices, so nothing can be answered blind."
+    domain = _widest(axis)
     pooled = ""
     if (best := axis.best(domain)) is not None:
         name, accuracy = best
@@ -199,6 +243,20 @@ def verdict(axis: AxisAudit) -> str:
     if above <= expected + 2 * expected**0.5:
         return f"Blind baselines are at chance: {results}, where luck alone puts {expected:.1f}.{pooled}"
     return f"The questions give themselves away: {results}.{pooled}"
+
+
+def open_verdict(axis: AxisAudit) -> str:
+    """One sentence on how many open questions can be answered blind; "" where train or test has none."""
+    if not axis.rows.test or (best := axis.best_open(domain := _widest(axis))) is None:
+        return ""
+    name, accuracy = best
+    title = OPEN_BASELINES[name].title.lower()
+    return f"Of {axis.open_questions[domain]:,} open questions the {title} answers {accuracy} per cent right by the grader's rules, blind."
+
+
+def _widest(axis: AxisAudit) -> str:
+    """All domains together, or the only one."""
+    return ALL if ALL in axis.rows.test else next(iter(axis.rows.test))
 
 
 def recovered_line(axis: AxisAudit) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from osler.audits.credits import read_credits
+from osler.audits.credits import read_answers, read_credits
 from osler.errors import DataError
 from osler.evaluation.compare import TITLES, alteration_of
+from osler.evaluation.judge.summary import JudgeSummary, read_judges
 from osler.evaluation.records import read_records
 from osler.files import read_json_lines, read_json_object
 from osler.metrics import BLIND_POLICIES
@@ -57,6 +58,8 @@ class Evaluation:
     run: str = ""  # "demo"
     title: str  # "GRPO"
     blind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # baseline without images -> sample id -> credit, 0 to 1
+    blind_answers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # baseline -> id of an open question -> answer
+    judges: tuple[JudgeSummary, ...] = ()  # what judges say of its open answers
     altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: records of altered questions
 
     @property
@@ -133,7 +136,16 @@ def _read_evaluation(path: Path, run: str) -> Evaluation:
     base, _, suffix = path.stem.rpartition(".")
     label = base if base and suffix in TITLES and not records else path.stem  # "grpo.blank" holds altered questions of "grpo"
     title = run if label == "eval" else label_title(label)  # "eval" is the default label
-    return Evaluation(label=label, records=records, run=run, title=title, blind=read_credits(path), altered=altered)
+    return Evaluation(
+        label=label,
+        records=records,
+        run=run,
+        title=title,
+        blind=read_credits(path),
+        blind_answers=read_answers(path),
+        judges=read_judges(path, records),
+        altered=altered,
+    )
 
 
 def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:

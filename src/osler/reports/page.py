@@ -19,6 +19,7 @@ from osler.reports.heat import HeatMap
 from osler.reports.leniency import describe_leniency, describe_undecided, lenient_share, undecided_share
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
+from osler.reports.open_questions import OpenRow, open_rows
 from osler.reports.reading import ReadingRow, opposite_fields, reading_notes, reading_rows
 from osler.reports.tables import (
     FEW,
@@ -62,6 +63,7 @@ class Page:
     by_question_type: AccuracyTable
     gains: PolicyTable[ImageGain] | None  # by modality; None without a blind baseline
     changes: tuple[ChangeRow, ...]
+    open_rows: tuple[OpenRow, ...]  # blind baselines, then policies; empty without open questions
     truths: tuple[TruthRow, ...]  # of policies whose reasonings can be checked
     truth_by_modality: PolicyTable[Estimate] | None
     truth_domain: str  # the questions of `truths`: "MRI", "all questions"
@@ -108,6 +110,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         by_question_type=by_question_type,
         gains=gain_table(answered, in_domain=in_domain),
         changes=change_rows(answered),
+        open_rows=open_rows(answered),
         truths=truth_rows(answered, in_domain),
         truth_by_modality=truth_table(answered, in_domain=in_domain),
         truth_domain=describe_domain(in_domain),

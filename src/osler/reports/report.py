@@ -18,6 +18,7 @@ _FIRST: Final = (("glance", "At a glance", "At a glance", "glance"),)
 
 _RESULTS: Final = (
     ("summary", "Results of runs", "Results", "runs"),
+    ("open", "Open questions", "Open", "open_rows"),
     ("truth", "Is the reasoning true?", "Is it true?", "truths"),
     ("question-types", "Question types", "Question types", "outcomes"),
     ("outcomes", "What became of the answers", "Outcomes", "outcomes"),
