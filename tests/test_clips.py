@@ -1,6 +1,7 @@
 """A clip is seen as Qwen2-VL sees a video: pairs of frames share their tokens, and the logits are those of the video."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,15 @@ def test_pictures_and_clips_of_one_call(tmp_path: Path, tiny_folder: Path) -> No
     assert joined["image_grid_thw"].tolist() == [piece["image_grid_thw"][0].tolist() for piece in alone]
     assert torch.equal(joined["pixel_values"], torch.cat([piece["pixel_values"] for piece in alone]))
     assert type(image_processor).__name__ == "Qwen2VLImageProcessorPil" or "Fast" in type(image_processor).__name__
+
+
+def test_an_image_processor_with_clips_can_be_pickled(tmp_path: Path, tiny_folder: Path) -> None:
+    image_processor = load_policy(tiny_folder).processor.image_processor
+    again = pickle.loads(pickle.dumps(image_processor))
+    picture = clip_of(tmp_path, 4).load()
+    found = [one(images=[picture], return_tensors="pt") for one in (image_processor, again)]
+    assert torch.equal(found[0]["pixel_values"], found[1]["pixel_values"])
+    assert found[1]["image_grid_thw"][0, 0] == 2
 
 
 def test_other_families_are_refused(tmp_path: Path, tiny_folder: Path) -> None:

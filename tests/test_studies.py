@@ -16,6 +16,7 @@ import osler
 from osler.config import Config, StudyConfig, build_config
 from osler.data.inspect import convert
 from osler.data.select import load_split
+from osler.data.studies import show_study
 from osler.errors import ConfigError, DataError
 from osler.images.fingerprints import digest_image
 from osler.images.montage import Montage, ReducedImage, count_columns, count_tokens, fit
@@ -100,7 +101,7 @@ def test_a_cut_has_square_pixels_and_keeps_the_order(tmp_path: Path) -> None:
             lambda root: (save_series(root / "s", values()), save_series(root / "s", values((6, 5, 7)), "1.2.4")),
             "s",
             7,
-            ("2 series: number 2 is shown, because it has the most slices",),
+            ("2 series: number 2 is shown, the longest whose slices have positions",),
             id="two series",
         ),
         pytest.param(
@@ -188,7 +189,9 @@ def test_spread(number: int, count: int, expected: tuple[int, ...]) -> None:
         ({}, {"slices": 2}, (3, 9)),
         ({}, {"slices": 100}, tuple(range(12))),
         ({"position": 7.2}, {"slices": 3, "choice": "around"}, (6, 7, 8)),
-        ({"position": -50.0}, {"slices": 2, "choice": "around"}, (0, 1)),
+        ({"position": -0.6}, {"slices": 2, "choice": "around"}, (0, 1)),
+        ({}, {"slices": 8, "max_tokens": 8}, (3, 9)),  # as many as have four tokens each
+        ({}, {"slices": 8, "max_tokens": 3}, (6,)),
         ({"position": 7.2}, {"slices": 2}, (3, 9)),
         ({}, {"slices": 3, "choice": "information"}, (2, 5, 11)),  # where the noise is
     ],
@@ -236,7 +239,7 @@ def test_a_label_finds_the_slices_of_another_format(tmp_path: Path) -> None:
     label = np.zeros((6, 5, 9), np.uint8)
     label[1, 1, 4:6] = 1
     save_nifti(tmp_path / "label.nii", label, 2.0)
-    study = Study(root=tmp_path, path="s", label="label.nii")
+    study = Study(root=tmp_path, path="s", label="label.nii", window="lung")
     assert choose_pictures(study, StudyConfig(choice="around", slices=2)).indices == (4, 5)
     with pytest.raises(DataError, match="cut in another plane than its slices"):
         choose_pictures(study, StudyConfig(choice="around", slices=2, plane="coronal"))
@@ -357,6 +360,11 @@ def test_a_row_takes_studies_at_their_places(tmp_path: Path, images: Any, questi
         ([{"path": "v.nii", "label": "../label.nii"}], "must be relative"),
         ([{"path": "v.nii", "caption": 7}], "the caption of an image is no text"),
         ([{"path": "v.nii", "caption": "<image>"}], "a caption holds a place of an image"),
+        ([{"bytes": "iVBORw0KGgo=", "plane": "axial"}], "'plane' of an image is for a study"),
+        (
+            [{"path": "data:image/png;base64,iVBORw0KGgo=", "plane": "axial"}],
+            "'plane' of an image is for a study, which is named by its path",
+        ),
         (["../v.nii"], "must be relative"),
     ],
 )
@@ -387,7 +395,7 @@ def test_a_header_gives_what_the_row_does_not_say(tmp_path: Path, layout: str, p
     save_nifti(tmp_path / "v.nii", values())
     read_row(tmp_path, ["v.nii", "s"], context={"sex": "male", "indication": "cough"})
     plain, filled = (
-        load_split(recipe(tmp_path, study={"layout": layout, "plane": plane, "context": context}).data, "train")
+        load_split(recipe(tmp_path, study={"layout": layout, "plane": plane, "context": context, "window": "lung"}).data, "train")
         for context in ("rows", "header")
     )
     assert plain[0].context is not None
@@ -396,3 +404,107 @@ def test_a_header_gives_what_the_row_does_not_say(tmp_path: Path, layout: str, p
     assert filled[0].context.values == {"age": "90 years or older", "sex": "male", "indication": "cough", "laterality": "left"}
     read_row(tmp_path, ["v.nii"])
     assert load_split(recipe(tmp_path, study={"context": "header"}).data, "train")[0].context is None
+
+
+def test_a_header_is_used_where_all_files_agree(tmp_path: Path) -> None:
+    for name, age, side in (("prior", "060Y", "L"), ("current", "063Y", "R")):
+        save_series(tmp_path / name, values(), PatientAge=age, PatientSex="M", ImageLaterality=side)
+    read_row(tmp_path, ["prior", "current"])
+    (sample,) = load_split(recipe(tmp_path, study={"context": "header"}).data, "train")
+    assert sample.context is not None
+    assert sample.context.values == {"sex": "male"}
+
+
+def test_slices_of_a_label_in_two_places_are_all_shown(tmp_path: Path) -> None:
+    label = np.zeros((6, 5, 60), np.int16)
+    label[1, 1, [5, 50]] = 1
+    save_nifti(tmp_path / "v.nii", values((6, 5, 60)))
+    save_nifti(tmp_path / "label.nii", label)
+    study = Study(root=tmp_path, path="v.nii", label="label.nii")
+    indices = choose_pictures(study, StudyConfig(choice="around", slices=6)).indices
+    assert indices == (4, 5, 6, 49, 50, 51)
+
+
+@pytest.mark.parametrize(
+    ("position", "plane", "message"),
+    [(-50.0, None, "has slices from 0.0 to 3.0 mm, but the position -50"), (1.0, "coronal", "cut in another plane than its slices")],
+)
+def test_a_position_must_lie_in_the_series(tmp_path: Path, position: float, plane: Any, message: str) -> None:
+    save_series(tmp_path / "s", values())
+    study = Study(root=tmp_path, path="s", position=position, plane=plane, window="lung")
+    with pytest.raises(DataError, match=message):
+        choose_pictures(study, StudyConfig(choice="around", slices=1))
+
+
+def test_files_that_are_refused_are_named(tmp_path: Path) -> None:
+    for number in range(2):
+        write_dicom(tmp_path / f"view{number}.dcm", np.zeros((2, 3), np.uint16), SeriesInstanceUID=f"1.{number}")
+    write_dicom(tmp_path / "view2.dcm", np.zeros((2, 3), np.uint16), SeriesInstanceUID="1.3", NumberOfFrames=200_000)
+    write_dicom(tmp_path / "report.dcm", Modality="SR")
+    picked = pick_series(Study(root=tmp_path, path="."))
+    assert len(picked.series.slices) == 2
+    (note,) = picked.notes
+    assert note.startswith("image 'view2.dcm'")
+    assert note.endswith(": left out")
+
+
+@pytest.mark.parametrize(
+    ("elements", "window", "message"),
+    [
+        ({}, None, "gives its slices no window or several"),
+        ({"WindowCenter": 40, "WindowWidth": 400}, None, None),
+        ({}, "lung", None),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0.766, 0.643]}, "lung", "lie 40 degrees obliquely"),
+    ],
+)
+def test_what_a_cut_needs(tmp_path: Path, elements: dict[str, Any], window: str | None, message: str | None) -> None:
+    stored = values((6, 5, 4))
+    save_series(tmp_path / "s", stored, **elements)
+    if "ImageOrientationPatient" in elements:  # along the normal, so that nothing tilts
+        for z in range(4):
+            normal = np.cross([1, 0, 0], elements["ImageOrientationPatient"][3:])
+            write_dicom(
+                tmp_path / "s" / f"1.2.3-{z:02d}.dcm", stored[:, :, z].T, **elements, PixelSpacing=[1, 1], SeriesInstanceUID="1.2.3",
+                ImagePositionPatient=list(map(float, normal * z)), RescaleSlope=1, RescaleIntercept=0,
+            )  # fmt: skip
+    study = Study(root=tmp_path, path="s", plane="coronal", window=window)
+    if message is None:
+        assert pick_series(study).is_cut
+    else:
+        with pytest.raises(DataError, match=message):
+            pick_series(study)
+
+
+def test_a_changed_study_is_read_again(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "v.nii", values((6, 5, 12)))
+    study = Study(root=tmp_path, path="v.nii")
+    assert choose_pictures(study, StudyConfig(slices=1)).indices == (6,)
+    save_nifti(tmp_path / "v.nii", values((6, 5, 4)))
+    assert choose_pictures(study, StudyConfig(slices=1)).indices == (2,)
+    save_series(tmp_path / "s", values())
+    cut = Study(root=tmp_path, path="s", plane="sagittal", window="200.5/401")
+    before = shown(cut, 1)
+    save_series(tmp_path / "s", values() + 100)
+    np.testing.assert_allclose(shown(cut, 1), np.minimum(before + 100, 400), atol=1.6)
+
+
+def test_a_link_may_lead_elsewhere_where_the_user_names_it(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "store" / "x.nii", values())
+    (tmp_path / "store" / "x.nii").rename(tmp_path / "store" / "0a1b2c")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "v.nii").symlink_to(tmp_path / "store" / "0a1b2c")
+    assert len(load(tmp_path / "mine" / "v.nii")) == 4
+
+
+def test_the_order_of_pictures_is_in_the_digest(tmp_path: Path) -> None:
+    for folder, names in (("a", (1, 10, 2)), ("b", (1, 2, 3))):
+        for tone, name in enumerate(names):
+            save_picture(tmp_path / folder / f"{name}.png", tone)
+    assert Study(root=tmp_path, path="a").digest() != Study(root=tmp_path, path="b").digest()
+
+
+def test_places_that_do_not_agree_are_an_error_of_the_question(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    sample = dataclasses.replace(read_row(tmp_path, ["v.nii"]), question=f"Before {PLACE} and now {PLACE}?")
+    with pytest.raises(DataError, match="has 1 images and 2 places <image>: make them agree"):
+        show_study(sample, StudyConfig())

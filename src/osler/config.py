@@ -80,6 +80,7 @@ class StudyConfig(Section):
     layout: Literal["images", "montage", "video"] = "images"  # an image for each slice, one of all of them, or a clip (qwen2_vl)
     max_tokens: int = Field(default=768, ge=0)  # image tokens of a study, for which its slices are reduced; 0: no limit
     context: Literal["rows", "header"] = "rows"  # header: age, sex and side of a DICOM study, where the row says nothing of them
+    min_tokens: int = Field(default=4, ge=1)  # that the processor gives the smallest picture: 4 for Qwen2-VL, 64 for Qwen3-VL
     token_side: int = Field(default=28, ge=1)  # pixels of the side of an image token: 28 for Qwen2-VL and Qwen2.5-VL, 32 for Qwen3-VL
 
 

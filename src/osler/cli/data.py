@@ -32,6 +32,15 @@ def add_data(families: Any) -> None:
     """`osler data check|view|phantom|convert|deidentify`."""
     family = families.add_parser("data", help="check, view, make and convert data", description="Check, view, make and convert data.")
     verbs = family.add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    _add_check(verbs)
+    _add_view(verbs)
+    _add_phantom(verbs)
+    _add_convert(verbs)
+    add_deidentify(verbs)
+
+
+def _add_check(verbs: Any) -> None:
+    """`osler data check`."""
     check = add_verb(
         verbs,
         "check",
@@ -49,6 +58,10 @@ def add_data(families: Any) -> None:
         "--images", choices=("none", "header", "decode"), default="header", help="how to check images (default: %(default)s)"
     )
     check.add_argument("--out", type=Path, default=None, help="write the questions that were read as JSON lines, in one form")
+
+
+def _add_view(verbs: Any) -> None:
+    """`osler data view`."""
     view = add_verb(
         verbs,
         "view",
@@ -65,6 +78,10 @@ def add_data(families: Any) -> None:
     add_split(view)
     view.add_argument("--out", type=Path, default=Path("view.html"), help="the HTML file (default: %(default)s)")
     view.add_argument("--count", type=int, default=24, help="number of questions (default: %(default)s)")
+
+
+def _add_phantom(verbs: Any) -> None:
+    """`osler data phantom`."""
     phantom = add_verb(
         verbs,
         "phantom",
@@ -90,6 +107,10 @@ def add_data(families: Any) -> None:
     phantom.add_argument("--contrast", type=float, default=1.0, help="lesion contrast (default: %(default)s)")
     phantom.add_argument("--noise", type=float, default=1.0, help="acquisition noise (default: %(default)s)")
     phantom.add_argument("--lesion-size", type=float, default=1.0, help="lesion radius (default: %(default)s)")
+
+
+def _add_convert(verbs: Any) -> None:
+    """`osler data convert`."""
     convert = add_verb(
         verbs,
         "convert",
@@ -100,7 +121,6 @@ def add_data(families: Any) -> None:
     )
     add_split(convert)
     convert.add_argument("--out", type=Path, required=True, help="the JSONL file")
-    add_deidentify(verbs)
 
 
 def _check(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -219,12 +239,11 @@ def _view(options: argparse.Namespace) -> Mapping[str, Any]:
 
 def _find_study(recipe: str | None) -> Study | None:
     """The study that stands in the place of a recipe; None for a recipe."""
-    from osler.images.study import Study
+    from osler.images.study import study_at
 
     if recipe is None or recipe in packaged_recipes() or recipe.endswith(".toml") or not Path(recipe).exists():
         return None
-    full = Path(recipe).resolve()
-    return Study(root=full.parent, path=full.name)
+    return study_at(recipe)
 
 
 def _measure_with(policy: PolicyConfig) -> tuple[Measure | None, str]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from osler.config import StudyConfig
 from osler.context import Context
-from osler.data.privacy.context import header_context
+from osler.data.privacy.context import agreeing, header_contexts
 from osler.data.privacy.private import PrivateImage, expand
 from osler.errors import ConfigError, DataError
 from osler.images.slices import choose_pictures
@@ -36,10 +36,13 @@ def show_study(sample: Sample, config: StudyConfig) -> Sample:
         shown = [pictures_of(source, config, said) for source in sample.images]
     except (DataError, ConfigError) as error:
         raise DataError(f"{sample.id}: {error}") from None
+    texts = (*(sample.context.texts if sample.context is not None else ()), sample.question)
+    if (places := sum(text.count(PLACE) for text in texts)) not in (0, len(shown)):
+        raise DataError(f"{sample.id} has {len(shown)} images and {places} places {PLACE}: make them agree")
     numbers = iter([len(pictures) for pictures in shown])
     context = sample.context and sample.context.change_texts(lambda text: _repeat_places(text, numbers))  # in the order of a prompt
-    for header in said:
-        context = header if context is None else replace(context, **(header.values | context.values))
+    if header := agreeing(said):
+        context = Context(**(header | (context.values if context is not None else {})))
     return replace(
         sample,
         images=tuple(picture for pictures in shown for picture in pictures),
@@ -56,15 +59,15 @@ def is_study_source(source: ImageSource) -> bool:
 def pictures_of(source: ImageSource, config: StudyConfig, said: list[Context] | None = None) -> tuple[ImageSource, ...]:
     """The pictures that a prompt shows of an image: those of a study, else itself. Raises DataError as `choose_pictures` does.
 
-    With `context = "header"` what the header of a DICOM study says of the patient is appended to `said`.
+    With `context = "header"` what the headers of a DICOM study say of the patient is appended to `said`.
     """
 
     def show(own: ImageSource) -> tuple[ImageSource, ...]:
         if not isinstance(own, Study):
             return (own,)
         pictures = choose_pictures(own, config).pictures
-        if said is not None and config.context == "header" and (context := header_context(pictures[0])) is not None:
-            said.append(context)
+        if said is not None and config.context == "header":
+            said.extend(context for picture in pictures for context in header_contexts(picture))
         return pictures
 
     return expand(source, show)

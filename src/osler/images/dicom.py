@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -59,6 +59,10 @@ class DicomFrame:
         """The frame in mode RGB, with square pixels. See `dicom_pixels.read_picture`."""
         with self._opened() as stream:
             return read_picture(stream, self.frame, self._windows, self.crop)
+
+    def with_window(self, window: str) -> DicomFrame:
+        """The same slice with another window. Raises ConfigError for one that it cannot have."""
+        return replace(self, window=window)
 
     def check_header(self) -> None:
         """Raise DataError where the file is missing, no DICOM file with pixels, or too large. Decodes no pixel."""

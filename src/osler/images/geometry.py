@@ -15,9 +15,9 @@ is resampled for it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from osler.images.files import HasHeader
 from osler.images.fingerprints import digest_image
@@ -97,6 +97,21 @@ class TurnedImage:
 def turned(source: ImageSource, turn: Turn) -> ImageSource:
     """The image itself where nothing is turned."""
     return source if turn == AS_STORED else TurnedImage(source=source, turn=turn)
+
+
+def with_window(source: ImageSource, window: str) -> ImageSource:
+    """A slice of a DICOM file or a volume, turned or not, with a window; any other image as it is."""
+    if isinstance(source, TurnedImage):
+        return replace(source, source=with_window(source.source, window))
+    return source.with_window(window) if isinstance(source, HasWindow) else source
+
+
+@runtime_checkable
+class HasWindow(Protocol):
+    """A slice whose values are shown through a window."""
+
+    def with_window(self, window: str) -> ImageSource:
+        """The same slice with another window. Raises ConfigError for one that it cannot have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,10 +181,9 @@ def _count_values(header: VolumeHeader, stored: NDArray[Any]) -> dict[int, list[
             raise VolumeError("has values that are no whole numbers of 32 bits, so it is no label volume: store labels")
         places = np.nonzero(whole)
         found, which = np.unique(whole[places].astype(np.int64), return_inverse=True)
-        for value in set(found.tolist()) - counts.keys():
-            counts[value] = [np.zeros(size, np.int64) for size in header.shape]
-        if len(counts) > MAX_LABELS:
+        if len(new := set(found.tolist()) - counts.keys()) + len(counts) > MAX_LABELS:
             raise VolumeError(f"has more than {MAX_LABELS:,} different values, so it is no label volume: store labels")
+        counts |= {value: [np.zeros(size, np.int64) for size in header.shape] for value in new}
         for axis in (0, 1):
             size = header.shape[axis]
             rows = np.bincount(which * size + places[axis], minlength=len(found) * size).reshape(len(found), size)

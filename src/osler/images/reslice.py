@@ -6,13 +6,16 @@ All slices are decoded for the first cut, as tones of 8 bits, and the last serie
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from osler.errors import DataError
+from osler.images.dicom import DicomFrame
 from osler.images.fingerprints import digest_image
-from osler.images.geometry import PLANES, Series
+from osler.images.geometry import PLANES, Series, TurnedImage
 from osler.images.limits import size_fault
 from osler.images.montage import check_headers
 from osler.types import ImageSource
@@ -29,6 +32,10 @@ MAX_BYTES: Final = 2 * 1024**3
 # whether rows run against their axis: pictures have the head at the top.
 _LAYOUTS: Final = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 _HEAD: Final = 2
+_FAULTS: Final = ("missing", "uneven", "tilt", "shear")
+_WINDOWS: Final = ("WindowCenter", "WindowWidth", "VOILUTFunction")
+MAX_LEAN: Final = 20.0
+"""Degrees by which slices may lie obliquely and still be cut as if they lay straight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,7 @@ class Stack:
     slices: tuple[ImageSource, ...]
     plane: str
     spacing: tuple[float, float]  # between slices, and between pixels of the pictures, in millimetres
+    state: int  # of the files: what is kept of them is read again when they change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +86,23 @@ class CutSlice:
         return hashlib.sha256(f"{_digest(self.stack)} {self.plane} {self.index}".encode()).hexdigest()
 
 
-def cut(series: Series, plane: str, name: str) -> Series:
-    """The slices of a series in another plane. Raises DataError where its slices have no even distances, or differ in size."""
+def cut(series: Series, plane: str, name: str, state: int) -> Series:
+    """The slices of a series in another plane; `name` is that of the study, and `state` a number that changes with its files.
+
+    Raises DataError where the slices have no even distances, lie obliquely, or are not all shown with one window.
+    """
     if series.plane is None or series.spacing is None or series.positions is None or len(series.slices) < 2:
         raise DataError(f"study {name!r} has no evenly spaced slices in space, of which {plane} ones could be cut: leave the plane out")
-    if any("missing" in finding or "uneven" in finding or "tilt" in finding for finding in series.findings):
-        raise DataError(f"study {name!r} cannot be cut in another plane, because {series.findings[-1]}: leave the plane out")
+    if fault := next((finding for finding in series.findings if any(word in finding for word in _FAULTS)), None):
+        raise DataError(f"study {name!r} cannot be cut in another plane, because {fault}: leave the plane out")
+    assert series.normal is not None
+    lean = math.degrees(math.acos(min(1.0, max(map(abs, series.normal)))))
+    if lean > MAX_LEAN:
+        raise DataError(f"study {name!r} cannot be cut in another plane, because its slices lie {lean:.0f} degrees obliquely: leave it out")
+    if not _have_one_window(series.slices):
+        raise DataError(f'study {name!r} gives its slices no window or several, and a cut needs one: set it, such as window = "300/600"')
     between, *pixel = series.spacing
-    stack = Stack(slices=series.slices, plane=series.plane, spacing=(between, min(pixel)))
+    stack = Stack(slices=series.slices, plane=series.plane, spacing=(between, min(pixel)), state=state)
     width, height = series.slices[0].load().size
     if 3 * width * height * len(series.slices) > MAX_BYTES:
         raise DataError(f"study {name!r} has too many pixels to be cut in another plane: leave the plane out")
@@ -103,6 +120,19 @@ def cut(series: Series, plane: str, name: str) -> Series:
         modality=series.modality,
         findings=(*series.findings, f"cut from {series.plane} slices: positions are counted from the first cut"),
     )
+
+
+def _have_one_window(slices: Sequence[ImageSource]) -> bool:
+    """Whether all slices show their values with one window: one that was asked for, or the same one in all their files."""
+    frames = [source.source if isinstance(source, TurnedImage) else source for source in slices]
+    found = set()
+    for frame in frames:
+        if not isinstance(frame, DicomFrame):
+            return True  # a volume has one range
+        if frame.window is not None and not frame.window.startswith("file:"):
+            continue
+        found.add(tuple(str(frame.read_elements(_WINDOWS).get(name, "")) for name in _WINDOWS))
+    return not found or (len(found) == 1 and not any(value == "" for value in found.pop()[:2]))
 
 
 def _picture_size(stack: Stack, plane: str, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Which slices of a study a prompt shows, and as what: the rules of `[data.study]`.
 
 even          the middles of equal parts of the series
-around        those nearest to the position that the question gives; with a label, spread evenly over the slices that hold it
+around        those nearest to the position that the question gives; with a label, spread evenly over the slices that hold it, and where
+              these are fewer, all of them and those nearest to them
 information   in each of the equal parts the slice with the most information: the highest Shannon entropy of its 256 grey tones
 """
 
@@ -10,21 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from osler.config import StudyConfig
 from osler.errors import DataError
 from osler.images.clip import Clip
-from osler.images.files import ImageFile
-from osler.images.geometry import Series
+from osler.images.geometry import Series, measure_steps
 from osler.images.labels import read_label
 from osler.images.montage import Montage, ReducedImage
-from osler.images.study import Study, pick_series, spread
-from osler.images.windows import Preset, parse_windows
+from osler.images.study import PickedSeries, Study, pick_series, spread
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_KEPT: Final = 8192  # studies whose choice is kept, because a training reads its questions several times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,74 +33,89 @@ class ShownStudy:
     """What a prompt shows of a study."""
 
     pictures: tuple[ImageSource, ...]  # of the prompt: the slices, or one montage or clip of them
-    series: Series
-    indices: tuple[int, ...]  # of the slices in the series, from 0
+    indices: tuple[int, ...]  # of the slices in their series, from 0
+    positions: tuple[float, ...] | None  # of these slices along the normal in millimetres; None where the files do not say it
+    num_slices: int  # of the series
+    plane: str | None
     notes: tuple[str, ...]  # about the series, in words
 
 
-@lru_cache(maxsize=1 << 16)  # a training reads its questions several times
 def choose_pictures(study: Study, config: StudyConfig) -> ShownStudy:
     """The pictures of a study that a prompt shows. A window and a plane of the study itself go before those of `config`.
 
     Raises DataError, one line that names the study, where it cannot be read or does not give what the rule needs.
     """
+    return _choose_pictures(study, config, study.file_state())
+
+
+@lru_cache(maxsize=_KEPT)
+def _choose_pictures(study: Study, config: StudyConfig, _state: int) -> ShownStudy:
     study = replace(study, plane=study.plane or config.plane)
-    picked = pick_series(study)
-    if study.window is None and config.window is not None and _has_window(picked.series, config.window):
-        study = replace(study, window=config.window)
-        picked = pick_series(study)
-    if len(picked.series.slices) == 1:  # a picture, whatever its window
-        return ShownStudy(pictures=picked.series.slices, series=picked.series, indices=(0,), notes=picked.notes)
-    indices = _choose(study, picked.series, config)
-    slices = tuple(picked.series.slices[index] for index in indices)
-    return ShownStudy(pictures=_arrange(slices, config), series=picked.series, indices=indices, notes=picked.notes)
-
-
-def _has_window(series: Series, window: str) -> bool:
-    """Whether the window of `config` is for such a series: not for pictures without values, and a preset only for what may be a CT."""
-    has_values = all(not isinstance(source, ImageFile) for source in series.slices)
-    is_for_ct = any(isinstance(choice, Preset) for choice in parse_windows(window))
-    return has_values and (series.modality in ("CT", None) or not is_for_ct)
-
-
-def _choose(study: Study, series: Series, config: StudyConfig) -> tuple[int, ...]:
-    number = len(series.slices)
-    if config.choice == "even":
-        return spread(number, config.slices)
-    if config.choice == "around":
-        return _around(study, series, config.slices)
-    parts = [(part * number // config.slices, (part + 1) * number // config.slices) for part in range(config.slices)]
-    return tuple(
-        max(range(begin, end), key=lambda index: measure_entropy(series.slices[index].load())) for begin, end in parts if begin < end
+    picked = pick_series(study, config.window)
+    series = picked.series
+    is_one = len(series.slices) == 1
+    indices = (0,) if is_one else _choose(study, picked, config)
+    slices = tuple(series.slices[index] for index in indices)
+    return ShownStudy(
+        pictures=slices if is_one else _arrange(slices, config),
+        indices=indices,
+        positions=None if series.positions is None else tuple(series.positions[index] for index in indices),
+        num_slices=len(series.slices),
+        plane=series.plane,
+        notes=picked.notes,
     )
 
 
-def _around(study: Study, series: Series, count: int) -> tuple[int, ...]:
+def _choose(study: Study, picked: PickedSeries, config: StudyConfig) -> tuple[int, ...]:
+    number, count = len(picked.series.slices), _count_slices(config)
+    if config.choice == "even":
+        return spread(number, count)
+    if config.choice == "around":
+        return _around(study, picked, count)
+    slices = picked.series.slices
+    parts = [(part * number // count, (part + 1) * number // count) for part in range(count)]
+    return tuple(max(range(begin, end), key=lambda index: measure_entropy(slices[index].load())) for begin, end in parts if begin < end)
+
+
+def _count_slices(config: StudyConfig) -> int:
+    """As many slices as are asked for, or as fit into the limit of tokens when each has as few as a processor gives."""
+    if not config.max_tokens or config.layout == "montage":
+        return config.slices
+    shares = max(1, config.max_tokens // config.min_tokens)
+    return min(config.slices, shares * (2 if config.layout == "video" else 1))
+
+
+def _around(study: Study, picked: PickedSeries, count: int) -> tuple[int, ...]:
     """The indices of the slices about which a question is, in order."""
+    series = picked.series
     if series.positions is None:
         raise DataError(f'study {study.path!r} has no positions for choice = "around": use "even"')
-    positions = series.positions
+    if picked.is_cut:
+        raise DataError(f"study {study.path!r} is cut in another plane than its slices, where nothing is looked for: leave the plane out")
     if study.label is not None:
-        inside = _inside_label(study, study.label, series)
+        inside = read_label(study.root, study.label).slices_of(series, study.label_value)
+        if not inside:
+            raise DataError(f"study {study.path!r} has no slice with its label {study.label!r}: check the label and its value")
         if len(inside) >= count:
             return tuple(inside[place] for place in spread(len(inside), count))
-        centre = (positions[inside[0]] + positions[inside[-1]]) / 2
+        centres = [series.positions[index] for index in inside]
     elif study.position is not None:
-        centre = study.position
+        centres = [_inside(study, series, study.position)]
     else:
         raise DataError(f'study {study.path!r} gives no position and no label for choice = "around": use "even"')
-    nearest = sorted(range(len(positions)), key=lambda index: abs(positions[index] - centre))
+    positions = series.positions
+    nearest = sorted(range(len(positions)), key=lambda index: min(abs(positions[index] - centre) for centre in centres))
     return tuple(sorted(nearest[:count]))
 
 
-def _inside_label(study: Study, label: str, series: Series) -> tuple[int, ...]:
-    """The indices of the slices that hold the label, in order."""
-    if study.plane is not None and study.plane != pick_series(replace(study, plane=None)).series.plane:
-        raise DataError(f"study {study.path!r} is cut in another plane than its slices, where no label is looked for: leave the plane out")
-    inside = read_label(study.root, label).slices_of(series, study.label_value)
-    if not inside:
-        raise DataError(f"study {study.path!r} has no slice with its label {label!r}: check the label and its value")
-    return inside
+def _inside(study: Study, series: Series, position: float) -> float:
+    """The position. Raises DataError where it lies more than a slice outside of the series."""
+    assert series.positions is not None
+    first, last = series.positions[0], series.positions[-1]
+    step = measure_steps(list(series.positions)).spacing or 0.0
+    if not first - step <= position <= last + step:
+        raise DataError(f"study {study.path!r} has slices from {first:.1f} to {last:.1f} mm, but the position {position:g}: check it")
+    return position
 
 
 def _arrange(slices: Sequence[ImageSource], config: StudyConfig) -> tuple[ImageSource, ...]:

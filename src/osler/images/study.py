@@ -9,9 +9,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
@@ -19,23 +20,24 @@ from typing import TYPE_CHECKING, Final, get_args
 from osler.errors import ConfigError, DataError
 from osler.images.dicom_header import has_dicom_mark
 from osler.images.files import ImageFile
-from osler.images.geometry import Series
+from osler.images.geometry import Series, with_window
 from osler.images.limits import MAX_SLICES
 from osler.images.montage import Montage, check_headers
 from osler.images.reslice import cut
 from osler.images.series import read_dicom_series
 from osler.images.volumes import Plane, read_volume
-from osler.images.windows import parse_windows
+from osler.images.windows import FileWindow, Preset, parse_windows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VOLUME_SUFFIXES: Final = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".hdr", ".img", ".mha", ".mhd")
+VOLUME_SUFFIXES: Final = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".webp", ".bmp")
 SETTINGS: Final = ("window", "plane", "series", "position", "label", "label_value")
 """The fields of a study beside its path."""
 
 _PLANES: Final[tuple[str, ...]] = get_args(Plane)
+_MAX_TOLD: Final = 3  # files that are refused, by name
 _MONTAGE: Final = 9  # slices that `Study.load` shows
 _DIGITS: Final = re.compile(r"(\d+)")
 
@@ -81,15 +83,28 @@ class Study:
         return chosen[0].load() if len(chosen) == 1 else Montage(sources=tuple(chosen)).load()
 
     def check_header(self) -> None:
-        """Raise DataError where the study is missing or holds no picture, or where the file of a slice cannot be read. Decodes no pixel."""
-        check_headers(list(dict.fromkeys(pick_series(self).series.slices)))
+        """Raise DataError where the study is missing or holds no picture, or where the file of a slice cannot be read."""
+        picked = pick_series(self)
+        check_headers(picked.series.slices[:1] if picked.is_cut else list(dict.fromkeys(picked.series.slices)))  # a cut checks all files
 
     def digest(self) -> str:
-        """The SHA-256 of all files of the study, of its label and of its settings."""
+        """The SHA-256 of all files of the study in their order, of its label and of its settings."""
         state = hashlib.sha256(repr([getattr(self, name) for name in SETTINGS if name != "label"]).encode())
-        for path in (*_list_files(self), *([self.label] if self.label else [])):
+        for path in sorted(_list_files(self), key=_natural):
             state.update(ImageFile(root=self.root, path=path).digest().encode())
+        if self.label is not None:
+            state.update(f"label {ImageFile(root=self.root, path=self.label).digest()}".encode())
         return state.hexdigest()
+
+    def file_state(self) -> int:
+        """A number that changes with the names, sizes and times of the files of the study and its label. Raises DataError for none."""
+        root = self.root.resolve()
+        paths = (*_list_files(self), *([self.label] if self.label is not None else []))
+        try:
+            found = [(path, status.st_mtime_ns, status.st_size) for path in paths for status in [(root / path).stat()]]
+        except OSError:
+            raise DataError(f"study {self.path!r} has a file or a label that does not exist: check the paths") from None
+        return hash(tuple(found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +113,7 @@ class PickedSeries:
 
     series: Series
     notes: tuple[str, ...]  # why this one, and what is unusual about it, in words
+    is_cut: bool = False  # whether its slices are cut from those of the files, in another plane
 
 
 def is_study(path: str) -> bool:
@@ -112,18 +128,27 @@ def load(path: str | Path, *, window: str | None = None, plane: Plane | None = N
     memory; `Study` reads them one by one. Raises DataError for what cannot be read, ConfigError for an unknown window or plane, and
     MissingExtra without the extra "medical".
     """
-    full = Path(path).resolve()
-    study = Study(root=full.parent, path=full.name, window=window, plane=plane, series=series)
+    study = replace(study_at(path), window=window, plane=plane, series=series)
     return [source.load() for source in pick_series(study).series.slices]
 
 
-def pick_series(study: Study) -> PickedSeries:
-    """The series that is shown: the one that the study names by its number, else the one with the most slices that have a position.
+def study_at(path: str | Path) -> Study:
+    """The study of a path that a user names: a link may lead anywhere, as the user sees where."""
+    full = Path(os.path.abspath(path))  # noqa: PTH100 # as named: a link keeps its own suffix
+    root = Path(os.path.commonpath([full.parent, full.resolve().parent]))
+    return Study(root=root, path=full.relative_to(root).as_posix())
+
+
+def pick_series(study: Study, usual_window: str | None = None) -> PickedSeries:
+    """The series that is shown: the one that the study names by its number, else the longest of those whose slices have positions.
 
     Where no slice has a position: the longest series, or, where each holds one picture (the views of an X-ray study), all of them together.
+    `usual_window` is that of a study without one, where it fits: a preset for what the header says is no CT does not, nor a window of the
+    file for a volume.
     """
-    found = read_series(study)
-    notes: tuple[str, ...] = ()
+    found, refused = _read(study)
+    notes = tuple(f"{reason}: left out" for reason in refused[:_MAX_TOLD])
+    notes += (f"{len(refused) - _MAX_TOLD} other files are left out",) * (len(refused) > _MAX_TOLD)
     if study.series is not None:
         if study.series > len(found):
             raise DataError(f"study {study.path!r} has no series {study.series}: it has {len(found)}, counted from 1")
@@ -134,32 +159,59 @@ def pick_series(study: Study) -> PickedSeries:
     else:
         chosen = max(found, key=lambda series: (series.positions is not None, len(series.slices)))
         if len(found) > 1:
-            notes = (f"{len(found)} series: number {found.index(chosen) + 1} is shown, because it has the most slices",)
-    if study.plane is not None and study.plane != chosen.plane:
-        chosen = cut(chosen, study.plane, study.uri)
-    return PickedSeries(series=chosen, notes=(*notes, *chosen.findings))
+            notes += (_explain(found, chosen),)
+    if study.window is None and usual_window is not None and _fits(chosen, usual_window):
+        chosen = replace(chosen, slices=tuple(with_window(source, usual_window) for source in chosen.slices))
+    is_cut = study.plane is not None and study.plane != chosen.plane
+    if study.plane is not None and is_cut:
+        chosen = cut(chosen, study.plane, study.uri, study.file_state())
+    return PickedSeries(series=chosen, notes=(*notes, *chosen.findings), is_cut=is_cut)
+
+
+def _explain(found: Sequence[Series], chosen: Series) -> str:
+    """Why one of several series is shown."""
+    rivals = [series for series in found if (series.positions is None) == (chosen.positions is None)]
+    equal = sum(len(series.slices) == len(chosen.slices) for series in rivals)
+    why = f"the first of {equal} equally long ones" if equal > 1 else "the longest"
+    kind = " whose slices have positions" if chosen.positions is not None else ""
+    return f"{len(found)} series: number {found.index(chosen) + 1} is shown, {why}{kind}"
+
+
+def _fits(series: Series, window: str) -> bool:
+    """Whether the window of a recipe is for such a series."""
+    choices = parse_windows(window)
+    if any(isinstance(source, ImageFile) for source in series.slices):
+        return False  # a picture has no values
+    if any(isinstance(choice, Preset) for choice in choices) and series.modality not in ("CT", None):
+        return False
+    is_dicom = series.modality is not None or series.positions is None
+    return is_dicom or not any(isinstance(choice, FileWindow) for choice in choices)
 
 
 def read_series(study: Study) -> tuple[Series, ...]:
     """All series of a study, in the order of the names of their files. Raises DataError where it has none."""
+    return _read(study)[0]
+
+
+def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """The series of a study, and its DICOM files that are refused, each with its reason."""
     paths = _list_files(study)
-    folder = _folder_of(study)
-    if folder is None:
-        return _read_file(study)
+    if _folder_of(study) is None:
+        return _read_file(study), ()
     found = read_dicom_series(study.root, paths, window=study.window)
     if found.series:
-        return found.series
+        return found.series, tuple(reason for reason in found.refused if "without pixels" not in reason)  # a report is no picture
     if found.refused:
         raise DataError(found.refused[0])
     volumes = [path for path in paths if path.lower().endswith(VOLUME_SUFFIXES)]
     if len(volumes) == 1:
-        return read_volume(study.root, volumes[0], plane=study.plane, window=study.window)
+        return read_volume(study.root, volumes[0], plane=study.plane, window=study.window), ()
     if volumes:
         raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them")
     pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=_natural)
     if not pictures:
         raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume: check the path")
-    return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),)
+    return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),), ()
 
 
 def _read_file(study: Study) -> tuple[Series, ...]:

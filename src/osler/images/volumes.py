@@ -12,7 +12,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -89,6 +89,10 @@ class VolumeSlice:
         grey = [PIL.Image.fromarray(np.rint(np.nan_to_num(channel, nan=0.0)).astype(np.uint8)) for channel in channels]
         picture = PIL.Image.merge("RGB", grey if len(grey) > 1 else grey * 3)
         return picture if picture.size == (width, height) else picture.resize((width, height), PIL.Image.Resampling.BILINEAR)
+
+    def with_window(self, window: str) -> VolumeSlice:
+        """The same slice with another window. Raises ConfigError for one that it cannot have."""
+        return replace(self, window=window)
 
     def check_header(self) -> None:
         """Raise DataError where the file is missing, no volume, or too large. Reads no voxel."""

@@ -8,6 +8,7 @@ model gives such an image of several temporal patches the same features and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,11 @@ from osler.images.clip import count_frames, part_frames
 def read_clips(image_processor: Any, *, joins_frames: bool) -> None:
     """Let an image processor take clips, in place; where the family does not join frames it raises ConfigError for one."""
     base: Any = type(image_processor)
+    image_processor.__class__ = _with_clips(base, joins_frames)
 
+
+@cache
+def _with_clips(base: Any, joins_frames: bool) -> Any:
     class WithClips(base):  # type: ignore[misc]
         def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> Any:
             from transformers.image_utils import make_flat_list_of_images
@@ -38,9 +43,20 @@ def read_clips(image_processor: Any, *, joins_frames: bool) -> None:
             found["pixel_values"], found["image_grid_thw"] = _join(found["pixel_values"], found["image_grid_thw"], counts)
             return found.convert_to_tensors(kind)
 
+        def __reduce__(self) -> Any:
+            return _rebuild, (base, joins_frames, self.__dict__)
+
     WithClips.__name__ = WithClips.__qualname__ = base.__name__  # a folder that is saved names the class
     WithClips.__module__ = base.__module__
-    image_processor.__class__ = WithClips
+    return WithClips
+
+
+def _rebuild(base: Any, joins_frames: bool, values: dict[str, Any]) -> Any:
+    """An image processor that was pickled."""
+    image_processor = base.__new__(base)
+    image_processor.__dict__.update(values)
+    read_clips(image_processor, joins_frames=joins_frames)
+    return image_processor
 
 
 def _even(frames: list[Any]) -> list[Any]:

@@ -10,12 +10,14 @@ import base64
 import io
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import StudyConfig
-from osler.data.studies import pictures_of
+from osler.context import Context
+from osler.data.studies import pictures_of, show_study
 from osler.errors import ConfigError, DataError, first_line
 from osler.files import write_whole
 from osler.images.clip import count_frames
@@ -111,7 +113,7 @@ def view_samples(
     if not samples:
         raise DataError("there are no samples to view: check the split and the options")
     picked = [samples[index] for index in sorted(random.Random(seed).sample(range(len(samples)), min(num, len(samples))))]
-    cards = [_card(sample.images, study, measure, sample) for sample in picked]
+    cards = [_card(sample.images, study, measure, replace(sample, context=_context(sample, study))) for sample in picked]
     return _write(out, title=f"{samples[0].dataset}: {len(picked)} of {len(samples)} samples", cards=cards, series=(), note=note)
 
 
@@ -128,6 +130,13 @@ def view_study(
     choose_pictures(source, study)  # an error of the whole study is one of the command
     note = f"{describe_settings(study)} {note}"
     return _write(out, title=f"What a policy sees of {source.uri}", cards=[_card((source,), study, measure)], series=rows, note=note)
+
+
+def _context(sample: Sample, study: StudyConfig) -> Context | None:
+    """The patient context of the prompt; that of the row where a study cannot be read."""
+    with suppress(DataError):
+        return show_study(sample, study).context
+    return sample.context
 
 
 def describe_settings(study: StudyConfig) -> str:
@@ -149,24 +158,25 @@ def _card(sources: Sequence[ImageSource], study: StudyConfig, measure: Measure |
                 pictures += _look_at_study(shown, measure)
             else:
                 pictures += [_look(picture, "", "", measure) for picture in pictures_of(source, study)]
-        except DataError as error:
+        except (DataError, ConfigError) as error:
             pictures.append(Seen(uri=source.uri, where="", edges="", error=str(error)))
     return Card(pictures=tuple(pictures), notes=tuple(notes), sample=sample)
 
 
 def _look_at_study(shown: ShownStudy, measure: Measure | None) -> list[Seen]:
-    places = [_place(shown.series, index) for index in shown.indices]
-    edges = EDGES[shown.series.plane] if shown.series.plane is not None else ""
+    places = [_place(shown, number) for number in range(len(shown.indices))]
+    edges = EDGES[shown.plane] if shown.plane is not None else ""
     if len(shown.pictures) < len(places):  # a montage or a clip
         return [_look(shown.pictures[0], "; ".join(places), edges, measure)]
     return [_look(picture, place, edges, measure) for picture, place in zip(shown.pictures, places, strict=True)]
 
 
-def _place(series: Series, index: int) -> str:
-    if len(series.slices) == 1:
+def _place(shown: ShownStudy, number: int) -> str:
+    """Where the slice of this number among those that are shown lies in its series."""
+    if shown.num_slices == 1:
         return ""
-    position = f", {series.positions[index]:.1f} mm" if series.positions is not None else ""
-    return f"{'slice' if series.positions is not None else 'frame'} {index + 1} of {len(series.slices)}{position}"
+    position = f", {shown.positions[number]:.1f} mm" if shown.positions is not None else ""
+    return f"{'slice' if shown.positions is not None else 'frame'} {shown.indices[number] + 1} of {shown.num_slices}{position}"
 
 
 def _look(source: ImageSource, where: str, edges: str, measure: Measure | None) -> Seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from osler.context import Context
@@ -59,17 +59,17 @@ def _age(text: str | None) -> str | None:
     return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
-def header_context(picture: ImageSource) -> Context | None:
-    """Age, sex and side from the header of the DICOM file that a picture is of; None for another picture, and where none is known.
+def header_contexts(picture: ImageSource) -> Iterator[Context]:
+    """Age, sex and side from the header of each DICOM file that a picture shows. Raises DataError where a file cannot be read."""
+    for frame in {frame.path: frame for frame in _frames_of(picture)}.values():
+        fields = context_fields(frame.read_elements(_KEYWORDS))
+        yield Context(age=fields.get("age"), sex=fields.get("sex"), laterality=fields.get("laterality"))
 
-    Raises DataError where the file cannot be read.
-    """
-    frame = next(_frames_of(picture), None)
-    if frame is None:
-        return None
-    fields = context_fields(frame.read_elements(_KEYWORDS))
-    context = Context(age=fields.get("age"), sex=fields.get("sex"), laterality=fields.get("laterality"))
-    return context if context.values else None
+
+def agreeing(contexts: Sequence[Context]) -> dict[str, str]:
+    """The fields that all contexts say alike: {"sex": "male"} of a prior and a current image between which the patient has aged."""
+    names = {name for context in contexts for name in context.values}
+    return {name: contexts[0].values[name] for name in sorted(names) if len({context.values.get(name) for context in contexts}) == 1}
 
 
 def _frames_of(picture: ImageSource) -> Iterator[DicomFrame]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from osler.images.dicom_header import DicomError, naming_damage
+from osler.images.ultrasound import read_regions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,14 +72,14 @@ _BLACKENED: Final = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL")
 
 
 def _regions(dataset: Dataset, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where the ultrasound regions of the file are (PS3.3, C.8.5.5): their last row and column belong to them."""
+    """Where the ultrasound regions of the file are. Raises DicomError where it names none."""
     import numpy as np
 
     shown = np.zeros(shape, bool)
-    for region in dataset.get("SequenceOfUltrasoundRegions") or ():
-        names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
-        left, top, right, bottom = (int(region.get(name, 0)) for name in names)
-        shown[top : bottom + 1, left : right + 1] = True
+    for region in read_regions(dataset):
+        if region.box is not None:
+            left, top, right, bottom = (max(edge, 0) for edge in region.box)
+            shown[top:bottom, left:right] = True
     if not shown.any():
         raise DicomError("names no ultrasound regions: blacken named boxes, or leave the file out")
     return shown

@@ -37,6 +37,8 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
     if split == "train":
         raise ConfigError('medxpertqa_mm is one benchmark without a train split: set split = "test" in [data.train] too, with a limit')
     check_choice("split", split, _FILES)
+    if root.is_file() and split is not None and root.name != _FILES[split]:
+        raise ConfigError(f"{root.name} is not the file of the {split} split, {_FILES[split]}: name the folder, or leave the split out")
     folder = root.parent if root.is_file() else (root / "MM" if (root / "MM").is_dir() else root)
     present = [name for name, file in _FILES.items() if (folder / file).is_file()]
     wanted = [name for name in present if root.is_dir() or _FILES[name] == root.name] if split is None else [split]

@@ -89,9 +89,12 @@ def _ask_ball(sample_id: str, root: Path, rng: np.random.Generator, size: int, *
     heights = [round(_LOWEST + step * (number + rng.uniform(0.3, 0.7))) for number in range(num_slices)]
     side, level = SIDES[rng.integers(2)], LEVELS[rng.integers(3)]
     within = [height for number, height in enumerate(heights) if level_of(number, num_slices) == level]
-    centre = within[rng.integers(len(within))]
-    ball = draw_ball(root, rng, side=side, lowest=centre - 2, highest=centre + 2)
-    slices = tuple(BrainSlice(root=root, plane="axial", index=height - ORIGIN[2], size=size, ball=ball) for height in heights)
+    while True:  # until no slice of another third shows the ball
+        centre = within[rng.integers(len(within))]
+        ball = draw_ball(root, rng, side=side, lowest=centre - 2, highest=centre + 2)
+        slices = tuple(BrainSlice(root=root, plane="axial", index=height - ORIGIN[2], size=size, ball=ball) for height in heights)
+        if all(level_of(number, num_slices) == level for number, picture in enumerate(slices) if picture.ball_radius > 0):
+            break
     shown = tuple(number for number, picture in enumerate(slices) if picture.ball_radius >= 3)
     where = slices_phrase((shown[0], shown[-1]))
     facts = [Fact(kind=Kind.SLICES, value=slices_phrase((first, last))) for first in shown for last in shown if first <= last]

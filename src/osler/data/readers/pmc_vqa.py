@@ -52,7 +52,7 @@ def read(
     check_choice("version", str(version) if version is not None else None, ("1", "2"))
     if not isinstance(clean, bool):
         raise ConfigError(f"clean is {clean!r}: use true or false")
-    files = _find_files(root, split, version, clean)
+    files = _find_files(root, split, None if version is None else int(version), clean)
     rows = Rows()
     for file in files:
         image_root = Path(images) if images is not None else None
@@ -72,7 +72,7 @@ def _find_files(root: Path, split: str | None, version: int | None, clean: bool)
         raise ConfigError("only version 1 has test_clean.csv: set version = 1, or leave clean out")
     if version is None:
         version = 2 if not clean and any((root / file).is_file() for file in _FILES[2].values()) else 1
-    names = {**_FILES[int(version)], **({"test": _CLEAN} if clean else {})}
+    names = {**_FILES[version], **({"test": _CLEAN} if clean else {})}
     files: dict[Path, str | None] = {
         root / file: name for name, file in names.items() if split == name or (split is None and (root / file).is_file())
     }

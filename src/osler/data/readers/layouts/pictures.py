@@ -82,6 +82,8 @@ class Pictures:
                 value = content
             elif isinstance(path, str):
                 value = path
+        if settings and not isinstance(value, str):
+            raise DataError(f"{next(iter(settings))!r} of an image is for a study, which is named by its path: leave it out")
         if isinstance(value, EncodedImage):
             self._notes["image in the file itself"] += 1
             return self._known.setdefault(value, value)
@@ -91,6 +93,8 @@ class Pictures:
             raise DataError(f"{WHAT} is not a path or a list of paths")
         value = value.strip()
         if (header := _DATA_URL.match(value)) or _BASE64.fullmatch(value):
+            if settings:
+                raise DataError(f"{next(iter(settings))!r} of an image is for a study, which is named by its path: leave it out")
             return self._embedded(_decode(value[header.end() if header else 0 :]))
         if _ADDRESS.match(value) or value[:5].lower() == "data:":
             raise DataError(f"image {value[:80]!r} is an address: fetch it, and give its path below the image root")
@@ -139,10 +143,17 @@ def _members(value: Any) -> list[Any]:
 
 def _is_same(one: Any, other: Any) -> bool:
     """Whether two fields give the same images as far as paths tell: equal, or one the end of the other ("a.png" and "images/a.png")."""
-    first, second = _members(one), _members(other)
+    first, second = ([_path_of(member) for member in _members(value)] for value in (one, other))
     if not all(isinstance(member, str) and not _BASE64.fullmatch(member) and not _DATA_URL.match(member) for member in (*first, *second)):
         return True  # encoded images carry no path
     return len(first) == len(second) and all(_ends_with(*sorted(pair, key=len)) for pair in zip(first, second, strict=True))
+
+
+def _path_of(member: Any) -> Any:
+    """The path of an object that gives no bytes; any other member as it is."""
+    if isinstance(member, dict) and is_absent(member.get("bytes")):
+        return next((member[key] for key in ("path", "url", "image") if not is_absent(member.get(key))), member)
+    return member
 
 
 def _ends_with(short: str, long: str) -> bool:
