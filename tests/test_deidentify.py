@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.uid import JPEG2000Lossless
 from small_dicom import item, sequence, write_dicom
 
-from osler.data.privacy.context import context_fields
+from osler.data.privacy.context import context_of
 from osler.data.privacy.deidentify import DeidentifyOptions, deidentify, patient_of, pseudonym
 from osler.data.privacy.keys import MAX_SHIFT, Key
 from osler.data.privacy.profile import Action, Option, code_terms, load_profile
@@ -274,18 +274,20 @@ def test_what_is_refused(tmp_path: Path, stored: np.ndarray | None, elements: di
     ("elements", "fields"),
     [
         ({"PatientAge": "063Y", "PatientSex": "F"}, {"age": "63 years", "sex": "female"}),
-        ({"PatientAge": "095Y", "PatientSex": "SMITH"}, {"age": "90+ years"}),
-        ({"PatientAge": "001M", "ImageLaterality": "R", "BodyPartExamined": "KNEE"},
-         {"age": "1 month", "laterality": "right", "body_part": "knee"}),
+        ({"PatientAge": "095Y", "PatientSex": "SMITH"}, {"age": "90 years or older"}),
+        ({"PatientAge": "001M", "ImageLaterality": "R"}, {"age": "1 month", "laterality": "right"}),
+        ({"PatientAge": "090Y", "PatientSex": "O", "Laterality": "B"},
+         {"age": "90 years or older", "sex": "other", "laterality": "bilateral"}),
+        ({"PatientAge": "089Y", "PatientSex": "M", "Laterality": "U"}, {"age": "89 years", "sex": "male"}),
         ({"PatientBirthDate": "20200101", "StudyDate": "20200111"}, {"age": "10 days"}),
         ({"PatientBirthDate": "20200101", "StudyDate": "19990111"}, {}),
-        ({"BodyPartExamined": "SMITH", "PatientName": "Smith"}, {}),
+        ({"Laterality": "SMITH", "PatientName": "Smith"}, {}),
         ({"ReasonForStudy": "Chest pain, Dr Smith 4711, rule out pneumonia"}, {"indication": "chest pain rule out pneumonia"}),
     ],
 )  # fmt: skip
 def test_context_of_a_header(elements: dict, fields: dict) -> None:
-    assert context_fields(item(**elements), clean_descriptors=True) == fields
-    assert "indication" not in context_fields(item(**elements))
+    assert context_of(item(**elements), clean_descriptors=True).values == fields
+    assert context_of(item(**elements)).indication is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from published_rows import CHOICES, FIRST, M3D, MEDX, OPTIONS, SECOND, Row, facts_of, reasons, repeated, write_csv, write_pmc, write_text
 
 from osler.data.readers import read_with_report
+from osler.errors import ConfigError
 from osler.taxonomy import Modality, QuestionType
 
 # PMC-VQA
@@ -77,6 +78,7 @@ def test_pmc_vqa_rows(tmp_path: Path, changes: Row, expected: str | tuple[Any, .
         ({"split": "test", "version": 2}, ["test_2/1", "test_2/2"], "figures"),
         ({"split": "test", "version": 1}, ["test/1", "test/2"], "images"),
         ({"split": "test", "version": 1, "clean": True}, ["test_clean/1"], "images"),
+        ({"split": "test", "version": "2"}, ["test_2/1", "test_2/2"], "figures"),
         ({"split": "test", "clean": True}, ["test_clean/1"], "images"),
         ({"split": "train"}, ["train_2/1", "train_2/2"], "figures"),
         ({"version": 1, "clean": True}, ["train/1", "train/2", "test_clean/1"], "images"),
@@ -162,6 +164,10 @@ def test_medxpertqa_files(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "MM", tmp_path / "MM/test.jsonl"):
         assert [sample.id for sample in read_with_report("medxpertqa_mm", root, split="test").samples] == ["medxpertqa_mm/MM-26"]
     assert [sample.id for sample in read_with_report("medxpertqa_mm", tmp_path / "MM/dev.jsonl").samples] == ["medxpertqa_mm/MM-2000"]
+    with pytest.raises(ConfigError, match=r"dev\.jsonl is not the file of the test split"):
+        read_with_report("medxpertqa_mm", tmp_path / "MM/dev.jsonl", split="test")
+    with pytest.raises(ConfigError, match=r"only version 1 has test_clean\.csv"):
+        read_with_report("pmc_vqa", write_pmc(tmp_path), split="test", version="2", clean=True)
 
 
 # M3D-VQA
