@@ -28,7 +28,7 @@ def context_of(dataset: Dataset, *, clean_descriptors: bool = False) -> Context:
     """Age, sex and side of a header, as far as it knows them: `Context(age="63 years", sex="female", laterality="left")`.
 
     An age of 90 years or more is "90 years or older" (45 CFR 164.514(b)(2)(i)(C)); without the element Patient's Age it is the time from
-    the birth date to the study. With `clean_descriptors` also the indication: the reason for the study with the words of a closed vocabulary
+    the birth date to the study. With `clean_descriptors` also the indication: the reason for the study, with the words of a closed list
     only. Values that are no term of the standard are left out, as are empty and damaged elements.
     """
     with naming_damage("a damaged header"):
