@@ -17,6 +17,7 @@ from osler.errors import ConfigError, DataError
 from osler.images.study import Study
 from osler.policies.load import open_processor
 from osler.reports.contact_sheet import measure_with, view_samples, view_study
+from osler.types import PLACE
 
 
 def test_sizes_and_tokens_are_those_of_the_processor() -> None:
@@ -70,6 +71,9 @@ def test_questions_show_their_studies(tmp_path: Path) -> None:
     assert text.count("class=fault") == 1
     assert "study &#39;gone&#39; does not exist" in text
     assert "<script" not in text
+    captioned = replace(sample, question=f"Prior, 2021: {PLACE}\nCurrent: {PLACE}\nThird {PLACE}\nLarger?")
+    text = view_samples([captioned], tmp_path / "view.html", StudyConfig(slices=3), num=1).read_text()
+    assert [line.split("<")[0] for line in text.split("<h2>")[1:]] == ["Prior, 2021", "Current", "Third"]
     assert "slice 1 of 4, 0.0 mm; 6 x 5 pixels<br>v.nii?axis=2" in text
 
 
@@ -107,7 +111,12 @@ def test_the_command_takes_a_study_in_place_of_a_recipe(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "no recipe at nothing"),
+        (["nothing"], "no recipe and no study at 'nothing'"),
+        ([""], "no recipe and no study at ''"),
+        (["rows.jsonl"], "is a table of questions: --data.reader=jsonl --data.root=rows.jsonl"),
+        (["v.nii", "--data.private=true", "--data.key_file=key"], "a path that is named on the command line stands on the page"),
+        (["v.nii", "--data.studys=3"], "a study has no reader, whose option data.studys would be"),
+        (["text"], "is not an image that Osler reads"),
         (["empty"], "study 'empty' holds no picture"),
         (["v.nii", "--data.study.window=lungs"], "window 'lungs' is unknown"),
         (["v.nii", "--data.study.plane=up"], "data.study.plane: Input should be 'axial', 'coronal' or 'sagittal'"),
@@ -124,6 +133,8 @@ def test_every_fault_is_one_line(
     (tmp_path / "empty").mkdir()
     save_nifti(tmp_path / "v.nii", values((6, 5, 12)))
     (tmp_path / "broken.nii").write_bytes(b"nothing of the kind")
+    (tmp_path / "rows.jsonl").write_text("{}")
+    (tmp_path / "text").write_text("no picture, but longer than the mark of a DICOM file would need it to be")
     assert main(["data", "view", *arguments]) == 2
     err = capsys.readouterr().err.strip()
     assert message in err

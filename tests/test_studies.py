@@ -14,7 +14,8 @@ from small_dicom import write_dicom
 
 import osler
 from osler.config import Config, StudyConfig, build_config
-from osler.data.inspect import convert
+from osler.data.inspect import check_report, convert
+from osler.data.readers import read_with_report
 from osler.data.select import load_split
 from osler.data.studies import show_study
 from osler.errors import ConfigError, DataError
@@ -360,6 +361,9 @@ def test_a_row_takes_studies_at_their_places(tmp_path: Path, images: Any, questi
         ([{"path": "v.nii", "label": "../label.nii"}], "must be relative"),
         ([{"path": "v.nii", "caption": 7}], "the caption of an image is no text"),
         ([{"path": "v.nii", "caption": "<image>"}], "a caption holds a place of an image"),
+        ([{"path": "v.nii", "windw": "lung"}], "unknown 'windw' of an image: did you mean 'window'?"),
+        ([{"path": "v.nii", "Window": "lung"}], "unknown 'Window' of an image: did you mean 'window'?"),
+        ([{"path": "v.nii", "slices": 3}], "'slices' of an image is no setting of a row: set it in [data.study]"),
         ([{"bytes": "iVBORw0KGgo=", "plane": "axial"}], "'plane' of an image is for a study"),
         (
             [{"path": "data:image/png;base64,iVBORw0KGgo=", "plane": "axial"}],
@@ -370,7 +374,7 @@ def test_a_row_takes_studies_at_their_places(tmp_path: Path, images: Any, questi
 )
 def test_rows_that_are_refused(tmp_path: Path, images: Any, reason: str) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({**ROW, "images": images}) + "\n")
-    report = osler.data.readers.read_with_report("jsonl", tmp_path / "rows.jsonl", images=tmp_path)
+    report = read_with_report("jsonl", tmp_path / "rows.jsonl", images=tmp_path)
     assert [refusal.reason for refusal in report.refused if reason in refusal.reason], report.refused
 
 
@@ -508,3 +512,31 @@ def test_places_that_do_not_agree_are_an_error_of_the_question(tmp_path: Path) -
     sample = dataclasses.replace(read_row(tmp_path, ["v.nii"]), question=f"Before {PLACE} and now {PLACE}?")
     with pytest.raises(DataError, match="has 1 images and 2 places <image>: make them agree"):
         show_study(sample, StudyConfig())
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "message"),
+    [("gone.nii", None, "does not exist"), ("label.nii", "Liver", "no names of labels"), ("label.nii", 9, "no slice with its label")],
+)
+def test_a_check_finds_labels_that_do_not_fit(tmp_path: Path, label: str, value: Any, message: str) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    save_nifti(tmp_path / "label.nii", np.ones((6, 5, 4), np.int16))
+    with pytest.raises(DataError, match=message):
+        Study(root=tmp_path, path="v.nii", label=label, label_value=value).check_header()
+
+
+def test_a_check_finds_what_cannot_be_shown(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values())
+    read_row(tmp_path, ["s"])
+    report = read_with_report("jsonl", tmp_path / "rows.jsonl", images=tmp_path)
+    assert check_report("jsonl", report, study=StudyConfig()).is_clean
+    for config, reason in ((StudyConfig(plane="coronal"), "no window or several"), (StudyConfig(window="lungs"), "is unknown")):
+        (bad,) = check_report("jsonl", report, study=config).bad_images
+        assert reason in bad.reason
+
+
+def test_other_files_and_a_window_that_does_not_fit_are_told(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values(), Modality="MR")
+    (tmp_path / "s" / "notes.txt").write_text("none")
+    picked = pick_series(Study(root=tmp_path, path="s"), "lung")
+    assert picked.notes == ("1 other file: left out", "the window lung does not fit and is left out")

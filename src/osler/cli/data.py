@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from osler.images.study import Study
     from osler.reports.contact_sheet import Measure
 
+_TABLES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 MAX_SHOWN: Final = 20
 """Refused rows and bad images that `data check` prints; its JSON holds them all."""
 
@@ -129,7 +130,7 @@ def _check(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.select import read_report
 
     data = load_config(options.recipe, options.overrides).data
-    report = check_report(data.reader, read_report(data, data.options), look=options.images)
+    report = check_report(data.reader, read_report(data, data.options), look=options.images, study=data.study)
     print_check(report)
     payload: dict[str, Any] = json.loads(report.to_json())
     if options.out is not None:
@@ -150,8 +151,7 @@ def write_checked(data: DataConfig, out: Path) -> Path:
     from osler.data.inspect import convert
     from osler.data.select import read_report
 
-    if data.root is not None and Path(data.root).is_dir() and out.resolve().is_relative_to(Path(data.root).resolve()):
-        raise ConfigError(f"--out {out} lies among the data, where it would be read as more of them: write it elsewhere")
+    _check_out(data, out)
     report = read_report(data, data.options)
     parts = {name: read_report(data, {**data.options, "split": name}).samples for name in report.splits}
     if not parts:
@@ -165,6 +165,12 @@ def write_checked(data: DataConfig, out: Path) -> Path:
         for sample in samples
     ]
     return convert([sample for sample, _ in named], out, splits={sample.id: name for sample, name in named})
+
+
+def _check_out(data: DataConfig, out: Path) -> None:
+    """Raise ConfigError for a file that is the data, or that their reader would find among them."""
+    if data.root is not None and Path(data.root).exists() and out.resolve().is_relative_to(Path(data.root).resolve()):
+        raise ConfigError(f"--out {out} lies among the data, where it would be read as more of them: write it elsewhere")
 
 
 def print_check(report: CheckReport) -> None:
@@ -229,6 +235,10 @@ def _view(options: argparse.Namespace) -> Mapping[str, Any]:
     measure, note = _measure_with(config.policy)
     study = config.data.study
     if source is not None:
+        if config.data.private:
+            raise ConfigError("[data] private is for questions: a path that is named on the command line stands on the page")
+        if config.data.options:
+            raise ConfigError(f"a study has no reader, whose option data.{next(iter(config.data.options))} would be: leave it out")
         page = view_study(source, options.out, study, measure, note=note)
     else:
         samples = load_split(config.data, options.split, shows_studies=False)
@@ -241,8 +251,12 @@ def _find_study(recipe: str | None) -> Study | None:
     """The study that stands in the place of a recipe; None for a recipe."""
     from osler.images.study import study_at
 
-    if recipe is None or recipe in packaged_recipes() or recipe.endswith(".toml") or not Path(recipe).exists():
+    if recipe is None or recipe in packaged_recipes() or recipe.endswith(".toml"):
         return None
+    if not recipe.strip() or not (Path(recipe).exists() or Path(recipe).is_symlink()):
+        raise ConfigError(f"no recipe and no study at {recipe!r}: check the path, or use a recipe such as demo")
+    if recipe.lower().endswith(_TABLES):
+        raise ConfigError(f"{recipe} is a table of questions: --data.reader=jsonl --data.root={recipe}")
     return study_at(recipe)
 
 
@@ -308,6 +322,7 @@ def _convert(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.data.select import load_split
 
     data = load_config(options.recipe, options.overrides).data
+    _check_out(data, options.out)
     samples = load_split(data, options.split, shows_studies=data.private)  # slices of private studies are written, others are named
     images = convert(samples, options.out)
     print(f"{len(samples)} questions in {options.out}, image paths from {images}")

@@ -11,11 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from osler.config import StudyConfig
 from osler.context import FIELDS
 from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, ReadReport, Refusal, read_with_report
 from osler.data.readers.layouts.draft import OWN_LAYOUT
 from osler.data.select import counts
+from osler.data.studies import is_study_source, pictures_of
 from osler.errors import ConfigError, DataError
 from osler.facts import Facts, Kind
 from osler.files import write_whole
@@ -84,14 +86,14 @@ def _check_look(look: ImageCheck) -> None:
         raise ConfigError(f"unknown image check {look!r}: use one of {', '.join(IMAGE_CHECKS)}")
 
 
-def check_report(reader: str, report: ReadReport, *, look: ImageCheck = "header") -> CheckReport:
-    """`check` of what a reader has returned already, e.g. under keyed names."""
+def check_report(reader: str, report: ReadReport, *, look: ImageCheck = "header", study: StudyConfig | None = None) -> CheckReport:
+    """`check` of what a reader has returned already, e.g. under keyed names; with `study` also whether its studies can be shown so."""
     _check_look(look)
     first_row: dict[ImageSource, str] = {}
     for sample in report.samples:
         for source in sample.images:
             first_row.setdefault(source, sample.id)
-    faults = {source: verify(source, decode=look == "decode") for source in first_row} if look != "none" else {}
+    faults = {source: _find_fault(source, look, study) for source in first_row} if look != "none" else {}
     kinds = {source: set[Kind]() for source in first_row}
     for sample in report.samples:
         for source in sample.images:
@@ -119,6 +121,17 @@ def check_report(reader: str, report: ReadReport, *, look: ImageCheck = "header"
             BadImage(row=first_row[source], uri=source.uri, reason=reason) for source, reason in faults.items() if reason is not None
         ),
     )
+
+
+def _find_fault(source: ImageSource, look: ImageCheck, study: StudyConfig | None) -> str | None:
+    """Why an image, or what a prompt shows of a study, cannot be read; None where it can."""
+    if (fault := verify(source, decode=look == "decode")) is not None or study is None or not is_study_source(source):
+        return fault
+    try:
+        pictures = pictures_of(source, study)
+    except (DataError, ConfigError) as error:
+        return str(error)
+    return next((fault for picture in pictures if (fault := verify(picture, decode=look == "decode")) is not None), None)
 
 
 def _count(values: Iterator[str]) -> dict[str, int]:

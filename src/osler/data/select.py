@@ -91,7 +91,7 @@ def read_report(data: DataConfig, options: Mapping[str, Any]) -> ReadReport:
     if data.key_file is None:
         raise ConfigError("[data] private needs a key: --data.key_file=FILE, which is made when it is missing")
     folders = [Path(folder) for folder in (data.root, data.options.get("images")) if folder is not None]
-    check_key_file(data.key_file, *(folder for folder in folders if folder.is_dir()))
+    check_key_file(data.key_file, *(folder if folder.is_dir() else folder.parent for folder in folders if folder.exists()))
     key = load_key(data.key_file)
     return make_private(read_private(lambda: read_with_report(data.reader, data.root, **options)), key, data.reader.rpartition(":")[2])
 

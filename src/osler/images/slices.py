@@ -17,9 +17,8 @@ from osler.config import StudyConfig
 from osler.errors import DataError
 from osler.images.clip import Clip
 from osler.images.geometry import Series, measure_steps
-from osler.images.labels import read_label
 from osler.images.montage import Montage, ReducedImage
-from osler.images.study import PickedSeries, Study, pick_series, spread
+from osler.images.study import PickedSeries, Study, pick_series, slices_with_label, spread
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -93,9 +92,7 @@ def _around(study: Study, picked: PickedSeries, count: int) -> tuple[int, ...]:
     if picked.is_cut:
         raise DataError(f"study {study.path!r} is cut in another plane than its slices, where nothing is looked for: leave the plane out")
     if study.label is not None:
-        inside = read_label(study.root, study.label).slices_of(series, study.label_value)
-        if not inside:
-            raise DataError(f"study {study.path!r} has no slice with its label {study.label!r}: check the label and its value")
+        inside = slices_with_label(study, series)
         if len(inside) >= count:
             return tuple(inside[place] for place in spread(len(inside), count))
         centres = [series.positions[index] for index in inside]
@@ -113,7 +110,7 @@ def _inside(study: Study, series: Series, position: float) -> float:
     assert series.positions is not None
     first, last = series.positions[0], series.positions[-1]
     step = measure_steps(list(series.positions)).spacing or 0.0
-    if not first - step <= position <= last + step:
+    if not first - step - 0.01 <= position <= last + step + 0.01:
         raise DataError(f"study {study.path!r} has slices from {first:.1f} to {last:.1f} mm, but the position {position:g}: check it")
     return position
 

@@ -21,6 +21,7 @@ from osler.errors import ConfigError, DataError
 from osler.images.dicom_header import has_dicom_mark
 from osler.images.files import ImageFile
 from osler.images.geometry import Series, with_window
+from osler.images.labels import read_label
 from osler.images.limits import MAX_SLICES
 from osler.images.montage import Montage, check_headers
 from osler.images.reslice import cut
@@ -85,6 +86,8 @@ class Study:
     def check_header(self) -> None:
         """Raise DataError where the study is missing or holds no picture, or where the file of a slice cannot be read."""
         picked = pick_series(self)
+        if self.label is not None and not picked.is_cut:
+            slices_with_label(self, picked.series)
         check_headers(picked.series.slices[:1] if picked.is_cut else list(dict.fromkeys(picked.series.slices)))  # a cut checks all files
 
     def digest(self) -> str:
@@ -135,7 +138,10 @@ def load(path: str | Path, *, window: str | None = None, plane: Plane | None = N
 def study_at(path: str | Path) -> Study:
     """The study of a path that a user names: a link may lead anywhere, as the user sees where."""
     full = Path(os.path.abspath(path))  # noqa: PTH100 # as named: a link keeps its own suffix
-    root = Path(os.path.commonpath([full.parent, full.resolve().parent]))
+    try:
+        root = Path(os.path.commonpath([full.parent, full.resolve().parent]))
+    except (OSError, RuntimeError):
+        raise DataError(f"{str(path)!r} is a link that leads nowhere: check the path") from None
     return Study(root=root, path=full.relative_to(root).as_posix())
 
 
@@ -160,12 +166,27 @@ def pick_series(study: Study, usual_window: str | None = None) -> PickedSeries:
         chosen = max(found, key=lambda series: (series.positions is not None, len(series.slices)))
         if len(found) > 1:
             notes += (_explain(found, chosen),)
-    if study.window is None and usual_window is not None and _fits(chosen, usual_window):
-        chosen = replace(chosen, slices=tuple(with_window(source, usual_window) for source in chosen.slices))
+    if study.window is None and usual_window is not None:
+        if _fits(chosen, usual_window):
+            chosen = replace(chosen, slices=tuple(with_window(source, usual_window) for source in chosen.slices))
+        else:
+            notes += (f"the window {usual_window} does not fit and is left out",)
     is_cut = study.plane is not None and study.plane != chosen.plane
     if study.plane is not None and is_cut:
         chosen = cut(chosen, study.plane, study.uri, study.file_state())
     return PickedSeries(series=chosen, notes=(*notes, *chosen.findings), is_cut=is_cut)
+
+
+def slices_with_label(study: Study, series: Series) -> tuple[int, ...]:
+    """The numbers of the slices of a series that hold the label of the study, at least one. Raises DataError for none."""
+    assert study.label is not None
+    try:
+        inside = read_label(study.root, study.label).slices_of(series, study.label_value)
+    except ConfigError as error:
+        raise DataError(f"study {study.path!r}, label {study.label!r}: {error}") from None
+    if not inside:
+        raise DataError(f"study {study.path!r} has no slice with its label {study.label!r}: check the label and its value")
+    return inside
 
 
 def _explain(found: Sequence[Series], chosen: Series) -> str:
@@ -200,7 +221,9 @@ def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
         return _read_file(study), ()
     found = read_dicom_series(study.root, paths, window=study.window)
     if found.series:
-        return found.series, tuple(reason for reason in found.refused if "without pixels" not in reason)  # a report is no picture
+        others = f"{found.num_others} other file{'s' * (found.num_others > 1)}"
+        refused = (reason for reason in found.refused if "without pixels" not in reason)  # a report is no picture
+        return found.series, (*refused, *([others] if found.num_others else []))
     if found.refused:
         raise DataError(found.refused[0])
     volumes = [path for path in paths if path.lower().endswith(VOLUME_SUFFIXES)]

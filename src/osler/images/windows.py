@@ -104,6 +104,8 @@ def parse_windows(text: str | None) -> tuple[WindowChoice, ...]:
     """
     if text is None:
         return ()
+    if not isinstance(text, str):
+        raise ConfigError(f"window {text!r} is no text: use one such as 'lung' or '40/400'")
     choices = tuple(_parse_one(part.strip()) for part in text.split("+"))
     if len(choices) not in (1, _CHANNELS):
         raise ConfigError(f"window {text!r} has {len(choices)} parts: one window, or three for the channels red, green and blue")
@@ -153,7 +155,8 @@ def apply_window(values: NDArray[np.float64], window: Window) -> NDArray[np.floa
         return np.clip(((values - center) / width + 0.5) * WHITE, 0, WHITE)
     if width == 1:
         return np.where(values <= center - 0.5, 0.0, WHITE)
-    return np.clip(((values - (center - 0.5)) / (width - 1) + 0.5) * WHITE, 0, WHITE)
+    with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest that there are
+        return np.clip(((values - (center - 0.5)) / (width - 1) + 0.5) * WHITE, 0, WHITE)
 
 
 def apply_range(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

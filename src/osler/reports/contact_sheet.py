@@ -25,7 +25,7 @@ from osler.images.geometry import EDGES
 from osler.images.slices import ShownStudy, choose_pictures
 from osler.images.study import Study, read_series
 from osler.reports.render import render
-from osler.types import LETTERS, ImageSource, Sample
+from osler.types import LETTERS, PLACE, ImageSource, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,6 +52,7 @@ class Seen:
     size: tuple[int, int] = (0, 0)  # width and height in pixels
     tokens: int | None = None
     error: str | None = None  # why it cannot be read
+    caption: str = ""  # the text before its place in the question, for the first picture of an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +129,11 @@ def view_study(
     """Write an HTML page of the series of a study and of what a policy sees of it; returns its path. Raises DataError for no study."""
     rows = [_row(number, series) for number, series in enumerate(read_series(source), start=1)]
     choose_pictures(source, study)  # an error of the whole study is one of the command
+    card = _card((source,), study, measure)
+    if all(picture.error is not None for picture in card.pictures):
+        raise DataError(card.pictures[0].error or "nothing is shown")
     note = f"{describe_settings(study)} {note}"
-    return _write(out, title=f"What a policy sees of {source.uri}", cards=[_card((source,), study, measure)], series=rows, note=note)
+    return _write(out, title=f"What a policy sees of {source.uri}", cards=[card], series=rows, note=note)
 
 
 def _context(sample: Sample, study: StudyConfig) -> Context | None:
@@ -150,7 +154,8 @@ def describe_settings(study: StudyConfig) -> str:
 def _card(sources: Sequence[ImageSource], study: StudyConfig, measure: Measure | None, sample: Sample | None = None) -> Card:
     pictures: list[Seen] = []
     notes: list[str] = []
-    for source in sources:
+    for source, caption in zip(sources, _captions(sample, len(sources)), strict=True):
+        begin = len(pictures)
         try:
             if isinstance(source, Study):
                 shown = choose_pictures(source, study)
@@ -160,7 +165,16 @@ def _card(sources: Sequence[ImageSource], study: StudyConfig, measure: Measure |
                 pictures += [_look(picture, "", "", measure) for picture in pictures_of(source, study)]
         except (DataError, ConfigError) as error:
             pictures.append(Seen(uri=source.uri, where="", edges="", error=str(error)))
+        pictures[begin] = replace(pictures[begin], caption=caption)
     return Card(pictures=tuple(pictures), notes=tuple(notes), sample=sample)
+
+
+def _captions(sample: Sample | None, number: int) -> list[str]:
+    """For each image the words of its line before its place: "Prior, 2021" of "Prior, 2021: <image>"."""
+    pieces = sample.question.split(PLACE) if sample is not None else []
+    if len(pieces) != number + 1:
+        return [""] * number
+    return [piece.rpartition("\n")[2].strip(" ,.;:") for piece in pieces[:-1]]
 
 
 def _look_at_study(shown: ShownStudy, measure: Measure | None) -> list[Seen]:
@@ -176,7 +190,7 @@ def _place(shown: ShownStudy, number: int) -> str:
     if shown.num_slices == 1:
         return ""
     position = f", {shown.positions[number]:.1f} mm" if shown.positions is not None else ""
-    return f"{'slice' if shown.positions is not None else 'frame'} {shown.indices[number] + 1} of {shown.num_slices}{position}"
+    return f"{'slice' if shown.positions is not None else 'picture'} {shown.indices[number] + 1} of {shown.num_slices}{position}"
 
 
 def _look(source: ImageSource, where: str, edges: str, measure: Measure | None) -> Seen:

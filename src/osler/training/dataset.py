@@ -58,7 +58,7 @@ def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) 
         if length > limit:
             raise DataError(
                 f"{prompt.sample.id} makes a prompt of {length} tokens ({num_image_tokens} of them image), the limit is {limit}: "
-                f"lower [policy] max_pixels, raise [trainer] max_prompt_length, or leave the question out"
+                f"lower [policy] max_pixels or [data.study] slices, raise [trainer] max_prompt_length, or leave the question out"
             )
 
 

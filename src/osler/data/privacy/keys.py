@@ -6,6 +6,7 @@ Every one is an HMAC-SHA-256 (RFC 2104) of what it stands for, so that nobody fi
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import secrets
 import stat
@@ -88,5 +89,7 @@ def _create(path: Path) -> None:
         os.link(draft, path)
     except FileExistsError:
         pass  # another process was faster
+    else:
+        logging.getLogger("osler").warning("a new key was made: %s; keep it, because only the same key gives the same names", path)
     finally:
         draft.unlink(missing_ok=True)

@@ -149,7 +149,7 @@ class HfEngine:
             if self.max_prompt_length is not None and length > self.max_prompt_length:
                 raise EngineError(
                     f"{prompt.sample.id} takes {length} tokens and trainer.max_prompt_length is {self.max_prompt_length}: "
-                    "raise it, or lower policy.max_pixels"
+                    "raise it, lower policy.max_pixels, or show fewer data.study.slices"
                 )
         sources = tuple(source for prompt in chosen for source in prompt.sample.images)
         return _Batch(positions=tuple(positions), images=sources, inputs=inputs)

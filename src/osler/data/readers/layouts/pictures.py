@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from osler.config import StudyConfig
 from osler.data.readers.layouts.fields import is_absent, parse_literal
 from osler.errors import ConfigError, DataError
 from osler.images.embedded import ImageBytes
@@ -120,6 +122,11 @@ class Pictures:
 
 def _read_settings(value: dict[str, Any]) -> dict[str, Any]:
     """What an object says about its study. Raises DataError for a value of the wrong type."""
+    for name in value.keys() - _SETTINGS.keys() - {"caption"}:
+        if name in StudyConfig.model_fields:
+            raise DataError(f"{name!r} of an image is no setting of a row: set it in [data.study]")
+        if close := difflib.get_close_matches(str(name).lower(), [*_SETTINGS, "caption"], n=1, cutoff=0.8):
+            raise DataError(f"unknown {name!r} of an image: did you mean {close[0]!r}?")
     settings = {name: value[name] for name in _SETTINGS if not is_absent(value.get(name))}
     for name, setting in settings.items():
         if not isinstance(setting, _SETTINGS[name]) or isinstance(setting, bool):
