@@ -60,6 +60,7 @@ class StudyPool:
 def build_on_studies(out: Path, *, seed: int, steps: int = 1200, num_questions: int = 2400) -> None:
     """Train the packaged policy for `steps` on `num_questions` of each kind of volume, and write its folder to `out`."""
     torch.set_num_threads(1)
+    torch.manual_seed(seed)  # of the auxiliary head
     policy = load_policy("osler-tiny")
     pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=SUBJECTS)
     questions = draw_questions(seed=POOL_SEED + seed, num_questions=num_questions)
@@ -72,6 +73,8 @@ def build_on_studies(out: Path, *, seed: int, steps: int = 1200, num_questions: 
         state = make_state(policy.model, policy.tokenizer, pool, seed=seed, report=report)
         state = replace(state, unused_tokens=_still_unused(state, questions))
         _train(state, encode_studies(state.model, questions, report), encode_pool(state), steps=steps)
+    for name in ("is_local", "local_files_only"):  # how the tokenizer was loaded is no setting of it
+        policy.tokenizer.init_kwargs.pop(name, None)
     save_policy(policy.model.eval(), policy.tokenizer, out)
 
 
