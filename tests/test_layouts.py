@@ -309,3 +309,9 @@ def test_an_odd_row_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
         render(sample, "no_think")
         assert sample.target in LETTERS[: len(sample.choices)] if sample.choices else sample.target
     assert all(reason and "\n" not in reason for reason in reasons(report))
+
+
+@pytest.mark.parametrize("option", ["and", "AND", "or"])
+def test_an_option_may_be_a_joining_word(tmp_path: Path, option: str) -> None:
+    (sample,) = read_rows(tmp_path, {"problem": f"Which gate is it? A) nor, B) {option}", "answer": "B", "image": "a.png"}).samples
+    assert sample.choices == ("nor", option)

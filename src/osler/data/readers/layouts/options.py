@@ -39,7 +39,7 @@ _INSTRUCTION: Final = re.compile(
     r"|First,? think\b|Think (?:about|through|step)\b|Output the\b|Your task\b|请|請|回答)"
 )
 _SEPARATOR: Final = re.compile(r"[,;，；]\s*(?:or|and)?$", re.IGNORECASE)
-_LOOSE_END: Final = re.compile(r"(?:^|\s)(?:and|or)$", re.IGNORECASE)
+_LOOSE_END: Final = re.compile(r"\s(?:and|or)$", re.IGNORECASE)
 _TWO_SENTENCES: Final = re.compile(r"[.?!]\s+[A-Z]|[。？！]\S")
 _CLEAR: Final = ("()", ")", "[]")
 """Signs around a letter that stand for nothing else; behind the others a sentence must have ended, as in "Which? A. CT B. MRI"."""
