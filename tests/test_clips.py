@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from test_studies import ROW, save_nifti, save_picture, values
+from small_studies import ROW, save_nifti, save_picture, values
 
 import osler
 from osler.cli.main import main

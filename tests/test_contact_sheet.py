@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from test_studies import read_row, save_nifti, save_picture, save_series, values
+from small_studies import read_row, save_nifti, save_picture, save_series, values
 
 from osler import read
 from osler.cli.main import main

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from planted import MARK, Planter, leaks, leaks_below, plant_dicom
-from test_studies import save_nifti, values
+from small_studies import save_nifti, values
 
 from osler.cli.main import main
 from osler.config import build_config

@@ -133,8 +133,9 @@ def differing_fields(one: Context | None, other: Context | None) -> tuple[str, .
 def parse_age(value: Any) -> str | None:
     """An age in its normal form; None for words such as "unknown", and for NaN. A number without a unit is in years.
 
-    63, "063Y" and "63-year-old" are "63 years", "3 mo" is "3 months", "60-69" is "60-69 years", "90+" is "90 years or older", ">89" is "over 89
-    years", "60s" and "adult" stay. Raises DataError for anything else, an age above 130 years included, and for "63M": months or a man.
+    63, "063Y" and "63-year-old" are "63 years", "3 mo" is "3 months", "60-69" is "60-69 years", "90+" is "90 years or older", ">89" is
+    "over 89 years", "60s" and "adult" stay. Raises DataError for anything else, an age above 130 years included, and for "63M": months or a
+    man.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return None if isinstance(value, float) and math.isnan(value) else _plain_age(float(value), "year")
