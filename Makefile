@@ -48,6 +48,8 @@ docs: setup  ## build the documentation in build/site; a broken link is an error
 	cp -r docs README.md CONTRIBUTING.md CHANGELOG.md LICENSE CITATION.cff build/docs
 	cp benchmarks/README.md build/docs/benchmarks
 	cp src/osler/policies/osler-tiny/README.md build/docs/src/osler/policies/osler-tiny
+	mkdir -p build/docs/src/osler/policies/osler-tiny-study
+	cp src/osler/policies/osler-tiny-study/README.md build/docs/src/osler/policies/osler-tiny-study
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 check: setup  ## lint and type-check
