@@ -26,6 +26,7 @@ def test_a_job_stops_at_its_first_failure(tmp_path: Path) -> None:
     assert [line for line in log.splitlines() if line.startswith(MARK)] == [f"{MARK}{shlex.join(command)}" for command in job.commands[:2]]
 
 
+@pytest.mark.slow
 def test_finished_jobs_do_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = Job(name="axis/check", commands=(CHECK,))
     run_jobs([job], tmp_path, title="matrix")

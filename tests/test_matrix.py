@@ -283,6 +283,7 @@ def test_shade_of_a_difference(value: float | None, style: str) -> None:
     assert style in shade_difference(value)
 
 
+@pytest.mark.slow
 def test_three_by_three_with_given_policies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command in its own process, as a user's; a script answers for the policies."""
     policies, out, script = tmp_path / "given", tmp_path / "out", tmp_path / "script.jsonl"

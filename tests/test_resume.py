@@ -62,7 +62,14 @@ def result(run: Run) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     return read_lines(run), load_file(run.policy / "model.safetensors")
 
 
-@pytest.mark.parametrize(("sections", "step", "is_amid"), [row[1:] for row in RUNS], ids=[row[0] for row in RUNS])
+# In `make test` those that differ most; `make test-all` runs them all.
+FAST: set[str] = {"lora", "iterations_trl", "iterations_bf16_lora", "iterations_reference_bound", "parts_trl", "dynamic_iterations"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "step", "is_amid"),
+    [pytest.param(*row[1:], id=row[0], marks=[] if row[0] in FAST else [pytest.mark.slow]) for row in RUNS],
+)
 def test_a_resumed_run_is_exact(tiny_folder: Path, tmp_path: Path, sections: dict[str, Any], step: int, is_amid: bool) -> None:
     config = make_config(tiny_folder, sections)
     run = train_grpo(config, tmp_path / "run")
