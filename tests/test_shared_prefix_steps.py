@@ -86,7 +86,17 @@ def assert_same_training(shared: Any, plain: Any) -> None:
         torch.testing.assert_close(shared[3][name], weight, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("grpo", "sections", "reward"), [row[1:] for row in TRAININGS], ids=[row[0] for row in TRAININGS])
+# In `make test` every setting once; how they act together, and one loss after the other, in `make test-all`.
+SLOW = ("parts_some", "parts_grpo", "parts_checkpointing", "parts_entropy_bonus", "parts_frozen_lora", "parts_iterations", "iterations_beta",
+        "iterations_lora", "frozen_beta", "frozen_checkpointing", "together", "no_advantage_checkpointing", "no_advantage_dapo",
+        "no_advantage_sapo", "no_advantage_vespo", "no_advantage_cispo", "no_advantage_bnpo", "no_advantage_luspo", "no_advantage_at_all",
+        "split_groups", "kept_on_disk", "filtered")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("grpo", "sections", "reward"),
+    [pytest.param(*row[1:], id=row[0], marks=[pytest.mark.slow] if row[0] in SLOW else []) for row in TRAININGS],
+)
 def test_a_training_is_the_same(sharp_folder: Path, grpo: dict[str, Any], sections: dict[str, Any], reward: Any) -> None:
     plain, shared = (run(sharp_folder, reward, grpo, dict(sections), share=share) for share in (False, True))
     assert_same_training(shared, plain)
