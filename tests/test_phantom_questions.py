@@ -90,10 +90,10 @@ def surplus(baseline: str, modality: Modality) -> tuple[float, float]:
     return beyond, variance
 
 
-@pytest.mark.parametrize(
-    "baseline",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in ("option prior", "option and question") else []) for name in BASELINES],
-)
+_SLOW = ("option prior", "option and question")
+
+
+@pytest.mark.parametrize("baseline", [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in BASELINES])
 def test_no_blind_rule_beats_chance(baseline: str) -> None:
     surpluses = {modality: surplus(baseline, modality) for modality in Modality}
     for modality, (beyond, variance) in surpluses.items():
