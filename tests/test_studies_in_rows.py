@@ -16,6 +16,7 @@ from osler.data.readers import read_with_report
 from osler.data.select import load_split
 from osler.data.studies import show_study
 from osler.errors import DataError
+from osler.images.dicom import DicomFrame
 from osler.images.study import Study
 from osler.prompts import render
 from osler.types import PLACE
@@ -142,3 +143,13 @@ def test_a_check_finds_what_cannot_be_shown(tmp_path: Path) -> None:
     for config, reason in ((StudyConfig(plane="coronal"), "no window or several"), (StudyConfig(window="lungs"), "is unknown")):
         (bad,) = check_report("jsonl", report, study=config).bad_images
         assert reason in bad.reason
+
+
+def test_damaged_elements_of_a_header_are_left_out(tmp_path: Path) -> None:
+    save_series(tmp_path, values(), WindowCenter="40", WindowWidth="400")
+    path = tmp_path / "1.2.3-00.dcm"
+    content = path.read_bytes()
+    assert content.count(b"\x28\x00\x50\x10DS") == 1
+    path.write_bytes(content.replace(b"\x28\x00\x50\x10DS", b"\x28\x00\x50\x10D\0"))  # no value representation
+    frame = DicomFrame(root=tmp_path, path=path.name)
+    assert [element.keyword for element in frame.read_elements(("WindowCenter", "WindowWidth"))] == ["WindowWidth"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from osler.errors import ConfigError, DataError
-from osler.images.dicom_header import DicomError, has_dicom_mark, naming_damage
+from osler.images.dicom_header import DicomError, damage_errors, has_dicom_mark, naming_damage
 from osler.images.dicom_pixels import read_picture, read_size
 from osler.images.files import ImageFile
 from osler.images.windows import WindowChoice, parse_windows
@@ -74,11 +74,17 @@ class DicomFrame:
             return read_size(stream, self.frame, self.crop)
 
     def read_elements(self, keywords: Sequence[str]) -> Dataset:
-        """These elements of the header. Raises the errors of `check_header`."""
+        """These elements of the header, without those that are damaged. Raises the errors of `check_header`."""
         from pydicom import dcmread
 
         with self._opened() as stream, naming_damage("a damaged header"):
-            return dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords))
+            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords))
+            for tag in list(dataset.keys()):
+                try:
+                    dataset[tag]  # converted when it is asked for, and damage shows only then
+                except damage_errors():
+                    del dataset[tag]
+            return dataset
 
     def digest(self) -> str:
         """The SHA-256 of the file, the frame, the window and the crop; that of the file alone where nothing is asked for."""
