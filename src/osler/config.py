@@ -70,6 +70,10 @@ class TestSelectionConfig(SelectionConfig):
     split: str = "test"
 
 
+Layout = Literal["images", "montage", "video"]
+"""How the slices of a study become images of a prompt."""
+
+
 class StudyConfig(Section):
     """`[data.study]`: what a prompt shows of a series, a volume or a cine. A single picture is shown as it is."""
 
@@ -77,7 +81,7 @@ class StudyConfig(Section):
     choice: Literal["even", "around", "information"] = "even"  # see `osler.images.slices`
     plane: Literal["axial", "coronal", "sagittal"] | None = None  # default: the plane in which they were taken
     window: str | None = None  # "lung", "40/400", "lung+mediastinum+bone"; default: that of the files. See `osler.images.windows`
-    layout: Literal["images", "montage", "video"] = "images"  # an image for each slice, one of all of them, or a clip (qwen2_vl)
+    layout: Layout = "images"  # an image for each slice, one of all of them, or a clip (qwen2_vl)
     max_tokens: int = Field(default=768, ge=0)  # image tokens of a study, for which its slices are reduced; 0: no limit
     context: Literal["rows", "header"] = "rows"  # header: age, sex and side of a DICOM study, where the row says nothing of them
     min_tokens: int = Field(default=4, ge=1)  # that the processor gives the smallest picture: 4 for Qwen2-VL, 64 for Qwen3-VL

@@ -105,7 +105,9 @@ class VolumeSlice:
 
     def digest(self) -> str:
         """The SHA-256 of the file and of what is shown of it."""
-        content = ImageFile(root=self.root, path=self.path).digest()
+        file = ImageFile(root=self.root, path=self.path)
+        with file.open() as stream:
+            content = _digest(file, _identify(stream))
         return hashlib.sha256(f"{content} {self.axis} {self.index} {self.time} {self._windows}".encode()).hexdigest()
 
 
@@ -226,6 +228,18 @@ def _square_size(header: VolumeHeader, axis: int) -> tuple[int, int]:
     return width, height
 
 
+def _identify(stream: IO[bytes]) -> tuple[int, int, int, int]:
+    """What changes with the file behind a stream: device, inode, time of the last change and size."""
+    status = os.fstat(stream.fileno())
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=64)
+def _digest(file: ImageFile, _identity: tuple[int, int, int, int]) -> str:
+    """The SHA-256 of a file that has not changed; the slices of a prompt are often of one volume."""
+    return file.digest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
     """An open volume; equal to another one of the same file as long as that does not change."""
@@ -236,8 +250,7 @@ class _File:
 
     @classmethod
     def of(cls, stream: IO[bytes], header: VolumeHeader) -> _File:
-        status = os.fstat(stream.fileno())
-        return cls(identity=(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size), stream=stream, header=header)
+        return cls(identity=_identify(stream), stream=stream, header=header)
 
     def open(self) -> NDArray[Any]:
         """The stored values, (first axis, second, third, time): mapped from the file, or from memory where it is compressed."""

@@ -51,6 +51,16 @@ def draw_findings(atlas: Atlas, rng: np.random.Generator, *, has_lesion: bool) -
     return atlas.make_findings(technique=technique, anatomy=anatomy, disease=disease, grade=grade, other=other)
 
 
+def check_drawing(split: str, seed: int, index: int, size: int) -> None:
+    """Raise ConfigError for what no phantom can be drawn with: an unknown split, a seed, index or size out of range."""
+    if split not in SPLITS:
+        raise ConfigError(f"unknown phantom split {split!r}: use one of {', '.join(SPLITS)}")
+    if not 0 <= seed <= MAX_SEED or not 0 <= index <= MAX_SEED:
+        raise ConfigError(f"phantom seed {seed} and index {index} must lie in 0..{MAX_SEED}")
+    if size < MIN_SIZE:
+        raise ConfigError(f"phantom size {size} is too small to show a minimal lesion: use {MIN_SIZE} or more")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomImage:
     """An image source that draws its picture on demand. Raises ConfigError for a split, seed, index or size out of range."""
@@ -63,12 +73,7 @@ class PhantomImage:
     difficulty: Difficulty = STANDARD_DIFFICULTY
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ConfigError(f"unknown phantom split {self.split!r}: use one of {', '.join(SPLITS)}")
-        if not 0 <= self.seed <= MAX_SEED or not 0 <= self.index <= MAX_SEED:
-            raise ConfigError(f"phantom seed {self.seed} and index {self.index} must lie in 0..{MAX_SEED}")
-        if self.size < MIN_SIZE:
-            raise ConfigError(f"phantom size {self.size} is too small to show a minimal lesion: use {MIN_SIZE} or more")
+        check_drawing(self.split, self.seed, self.index, self.size)
 
     @property
     def uri(self) -> str:

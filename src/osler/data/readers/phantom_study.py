@@ -14,8 +14,8 @@ from osler.taxonomy import SPLITS, Modality, QuestionType, parse_modality, parse
 from osler.types import Sample
 
 if TYPE_CHECKING:
+    from osler.config import Layout
     from osler.data.phantom.canvas import Difficulty
-    from osler.data.phantom.studies.questions import Layout
 
 Name = TypeVar("Name", bound=StrEnum)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
+from osler.config import Layout
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.data.phantom.studies.facts import facts_of, study_terms
 from osler.data.phantom.studies.rationales import write_rationale
@@ -68,7 +69,6 @@ WORDINGS: Final[Mapping[Aspect, tuple[str, ...]]] = MappingProxyType(
 )
 
 
-Layout = Literal["images", "montage", "video"]
 LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
-from osler.data.phantom.images import MAX_SEED, MIN_SIZE
+from osler.data.phantom.images import check_drawing
 from osler.data.phantom.studies.draw import draw
 from osler.data.phantom.studies.truth import ASPECTS, Aspect, Mark, StudyKind, Truth, draw_truth
 from osler.errors import ConfigError
@@ -64,12 +64,7 @@ class PhantomStudy:
     def __post_init__(self) -> None:
         if self.aspect not in ASPECTS[self.kind]:
             raise ConfigError(f"no question about {self.aspect} fits {self.kind}: use one of {', '.join(ASPECTS[self.kind])}")
-        if self.split not in SPLITS:
-            raise ConfigError(f"unknown phantom split {self.split!r}: use one of {', '.join(SPLITS)}")
-        if not 0 <= self.seed <= MAX_SEED or not 0 <= self.index <= MAX_SEED:
-            raise ConfigError(f"phantom seed {self.seed} and index {self.index} must lie in 0..{MAX_SEED}")
-        if self.size < MIN_SIZE:
-            raise ConfigError(f"phantom size {self.size} is too small to show a minimal lesion: use {MIN_SIZE} or more")
+        check_drawing(self.split, self.seed, self.index, self.size)
         if not MIN_SLICES <= self.num_slices <= MAX_SLICES:
             raise ConfigError(f"a phantom study of {self.num_slices} slices cannot be drawn: use {MIN_SLICES} to {MAX_SLICES}")
 

@@ -76,15 +76,14 @@ class Pictures:
         settings: dict[str, Any] = {}
         if isinstance(value, dict):
             settings = _read_settings(value)
-            content, path = (
-                value.get("bytes"),
-                next((value[key] for key in ("path", "url", "image") if not is_absent(value.get(key))), None),
-            )
+            content, path = value.get("bytes"), _path_of(value)
             if isinstance(content, (bytes, EncodedImage)):
                 value = content
             elif isinstance(path, str):
                 value = path
-        if settings and not isinstance(value, str):
+        encoded = value.strip() if isinstance(value, str) else ""
+        header = _DATA_URL.match(encoded)
+        if settings and (not isinstance(value, str) or header or _BASE64.fullmatch(encoded)):
             raise DataError(f"{next(iter(settings))!r} of an image is for a study, which is named by its path: leave it out")
         if isinstance(value, EncodedImage):
             self._notes["image in the file itself"] += 1
@@ -93,10 +92,8 @@ class Pictures:
             return self._embedded(value)
         if not isinstance(value, str):
             raise DataError(f"{WHAT} is not a path or a list of paths")
-        value = value.strip()
-        if (header := _DATA_URL.match(value)) or _BASE64.fullmatch(value):
-            if settings:
-                raise DataError(f"{next(iter(settings))!r} of an image is for a study, which is named by its path: leave it out")
+        value = encoded
+        if header or _BASE64.fullmatch(value):
             return self._embedded(_decode(value[header.end() if header else 0 :]))
         if _ADDRESS.match(value) or value[:5].lower() == "data:":
             raise DataError(f"image {value[:80]!r} is an address: fetch it, and give its path below the image root")
@@ -150,17 +147,22 @@ def _members(value: Any) -> list[Any]:
 
 def _is_same(one: Any, other: Any) -> bool:
     """Whether two fields give the same images as far as paths tell: equal, or one the end of the other ("a.png" and "images/a.png")."""
-    first, second = ([_path_of(member) for member in _members(value)] for value in (one, other))
+    first, second = ([_path_or_member(member) for member in _members(value)] for value in (one, other))
     if not all(isinstance(member, str) and not _BASE64.fullmatch(member) and not _DATA_URL.match(member) for member in (*first, *second)):
         return True  # encoded images carry no path
     return len(first) == len(second) and all(_ends_with(*sorted(pair, key=len)) for pair in zip(first, second, strict=True))
 
 
-def _path_of(member: Any) -> Any:
+def _path_or_member(member: Any) -> Any:
     """The path of an object that gives no bytes; any other member as it is."""
-    if isinstance(member, dict) and is_absent(member.get("bytes")):
-        return next((member[key] for key in ("path", "url", "image") if not is_absent(member.get(key))), member)
-    return member
+    if not isinstance(member, dict) or not is_absent(member.get("bytes")):
+        return member
+    return member if (path := _path_of(member)) is None else path
+
+
+def _path_of(value: dict[str, Any]) -> Any:
+    """What an object gives as its path; None without one."""
+    return next((value[key] for key in ("path", "url", "image") if not is_absent(value.get(key))), None)
 
 
 def _ends_with(short: str, long: str) -> bool:
