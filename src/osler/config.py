@@ -164,6 +164,10 @@ class SamplingConfig(Section):
     max_completion_length: int = Field(default=256, ge=1)  # tokens
 
 
+Expectation = Literal["sampled", "enumerated", "partial"]
+"""enumerated: each answer of a question once, of strategies that answer first; partial: reasoning is sampled, its letter is not."""
+
+
 class TrainerConfig(Section):
     """`[trainer]`: what Osler adds to TRL's trainers."""
 
@@ -174,6 +178,8 @@ class TrainerConfig(Section):
     vision_cache: str | None = None  # folder that caches the image features of a frozen vision encoder, across epochs and runs
     vision_cache_gb: float = Field(default=4.0, gt=0)  # size limit; the least recently used files are deleted first
     dynamic_sampling: int = Field(default=0, ge=0)  # rounds that replace groups of equal rewards by other questions; 0: off
+    expectation: Expectation = "sampled"  # what of a group is computed and not drawn, see docs/learning.md
+    min_enumerated_mass: float = Field(default=0.9, ge=0, le=1)  # less probable answers are sampled, until the policy knows the format
     checkpoint: Literal["resume", "weights", "none"] = "resume"  # weights: a third of the space, and an interrupted run starts over
     print_completions_every: int = Field(default=0, ge=0)  # in steps; 0: never
     report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; metrics.jsonl is always written

@@ -43,6 +43,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
     arguments = grpo_arguments(config, out)
     check_group(arguments, len(prompts))
     check_sharing(config, arguments)
+    check_expectation(config, arguments, prompts, rewards)
     policy = load_for_training(config, prompts, arguments)
 
     needs_reference = bool(arguments.beta) and config.policy.lora is None
@@ -56,6 +57,7 @@ def build_trainer(
 ) -> OslerGRPOTrainer:
     """The trainer of a recipe, with a new LoRA adapter when `[policy.lora]` is set; TRL's own path without `share_prefix`."""
     from osler.policies.lora import lora_config
+    from osler.training.shared_prefix.expected import Expectation, ExpectedGRPOTrainer
     from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
     from osler.training.shared_prefix.update import Sharing
     from osler.training.trainer import OslerGRPOTrainer
@@ -72,6 +74,9 @@ def build_trainer(
             dynamic_sampling=own.dynamic_sampling,
         )
         trainer_class = partial(SharedPrefixGRPOTrainer, sharing=sharing)
+        if own.expectation != "sampled":
+            expectation = Expectation(kind=own.expectation, min_mass=own.min_enumerated_mass)
+            trainer_class = partial(ExpectedGRPOTrainer, sharing=sharing, expectation=expectation)
     return trainer_class(
         model=policy.model,
         reward_funcs=list(rewards),
@@ -129,3 +134,38 @@ def check_sharing(config: Config, arguments: Any) -> None:
         )
     if arguments.world_size > 1:
         raise ConfigError(f"[trainer] dynamic_sampling runs in one process and this is one of {arguments.world_size}: set it to 0")
+
+
+def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction]) -> None:
+    """Raise ConfigError, with the remedy, for settings with which `[trainer] expectation` cannot be computed."""
+    kind, sampling = config.trainer.expectation, config.sampling
+    if kind == "sampled":
+        return
+    enumerates, times = kind == "enumerated", arguments.num_generations
+    reasons_first = Format.THINK_ANSWER in {find_strategy(prompt.strategy).format for prompt in prompts}
+    most = max(len(prompt.sample.choices) for prompt in prompts)
+    is_filtered = (sampling.top_p, sampling.top_k, sampling.min_p or 0, sampling.repetition_penalty) != (1, 0, 0, 1)
+    in_parts = arguments.steps_per_generation > 1 or arguments.world_size > 1
+    obstacles = (
+        (not config.trainer.share_prefix, "it needs shared prompts: set share_prefix = true"),
+        (not all(prompt.sample.choices for prompt in prompts), "some questions have no options: set [data.train] has_choices = true"),
+        (enumerates and reasons_first, f'{config.prompt.strategy} reasons before it answers: use expectation = "partial"'),
+        (not enumerates and not reasons_first, f'{config.prompt.strategy} answers first: use expectation = "enumerated"'),
+        (enumerates and most > times, f"a question has {most} options and a group {times} rows: set [grpo] num_generations = {most}"),
+        (
+            arguments.per_device_train_batch_size % times != 0,
+            f"a group lies in several batches: set [grpo] per_device_train_batch_size to a multiple of {times}",
+        ),
+        (is_filtered, "it is over all that the policy may write: set [sampling] top_p = 1, top_k = 0 and repetition_penalty = 1"),
+        (enumerates and arguments.use_vllm, "nothing is left for vLLM to write: set [grpo] use_vllm = false"),
+        (config.trainer.dynamic_sampling > 0, "no group is without advantage then: set dynamic_sampling = 0"),
+        (arguments.multi_objective_aggregation != "sum_then_normalize", 'set [grpo] multi_objective_aggregation = "sum_then_normalize"'),
+        (arguments.importance_sampling_level != "token", 'set [grpo] importance_sampling_level = "token"'),
+        (arguments.scale_rewards == "batch" and in_parts, 'a batch is not in one place: set [grpo] scale_rewards = "group" or "none"'),
+        (arguments.top_entropy_quantile < 1, "set [grpo] top_entropy_quantile = 1"),
+        (enumerates and bool(arguments.entropy_coef or arguments.use_adaptive_entropy), "set [grpo] entropy_coef = 0"),
+        (reasoning_matters in rewards, "reasoning_matters asks the policy again about what it wrote: drop that reward"),
+    )
+    for is_there, what in obstacles:
+        if is_there:
+            raise ConfigError(f'[trainer] expectation = "{kind}": {what}, or set it to "sampled"')

@@ -8,7 +8,7 @@ to a checkpoint, beside the random state that Transformers stores:
 - `rollout.safetensors`, only where completions of the last rollout are still to be used: TRL's micro-batches and, with shared prompts,
   the groups (`shared_prefix.groups`).
 
-Legend: N rows of a micro-batch, P prompt, C completion, S = P + C, I images, D patches.
+Legend: N rows of a micro-batch, P prompt, C completion, S = P + C, I images, D patches, O options.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from osler.errors import ConfigError, DataError
 from osler.files import read_text, write_json
 from osler.training.callbacks import write_above_bar
 from osler.training.tensor_file import TensorFile, open_tensors, write_tensors
+from osler.types import LETTERS
 
 MAX_STATE_BYTES: Final = 64 * 1024**2
 """A larger `rollout.json` is refused. It grows with `logging_steps`: some fifty numbers for each step."""
@@ -39,7 +40,7 @@ ESTIMATED_FROM: Final = 8
 FEATURE_BYTES: Final = 4
 """Of a number of an image's features, at most."""
 
-IDS, MASK, GROUP, ANY = "ids", "mask", "group", "any"  # the range of a column of whole numbers
+IDS, MASK, GROUP, PLACE, ANY = "ids", "mask", "group", "place", "any"  # the range of a column of whole numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Column:
 
     dims: str
     range: str | None = None
+    least: int = 0
 
 
 COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
@@ -66,6 +68,13 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
         "importance_sampling_ratio": Column("NC"),  # TRL's correction for it; one column where a ratio is for the whole completion
         "mm_token_type_ids": Column("NS", ANY),
         "group_id": Column("N", GROUP),
+        "own_rewards": Column("N"),  # these and the next are those of `shared_prefix.expected`
+        "branch_tokens": Column("N", ANY),
+        "branch_copies": Column("N", ANY),
+        "letter_place": Column("N", PLACE, least=-1),
+        "letter_ids": Column("NO", IDS, least=-1),
+        "letter_rewards": Column("NO"),
+        "ref_letter_logps": Column("NO"),
     }
 )
 """TRL's columns of a rollout that Osler knows, beside those of images, and Osler's own."""
@@ -252,8 +261,13 @@ def _read_batch(file: TensorFile, number: int, sizes: RolloutSizes, device: torc
         if len(shape) != 2 or shape[1] > limit:
             file.refuse(f"holds {number}/{name} of the shape {list(shape)}, and no row has more than {limit} tokens")
         widths[letter] = shape[1]
-    lengths = {"N": sizes.rows, **widths, "S": widths["P"] + widths["C"]}
-    below = {IDS: sizes.vocabulary, MASK: 2, GROUP: sizes.num_groups, ANY: None}
+    lengths = {"N": sizes.rows, **widths, "S": widths["P"] + widths["C"], "O": 0}
+    if file.has(key := f"{number}/letter_ids"):
+        shape = file.shape(key)
+        if len(shape) != 2 or shape[1] > len(LETTERS):
+            file.refuse(f"holds {key} of the shape {list(shape)}, and no question has more than {len(LETTERS)} options")
+        lengths["O"] = shape[1]
+    limits = {IDS: sizes.vocabulary, MASK: 2, GROUP: sizes.num_groups, PLACE: widths["C"], ANY: None}
     batch: dict[str, Any] = {}
     for name, column in COLUMNS.items():
         key = f"{number}/{name}"
@@ -262,7 +276,8 @@ def _read_batch(file: TensorFile, number: int, sizes: RolloutSizes, device: torc
         shape = tuple(lengths[letter] for letter in column.dims)
         if name == "importance_sampling_ratio" and file.shape(key) == (sizes.rows, 1):
             shape = (sizes.rows, 1)
-        tensor = file.take(key, shape, is_float=column.range is None, below=None if column.range is None else below[column.range])
+        below = None if column.range is None else limits[column.range]
+        tensor = file.take(key, shape, is_float=column.range is None, below=below, least=column.least)
         batch[name] = tensor if name == "group_id" else tensor.to(device)  # the trainer keeps the groups of rows on the CPU
     if file.has(f"{number}/pixel_values"):
         batch |= _read_images(file, f"{number}/", batch["prompt_ids"], sizes, device)

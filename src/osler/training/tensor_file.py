@@ -38,8 +38,8 @@ class TensorFile:
             self.refuse(f"has no {name}")
         return tuple(self._file.get_slice(name).get_shape())
 
-    def take(self, name: str, shape: Sequence[int | None], *, is_float: bool, below: int | None = None) -> Tensor:
-        """The tensor `name` of that shape, None for any size; its values are at least 0 and less than `below`, where that is given.
+    def take(self, name: str, shape: Sequence[int | None], *, is_float: bool, below: int | None = None, least: int = 0) -> Tensor:
+        """The tensor `name` of that shape, None for any size; its values are at least `least` and less than `below`, where that is given.
 
         Raises DataError, in one line that names the file, for any other tensor.
         """
@@ -51,8 +51,8 @@ class TensorFile:
             self.refuse(f"holds {name} as {self._file.get_slice(name).get_dtype()}")
         self._left.remove(name)
         tensor: Tensor = self._file.get_tensor(name)
-        if below is not None and tensor.numel() and not 0 <= int(tensor.min()) <= int(tensor.max()) < below:
-            self.refuse(f"holds {name} with values outside 0 to {below - 1}")
+        if below is not None and tensor.numel() and not least <= int(tensor.min()) <= int(tensor.max()) < below:
+            self.refuse(f"holds {name} with values outside {least} to {below - 1}")
         return tensor
 
     def require_all_taken(self) -> None:

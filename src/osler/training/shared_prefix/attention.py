@@ -52,6 +52,7 @@ class PackedLayout:
     slot_L: Tensor  # for each token of the row, its slot in the flattened [prefix_BP, branch_NC]
     mask: Tensor  # [N or 1, 1, R C, P + C], see `branch_mask`
     num_scored: int  # number of branch tokens; they are the last tokens of the row
+    again_X: Tensor | None = None  # scored tokens whose hidden state is used once more, for other tokens in their place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,7 @@ class BranchLayout:
 
     chunks: tuple[BranchChunk, ...]  # in the order of the row
     first_FE: Tensor  # hidden states that predict the first token of each completion that has one
+    again_X: Tensor | None = None  # as in PackedLayout
 
 
 def install(model: Any) -> None:
@@ -128,6 +130,10 @@ def _keep_scored(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) 
         output.last_hidden_state = output.last_hidden_state[:, -layout.num_scored :]
     elif isinstance(layout, BranchLayout):
         output.last_hidden_state = torch.cat([layout.first_FE[None], output.last_hidden_state], dim=1)
+    again_X = getattr(layout, "again_X", None)
+    if again_X is not None:
+        hidden_1SE = output.last_hidden_state
+        output.last_hidden_state = torch.cat([hidden_1SE, hidden_1SE.index_select(1, again_X)], dim=1)
     return output
 
 

@@ -14,16 +14,16 @@ the KV cache of the rollout. The prompt's last hidden state then predicts the fi
 prompt and its images through the graph of the rollout's prefill.
 
 Legend: B groups, G generations of a group, N = B G completions, P prompt or prefix, C completion or branch, L packed row, S scored tokens,
-F completions with a first token, H query heads, K key-value heads, R = H / K, D head width, E hidden width. Names of tensors end in their
-dimensions: `logps_NC`.
+F completions with a first token, H query heads, K key-value heads, R = H / K, D head width, E hidden width, O options,
+X other letters that are scored in the place of a token (`Letters`). Names of tensors end in their dimensions: `logps_NC`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -39,6 +39,30 @@ from osler.training.shared_prefix.attention import (
     pack_layout,
     query_heads_per_key,
 )
+
+HEAD_ROWS: Final = 512
+"""Tokens whose logits `branch_logps` has in memory at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letters:
+    """Where the answer of a completion has its letter, and the tokens that could stand there: each is scored as well."""
+
+    place_N: Tensor  # index in the completion of the letter's token; -1 where there is none
+    ids_NO: Tensor  # the token of each option's letter; -1 beyond the options of a question
+
+    def of(self, rows: Sequence[int]) -> Letters:
+        """Those of some completions."""
+        return Letters(place_N=self.place_N[rows], ids_NO=self.ids_NO[rows])
+
+    def slots(self, index_NC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which letters are scored [N, O] bool, for each of them the index of the token in its place [X], and its own id [X].
+
+        `index_NC` holds the index among the scored tokens of each token of a completion.
+        """
+        known_NO = (self.place_N >= 0)[:, None] & (self.ids_NO >= 0)
+        index_N = index_NC.gather(1, self.place_N.clamp(min=0)[:, None])
+        return known_NO, index_N.expand_as(known_NO)[known_NO], self.ids_NO[known_NO]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +125,13 @@ def next_positions(positions_3BP: Tensor, mask_BP: Tensor) -> Tensor:
     return positions_3BP.masked_fill(mask_BP == 0, -1).amax(dim=(0, 2)) + 1
 
 
-def pack(model: Any, prompts: PromptBatch, completion_ids_NC: Tensor, completion_mask_NC: Tensor) -> dict[str, Any]:
+def pack(
+    model: Any, prompts: PromptBatch, completion_ids_NC: Tensor, completion_mask_NC: Tensor, letters: Letters | None = None
+) -> dict[str, Any]:
     """The arguments of the model's forward pass that scores completions of `prompts` in one packed row.
 
     Completions stand G after G and are padded on the right; those with an empty mask are left out. `shift_labels` are the labels of the
-    branch tokens, in order.
+    branch tokens, in order, and after them those of the `letters`.
     """
     device, num_generations = completion_ids_NC.device, len(completion_ids_NC) // len(prompts.ids_BP)
     inside_BP, inside_NC = prompts.mask_BP[:, :-1].bool(), completion_mask_NC.bool()
@@ -118,18 +144,26 @@ def pack(model: Any, prompts: PromptBatch, completion_ids_NC: Tensor, completion
     branch_positions_3NC = (first_N[:, None] + steps_C - 1).expand(3, -1, -1).clone()
     branch_positions_3NC[:, :, 0] = positions_3BP[:, :, -1].repeat_interleave(num_generations, dim=1)
 
+    layout, labels_S = pack_layout(inside_BP.sum(dim=1), inside_NC, query_heads_per_key(model), model.dtype), completion_ids_NC[inside_NC]
+    if letters is not None:
+        _, again_X, letters_X = letters.slots(_count_within(inside_NC))
+        layout, labels_S = replace(layout, again_X=again_X), torch.cat([labels_S, letters_X])
     inputs: dict[str, Any] = {
         "input_ids": torch.cat([prompts.ids_BP[:, :-1][inside_BP], branch_ids_NC[inside_NC]])[None],
         "position_ids": torch.cat([positions_3BP[:, :, :-1][:, inside_BP], branch_positions_3NC[:, inside_NC]], dim=1)[:, None],
         "attention_mask": _placeholder_mask(device),
-        "layout": pack_layout(inside_BP.sum(dim=1), inside_NC, query_heads_per_key(model), model.dtype),
-        "shift_labels": completion_ids_NC[inside_NC][None],
+        "layout": layout,
+        "shift_labels": labels_S[None],
         **prompts.image_inputs,
     }
     if prompts.types_BP is not None:
-        num_scored = inputs["layout"].num_scored
-        inputs["mm_token_type_ids"] = torch.nn.functional.pad(prompts.types_BP[:, :-1][inside_BP], (0, num_scored))[None]
+        inputs["mm_token_type_ids"] = torch.nn.functional.pad(prompts.types_BP[:, :-1][inside_BP], (0, layout.num_scored))[None]
     return inputs
+
+
+def _count_within(inside: Tensor) -> Tensor:
+    """The index of each true element among the true elements of `inside`, in their order; other elements have no meaning."""
+    return inside.flatten().cumsum(dim=0).view_as(inside) - 1
 
 
 def _placeholder_mask(device: torch.device) -> Tensor:
@@ -141,23 +175,27 @@ def _placeholder_mask(device: torch.device) -> Tensor:
 
 
 def score_packed(
-    model: Any, prompts: PromptBatch, completion_ids_NC: Tensor, completion_mask_NC: Tensor, base: Any
+    model: Any, prompts: PromptBatch, completion_ids_NC: Tensor, completion_mask_NC: Tensor, base: Any, letters: Letters | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities [N, C] and, if the model's head computes them, entropies [N, C] of completions; 0 at padding.
 
-    `model` has TRL's fused head and may be wrapped (DDP, LoRA); `base` is the Transformers model inside it, on which `install` was called.
-    At least one token must be scored.
+    With `letters` both have O more columns: the log-probability of each option's letter in the place of the answer's; 0 where there is
+    none. `model` has TRL's fused head and may be wrapped (DDP, LoRA); `base` is the Transformers model inside it, on which `install` was
+    called. At least one token must be scored.
     """
     with prompts.use_features(base):
-        outputs = model(**pack(base, prompts, completion_ids_NC, completion_mask_NC), fused_lm_head=True)
+        outputs = model(**pack(base, prompts, completion_ids_NC, completion_mask_NC, letters), fused_lm_head=True)
     inside_NC = completion_mask_NC.bool()
+    slots = [inside_NC] if letters is None else [inside_NC, letters.slots(_count_within(inside_NC))[0]]
+    logps = _spread(outputs.log_probs, slots)
+    return logps, None if outputs.entropy is None else _spread(outputs.entropy, slots)
 
-    def unpack(values_1S: Tensor | None) -> Tensor | None:
-        return None if values_1S is None else values_1S.new_zeros(inside_NC.shape).masked_scatter(inside_NC, values_1S)
 
-    logps_NC = unpack(outputs.log_probs)
-    assert logps_NC is not None
-    return logps_NC, unpack(outputs.entropy)
+def _spread(values_1S: Tensor, slots: Sequence[Tensor]) -> Tensor:
+    """The values at the true elements of the first of `slots` [N, ..], then of the next, side by side; 0 elsewhere."""
+    parts = torch.split(values_1S[0], [int(inside.sum()) for inside in slots])
+    spread = [values_1S.new_zeros(inside.shape).masked_scatter(inside, part) for inside, part in zip(slots, parts, strict=True)]
+    return spread[0] if len(spread) == 1 else torch.cat(spread, dim=1)
 
 
 def prefill(base: Any, prompts: PromptBatch) -> PromptCache:
@@ -183,12 +221,39 @@ def prefill(base: Any, prompts: PromptBatch) -> PromptCache:
 
 
 def score_after_cache(
-    model: Any, caches: Sequence[PromptCache], completion_ids_NC: Tensor, completion_mask_NC: Tensor, base: Any
+    model: Any,
+    caches: Sequence[PromptCache],
+    completion_ids_NC: Tensor,
+    completion_mask_NC: Tensor,
+    base: Any,
+    letters: Letters | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The same as `score_packed` for completions of cached prompts, cache after cache, the G completions of a prompt in consecutive rows.
 
     Exact only if the weights have not changed since the prefill. At least one completion must have two tokens.
     """
+    inputs, labels_S, slots = _pack_behind(caches, completion_ids_NC, completion_mask_NC, base, letters)
+    outputs = model(**inputs, shift_labels=labels_S[None], fused_lm_head=True)
+    logps = _spread(outputs.log_probs, slots)
+    return logps, None if outputs.entropy is None else _spread(outputs.entropy, slots)
+
+
+def branch_logps(base: Any, caches: Sequence[PromptCache], ids_NC: Tensor, mask_NC: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities [N, C] like those of `score_after_cache`, without a gradient, of a Transformers model with all its weights."""
+    with torch.no_grad():
+        inputs, labels_S, slots = _pack_behind(caches, ids_NC, mask_NC, base, None)
+        hidden_SE = base.model(**inputs).last_hidden_state[0]
+        logps = []
+        for rows_SE, labels in zip(torch.split(hidden_SE, HEAD_ROWS), torch.split(labels_S, HEAD_ROWS), strict=True):
+            logs_SV = (base.lm_head(rows_SE).float() / temperature).log_softmax(dim=-1)
+            logps.append(logs_SV.gather(1, labels[:, None])[:, 0])
+        return _spread(torch.cat(logps)[None], slots)
+
+
+def _pack_behind(
+    caches: Sequence[PromptCache], completion_ids_NC: Tensor, completion_mask_NC: Tensor, base: Any, letters: Letters | None
+) -> tuple[dict[str, Any], Tensor, list[Tensor]]:
+    """The arguments of a forward pass over completions of cached prompts, the labels [S] of the tokens it scores, and their slots."""
     inside_NC, device = completion_mask_NC.bool(), completion_ids_NC.device
     branch_NC = inside_NC[:, 1:]
     num_generations = len(completion_ids_NC) // sum(map(len, caches))
@@ -201,26 +266,21 @@ def score_after_cache(
         end = start + len(cache) * num_generations
         chunks.append(chunk_layout(cache, branch_NC[start:end], query_heads_per_key(base)))
         start = end
-    outputs = model(
-        input_ids=completion_ids_NC[:, :-1][branch_NC][None],
-        position_ids=positions_NC[branch_NC].expand(3, 1, -1),
-        attention_mask=_placeholder_mask(device),
-        layout=BranchLayout(chunks=tuple(chunks), first_FE=first_NE[has_first_N]),
-        shift_labels=torch.cat([completion_ids_NC[has_first_N, 0], completion_ids_NC[:, 1:][branch_NC]])[None],
-        fused_lm_head=True,
-    )
-    num_first = int(has_first_N.sum())
-
-    def unpack(values_1S: Tensor | None) -> Tensor | None:
-        if values_1S is None:
-            return None
-        first_N1 = values_1S.new_zeros(len(has_first_N), 1).masked_scatter(has_first_N[:, None], values_1S[0, :num_first])
-        rest_NC = values_1S.new_zeros(branch_NC.shape).masked_scatter(branch_NC, values_1S[0, num_first:])
-        return torch.cat([first_N1, rest_NC], dim=1)
-
-    logps_NC = unpack(outputs.log_probs)
-    assert logps_NC is not None
-    return logps_NC, unpack(outputs.entropy)
+    layout = BranchLayout(chunks=tuple(chunks), first_FE=first_NE[has_first_N])
+    labels_S = torch.cat([completion_ids_NC[has_first_N, 0], completion_ids_NC[:, 1:][branch_NC]])
+    slots = [has_first_N[:, None], branch_NC]
+    if letters is not None:
+        first_N1, rest_NC = _count_within(slots[0]), int(has_first_N.sum()) + _count_within(branch_NC)
+        known_NO, again_X, letters_X = letters.slots(torch.cat([first_N1, rest_NC], dim=1))
+        layout, labels_S = replace(layout, again_X=again_X), torch.cat([labels_S, letters_X])
+        slots.append(known_NO)
+    inputs = {
+        "input_ids": completion_ids_NC[:, :-1][branch_NC][None],
+        "position_ids": positions_NC[branch_NC].expand(3, 1, -1),
+        "attention_mask": _placeholder_mask(device),
+        "layout": layout,
+    }
+    return inputs, labels_S, slots
 
 
 def hidden_behind(base: Any, caches: Sequence[PromptCache], texts: Sequence[Sequence[Sequence[Sequence[int]]]]) -> Tensor:

@@ -107,15 +107,36 @@ def roll_out(
     """
     with torch.set_grad_enabled(keeps_graph):
         caches = tuple(prefill(model, prompts) for prompts in chunks)
+    return decode(model, caches, num_generations, decoding, scores=scores)
+
+
+def decode(
+    model: Any,
+    caches: tuple[PromptCache, ...],
+    num_generations: int,
+    decoding: Decoding,
+    *,
+    scores: bool = False,
+    begins_NT: Tensor | None = None,
+) -> Rollout:
+    """Generate `num_generations` completions behind every cached prompt; with `begins_NT`, behind its tokens too, up to the first -1."""
     with without_gradient(model):
-        rollout = _decode(model, caches, num_generations, decoding, scores=scores)
+        rollout = _decode(model, caches, num_generations, decoding, scores=scores, begins_NT=begins_NT)
     if rollout.logps_NT is None or rollout.entropies_NT is None:
         return rollout
     # Copies, because autograd refuses tensors that were made in inference mode.
     return replace(rollout, logps_NT=rollout.logps_NT.clone(), entropies_NT=rollout.entropies_NT.clone())
 
 
-def _decode(model: Any, caches: tuple[PromptCache, ...], num_generations: int, decoding: Decoding, *, scores: bool) -> Rollout:
+def _decode(
+    model: Any,
+    caches: tuple[PromptCache, ...],
+    num_generations: int,
+    decoding: Decoding,
+    *,
+    scores: bool,
+    begins_NT: Tensor | None = None,
+) -> Rollout:
     """Sample tokens until every completion has ended."""
     last_BE = torch.cat([cache.last_BE.detach() for cache in caches])
     device, num_rows = last_BE.device, len(last_BE) * num_generations
@@ -141,6 +162,8 @@ def _decode(model: Any, caches: tuple[PromptCache, ...], num_generations: int, d
         else:
             tokens_N = torch.full_like(alive_N, decoding.pad_id, dtype=torch.long)
             tokens_N[rows_A] = scores_AV.argmax(dim=-1)
+        if begins_NT is not None and step < begins_NT.shape[1]:
+            tokens_N = torch.where(begins_NT[:, step] >= 0, begins_NT[:, step], tokens_N)
         if token_scores is not None:
             token_scores.record(rows_A, step, logits_AV, tokens_N)
         written_NT[:, step] = torch.where(alive_N, tokens_N, decoding.pad_id)

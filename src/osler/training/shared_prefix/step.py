@@ -7,7 +7,7 @@ lists the calls in order). `GenerationStep` exists from the rollout to the last 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.groups import Groups
+from osler.training.shared_prefix.packed_row import Letters
 from osler.training.shared_prefix.rollout import Rollout
 
 
@@ -26,7 +27,8 @@ class Rows:
 
     group_ids: Sequence[int]  # of each row, the index of its group in `groups`
     block: int  # number of consecutive rows with the same prompt; below 2 nothing is shared
-    batch: Mapping[str, Any] = field(default_factory=dict)  # the micro-batch of an update; empty in a rollout
+    batch: dict[str, Any] = field(default_factory=dict)  # the micro-batch of an update; empty in a rollout
+    letters: Letters | None = None  # other letters that are scored in the place of an answer's
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class GenerationStep:
     rows: Rows | None = None  # set while TRL's rollout or loss function runs
     rollout: Rollout | None = None  # from the end of decoding to the end of TRL's rollout function
     prefills: Sequence[tuple[PromptCache, tuple[int, ...]]] = ()  # the rollout's KV caches and their groups, just as long
+    ref_letter_logps_NO: Tensor | None = None  # of the letters, by the policy that was scored last in the rollout, which is the reference
 
     @property
     def old_logps_NT(self) -> Tensor | None:
@@ -49,17 +52,18 @@ class GenerationStep:
         num_generations = self.groups.num_generations
         self.rows = Rows(group_ids=[row // num_generations for row in range(num_rows)], block=num_generations)
 
-    def begin_update(self, batch: Mapping[str, Any], *, shares_prefix: bool) -> None:
+    def begin_update(self, batch: dict[str, Any], *, shares_prefix: bool) -> None:
         """TRL computes the loss of a micro-batch; its `group_id` holds the group of each row."""
+        letters = Letters(place_N=batch["letter_place"], ids_NO=batch["letter_ids"]) if "letter_place" in batch else None
         ids_N = batch["group_id"]
         block = gcd(len(ids_N), self.groups.num_generations)
         ids_BG = ids_N.view(-1, block)
         is_whole = shares_prefix and bool(torch.all(ids_BG == ids_BG[:, :1]))
-        self.rows = Rows(group_ids=ids_N.tolist(), block=block if is_whole else 0, batch=batch)
+        self.rows = Rows(group_ids=ids_N.tolist(), block=block if is_whole else 0, batch=batch, letters=letters)
 
     def end_rollout(self) -> None:
         """The rollout is done; what an update needs of it is in `groups` and in TRL's batch."""
-        self.rows = self.rollout = None
+        self.rows = self.rollout = self.ref_letter_logps_NO = None
         self.prefills = ()
 
     def end_update(self) -> None:

@@ -26,11 +26,11 @@ from osler.errors import ConfigError, PolicyError
 from osler.policies.vision_features import FeatureStore, FrozenVision, fingerprint_processor, has_same_tower, is_frozen
 from osler.training.rollout_state import RolloutSizes, RolloutState, read_batches
 from osler.training.shared_prefix import sharded_weights
-from osler.training.shared_prefix.attention import attention_dtype, groups_within, install, query_heads_per_key
+from osler.training.shared_prefix.attention import PromptCache, attention_dtype, groups_within, install, query_heads_per_key
 from osler.training.shared_prefix.dynamic_sampling import find_equal, replace_groups
 from osler.training.shared_prefix.groups import Groups, collect, gather_groups, group_tensors, is_grouped, read_groups
 from osler.training.shared_prefix.packed_row import find_obstacle, hidden_behind, prefill
-from osler.training.shared_prefix.rollout import Decoding, roll_out
+from osler.training.shared_prefix.rollout import Decoding, Rollout, decode
 from osler.training.shared_prefix.sharded_weights import UnshardedCopy
 from osler.training.shared_prefix.step import GenerationStep
 from osler.training.shared_prefix.update import RECORDED, SharedUpdate
@@ -254,18 +254,17 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         )
         chunks = groups.chunks(1 if self.sharing.dynamic_sampling else max(generation.bound, 1))
         with self._unwrapped_policy() as model, self.accelerator.autocast():
-            generation.rollout = roll_out(
-                model,
-                [groups.prompts(chunk) for chunk in chunks],
-                groups.num_generations,
-                decoding,
-                keeps_graph=keeps_graph,
-                scores=self.skips_zeros or self.uses_rollout_logps,
-            )
-        prefills = list(zip(generation.rollout.caches, chunks, strict=True))
+            with torch.set_grad_enabled(keeps_graph):
+                caches = tuple(prefill(model, groups.prompts(chunk)) for chunk in chunks)
+            generation.rollout = self._write(model, caches, decoding)
+        prefills = list(zip(caches, chunks, strict=True))
         groups.graph = prefills if keeps_graph else []
         generation.prefills = prefills if self._asks_again else ()
         return generation.rollout.completion_ids, None
+
+    def _write(self, model: Any, caches: tuple[PromptCache, ...], decoding: Decoding) -> Rollout:
+        """The completions of a rollout, behind its cached prompts."""
+        return decode(model, caches, self.num_generations, decoding, scores=self.skips_zeros or self.uses_rollout_logps)
 
     def _letter_logits(self, inputs: Any, prompts: Any, begins: Sequence[tuple[int, str]]) -> torch.Tensor:
         generation = self.generation

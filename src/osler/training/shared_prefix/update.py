@@ -23,7 +23,7 @@ from osler.policies.lora import base_of
 from osler.training.callbacks import write_above_bar
 from osler.training.shared_prefix.gradient_cache import Part, score_in_parts
 from osler.training.shared_prefix.groups import Scores, join
-from osler.training.shared_prefix.packed_row import prefill, score_after_cache, score_packed
+from osler.training.shared_prefix.packed_row import Letters, prefill, score_after_cache, score_packed
 from osler.training.shared_prefix.self_check import (
     MORE_PADDING,
     Difference,
@@ -44,6 +44,13 @@ UseTrl = Callable[..., Any]
 """TRL's own scores of some rows: (rows, model, padding) -> (log-probabilities, entropies, auxiliary loss)."""
 
 logger = logging.getLogger(__name__)
+
+
+def _split_letters(scores: Scores, num_tokens: int) -> tuple[Scores, Tensor | None]:
+    """Scores [N, C] and log-probabilities of letters [N, O], of scores that may have both side by side."""
+    logps, entropies = scores
+    letter_logps_NO = logps[:, num_tokens:] if logps.shape[1] > num_tokens else None
+    return (logps[:, :num_tokens], None if entropies is None else entropies[:, :num_tokens]), letter_logps_NO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,7 @@ class SharedUpdate(OslerGRPOTrainer):
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         generation = self.generation if "group_id" in inputs else None
         if generation is not None:
+            inputs = {**inputs}  # TRL reads advantages from it after `_take_expectation`
             generation.begin_update(inputs, shares_prefix=self.shares_prefix)
         try:
             loss: Tensor = super()._compute_loss(model, inputs)
@@ -166,15 +174,21 @@ class SharedUpdate(OslerGRPOTrainer):
         if torch.is_grad_enabled():
             needs_grad_B = self._find_blocks_with_gradient(rows, mask_NC)
             kind = self._unchecked_kind(rows, mask_NC, needs_grad_B)
-            scores = self._score_update(model, completions, needs_grad_B)
+            scores, letter_logps_NO = _split_letters(self._score_update(model, completions, needs_grad_B), logits_to_keep)
             if kind is not None and not self._check(kind, model, completions, needs_grad_B, scores[0].detach(), use_trl):
                 return use_trl(every)
+            scores = self._take_expectation(rows.batch, scores[0], letter_logps_NO, mask_NC), scores[1]
         elif self.uses_rollout_logps and model is self.model and generation.old_logps_NT is not None:
             scores = generation.old_logps_NT * mask_NC, None
             generation.rollout = None  # TRL asks for the old policy first; with LoRA the next call with the same model is the reference
         else:
-            scores = self._score_without_gradient(model, completions, list(every))
+            wide = self._score_without_gradient(model, completions, list(every))
+            scores, generation.ref_letter_logps_NO = _split_letters(wide, logits_to_keep)
         return scores[0], scores[1] if compute_entropy else None, None
+
+    def _take_expectation(self, _batch: dict[str, Any], logps_NC: Tensor, _letter_logps_NO: Tensor | None, _mask_NC: Tensor) -> Tensor:
+        """The log-probabilities whose gradient TRL's loss takes. A subclass may change them, and advantages in the batch."""
+        return logps_NC
 
     def _unchecked_kind(self, rows: Rows, mask_NC: Tensor, needs_grad_B: Tensor) -> Kind | None:
         """The kind of this update if it was not compared yet and can be. In lockstep all processes compare once in a run, together."""
@@ -259,13 +273,18 @@ class SharedUpdate(OslerGRPOTrainer):
         rows = [row for _, groups in used for group in groups for row in members[group]]
         with self.accelerator.autocast():
             caches = [cache for cache, _ in used]
-            scores = score_after_cache(model, caches, completions[0][rows], completions[1][rows], self._base(model))
+            ids_NC, mask_NC = (tensor[rows] for tensor in completions)
+            scores = score_after_cache(model, caches, ids_NC, mask_NC, self._base(model), self._letters_of(rows))
         return torch.tensor(rows), scores
 
     def _score_without_gradient(self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Scores:
         """Scores of `rows`, which are whole blocks, part by part."""
         with torch.no_grad():
             return join([self._part(model, completions, part)() for part in self._split(rows)])
+
+    def _letters_of(self, rows: Sequence[int]) -> Letters | None:
+        assert self.rows is not None
+        return None if self.rows.letters is None else self.rows.letters.of(rows)
 
     def _split(self, rows: list[int]) -> list[list[int]]:
         """Split `rows`, which are whole blocks, into parts for one forward pass each."""
@@ -281,17 +300,19 @@ class SharedUpdate(OslerGRPOTrainer):
         ids_NC, mask_NC = (tensor[rows] for tensor in completions)
         if not bool(mask_NC.any()):
             if not self._is_lockstep:
-                zeros_NC = torch.zeros_like(mask_NC, dtype=torch.float32)
+                letters = self._letters_of(rows)
+                width = mask_NC.shape[1] + (0 if letters is None else letters.ids_NO.shape[1])
+                zeros_NC = torch.zeros(len(mask_NC), width, device=mask_NC.device)
                 return lambda: (zeros_NC, zeros_NC)
             mask_NC = mask_NC.clone()
             mask_NC[0, 0] = 1  # other processes wait for this forward pass; no loss uses its score
         with_features = model is not self.ref_model or self._has_one_tower
         group_ids = [self.generation.rows.group_ids[row] for row in rows[:: self.generation.rows.block]]
-        prompts = self.generation.groups.prompts(group_ids, with_features=with_features)
+        prompts, letters = self.generation.groups.prompts(group_ids, with_features=with_features), self._letters_of(rows)
 
         def compute() -> Scores:
             with self.accelerator.autocast():
-                return score_packed(model, prompts, ids_NC, mask_NC, self._base(model))
+                return score_packed(model, prompts, ids_NC, mask_NC, self._base(model), letters)
 
         return compute
 

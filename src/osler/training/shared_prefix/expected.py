@@ -1,0 +1,290 @@
+"""GRPO with expectations in place of samples, `[trainer] expectation`: what can be computed of a question's answers is not drawn.
+
+- `enumerated`, for strategies that answer first: a group is every answer once, behind the one cached prompt. Without reasoning nothing is
+  generated at all; with reasoning after the answer, each answer's reasoning is sampled. While the answers together are less probable than
+  `min_mass`, the policy does not know the format yet, and the step is sampled.
+- `partial`, for strategies that reason first: completions are sampled, and of each the letter is replaced by its expectation.
+
+The rollout notes in TRL's batch what each row stands for, `expectation` makes log-probabilities and advantages of it in the update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.trainer.utils import pad
+
+from osler.errors import ConfigError, PolicyError
+from osler.training.answer_tokens import AnswerTokens, share_rows
+from osler.training.expectation import Expected, expect_branches, expect_letters, moments, row_weights, sampled_tokens
+from osler.training.shared_prefix.attention import PromptCache
+from osler.training.shared_prefix.packed_row import Letters, branch_logps
+from osler.training.shared_prefix.rollout import Decoding, Rollout, decode
+from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
+
+NOTHING: Final = -1
+"""Stands for no place and no token."""
+ZERO: Final = 1e-6
+"""A smaller deviation of rewards counts as none in what is logged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """The settings of `[trainer]` about expectations."""
+
+    kind: Literal["enumerated", "partial"]
+    min_mass: float = 0.9  # enumerated: mean probability of all answers together, below which a step is sampled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branches:
+    """The answers of a rollout, G rows for each question; rows beyond the answers that need them stand for nothing."""
+
+    ids_NT: Tensor  # the tokens of each row's answer; -1 behind them
+    num_tokens_N: Tensor  # 0 for a row that stands for nothing
+    copies_N: Tensor  # rows of the question with the same answer
+    weights_N: Tensor  # probability of the answer, shared by its rows
+    is_whole: bool  # whether the answers are complete completions
+
+
+class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
+    """Osler's GRPO trainer with shared prompts and expectations."""
+
+    def __init__(self, *args: Any, expectation: Expectation, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.shares_prefix:
+            raise ConfigError(f'[trainer] expectation = "{expectation.kind}" needs shared prefixes: set it to "sampled"')
+        self.expectation = expectation
+        self._answers = AnswerTokens(self._tokenizer)
+        self._rows: Sequence[Any] = ()  # of the dataset, one for each completion of the rollout
+        self._branches: Branches | None = None  # of the rollout, unless it is sampled
+        self._written_letters: Letters | None = None  # of its completions, for a partial expectation
+        self._kl: Tensor | None = None  # of the update, beyond what TRL logs
+
+    @property
+    def skips_zeros(self) -> bool:
+        """No completion can be skipped: advantages follow from probabilities that the update computes."""
+        return False
+
+    @property
+    def keeps_groups(self) -> bool:
+        """Always: an expectation is over a whole group."""
+        return True
+
+    def _roll_out_groups(self, inputs: Any) -> Any:
+        self._rows, self._branches, self._written_letters = inputs, None, None
+        output = super()._roll_out_groups(inputs)
+        if self.generation is None or "group_id" not in output:
+            raise PolicyError(f'a batch was not made of whole groups, which [trainer] expectation = "{self.expectation.kind}" needs')
+        if self._branches is not None:
+            self._note_branches(output, self._branches)
+            self._correct_metrics(self._branches.weights_N)
+        elif self._written_letters is not None:
+            output |= {"own_rewards": self._own_rewards_N, "letter_rewards": self._letter_rewards_NO}
+            output |= {"letter_place": self._written_letters.place_N, "letter_ids": self._written_letters.ids_NO}
+            if self.beta:
+                output["ref_letter_logps"] = self._ref_letter_logps_NO
+            self._metrics["train"]["partial/letters"].append(self._mean((self._written_letters.place_N >= 0).float()))
+        return output
+
+    def _write(self, model: Any, caches: tuple[PromptCache, ...], decoding: Decoding) -> Rollout:
+        if self.expectation.kind == "partial":
+            return super()._write(model, caches, decoding)
+        branches = self._enumerate(model, caches)
+        mass = self._mean(branches.weights_N.view(-1, self.num_generations).sum(dim=1))
+        is_sampled = mass < self.expectation.min_mass
+        self._metrics["train"]["enumerated/mass"].append(mass)
+        self._metrics["train"]["enumerated/sampled_steps"].append(float(is_sampled))
+        if is_sampled:
+            return super()._write(model, caches, decoding)
+        self._branches = branches
+        if branches.is_whole:
+            rows = zip(branches.ids_NT.tolist(), branches.num_tokens_N.tolist(), strict=True)
+            written = [ids[:length] for ids, length in rows]
+            # A row that stands for nothing repeats the first answer, because TRL wants a completion of every row.
+            written = [ids or written[row - row % self.num_generations] for row, ids in enumerate(written)]
+            return Rollout(completion_ids=written, caches=caches)
+        return decode(model, caches, self.num_generations, decoding, scores=self.uses_rollout_logps, begins_NT=branches.ids_NT)
+
+    def _enumerate(self, model: Any, caches: tuple[PromptCache, ...]) -> Branches:
+        """Every answer of every question with its probability; before reasoning, the likelier answers in more rows."""
+        times, device = self.num_generations, caches[0].next_B.device
+        asked = self._rows[::times]
+        begins = [self._answers.begins(row["strategy"], len(row["choices"])) for row in asked]
+        is_whole = self._answers.is_whole(asked[0]["strategy"])
+        numbers_BG = [[*range(len(own)), *[NOTHING] * (times - len(own))] for own in begins]
+        ids_NT, num_tokens_N = self._lay_out(begins, numbers_BG, device)
+        logps_NT = branch_logps(model, caches, ids_NT.clamp(min=0), ids_NT >= 0, self.temperature)
+        probs_BG = row_weights(logps_NT, num_tokens_N, torch.ones_like(num_tokens_N)).view(-1, times)
+        copies_N = (num_tokens_N > 0).long()
+        weights_N = probs_BG.flatten()
+        if not is_whole:
+            probs = [row[: len(own)] for row, own in zip(probs_BG.tolist(), begins, strict=True)]
+            counts = [share_rows(own, times) for own in probs]
+            numbers_BG = [[option for option, count in enumerate(own) for _ in range(count)] for own in counts]
+            ids_NT, num_tokens_N = self._lay_out(begins, numbers_BG, device)
+            pairs = [(own[option], count) for own, some in zip(probs, counts, strict=True) for option, count in enumerate(some)]
+            copies_N = torch.tensor([count for _, count in pairs for _ in range(count)], device=device)
+            weights_N = torch.tensor([prob / count for prob, count in pairs for _ in range(count)], device=device)
+        return Branches(ids_NT=ids_NT, num_tokens_N=num_tokens_N, copies_N=copies_N, weights_N=weights_N, is_whole=is_whole)
+
+    def _lay_out(self, begins: Sequence[list[list[int]]], numbers_BG: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tokens [N, T] of the answers with these numbers, and how many each has [N]."""
+        rows = [own[number] if number != NOTHING else [] for own, numbers in zip(begins, numbers_BG, strict=True) for number in numbers]
+        ids_NT = pad([torch.tensor(row, dtype=torch.long) for row in rows], padding_value=NOTHING, padding_side="right")
+        return ids_NT.to(device), torch.tensor([len(row) for row in rows], device=device)
+
+    def _note_branches(self, output: dict[str, Any], branches: Branches) -> None:
+        """Put into TRL's batch what each row stands for, and log expectations in place of the means over rows."""
+        is_row_N = branches.num_tokens_N > 0
+        output["completion_mask"] = output["completion_mask"] * is_row_N[:, None]
+        output |= {"own_rewards": self._own_rewards_N, "branch_tokens": branches.num_tokens_N, "branch_copies": branches.copies_N}
+        # Losses that divide by the number of tokens get that of a sampled batch.
+        num_tokens = sampled_tokens(branches.weights_N, output["completion_mask"], self.num_generations)
+        output["num_items_in_batch"] = self.accelerator.gather(num_tokens).sum()
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        completion_ids, logps = super()._generate_single_turn(*args, **kwargs)
+        if self.expectation.kind == "partial" and self.generation is not None and self.generation.rows is not None:
+            self._written_letters = self._find_letters(completion_ids)
+            self.generation.rows = replace(self.generation.rows, letters=self._written_letters)
+        return completion_ids, logps
+
+    def _find_letters(self, completion_ids: Sequence[Sequence[int]]) -> Letters:
+        """Where completions have the letter of their answer, and the tokens of the other options."""
+        found = [
+            self._answers.find_letter(ids, row["strategy"], len(row["choices"]))
+            for ids, row in zip(completion_ids, self._rows, strict=True)
+        ]
+        width = max(len(row["choices"]) for row in self._rows)
+        ids = [(own[1] if own is not None else []) for own in found]
+        return Letters(
+            place_N=torch.tensor([NOTHING if own is None else own[0] for own in found], device=self.accelerator.device),
+            ids_NO=torch.tensor([row + [NOTHING] * (width - len(row)) for row in ids], device=self.accelerator.device),
+        )
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if not self.model.training or self.generation is None or self.generation.rows is None:
+            return rewards_NF
+        first = self.accelerator.process_index * len(inputs)
+        self._rewards_NF = rewards_NF
+        self._own_rewards_N = self._sum(rewards_NF[first : first + len(inputs)])
+        if self._written_letters is not None:
+            self._letter_rewards_NO = self._reward_letters(self._written_letters, inputs, prompts, completion_ids_list)
+            self._ref_letter_logps_NO = self.generation.ref_letter_logps_NO
+        return rewards_NF
+
+    def _sum(self, rewards_NF: Tensor) -> Tensor:
+        total_N: Tensor = (rewards_NF * self.reward_weights.to(rewards_NF.device)).sum(dim=1)
+        return total_N
+
+    def _reward_letters(self, letters: Letters, inputs: Any, prompts: Any, completion_ids: Sequence[Sequence[int]]) -> Tensor:
+        """The reward [N, O] of each completion with each option's letter in the place of its own."""
+        rewards_NO = self._own_rewards_N[:, None].repeat(1, letters.ids_NO.shape[1])
+        places, options = letters.place_N.tolist(), letters.ids_NO.tolist()
+        asked = [
+            (row, option, [*ids[: places[row]], token, *ids[places[row] + 1 :]])
+            for row, ids in enumerate(completion_ids)
+            if places[row] != NOTHING
+            for option, token in enumerate(options[row])
+            if token not in (NOTHING, ids[places[row]])
+        ]
+        # TRL gathers rewards from all processes, so each asks for as many.
+        asked += [(0, NOTHING, [*completion_ids[0]])] * (int(self._most(len(asked))) - len(asked))
+        if not asked:
+            return rewards_NO
+        rows, own = [row for row, _, _ in asked], [ids for _, _, ids in asked]
+        texts = self.processing_class.batch_decode(own, skip_special_tokens=True)
+        turns = [[{"role": "assistant", "content": text}] for text in texts]
+        logged = {name: [*values] for name, values in self._pending_metrics.items()}
+        extra = {name: [*values] for name, values in self._pending_extra_logs.items()}
+        found_XF = GRPOTrainer._calculate_rewards(self, [inputs[row] for row in rows], [prompts[row] for row in rows], turns, own)
+        for pending, before in ((self._pending_metrics, logged), (self._pending_extra_logs, extra)):
+            pending.clear()  # what rewards log is of completions that were written
+            pending.update(before)
+        first = self.accelerator.process_index * len(asked)
+        for (row, option, _), reward in zip(asked, self._sum(found_XF[first : first + len(asked)]), strict=True):
+            if option != NOTHING:
+                rewards_NO[row, option] = reward
+        return rewards_NO
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        self._kl = None
+        loss = super()._compute_loss(model, inputs)
+        if self._kl is not None:
+            self._metrics["train"]["kl"][-1] += self._mean(self._kl)
+        return loss
+
+    def _take_expectation(self, batch: dict[str, Any], logps_NC: Tensor, letter_logps_NO: Tensor | None, mask_NC: Tensor) -> Tensor:
+        if "own_rewards" not in batch:
+            return logps_NC
+        common: dict[str, Any] = {
+            "rewards_N": batch["own_rewards"],
+            "num_generations": self.num_generations,
+            "scale": self.scale_rewards,
+            "beta": self.beta,
+            "corrects_kl": self.args.use_bias_correction_kl,
+            "old_logps_NC": batch.get("old_per_token_logps"),
+            "ref_logps_NC": batch.get("ref_per_token_logps"),
+        }
+        if letter_logps_NO is None:
+            num_tokens_N, copies_N = batch["branch_tokens"], batch["branch_copies"]
+            expected = expect_branches(logps_NC, mask_NC, num_tokens_N=num_tokens_N, copies_N=copies_N, **common)
+        else:
+            expected = expect_letters(
+                logps_NC,
+                letter_logps_NO,
+                place_N=batch["letter_place"],
+                mask_NC=mask_NC,
+                known_NO=batch["letter_ids"] != NOTHING,
+                letter_rewards_NO=batch["letter_rewards"],
+                ref_letter_logps_NO=batch.get("ref_letter_logps"),
+                **common,
+            )
+        batch["advantages"] = expected.advantages_NC
+        if self.loss_type == "bnpo" and expected.num_tokens is not None:  # it divides by the tokens of the rows
+            batch["advantages"] = expected.advantages_NC * mask_NC.sum() / expected.num_tokens
+        batch["old_per_token_logps"], batch["ref_per_token_logps"] = expected.old_logps_NC, expected.ref_logps_NC
+        self._log(expected)
+        return expected.logps_NC
+
+    def _correct_metrics(self, weights_N: Tensor) -> None:
+        """Expectations in place of what TRL logged: means over rows that are not equally probable."""
+        metrics, times = self._metrics["train"], self.num_generations
+        weights_BG = self.accelerator.gather(weights_N).view(-1, times)
+        sum_N = self._sum(self._rewards_NF)
+        mean_B, variance_B = moments(weights_BG, sum_N.view(-1, times))
+        total = (variance_B + (mean_B - mean_B.mean()) ** 2).mean()
+        metrics["reward"][-1], metrics["reward_std"][-1] = float(mean_B.mean()), float(total.sqrt())
+        metrics["frac_reward_zero_std"][-1] = float((variance_B.sqrt() < ZERO).float().mean())
+        for name, rewards_N in zip(self.reward_func_names, self._rewards_NF.T, strict=True):
+            mean_B, variance_B = moments(weights_BG, rewards_N.view(-1, times))
+            total = (variance_B + (mean_B - mean_B.mean()) ** 2).mean()
+            metrics[f"rewards/{name}/mean"][-1], metrics[f"rewards/{name}/std"][-1] = float(mean_B.mean()), float(total.sqrt())
+
+    def _log(self, expected: Expected) -> None:
+        metrics, kind = self._metrics["train"], self.expectation.kind
+        metrics[f"{kind}/reward"].append(self._mean(expected.rewards_B))
+        metrics[f"{kind}/frac_reward_zero_std"].append(self._mean((expected.deviations_B < ZERO).float()))
+        self._kl = expected.kl
+
+    def _mean(self, values: Tensor) -> float:
+        """The mean over all processes, which have equally many values."""
+        return float(self.accelerator.gather(values).mean())
+
+    def _most(self, number: int) -> int:
+        """The largest of the numbers of all processes."""
+        return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
+
+    def end_sharing(self) -> None:
+        """Expectations need shared prompts. Raises PolicyError."""
+        raise PolicyError(
+            "shared prompts differ from TRL's own log-probabilities, and [trainer] expectation needs them: "
+            'set it to "sampled" and share_prefix = false, and report this'
+        )
