@@ -124,6 +124,7 @@ class Series:
     normal: tuple[float, float, float] | None  # of length 1, in the direction of the order
     modality: str | None  # as DICOM says it: "CT", "MR"
     findings: tuple[str, ...] = ()  # what is unusual, in words: a missing slice, a gantry tilt
+    patient: int | None = None  # which of the patients whom the files of a folder name, from 0; None where they name none
 
     @property
     def plane(self) -> str | None:

@@ -160,6 +160,8 @@ def pick_series(study: Study, usual_window: str | None = None) -> PickedSeries:
             raise DataError(f"study {study.path!r} has no series {study.series}: it has {len(found)}, counted from 1")
         chosen = found[study.series - 1]
     elif max(len(series.slices) for series in found) == 1 and all(series.positions is None for series in found):
+        if (num_patients := len({series.patient for series in found} - {None})) > 1:
+            raise DataError(f"study {study.path!r} holds pictures of {num_patients} patients: name the file of one, or its series")
         views = tuple(picture for series in found for picture in series.slices)
         chosen = Series(slices=views, positions=None, spacing=None, normal=None, modality=found[0].modality)
     else:
@@ -195,6 +197,8 @@ def _explain(found: Sequence[Series], chosen: Series) -> str:
     equal = sum(len(series.slices) == len(chosen.slices) for series in rivals)
     why = f"the first of {equal} equally long ones" if equal > 1 else "the longest"
     kind = " whose slices have positions" if chosen.positions is not None else ""
+    patients = len({series.patient for series in found} - {None})
+    kind += f"; they are of {patients} patients" * (patients > 1)
     return f"{len(found)} series: number {found.index(chosen) + 1} is shown, {why}{kind}"
 
 
