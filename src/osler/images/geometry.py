@@ -99,6 +99,11 @@ def turned(source: ImageSource, turn: Turn) -> ImageSource:
     return source if turn == AS_STORED else TurnedImage(source=source, turn=turn)
 
 
+def unturned(source: ImageSource) -> ImageSource:
+    """The image behind a turned one, and any other image itself."""
+    return source.source if isinstance(source, TurnedImage) else source
+
+
 def with_window(source: ImageSource, window: str) -> ImageSource:
     """A slice of a DICOM file or a volume, turned or not, with a window; any other image as it is."""
     if isinstance(source, TurnedImage):
