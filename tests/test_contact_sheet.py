@@ -100,6 +100,14 @@ def test_a_radiograph_has_the_letters_of_its_header(tmp_path: Path, told: list[s
     assert all(f'<span class="edge {side}">{letter}</span>' in text for side, letter in edges)
 
 
+@pytest.mark.parametrize(("max_tokens", "is_told"), [(31, True), (32, False), (0, False)])
+def test_a_limit_that_is_not_kept_is_told(tmp_path: Path, max_tokens: int, is_told: bool) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    study = StudyConfig(slices=2, max_tokens=max_tokens)
+    text = view_study(Study(root=tmp_path, path="v.nii"), tmp_path / "view.html", study, lambda picture: ((112, 112), 16)).read_text()
+    assert ("it takes 32 image tokens, more than max_tokens = 31, and the policy refuses it" in text) is is_told
+
+
 @pytest.mark.parametrize("layout", ["images", "montage", "video"])
 def test_a_private_study_has_slices_and_letters_and_no_name(tmp_path: Path, layout: Any) -> None:
     name = "Zqxvkj"

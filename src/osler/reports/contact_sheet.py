@@ -198,10 +198,12 @@ def _look_at_study(source: ImageSource, study: StudyConfig, measure: Measure | N
     if len(pictures) < len(places):  # a montage or a clip
         places = ["; ".join(places)]
         edges = [edges[0] if len(set(edges)) == 1 else ()]
-    return Card(
-        pictures=tuple(_look(*picture, measure) for picture in zip(pictures, places, edges, strict=True)),
-        notes=(*(() if is_private else shown.notes), *hidden),
-    )
+    seen = tuple(_look(*picture, measure) for picture in zip(pictures, places, edges, strict=True))
+    notes = (*(() if is_private else shown.notes), *hidden)
+    taken = sum(picture.tokens or 0 for picture in seen)
+    if shown.num_slices > 1 and 0 < study.max_tokens < taken:
+        notes += (f"it takes {taken} image tokens, more than max_tokens = {study.max_tokens}, and the policy refuses it",)
+    return Card(pictures=seen, notes=notes)
 
 
 def _hidden_values(shown: ShownStudy) -> tuple[str, ...]:
