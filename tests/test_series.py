@@ -208,6 +208,15 @@ def test_files_that_may_be_of_several_patients_are_refused(tmp_path: Path, slice
         assert "maybe of several patients: part them by folders" in refused
 
 
+def test_a_copy_of_a_file_without_identifiers_is_left_out(tmp_path: Path) -> None:
+    for name, place in (("a", 0), ("b", 1)):
+        write(tmp_path, name, [0, 0, place], **NAMELESS)
+    shutil.copyfile(tmp_path / "b", tmp_path / "copy")
+    folder = read_dicom_series(tmp_path)
+    assert names(folder) == [["a", "b"]]
+    assert "1 file holds a slice that another file holds: it is left out" in folder.series[0].findings
+
+
 def test_three_slices_of_different_slopes_are_a_series_with_their_own_values(tmp_path: Path) -> None:
     """A reader that takes the type of the values from the first file gives 50 for 50.75 and 51.25; another one refuses three slices."""
     for name, place, slope, number in (("a", 0, 1, 50), ("b", 1, 0.25, 203), ("c", 2, 0.25, 205)):
@@ -371,4 +380,4 @@ def test_a_shuffled_renamed_duplicated_and_gapped_series_keeps_its_order(tmp_pat
     (gapped,) = read_dicom_series(tmp_path).series
     assert any("1 slice is missing between -792.5 and -788.5 mm: the others are 2 mm apart" in told for told in gapped.findings)
     is_copied = shuffled.slices[7].uri != "00"
-    assert any("1 slice lies where another one lies" in told for told in gapped.findings) == is_copied
+    assert any("1 file holds a slice that another file holds" in told for told in gapped.findings) == is_copied

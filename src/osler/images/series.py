@@ -91,9 +91,7 @@ def _split(members: list[FrameHeader], told: list[str]) -> Iterator[Series]:
 
     Raises DicomError where files of several patients may be among them.
     """
-    distinct = members
-    if not members[0].is_anonymous:
-        distinct = list({(member.instance, *_place_key(member)): member for member in reversed(members)}.values())[::-1]
+    distinct = _without_copies(members)
     findings = [*told]
     if len(distinct) < len(members):
         findings.append(_count(len(members) - len(distinct), "file holds a slice that another file holds: it is left out"))
@@ -108,6 +106,19 @@ def _split(members: list[FrameHeader], told: list[str]) -> Iterator[Series]:
         parted = [f"one of {len(volumes)} stacks, time points or echoes of its series"] if len(volumes) > 1 else []
         for volume in volumes:
             yield from _place(volume, [*findings, *parted])
+
+
+def _without_copies(members: list[FrameHeader]) -> list[FrameHeader]:
+    """The slices without those that an earlier file holds: of one UID and position, or, where nothing identifies files, in equal files."""
+    if not members[0].is_anonymous:
+        return list({(member.instance, *_place_key(member)): member for member in reversed(members)}.values())[::-1]
+    paths = defaultdict[tuple[float, ...], set[str]](set)
+    for member in members:
+        paths[_place_key(member)].add(member.image.path)
+    crowded = set[str]().union(*(those for those in paths.values() if len(those) > 1))
+    contents = {path: ImageFile(root=members[0].image.root, path=path).digest() for path in crowded}
+    keys = [(contents.get(member.image.path, member.image.path), member.image.frame) for member in members]
+    return list(dict(zip(keys[::-1], members[::-1], strict=True)).values())[::-1]
 
 
 def _place_key(member: FrameHeader) -> tuple[float, ...]:

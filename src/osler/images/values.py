@@ -87,31 +87,31 @@ def _write(value: float, width: float) -> str:
 
 def _find_percentiles(parts: Parts, least: float, most: float) -> tuple[float, float]:
     """Both percentiles of all values, which lie from `least` to `most`, by histograms whose bins grow narrower around them."""
-    spans = [(least, most), (least, most)]
+    low, high = _narrow(parts, (least, most), PERCENTILES)
     for _ in range(_PASSES):
-        spans = [_narrow(parts, span, share / 100) for span, share in zip(spans, PERCENTILES, strict=True)]
-        if all(high - low <= (spans[1][1] - spans[0][0]) / _FINE for low, high in spans):
+        if max(low[1] - low[0], high[1] - high[0]) <= (high[1] - low[0]) / _FINE:
             break
-        spans = [_tighten(parts, span) for span in spans]
-    return spans[0][0], spans[1][1]
+        (low,), (high,) = (_narrow(parts, _tighten(parts, span), [share]) for span, share in zip((low, high), PERCENTILES, strict=True))
+    return low[0], high[1]
 
 
-def _narrow(parts: Parts, span: tuple[float, float], share: float) -> tuple[float, float]:
-    """The bin of a histogram over the span that holds the value with the share of all values at or below it."""
+def _narrow(parts: Parts, span: tuple[float, float], percentiles: Sequence[float]) -> list[tuple[float, float]]:
+    """For each percentile of all values the bin that holds it, of a histogram over a span that holds it."""
     import numpy as np
 
     low, high = span
     step = (high - low) / _BINS
     if not low < low + step < high:
-        return span
+        return [span] * len(percentiles)
     counts, below, total = np.zeros(_BINS, np.int64), 0, 0
     for values in parts():
         counts += np.histogram(values, _BINS, (low, high))[0]
         below += int(np.count_nonzero(values < low))
         total += values.size
-    place = min(int(np.searchsorted(np.cumsum(counts) + below, share * total)), _BINS - 1)
+    reached = np.cumsum(counts) + below
+    places = [min(int(np.searchsorted(reached, percentile / 100 * total)), _BINS - 1) for percentile in percentiles]
     blur = 2 * float(np.spacing(max(abs(low), abs(high))))  # of the edges, which are rounded
-    return max(low, low + place * step - blur), min(high, low + (place + 1) * step + blur)
+    return [(max(low, low + place * step - blur), min(high, low + (place + 1) * step + blur)) for place in places]
 
 
 def _tighten(parts: Parts, span: tuple[float, float]) -> tuple[float, float]:
