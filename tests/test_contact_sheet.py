@@ -1,6 +1,7 @@
 """`osler data view`: a page of what a policy sees of questions and of studies."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from small_studies import read_row, save_nifti, save_picture, save_series, values
+from small_dicom import write_dicom
+from small_studies import read_row, recipe, save_nifti, save_picture, save_series, values
 
 from osler import read
 from osler.cli.main import main
 from osler.config import PolicyConfig, StudyConfig
+from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.study import Study
 from osler.policies.load import open_processor
@@ -75,6 +78,54 @@ def test_questions_show_their_studies(tmp_path: Path) -> None:
     text = view_samples([captioned], tmp_path / "view.html", StudyConfig(slices=3), num=1).read_text()
     assert [line.split("<")[0] for line in text.split("<h2>")[1:]] == ["Prior, 2021", "Current", "Third"]
     assert "slice 1 of 4, 0.0 mm; 6 x 5 pixels<br>v.nii?axis=2" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "letters"),
+    [
+        (["L", "F"], "RLHF"),
+        (["P", "F"], "APHF"),
+        (["R", "H"], "LRFH"),
+        (["LA", "F"], ("RP", "LA", "H", "F")),
+        (["L"], ""),
+        (["L", "CD"], ""),
+        (None, ""),
+    ],
+)
+def test_a_radiograph_has_the_letters_of_its_header(tmp_path: Path, told: list[str] | None, letters: Any) -> None:
+    write_dicom(tmp_path / "x.dcm", np.arange(900, dtype=np.uint16).reshape(30, 30), Modality="DX", PatientOrientation=told)
+    text = view_study(Study(root=tmp_path, path="x.dcm"), tmp_path / "view.html").read_text()
+    edges = zip(("left", "right", "upper", "lower"), letters, strict=False)
+    assert text.count('class="edge') == len(letters)
+    assert all(f'<span class="edge {side}">{letter}</span>' in text for side, letter in edges)
+
+
+@pytest.mark.parametrize(("max_tokens", "is_told"), [(31, True), (32, False), (0, False)])
+def test_a_limit_that_is_not_kept_is_told(tmp_path: Path, max_tokens: int, is_told: bool) -> None:
+    save_nifti(tmp_path / "v.nii", values())
+    study = StudyConfig(slices=2, max_tokens=max_tokens)
+    text = view_study(Study(root=tmp_path, path="v.nii"), tmp_path / "view.html", study, lambda picture: ((112, 112), 16)).read_text()
+    assert ("it takes 32 image tokens, more than max_tokens = 31, and the policy refuses it" in text) is is_told
+
+
+@pytest.mark.parametrize("layout", ["images", "montage", "video"])
+def test_a_private_study_has_slices_and_letters_and_no_name(tmp_path: Path, layout: Any) -> None:
+    name = "Zqxvkj"
+    save_series(tmp_path / name, values((6, 5, 9)), PatientID=name, StudyDate="20240102", SeriesDescription=name)
+    (tmp_path / name / f"{name}.txt").write_text(name)
+    write_dicom(tmp_path / f"{name}.dcm", np.zeros((4, 5), np.uint16), PatientOrientation=["L", "F"])
+    read_row(tmp_path, [name, f"{name}.dcm"], subject_id=name)
+    data = recipe(tmp_path, private=True, key_file=str(tmp_path.parent / f"{tmp_path.name}.key")).data
+    samples = load_split(data, "train", shows_studies=False)
+    text = view_samples(samples, tmp_path / "view.html", StudyConfig(slices=2, layout=layout)).read_text()
+    assert "slice 3 of 9" in text
+    assert "slice 7 of 9" in text
+    for letter, count in (("left", "R"), ("right", "L")):
+        assert text.count(f'<span class="edge {letter}">{count}</span>') == (3 if layout == "images" else 2)
+    assert '<span class="edge upper">A</span>' in text
+    assert '<span class="edge upper">H</span>' in text
+    words = re.sub('base64,[^"]*', "", text)
+    assert not re.search(f"{name}|2024|SECRET|1\\.2\\.3|[.]dcm| mm|\\.txt", words, re.IGNORECASE)
 
 
 def test_view_is_one_file_that_escapes_everything(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from osler.audits.open_baselines import open_answers
 from osler.cli.audit import print_audit
 from osler.config import load_config
 from osler.context import Context
+from osler.reports.audit_page import verdict
 from osler.reports.report import render_audit_page
 from osler.types import Sample
 
@@ -112,7 +113,12 @@ def test_the_audit_shows_what_contexts_give_away(rows: Path, tmp_path: Path, cap
     assert found.main.blind["option_prior"]["xray"]["xray"] == 0.5
     assert any(reason.startswith("shortcut: context prior answers 100.0 % of xray blind") for reason in found.reasons)
     print_audit(found)
-    assert "Context prior" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Context prior" in told
+    assert "The questions give themselves away: " in told
+    assert "and the context prior answers 100.0 % of xray blind, more than 10.0 points above guessing (50.0 %)" in told
+    assert "at chance" not in told
+    assert "at chance, but not all: 1 of" in verdict(found.main)  # by the count of results alone
     assert "words of the patient context" in render_audit_page(found)
     save_audit(found.to_json(), tmp_path / "audit.json")
     assert read_audit(tmp_path / "audit.json") == found

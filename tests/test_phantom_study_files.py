@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel
@@ -195,3 +196,38 @@ def test_the_contact_sheet_has_a_row_for_each_question() -> None:
     rows = sum(map(len, ASPECTS.values()))
     assert sheet.shape == (4 + rows * (17 + 56 + 4), 4 + 8 * 60)
     assert all(row.std() > 20 for row in np.array_split(sheet[4:], rows))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left"),
+    [
+        pytest.param([], [], None, marks=pytest.mark.slow),
+        ([], ["--size", "64"], None),  # every file is replaced
+        pytest.param([], ["--train", "3"], None, marks=pytest.mark.slow),
+        pytest.param(["--train", "3"], [], "files .* such as", marks=pytest.mark.slow),
+        ([], ["--seed", "1"], "files .* such as"),
+        ([], ["--test", "0"], "such as"),
+        (["--studies", "dicom", "--slices", "8"], ["--studies", "dicom", "--slices", "7"], "/008.dcm"),
+        (["--studies", "dicom", "--slices", "7"], ["--studies", "dicom", "--slices", "8"], None),
+        (["--studies", "dicom"], ["--studies", "nifti"], "/001.dcm"),
+        (["--studies", "nifti", "--kinds", "ct_volume,mri_volume"], ["--studies", "nifti", "--kinds", "mri_volume"], "ct_volume/.*nii.gz"),
+        ([], ["--studies", "nifti"], None),  # side by side
+    ],
+)
+def test_a_phantom_of_other_settings_is_not_mixed_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: list[str], second: list[str], left: str | None
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for number, arguments in enumerate((first, second)):
+        given = {"--size": "56", "--train": "1", "--test": "1", "--kinds": "ct_volume" if "--studies" in arguments else None}
+        given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        words = [word for name, value in given.items() if value is not None for word in (name, value)]
+        code = main(["data", "phantom", "--out", str(tmp_path), *words])
+        assert code == (2 if number and left is not None else 0)
+    if left is not None:
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert re.search("of a phantom with other settings, such as .*: choose an empty folder, or remove them", told)
+        assert re.search(left, told)
+        assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert (tmp_path / "notes.txt").read_text() == "mine"

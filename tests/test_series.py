@@ -28,6 +28,9 @@ def write(folder: Path, name: str, position: list[float], **elements: object) ->
     write_dicom(folder / name, stored, **defaults | {"ImagePositionPatient": position} | elements)
 
 
+NAMELESS = {"SeriesInstanceUID": None, "SOPInstanceUID": "", "PatientID": "", "PatientName": ""}
+
+
 def names(folder: SeriesFolder) -> list[list[str]]:
     return [[source.uri for source in series.slices] for series in folder.series]
 
@@ -122,6 +125,50 @@ def test_gaps_and_uneven_distances_are_named(places: list[float], findings: tupl
             id="identifiers that an anonymizer emptied",
         ),
         pytest.param(
+            [(name, [0, 0, place], {"PatientID": name[0]}) for place in (0, 1) for name in (f"a{place}", f"b{place}")],
+            [["a0", "a1"], ["b0", "b1"]],
+            "its series UID stands in files that name 2 different patients",
+            id="one series UID for two patients",
+        ),
+        *(
+            pytest.param(
+                [
+                    (f"{kind}{place}", [0, 0, place], NAMELESS | elements)
+                    for place in (0, 1)
+                    for kind, elements in zip("ab", two, strict=True)
+                ],
+                [["a0", "a1"], ["b0", "b1"]],
+                "the files name no series",
+                id=f"no identifiers, but {next(iter(two[0]))}",
+            )
+            for two in (
+                ({"PatientID": "1"}, {"PatientID": "2"}),
+                ({"PatientName": "A"}, {"PatientName": "B"}),
+                ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": "19500102"}),
+                ({"StudyDate": "20240101"}, {"StudyDate": "20240102"}),
+                ({"StudyInstanceUID": "1.2"}, {"StudyInstanceUID": "1.3"}),
+                ({"FrameOfReferenceUID": "1.2"}, {"FrameOfReferenceUID": "1.3"}),
+                ({"Modality": "CT"}, {"Modality": "MR"}),
+                ({"PixelSpacing": [1, 1]}, {"PixelSpacing": [2, 2]}),
+            )
+        ),
+        pytest.param(
+            [
+                (f"{time}{place}", [0, 0, place], NAMELESS | {"PatientID": "1", "AcquisitionTime": f"10000{time}"})
+                for time in "12"
+                for place in (0, 1)
+            ],
+            [["10", "11"], ["20", "21"]],
+            "told apart by their time alone",
+            id="no series, but one patient",
+        ),
+        pytest.param(
+            [(f"{number}{place}", [0, 0, place], {"InstanceNumber": number}) for number in (1, 2) for place in (0, 1)],
+            [["10", "11"], ["20", "21"]],
+            "told apart by their Instance Number alone",
+            id="no times",
+        ),
+        pytest.param(
             [("b", None, {"InstanceNumber": 1}), ("a", None, {"InstanceNumber": 2})],
             [["b", "a"]],
             "the files give no positions",
@@ -136,6 +183,38 @@ def test_what_is_unusual_is_put_apart_and_named(tmp_path: Path, slices: list, ex
     folder = read_dicom_series(tmp_path)
     assert sorted(names(folder)) == sorted(expected)
     assert all(any(finding in told for told in series.findings) for series in folder.series) or not finding
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected"),
+    [
+        pytest.param([("a", 0), ("b", 0), ("c", 1), ("d", 1)], [], id="every position twice"),
+        pytest.param([("a", 0), ("b", 1), ("c", 1)], [], id="one position twice"),
+        pytest.param([("a", 0), ("b", 1), ("c", 2)], [["a", "b", "c"]], id="every position once"),
+    ],
+)
+def test_files_that_may_be_of_several_patients_are_refused(tmp_path: Path, slices: list, expected: list[list[str]]) -> None:
+    """Nothing says whose files these are: two patients may lie at the same positions, and no order of them is known to be right."""
+    for number, (name, place) in enumerate(slices):
+        write(tmp_path, name, [0, 0, place], **NAMELESS, InstanceNumber=number, AcquisitionTime=f"1000{number:02d}")
+    folder = read_dicom_series(tmp_path)
+    assert names(folder) == expected
+    if expected:
+        assert folder.series[0].findings[0] == (
+            "the files name no series and no patient: those of one folder with one modality, rows, columns, spacing are taken for one"
+        )
+    else:
+        (refused,) = folder.refused
+        assert "maybe of several patients: part them by folders" in refused
+
+
+def test_a_copy_of_a_file_without_identifiers_is_left_out(tmp_path: Path) -> None:
+    for name, place in (("a", 0), ("b", 1)):
+        write(tmp_path, name, [0, 0, place], **NAMELESS)
+    shutil.copyfile(tmp_path / "b", tmp_path / "copy")
+    folder = read_dicom_series(tmp_path)
+    assert names(folder) == [["a", "b"]]
+    assert "1 file holds a slice that another file holds: it is left out" in folder.series[0].findings
 
 
 def test_three_slices_of_different_slopes_are_a_series_with_their_own_values(tmp_path: Path) -> None:
@@ -301,4 +380,4 @@ def test_a_shuffled_renamed_duplicated_and_gapped_series_keeps_its_order(tmp_pat
     (gapped,) = read_dicom_series(tmp_path).series
     assert any("1 slice is missing between -792.5 and -788.5 mm: the others are 2 mm apart" in told for told in gapped.findings)
     is_copied = shuffled.slices[7].uri != "00"
-    assert any("1 slice lies where another one lies" in told for told in gapped.findings) == is_copied
+    assert any("1 file holds a slice that another file holds" in told for told in gapped.findings) == is_copied

@@ -298,6 +298,18 @@ def test_a_position_must_lie_in_the_series(tmp_path: Path, position: float, plan
         choose_pictures(study, StudyConfig(choice="around", slices=1))
 
 
+def test_views_of_two_patients_are_no_study(tmp_path: Path) -> None:
+    for patient in "12":
+        write_dicom(tmp_path / f"{patient}.dcm", np.zeros((2, 3), np.uint16), SeriesInstanceUID=f"1.{patient}", PatientID=patient)
+    with pytest.raises(DataError, match="holds pictures of 2 patients: name the file of one, or its series"):
+        pick_series(Study(root=tmp_path, path="."))
+    assert len(pick_series(Study(root=tmp_path, path=".", series=2)).series.slices) == 1
+    save_series(tmp_path / "s", values())
+    save_series(tmp_path / "s", values((6, 5, 7)), "1.2.4", PatientID="2")
+    (note,) = pick_series(Study(root=tmp_path, path="s")).notes
+    assert note == "2 series: number 2 is shown, the longest whose slices have positions; they are of 2 patients"
+
+
 def test_files_that_are_refused_are_named(tmp_path: Path) -> None:
     for number in range(2):
         write_dicom(tmp_path / f"view{number}.dcm", np.zeros((2, 3), np.uint16), SeriesInstanceUID=f"1.{number}")

@@ -4,16 +4,22 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from accelerate.utils import send_to_device
 from PIL import Image
 from small_runs import SOLID_SAMPLES, SolidImage, solid_sample
+from small_studies import read_row, recipe, save_nifti
 
-from osler.errors import DataError
+from osler.data.select import load_split
+from osler.errors import ConfigError, DataError
+from osler.evaluation.engines.hf import HfEngine
 from osler.facts import Fact, Facts, Kind, Term
 from osler.images.clip import Clip
 from osler.images.files import ImageFile
+from osler.policies.image_tokens import check_study_tokens, count_image_tokens, max_image_tokens
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.training.dataset import (
@@ -22,8 +28,6 @@ from osler.training.dataset import (
     build_dataset,
     check_images,
     check_prompt_lengths,
-    count_image_tokens,
-    max_image_tokens,
 )
 from osler.types import ImageSource
 
@@ -54,6 +58,41 @@ def test_no_image_takes_more_tokens_than_the_bound(least: int, most: int) -> Non
         if max(height, width) <= 200 * min(height, width)
     ]
     assert most <= max(tokens) <= bound <= 3 * most + 230
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+@pytest.mark.parametrize(
+    ("study", "remedy"),
+    [
+        ({}, None),
+        ({"layout": "video"}, None),
+        ({"layout": "montage"}, None),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": 96}, r"16 image tokens, of which .* leaves it 12: set \[data.study\] min_tokens = 16, and max_tokens to no less"),
+        ({"max_tokens": 96, "min_tokens": 16}, None),  # six slices
+        ({"max_tokens": 96, "layout": "video"}, None),
+        ({"max_tokens": 60, "layout": "video"}, "leaves it 15: set .* min_tokens = 16"),
+        ({"max_tokens": 12, "layout": "montage"}, "leaves it 12: set .* min_tokens = 16, and max_tokens to no less"),
+        ({"max_tokens": 96, "token_side": 32}, r"set \[data.study\] token_side = 28"),
+    ],
+)
+def test_a_processor_keeps_the_tokens_of_a_study(tmp_path: Path, study: dict[str, Any], remedy: str | None, is_private: bool) -> None:
+    """osler-tiny gives every square picture 16 tokens, however small it is."""
+    policy = load_policy("osler-tiny")
+    processor = policy.processor
+    save_nifti(tmp_path / "v.nii", np.zeros((60, 60, 20), np.int16))
+    read_row(tmp_path, ["v.nii"])
+    data = recipe(tmp_path, study=study, private=is_private, key_file=str(tmp_path.parent / f"{tmp_path.name}.key")).data
+    prompts = [render(sample, "no_think", phase="train") for sample in load_split(data, "train")]
+    if remedy is None:
+        check_study_tokens(prompts, processor)
+        taken = sum(count_image_tokens(source, processor) for source in prompts[0].sample.images)
+        assert taken <= (data.study.max_tokens or taken)
+        return
+    with pytest.raises(ConfigError, match=remedy):
+        check_study_tokens(prompts, processor)
+    with pytest.raises(ConfigError, match=remedy):
+        HfEngine(policy).generate(prompts, max_completion_length=2)
 
 
 def test_questions_with_and_without_images_are_not_mixed() -> None:

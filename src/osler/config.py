@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from osler.errors import ConfigError
 from osler.files import packaged_recipes
-from osler.taxonomy import Modality, QuestionType
+from osler.taxonomy import Modality, Plane, QuestionType
 
 MAX_RECIPE_BYTES: Final = 1 << 20
 ROLLOUT_KEYS: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
@@ -79,8 +79,8 @@ class StudyConfig(Section):
 
     slices: int = Field(default=8, ge=1, le=256)  # of each study; all of them where it has no more
     choice: Literal["even", "around", "information"] = "even"  # see `osler.images.slices`
-    plane: Literal["axial", "coronal", "sagittal"] | None = None  # default: the plane in which they were taken
-    window: str | None = None  # "lung", "40/400", "lung+mediastinum+bone"; default: that of the files. See `osler.images.windows`
+    plane: Plane | None = None  # default: the plane in which they were taken
+    window: str | None = None  # "auto", "lung", "40/400", "lung+mediastinum+bone"; default: that of the files. See `osler.images.windows`
     layout: Layout = "images"  # an image for each slice, one of all of them, or a clip (qwen2_vl)
     max_tokens: int = Field(default=768, ge=0)  # image tokens of a study, for which its slices are reduced; 0: no limit
     context: Literal["rows", "header"] = "rows"  # header: age, sex and side of a DICOM study, where the row says nothing of them

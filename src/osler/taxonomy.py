@@ -47,6 +47,7 @@ AXES: Final[tuple[Axis, ...]] = get_args(Axis)
 """The fields of a Sample and of a Record by which questions are divided into domains."""
 
 Split = Literal["train", "validation", "test"]
+Plane = Literal["axial", "coronal", "sagittal"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 """The splits of a dataset. The random streams of phantom images depend on this order."""
 

@@ -210,6 +210,9 @@ def print_check(report: CheckReport) -> None:
     else:
         print(f"\nimages: {how}, {len(report.bad_images):,} of {report.num_images:,} cannot be shown:")
         _print_some([f"{bad.row}: {bad.reason}" for bad in report.bad_images])
+    if report.hidden:
+        print("\nstudies whose pictures hide values:")
+        _print_some([f"{hidden.row}: {hidden.finding}" for hidden in report.hidden])
     print("copies of images between splits are not looked for here: `osler audit` finds equal, similar, turned and mirrored ones")
 
 

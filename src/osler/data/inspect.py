@@ -17,7 +17,7 @@ from osler.data.export.formats import encode_image
 from osler.data.readers import READERS, ReadReport, Refusal, read_with_report
 from osler.data.readers.layouts.draft import OWN_LAYOUT
 from osler.data.select import counts
-from osler.data.studies import is_study_source, pictures_of
+from osler.data.studies import find_hidden, is_study_source, pictures_of
 from osler.errors import ConfigError, DataError
 from osler.facts import Facts, Kind
 from osler.files import write_whole
@@ -37,6 +37,15 @@ class BadImage:
     row: str  # "slake/10513"
     uri: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenValues:
+    """What the pictures of a study do not show, and the first row that uses it."""
+
+    row: str
+    uri: str
+    finding: str  # "0.5 % of its values are no numbers: they are black"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,7 @@ class CheckReport:
     refused: tuple[Refusal, ...]
     image_check: ImageCheck
     bad_images: tuple[BadImage, ...]
+    hidden: tuple[HiddenValues, ...]  # of the studies that can be read; looked for where images are decoded
 
     @property
     def is_clean(self) -> bool:
@@ -119,6 +129,12 @@ def check_report(reader: str, report: ReadReport, *, look: ImageCheck = "header"
         image_check=look,
         bad_images=tuple(
             BadImage(row=first_row[source], uri=source.uri, reason=reason) for source, reason in faults.items() if reason is not None
+        ),
+        hidden=tuple(
+            HiddenValues(row=first_row[source], uri=source.uri, finding=finding)
+            for source, reason in faults.items()
+            if look == "decode" and reason is None and study is not None
+            for finding in find_hidden(source, study)
         ),
     )
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from osler.errors import DataError, MissingExtra
 from osler.images.files import ImageFile
 from osler.images.geometry import Series
-from osler.images.volumes import Plane, read_volume
+from osler.images.volumes import read_volume
+from osler.taxonomy import Plane
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,6 +14,7 @@ from osler.data.privacy.private import PrivateImage, expand
 from osler.errors import ConfigError, DataError
 from osler.images.slices import choose_pictures
 from osler.images.study import Study
+from osler.images.values import find_hidden_values
 from osler.types import PLACE, ImageSource, Sample
 
 _PLACE: Final = re.compile(re.escape(PLACE))
@@ -71,6 +72,22 @@ def pictures_of(source: ImageSource, config: StudyConfig, said: list[Context] | 
         return pictures
 
     return expand(source, show)
+
+
+def find_hidden(source: ImageSource, config: StudyConfig) -> tuple[str, ...]:
+    """What the shown slices of a study hide, in words that name no file: see `values.find_hidden_values`; () for any other image.
+
+    Raises DataError where a slice cannot be read.
+    """
+    found: list[str] = []
+
+    def look(own: ImageSource) -> tuple[ImageSource, ...]:
+        if isinstance(own, Study):
+            found.extend(find_hidden_values(choose_pictures(own, config).slices))
+        return ()
+
+    expand(source, look)
+    return tuple(found)
 
 
 def _repeat_places(text: str, numbers: Iterator[int]) -> str:

@@ -6,21 +6,27 @@ An `ImageFile` reads a DICOM file too: its first frame, with the window of the f
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Final, Literal
 
 from osler.errors import ConfigError, DataError
 from osler.images.dicom_header import DicomError, damage_errors, has_dicom_mark, naming_damage
-from osler.images.dicom_pixels import read_picture, read_size
+from osler.images.dicom_pixels import read_picture, read_size, read_values
 from osler.images.files import ImageFile
 from osler.images.windows import WindowChoice, parse_windows
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from pydicom.dataset import Dataset
+
+_DIRECTION: Final = re.compile("(?:[LR]|[AP]|[HF]){1,3}")  # of a person: other animals have words of their own
+_OPPOSITE: Final = str.maketrans("LRAPHF", "RLPAFH")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,11 @@ class DicomFrame:
         with self._opened() as stream:
             return read_picture(stream, self.frame, self._windows, self.crop)
 
+    def read_values(self) -> NDArray[np.float64]:
+        """The values of the frame in one row, in the units of the modality, without padding. Raises what `load` raises."""
+        with self._opened() as stream:
+            return read_values(stream, self.frame)
+
     def with_window(self, window: str) -> DicomFrame:
         """The same slice with another window. Raises ConfigError for one that it cannot have."""
         return replace(self, window=window)
@@ -85,6 +96,18 @@ class DicomFrame:
                 except damage_errors():
                     del dataset[tag]
             return dataset
+
+    def read_edges(self) -> tuple[str, ...]:
+        """The letters of the patient at the left, right, upper and lower edge by Patient Orientation (0020,0020): ("R", "L", "H", "F").
+
+        () where the file does not say them. Raises the errors of `check_header`.
+        """
+        told = self.read_elements(("PatientOrientation",)).get("PatientOrientation") or ()
+        ends = [str(end).strip().upper() for end in ([told] if isinstance(told, str) else told)]
+        if len(ends) != 2 or not all(_DIRECTION.fullmatch(end) for end in ends):
+            return ()
+        right, lower = ends
+        return right.translate(_OPPOSITE), right, lower.translate(_OPPOSITE), lower
 
     def digest(self) -> str:
         """The SHA-256 of the file, the frame, the window and the crop; that of the file alone where nothing is asked for."""

@@ -48,6 +48,8 @@ def read_picture(
             raise DicomError("has colours, but a window is for greyscale: leave the window out")
         chosen = [_choose(values, choice) for choice in windows or (None,)] if values is not None else []
     stored = _decode(stream, header, frame)
+    if header.is_float:
+        _check_numbers(stored, stream, header, frame)
     with naming_damage("pixels or tables that do not fit its header"):
         if values is not None:
             channels = [_to_grey(stored, header, values, window) for window in chosen]
@@ -60,6 +62,31 @@ def read_picture(
     if picture.size == (width, height) and not crop:
         return picture
     return picture.crop(box).resize((width, height), PIL.Image.Resampling.BILINEAR)
+
+
+def read_values(stream: IO[bytes], frame: int = 0) -> NDArray[np.float64]:
+    """The values of a greyscale frame in one row, in the units of the modality, without padding. Raises what `read_picture` raises."""
+    import numpy as np
+
+    header = read_header(stream)
+    _check_frame(header, frame)
+    if not header.is_grey:
+        raise DicomError("has colours, but a window is for greyscale: leave the window out")
+    with naming_damage("a damaged header"):
+        values = read_frame_values(header, frame)
+    stored = _decode(stream, header, frame)
+    with naming_damage("pixels or tables that do not fit its header"):
+        kept = stored[~_find_padding(stored, values.padding) | ~np.isfinite(stored)]
+        return values.transform(kept.astype(np.float64))
+
+
+def _check_numbers(stored: NDArray[Any], stream: IO[bytes], header: Header, frame: int) -> None:
+    """Raise DicomError where no pixel of any frame of the file is a number; one such frame among others is black."""
+    import numpy as np
+
+    others = (number for number in range(header.num_frames) if number != frame)
+    if not np.isfinite(stored).any() and not any(np.isfinite(_decode(stream, header, number)).any() for number in others):
+        raise DicomError("has no pixel that is a number: remove the row")
 
 
 def read_size(stream: IO[bytes], frame: int = 0, crop: Literal["regions"] | None = None) -> tuple[int, int]:
@@ -245,9 +272,6 @@ def _tones(header: Header, values: FrameValues, window: Window | None, seen: NDA
     """The function from stored values to tones. `seen` are the stored values of the picture without padding, each at least once."""
     import numpy as np
 
-    def transform(stored: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values.modality_table.apply(stored) if values.modality_table else stored * values.slope + values.intercept
-
     is_display = (  # values that were made to be shown, as in a PNG: no range is guessed
         header.bits_stored <= _SHORT
         and not header.is_signed
@@ -257,11 +281,11 @@ def _tones(header: Header, values: FrameValues, window: Window | None, seen: NDA
     low, high = 0.0, float((1 << header.bits_stored) - 1) if is_display else 0.0
     if window is None and values.voi_table is None and not is_display and seen.size:
         ends = seen if values.modality_table else np.array([seen.min(), seen.max()])
-        transformed = transform(ends.astype(np.float64))
+        transformed = values.transform(ends.astype(np.float64))
         low, high = float(transformed.min()), float(transformed.max())
 
     def tones(stored: NDArray[np.float64]) -> NDArray[np.float64]:
-        shown = transform(stored)
+        shown = values.transform(stored)
         if window is not None:
             shown = apply_window(shown, window)
         elif values.voi_table is not None:

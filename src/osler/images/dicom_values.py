@@ -14,6 +14,8 @@ from osler.images.ultrasound import read_regions
 from osler.images.windows import LookupTable, VoiFunction, Window
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydicom.dataset import Dataset
 
 _TABLE_BITS: Final = range(8, 17)
@@ -39,6 +41,10 @@ class FrameValues:
     windows: tuple[Window, ...]  # in the order of the file, valid or not
     voi_table: LookupTable | None  # the first one
     padding: Padding | None
+
+    def transform(self, stored: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Stored values in the units of the modality, in the same shape."""
+        return self.modality_table.apply(stored) if self.modality_table else stored * self.slope + self.intercept
 
 
 def read_frame_values(header: Header, frame: int) -> FrameValues:

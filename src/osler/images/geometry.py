@@ -99,6 +99,11 @@ def turned(source: ImageSource, turn: Turn) -> ImageSource:
     return source if turn == AS_STORED else TurnedImage(source=source, turn=turn)
 
 
+def unturned(source: ImageSource) -> ImageSource:
+    """The image behind a turned one, and any other image itself."""
+    return source.source if isinstance(source, TurnedImage) else source
+
+
 def with_window(source: ImageSource, window: str) -> ImageSource:
     """A slice of a DICOM file or a volume, turned or not, with a window; any other image as it is."""
     if isinstance(source, TurnedImage):
@@ -124,6 +129,7 @@ class Series:
     normal: tuple[float, float, float] | None  # of length 1, in the direction of the order
     modality: str | None  # as DICOM says it: "CT", "MR"
     findings: tuple[str, ...] = ()  # what is unusual, in words: a missing slice, a gantry tilt
+    patient: int | None = None  # which of the patients whom the files of a folder name, from 0; None where they name none
 
     @property
     def plane(self) -> str | None:

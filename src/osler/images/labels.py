@@ -22,7 +22,8 @@ from osler.images.dicom_values import functional_group
 from osler.images.files import ImageFile
 from osler.images.geometry import PLANES, Series, measure_steps, orient
 from osler.images.volume_headers import VolumeError, VolumeHeader
-from osler.images.volumes import Plane, open_volume, place_slices, slice_axis
+from osler.images.volumes import open_volume, place_slices, slice_axis
+from osler.taxonomy import Plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -26,6 +26,28 @@ _STEP: Final = 0.99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """The cells of a montage."""
+
+    columns: int
+    rows: int
+    width: int  # of a cell, in pixels
+    height: int
+
+    @classmethod
+    def of(cls, sizes: Sequence[tuple[int, int]]) -> _Grid:
+        """The grid for pictures of these sizes."""
+        width, height = (max(size[side] for size in sizes) for side in (0, 1))
+        columns = count_columns(len(sizes), width, height)
+        return cls(columns=columns, rows=math.ceil(len(sizes) / columns), width=width, height=height)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the montage in pixels."""
+        return self.columns * (self.width + GAP) - GAP, self.rows * (self.height + GAP) - GAP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Montage:
     """Pictures in a grid, row by row, on black; each cell has the size of the largest picture. Implements `ImageSource` and `HasDigest`."""
 
@@ -41,22 +63,17 @@ class Montage:
         import PIL.Image
 
         pictures = [_reduce(source.load(), (MAX_CELL, MAX_CELL)) for source in self.sources]
-        width, height = (max(picture.size[side] for picture in pictures) for side in (0, 1))
-        columns = count_columns(len(pictures), width, height)
-        rows = math.ceil(len(pictures) / columns)
-        grid = PIL.Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP))
+        grid = _Grid.of([picture.size for picture in pictures])
+        shown = PIL.Image.new("RGB", grid.size)
         for place, picture in enumerate(pictures):
-            row, column = divmod(place, columns)
-            left, top = column * (width + GAP), row * (height + GAP)
-            grid.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
-        return grid
+            row, column = divmod(place, grid.columns)
+            left, top = column * (grid.width + GAP), row * (grid.height + GAP)
+            shown.paste(picture, (left + (grid.width - picture.width) // 2, top + (grid.height - picture.height) // 2))
+        return shown
 
     def read_size(self) -> tuple[int, int]:
         """Width and height of the grid."""
-        sizes = [reduced_size(size_of(source), (MAX_CELL, MAX_CELL)) for source in self.sources]
-        width, height = (max(size[side] for size in sizes) for side in (0, 1))
-        columns = count_columns(len(sizes), width, height)
-        return columns * (width + GAP) - GAP, math.ceil(len(sizes) / columns) * (height + GAP) - GAP
+        return _Grid.of([reduced_size(size_of(source), (MAX_CELL, MAX_CELL)) for source in self.sources]).size
 
     def check_header(self) -> None:
         """Raise DataError where the file of a picture is missing, not an image, or too large."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from osler.errors import DataError
 from osler.images.dicom import DicomFrame
 from osler.images.fingerprints import digest_image
-from osler.images.geometry import PLANES, Series, TurnedImage
+from osler.images.geometry import PLANES, Series, unturned
 from osler.images.limits import size_fault
 from osler.images.montage import check_headers
 from osler.types import ImageSource
@@ -124,7 +124,7 @@ def cut(series: Series, plane: str, name: str, state: int) -> Series:
 
 def _have_one_window(slices: Sequence[ImageSource]) -> bool:
     """Whether all slices show their values with one window: one that was asked for, or the same one in all their files."""
-    frames = [source.source if isinstance(source, TurnedImage) else source for source in slices]
+    frames = [unturned(source) for source in slices]
     found = set()
     for frame in frames:
         if not isinstance(frame, DicomFrame):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from osler.config import StudyConfig
+from osler.config import Layout, StudyConfig
 from osler.errors import DataError
 from osler.images.clip import Clip
 from osler.images.geometry import Series, measure_steps
@@ -32,6 +32,7 @@ class ShownStudy:
     """What a prompt shows of a study."""
 
     pictures: tuple[ImageSource, ...]  # of the prompt: the slices, or one montage or clip of them
+    slices: tuple[ImageSource, ...]  # these one by one, as their files give them
     indices: tuple[int, ...]  # of the slices in their series, from 0
     positions: tuple[float, ...] | None  # of these slices along the normal in millimetres; None where the files do not say it
     num_slices: int  # of the series
@@ -57,6 +58,7 @@ def _choose_pictures(study: Study, config: StudyConfig, _state: int) -> ShownStu
     slices = tuple(series.slices[index] for index in indices)
     return ShownStudy(
         pictures=slices if is_one else _arrange(slices, config),
+        slices=slices,
         indices=indices,
         positions=None if series.positions is None else tuple(series.positions[index] for index in indices),
         num_slices=len(series.slices),
@@ -117,12 +119,18 @@ def _inside(study: Study, series: Series, position: float) -> float:
 
 def _arrange(slices: Sequence[ImageSource], config: StudyConfig) -> tuple[ImageSource, ...]:
     """The slices as pictures within the limit of tokens."""
-    pictures: tuple[ImageSource, ...] = (Montage(sources=tuple(slices)),) if config.layout == "montage" else tuple(slices)
-    is_clip = config.layout == "video"
+    pictures = lay_out(slices, "montage") if config.layout == "montage" else tuple(slices)
     if config.max_tokens:
-        share = max(1, config.max_tokens // (-(-len(pictures) // 2) if is_clip else len(pictures)))
+        share = max(1, config.max_tokens // (-(-len(pictures) // 2) if config.layout == "video" else len(pictures)))
         pictures = tuple(ReducedImage(source=picture, max_tokens=share, token_side=config.token_side) for picture in pictures)
-    return (Clip(sources=pictures),) if is_clip else pictures
+    return lay_out(pictures, config.layout)
+
+
+def lay_out(pictures: Sequence[ImageSource], layout: Layout) -> tuple[ImageSource, ...]:
+    """The pictures one by one, or one montage or clip of them; a single picture stays itself."""
+    if layout == "images" or len(pictures) == 1:
+        return tuple(pictures)
+    return (Montage(sources=tuple(pictures)) if layout == "montage" else Clip(sources=tuple(pictures)),)
 
 
 def measure_entropy(picture: Image) -> float:

@@ -11,31 +11,38 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, get_args
 
 from osler.errors import ConfigError, DataError
+from osler.images.dicom import DicomFrame
 from osler.images.dicom_header import has_dicom_mark
 from osler.images.files import ImageFile
-from osler.images.geometry import Series, with_window
+from osler.images.geometry import Series, unturned, with_window
 from osler.images.labels import read_label
 from osler.images.limits import MAX_SLICES
 from osler.images.montage import Montage, check_headers
 from osler.images.reslice import cut
 from osler.images.series import read_dicom_series
-from osler.images.volumes import Plane, read_volume
-from osler.images.windows import FileWindow, Preset, parse_windows
+from osler.images.values import find_window
+from osler.images.volumes import read_volume
+from osler.images.windows import AUTO, FileWindow, Preset, parse_windows
+from osler.taxonomy import Plane
+from osler.types import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 VOLUME_SUFFIXES: Final = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".webp", ".bmp")
-SETTINGS: Final = ("window", "plane", "series", "position", "label", "label_value")
-"""The fields of a study beside its path."""
+SETTINGS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
+    {"window": (str,), "plane": (str,), "series": (int,), "position": (int, float), "label": (str,), "label_value": (int, str)}
+)
+"""The fields of a study beside its path, and their types."""
 
 _PLANES: Final[tuple[str, ...]] = get_args(Plane)
 _MAX_TOLD: Final = 3  # files that are refused, by name
@@ -53,7 +60,7 @@ class Study:
 
     root: Path
     path: str  # relative, with forward slashes: a folder or a file
-    window: str | None = None  # "lung", "40/400": see `windows`; None for that of the files
+    window: str | None = None  # "lung", "40/400", "auto": see `windows`; None for that of the files
     plane: Plane | None = None  # None for the plane in which the slices were taken
     series: int | None = None  # from 1, in the order in which `read_series` gives them; None: see `pick_series`
     position: float | None = None  # in millimetres along the normal, of what the question is about
@@ -65,7 +72,8 @@ class Study:
         object.__setattr__(self, "_file", ImageFile(root=self.root, path=self.path))
         if self.label is not None:
             ImageFile(root=self.root, path=self.label)
-        parse_windows(self.window)
+        if self.window != AUTO:
+            parse_windows(self.window)
         if self.plane is not None and self.plane not in _PLANES:
             raise ConfigError(f"unknown plane {self.plane!r}: use {', '.join(_PLANES)}")
         if self.series is not None and self.series < 1:
@@ -88,7 +96,7 @@ class Study:
         picked = pick_series(self)
         if self.label is not None and not picked.is_cut:
             slices_with_label(self, picked.series)
-        check_headers(picked.series.slices[:1] if picked.is_cut else list(dict.fromkeys(picked.series.slices)))  # a cut checks all files
+        check_headers(picked.series.slices[:1] if picked.is_cut else _one_of_each_file(picked.series.slices))  # a cut checks all files
 
     def digest(self) -> str:
         """The SHA-256 of all files of the study in their order, of its label and of its settings."""
@@ -160,17 +168,23 @@ def pick_series(study: Study, usual_window: str | None = None) -> PickedSeries:
             raise DataError(f"study {study.path!r} has no series {study.series}: it has {len(found)}, counted from 1")
         chosen = found[study.series - 1]
     elif max(len(series.slices) for series in found) == 1 and all(series.positions is None for series in found):
+        if (num_patients := len({series.patient for series in found} - {None})) > 1:
+            raise DataError(f"study {study.path!r} holds pictures of {num_patients} patients: name the file of one, or its series")
         views = tuple(picture for series in found for picture in series.slices)
         chosen = Series(slices=views, positions=None, spacing=None, normal=None, modality=found[0].modality)
     else:
         chosen = max(found, key=lambda series: (series.positions is not None, len(series.slices)))
         if len(found) > 1:
             notes += (_explain(found, chosen),)
-    if study.window is None and usual_window is not None:
-        if _fits(chosen, usual_window):
-            chosen = replace(chosen, slices=tuple(with_window(source, usual_window) for source in chosen.slices))
-        else:
-            notes += (f"the window {usual_window} does not fit and is left out",)
+    asked = study.window if study.window == AUTO else usual_window if study.window is None else None
+    if asked is not None and (study.window == AUTO or _fits(chosen, asked)):
+        if asked == AUTO:
+            found_window = find_window(chosen.slices, study.file_state())
+            asked, notes = found_window.window, (*notes, found_window.note)
+        if asked is not None:
+            chosen = replace(chosen, slices=tuple(with_window(source, asked) for source in chosen.slices))
+    elif asked is not None:
+        notes += (f"the window {asked} does not fit and is left out",)
     is_cut = study.plane is not None and study.plane != chosen.plane
     if study.plane is not None and is_cut:
         chosen = cut(chosen, study.plane, study.uri, study.file_state())
@@ -195,18 +209,29 @@ def _explain(found: Sequence[Series], chosen: Series) -> str:
     equal = sum(len(series.slices) == len(chosen.slices) for series in rivals)
     why = f"the first of {equal} equally long ones" if equal > 1 else "the longest"
     kind = " whose slices have positions" if chosen.positions is not None else ""
+    patients = len({series.patient for series in found} - {None})
+    kind += f"; they are of {patients} patients" * (patients > 1)
     return f"{len(found)} series: number {found.index(chosen) + 1} is shown, {why}{kind}"
 
 
 def _fits(series: Series, window: str) -> bool:
     """Whether the window of a recipe is for such a series."""
-    choices = parse_windows(window)
-    if any(isinstance(source, ImageFile) for source in series.slices):
+    if any(isinstance(source, ImageFile) or _has_colours(unturned(source)) for source in series.slices[:1]):
         return False  # a picture has no values
+    if window == AUTO:
+        return True
+    choices = parse_windows(window)
     if any(isinstance(choice, Preset) for choice in choices) and series.modality not in ("CT", None):
         return False
     is_dicom = series.modality is not None or series.positions is None
     return is_dicom or not any(isinstance(choice, FileWindow) for choice in choices)
+
+
+def _has_colours(source: ImageSource) -> bool:
+    if not isinstance(source, DicomFrame):
+        return False
+    kind = str(source.read_elements(("PhotometricInterpretation",)).get("PhotometricInterpretation") or "")
+    return bool(kind) and not kind.startswith("MONOCHROME")
 
 
 def read_series(study: Study) -> tuple[Series, ...]:
@@ -219,7 +244,8 @@ def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     paths = _list_files(study)
     if _folder_of(study) is None:
         return _read_file(study), ()
-    found = read_dicom_series(study.root, paths, window=study.window)
+    window = _file_window(study)
+    found = read_dicom_series(study.root, paths, window=window)
     if found.series:
         others = f"{found.num_others} other file{'s' * (found.num_others > 1)}"
         refused = (reason for reason in found.refused if "without pixels" not in reason)  # a report is no picture
@@ -228,7 +254,7 @@ def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
         raise DataError(found.refused[0])
     volumes = [path for path in paths if path.lower().endswith(VOLUME_SUFFIXES)]
     if len(volumes) == 1:
-        return read_volume(study.root, volumes[0], plane=study.plane, window=study.window), ()
+        return read_volume(study.root, volumes[0], plane=study.plane, window=window), ()
     if volumes:
         raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them")
     pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=_natural)
@@ -237,15 +263,25 @@ def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),), ()
 
 
+def _file_window(study: Study) -> str | None:
+    """The window with which the files are read; one that is found in their values comes later."""
+    return None if study.window == AUTO else study.window
+
+
+def _one_of_each_file(slices: Sequence[ImageSource]) -> list[ImageSource]:
+    """The first slice of each file: the header of a file of many frames or slices is checked once."""
+    return list({getattr(unturned(source), "path", source): source for source in reversed(slices)}.values())
+
+
 def _read_file(study: Study) -> tuple[Series, ...]:
     if study.path.lower().endswith(VOLUME_SUFFIXES):
-        return read_volume(study.root, study.path, plane=study.plane, window=study.window)
+        return read_volume(study.root, study.path, plane=study.plane, window=_file_window(study))
     source = ImageFile(root=study.root, path=study.path)
     with source.open() as stream:
         is_dicom = has_dicom_mark(stream)
     if not is_dicom:
         return (_unplaced(study, [source]),)
-    found = read_dicom_series(study.root, [study.path], window=study.window)
+    found = read_dicom_series(study.root, [study.path], window=_file_window(study))
     if not found.series:
         raise DataError(found.refused[0])
     return found.series

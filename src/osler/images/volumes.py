@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
@@ -24,8 +24,10 @@ from osler.images.geometry import PLANES, Series, Turn, orient, turned
 from osler.images.limits import MAX_SLICES, size_fault
 from osler.images.volume_headers import VolumeError, VolumeHeader, read_volume_header
 from osler.images.windows import FileWindow, Preset, Window, WindowChoice, apply_range, apply_window, parse_windows
+from osler.taxonomy import Plane
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -37,7 +39,6 @@ MAX_LEAN: Final = 0.5
 
 _CHUNK: Final = 1 << 22
 _SQUARE: Final = 0.01
-Plane = Literal["axial", "coronal", "sagittal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,8 @@ class VolumeSlice:
             # With the first of the two remaining axes to the right: (rows, columns) is (second, first).
             stored = np.asarray(file.open()[..., self.time].take(self.index, axis=self.axis)).T
             values = stored.astype(np.float64) * header.slope + header.intercept
+            if self._windows and not np.isfinite(values).any():
+                _find_range(file)  # refuses a file without any number
             if self._windows:
                 windows = [choice.window if isinstance(choice, Preset) else choice for choice in self._windows]
                 channels = [apply_window(values, window) for window in windows if isinstance(window, Window)]
@@ -89,6 +92,14 @@ class VolumeSlice:
         grey = [PIL.Image.fromarray(np.rint(np.nan_to_num(channel, nan=0.0)).astype(np.uint8)) for channel in channels]
         picture = PIL.Image.merge("RGB", grey if len(grey) > 1 else grey * 3)
         return picture if picture.size == (width, height) else picture.resize((width, height), PIL.Image.Resampling.BILINEAR)
+
+    def read_values(self) -> NDArray[np.float64]:
+        """The values of the slice in one row, after slope and intercept, also those that are no numbers. Raises what `load` raises."""
+        import numpy as np
+
+        with _reading(self.root, self.path) as (stream, header):
+            stored = np.asarray(_File.of(stream, header).open()[..., self.time].take(self.index, axis=self.axis))
+            return stored.astype(np.float64).ravel() * header.slope + header.intercept
 
     def with_window(self, window: str) -> VolumeSlice:
         """The same slice with another window. Raises ConfigError for one that it cannot have."""
@@ -297,7 +308,7 @@ def _unpack(file: _File) -> bytes:
 
 @lru_cache(maxsize=64)
 def _find_range(file: _File) -> tuple[float, float]:
-    """The least and the largest value of the whole file, of those that are numbers."""
+    """The least and the largest value of the whole file, of those that are numbers. Raises VolumeError where none is."""
     import numpy as np
 
     header, volume = file.header, file.open()
@@ -309,4 +320,6 @@ def _find_range(file: _File) -> tuple[float, float]:
             if part.size:
                 low, high = min(low, float(part.min())), max(high, float(part.max()))
     first, second = sorted((low * header.slope + header.intercept, high * header.slope + header.intercept))
-    return (first, second) if np.isfinite((first, second)).all() else (0.0, 0.0)
+    if not np.isfinite((first, second)).all():
+        raise VolumeError("has no voxel that is a number, or so large ones that its slope makes them infinite: remove the row")
+    return first, second

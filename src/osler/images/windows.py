@@ -4,9 +4,12 @@ A window is asked for by a short text:
 
     "lung"                   a preset for CT, in Hounsfield units
     "40/400"                 centre and width, in the units of the file
+    "-0.5..2.25"             the values that are black and white, in the units of the file
     "file:2"                 the second window of the file
     "file:BONE"              the window that the file explains so, in any case
     "lung+mediastinum+bone"  three of these, one for each of the channels red, green and blue
+
+A study may also ask for "auto": `values.find_window` makes a range of it.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 WHITE: Final = 255.0
 _NUMBER: Final = r"-?\d+(?:\.\d+)?"
+AUTO: Final = "auto"
+"""The window of a study that is found in its values."""
+
+_RANGE: Final = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 _CENTER_WIDTH: Final = re.compile(rf"({_NUMBER})/({_NUMBER})")
 _IN_FILE: Final = re.compile(r"file:(?:(\d{1,4})|(.+))")
 _CHANNELS: Final = 3
@@ -120,11 +127,18 @@ def _parse_one(text: str) -> WindowChoice:
         if not window.is_valid:
             raise ConfigError(f"window {text!r}: the width must be at least 1")
         return window
+    if match := _RANGE.fullmatch(text):
+        low, high = float(match[1]), float(match[2])
+        window = Window(center=(low + high) / 2, width=high - low, function=VoiFunction.LINEAR_EXACT)
+        if not window.is_valid:
+            raise ConfigError(f"window {text!r}: the second value must be larger than the first")
+        return window
     if match := _IN_FILE.fullmatch(text):
         if match[1] == "0":
             raise ConfigError(f"window {text!r}: the first window of a file has the number 1")
         return FileWindow(number=int(match[1])) if match[1] else FileWindow(explanation=match[2])
-    raise ConfigError(f"window {text!r} is unknown: {', '.join(PRESETS)}, CENTRE/WIDTH such as 40/400, file:NUMBER or file:EXPLANATION")
+    ways = "CENTRE/WIDTH such as 40/400, BLACK..WHITE, file:NUMBER or file:EXPLANATION, and auto for a study"
+    raise ConfigError(f"window {text!r} is unknown: {', '.join(PRESETS)}, {ways}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -86,7 +86,7 @@ def build_audit(audit: Audit) -> AuditPage:
     axes = [audit.main, *(axis for name, axis in audit.axes.items() if name != audit.axis)]
     return AuditPage(
         audit=audit,
-        verdict=" ".join(filter(None, (verdict(audit.main), open_verdict(audit.main)))),
+        verdict=" ".join(filter(None, (verdict(audit.main, audit.failures(("shortcut",))), open_verdict(audit.main)))),
         recovered=recovered_line(audit.main),
         across=tuple(across_lines(audit)),
         axes=tuple(_build_axis(axis) for axis in axes),
@@ -227,21 +227,27 @@ def item_row(domain: str, comparison: RedrawnComparison) -> tuple[str, ...]:
     )
 
 
-def verdict(axis: AxisAudit) -> str:
-    """One sentence on whether the questions can be answered blind."""
+def verdict(axis: AxisAudit, shortcuts: Sequence[str] = ()) -> str:
+    """One sentence on whether the questions can be answered blind; `shortcuts` are the reasons of that gate, which it must agree with."""
     above, total = axis.count_above_chance()
     if not total:
         return "" if open_verdict(axis) else "No questions with choices, so nothing can be answered blind."
     domain = _widest(axis)
-    pooled = ""
+    pooled, is_above = "", False
     if (best := axis.best(domain)) is not None:
         name, accuracy = best
-        guessing = percent(axis.chance[domain])
-        pooled = f" Over all questions the best is the {ALL_BASELINES[name].title.lower()}, {accuracy}, where guessing gets {guessing}."
+        guessing = axis.chance[domain]
+        is_above = None not in (accuracy.low, guessing) and accuracy.low > guessing  # type: ignore[operator]
+        title = ALL_BASELINES[name].title.lower()
+        pooled = f" Over all questions the best is the {title}, {accuracy}, where guessing gets {percent(guessing)}."
     expected = 0.025 * total
     results = f"{above} of {total} blind results lie above guessing with their whole interval"
+    if shortcuts:
+        more = f" and {len(shortcuts) - 1} more" * (len(shortcuts) > 1)
+        return f"The questions give themselves away: {results}, and the {shortcuts[0].removeprefix('shortcut: ')}{more}.{pooled}"
     if above <= expected + 2 * expected**0.5:
-        return f"Blind baselines are at chance: {results}, where luck alone puts {expected:.1f}.{pooled}"
+        who = "Blind baselines are at chance, but not all" if is_above else "Blind baselines are at chance"
+        return f"{who}: {results}, where luck alone puts {expected:.1f}.{pooled}"
     return f"The questions give themselves away: {results}.{pooled}"
 
 

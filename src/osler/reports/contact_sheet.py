@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import StudyConfig
 from osler.context import Context
-from osler.data.studies import pictures_of, show_study
+from osler.data.privacy.private import expand
+from osler.data.studies import is_study_source, pictures_of, show_study
 from osler.errors import ConfigError, DataError, first_line
 from osler.files import write_whole
 from osler.images.clip import count_frames
+from osler.images.dicom import DicomFrame
 from osler.images.geometry import EDGES
 from osler.images.slices import ShownStudy, choose_pictures
 from osler.images.study import Study, read_series
+from osler.images.values import find_hidden_values
 from osler.reports.render import render
 from osler.types import LETTERS, PLACE, ImageSource, Sample
 
@@ -47,7 +50,7 @@ class Seen:
 
     uri: str
     where: str  # in its series, "slice 8 of 20, -812.5 mm"; empty for a picture that is not of a series
-    edges: str  # the letters at the left, right, upper and lower edge, "RLAP"; empty where they are not known
+    edges: tuple[str, ...]  # the letters at the left, right, upper and lower edge: R, L, A, P; empty where they are not known
     jpeg: str = ""  # base64
     size: tuple[int, int] = (0, 0)  # width and height in pixels
     tokens: int | None = None
@@ -157,14 +160,14 @@ def _card(sources: Sequence[ImageSource], study: StudyConfig, measure: Measure |
     for source, caption in zip(sources, _captions(sample, len(sources)), strict=True):
         begin = len(pictures)
         try:
-            if isinstance(source, Study):
-                shown = choose_pictures(source, study)
-                notes += shown.notes
-                pictures += _look_at_study(shown, measure)
+            if is_study_source(source):
+                look = _look_at_study(source, study, measure)
+                notes += look.notes
+                pictures += look.pictures
             else:
-                pictures += [_look(picture, "", "", measure) for picture in pictures_of(source, study)]
+                pictures += [_look(picture, "", (), measure) for picture in pictures_of(source, study)]
         except (DataError, ConfigError) as error:
-            pictures.append(Seen(uri=source.uri, where="", edges="", error=str(error)))
+            pictures.append(Seen(uri=source.uri, where="", edges=(), error=str(error)))
         pictures[begin] = replace(pictures[begin], caption=caption)
     return Card(pictures=tuple(pictures), notes=tuple(notes), sample=sample)
 
@@ -177,23 +180,57 @@ def _captions(sample: Sample | None, number: int) -> list[str]:
     return [piece.rpartition("\n")[2].strip(" ,.;:") for piece in pieces[:-1]]
 
 
-def _look_at_study(shown: ShownStudy, measure: Measure | None) -> list[Seen]:
-    places = [_place(shown, number) for number in range(len(shown.indices))]
-    edges = EDGES[shown.plane] if shown.plane is not None else ""
-    if len(shown.pictures) < len(places):  # a montage or a clip
-        return [_look(shown.pictures[0], "; ".join(places), edges, measure)]
-    return [_look(picture, place, edges, measure) for picture, place in zip(shown.pictures, places, strict=True)]
+def _look_at_study(source: ImageSource, study: StudyConfig, measure: Measure | None) -> Card:
+    """What a policy sees of a study. Of a private one pictures have keyed names, and notes and positions, which may tell it apart, are left
+    out; the number of a slice and the letters at its edges say nothing of the patient."""
+    is_private = not isinstance(source, Study)
+    told: list[tuple[ShownStudy, list[tuple[str, ...]], tuple[str, ...]]] = []
+
+    def show(own: ImageSource) -> tuple[ImageSource, ...]:
+        assert isinstance(own, Study)
+        shown = choose_pictures(own, study)
+        told.append((shown, [_edges(shown, picture) for picture in shown.slices], _hidden_values(shown)))
+        return shown.pictures
+
+    pictures = expand(source, show)
+    ((shown, edges, hidden),) = told
+    places = [_place(shown, number, has_position=not is_private) for number in range(len(shown.indices))]
+    if len(pictures) < len(places):  # a montage or a clip
+        places = ["; ".join(places)]
+        edges = [edges[0] if len(set(edges)) == 1 else ()]
+    seen = tuple(_look(*picture, measure) for picture in zip(pictures, places, edges, strict=True))
+    notes = (*(() if is_private else shown.notes), *hidden)
+    taken = sum(picture.tokens or 0 for picture in seen)
+    if shown.num_slices > 1 and 0 < study.max_tokens < taken:
+        notes += (f"it takes {taken} image tokens, more than max_tokens = {study.max_tokens}, and the policy refuses it",)
+    return Card(pictures=seen, notes=notes)
 
 
-def _place(shown: ShownStudy, number: int) -> str:
+def _hidden_values(shown: ShownStudy) -> tuple[str, ...]:
+    """What its pictures hide; a picture that cannot be read says so itself."""
+    with suppress(DataError):
+        return find_hidden_values(shown.slices)
+    return ()
+
+
+def _edges(shown: ShownStudy, picture: ImageSource) -> tuple[str, ...]:
+    """The letters at the left, right, upper and lower edge: by the plane, else by what a file says of its rows and columns."""
+    if shown.plane is not None:
+        return tuple(EDGES[shown.plane])
+    with suppress(DataError):
+        return picture.read_edges() if isinstance(picture, DicomFrame) else ()
+    return ()
+
+
+def _place(shown: ShownStudy, number: int, *, has_position: bool) -> str:
     """Where the slice of this number among those that are shown lies in its series."""
     if shown.num_slices == 1:
         return ""
-    position = f", {shown.positions[number]:.1f} mm" if shown.positions is not None else ""
+    position = f", {shown.positions[number]:.1f} mm" if shown.positions is not None and has_position else ""
     return f"{'slice' if shown.positions is not None else 'picture'} {shown.indices[number] + 1} of {shown.num_slices}{position}"
 
 
-def _look(source: ImageSource, where: str, edges: str, measure: Measure | None) -> Seen:
+def _look(source: ImageSource, where: str, edges: tuple[str, ...], measure: Measure | None) -> Seen:
     try:
         picture = source.load()
         size, tokens = measure(picture) if measure is not None else (picture.size, None)

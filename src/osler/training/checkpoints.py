@@ -12,6 +12,7 @@ from osler.config import Config, PolicyConfig
 from osler.data.select import describe_samples, digest_content
 from osler.errors import ConfigError, naming_missing_packages
 from osler.files import read_json_object, replacing, write_json
+from osler.policies.image_tokens import check_study_tokens
 from osler.policies.lora import describe_adapter, load_adapter, save_adapter
 from osler.policies.quiet import quiet_training
 from osler.policies.sources import find_policy
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 def load_for_training(config: Config, prompts: Sequence[Prompt], arguments: Any) -> Policy:
     """The policy of `[policy]` with trainable weights; the vision tower is frozen when `freeze_vision` is set.
 
-    Sets every random seed first. Raises PolicyError, and DataError for a prompt of more than `max_prompt_length` tokens.
+    Sets every random seed first. Raises PolicyError, DataError for a prompt of more than `max_prompt_length` tokens, and ConfigError
+    where the processor cannot keep `[data.study] max_tokens`.
     """
     from transformers import set_seed
 
@@ -37,6 +39,7 @@ def load_for_training(config: Config, prompts: Sequence[Prompt], arguments: Any)
     set_seed(config.seed)
     with whole_weights(arguments):
         policy = load_policy(config.policy)
+    check_study_tokens(prompts, policy.processor)
     check_prompt_lengths(prompts, policy.processor, config.trainer.max_prompt_length)
     policy.model.requires_grad_(True)  # peft leaves weights frozen after an adapter was merged into them
     policy.model.get_submodule(policy.family.vision).requires_grad_(not config.policy.freeze_vision)

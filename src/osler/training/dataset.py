@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.config import Config
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
-from osler.images.clip import Clip, count_image_units
-from osler.images.sizes import size_of
+from osler.images.clip import count_image_units
+from osler.policies.image_tokens import count_image_tokens, max_image_tokens
 from osler.prompts import render
 from osler.types import ImageSource, Prompt, Sample
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 CACHE_BYTES: Final = 256 * 1024**2
 """Decoded training images that are kept in memory."""
-
-MAX_ASPECT: Final = 200
-"""Longer side divided by the shorter one, above which the processors refuse an image."""
 
 
 def read_prompts(config: Config) -> list[Prompt]:
@@ -60,27 +56,6 @@ def check_prompt_lengths(prompts: Sequence[Prompt], processor: Any, limit: int) 
                 f"{prompt.sample.id} makes a prompt of {length} tokens ({num_image_tokens} of them image), the limit is {limit}: "
                 f"lower [policy] max_pixels or [data.study] slices, raise [trainer] max_prompt_length, or leave the question out"
             )
-
-
-def count_image_tokens(source: ImageSource, processor: Any) -> int:
-    """The tokens that the processor makes of an image, by its size. Raises DataError where the image cannot be read."""
-    image_processor = processor.image_processor
-    width, height = size_of(source.sources[0] if isinstance(source, Clip) else source)
-    patches = int(image_processor.get_number_of_image_patches(height, width, {}))
-    return count_image_units(source) * patches // int(image_processor.merge_size) ** 2
-
-
-def max_image_tokens(processor: Any) -> int:
-    """An upper bound of the tokens of one image, one for each merged patch.
-
-    The processor rounds the sides of an image to whole patches: down above the largest size, but never below one patch, and up below the
-    smallest size. A long strip, of which it admits up to MAX_ASPECT to 1, then takes more tokens than the largest size has.
-    """
-    image_processor = processor.image_processor
-    patch = int(image_processor.patch_size * image_processor.merge_size) ** 2
-    least, most = (int(image_processor.size[name]) / patch for name in ("shortest_edge", "longest_edge"))
-    rounded_up = (math.sqrt(MAX_ASPECT * least) + 1) * (math.sqrt(least / MAX_ASPECT) + 1)
-    return math.floor(max(most, math.sqrt(MAX_ASPECT * most), rounded_up))
 
 
 def build_dataset(

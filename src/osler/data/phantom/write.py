@@ -20,12 +20,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from tqdm import tqdm
 
 from osler.data.phantom.canvas import Difficulty
 from osler.data.phantom.images import PhantomImage
+from osler.data.phantom.leftovers import check_leftovers
 from osler.data.phantom.questions import build_samples
 from osler.data.phantom.sheet import contact_sheet
 from osler.errors import DataError
@@ -78,7 +79,8 @@ def write_med_r1(out: Path, *, samples: Sequence[Sample]) -> Written:
     """Write the samples' pictures, the split files of both axes and phantom.jsonl to `out`; existing files are replaced.
 
     Each file appears whole or not at all. Pictures are written first, so an annotation file never names a missing picture.
-    Raises DataError for samples that are not phantom questions with choices, or for two pictures with the same file name.
+    Raises DataError for samples that are not phantom questions with choices, for two pictures with the same file name, and for a folder
+    with files of a phantom that these do not replace.
     """
     pictures: dict[str, PhantomImage] = {}
     tables: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
@@ -92,12 +94,21 @@ def write_med_r1(out: Path, *, samples: Sequence[Sample]) -> Written:
         for axis, value in (("modality", MODALITY_NAMES[image.modality]), ("question_type", QUESTION_TYPE_NAMES[sample.question_type])):
             tables[f"{axis}/{image.split}/{value}_{image.split}.json"].append(_med_r1_item(sample, path))
         sidecar.append(_sidecar_row(sample, image, path))
+    check_leftovers(out, {*pictures, *tables}, _patterns())
     _write_pictures(out, pictures)
     for name, items in tables.items():
         write_whole(out / name, json.dumps(items, indent=4, ensure_ascii=False) + "\n")
     write_json_lines(out / "phantom.jsonl", sidecar)
     counts = {name: len(items) for name, items in tables.items()}
     return Written(num_images=len(pictures), num_questions=len(samples), questions_per_file=counts)
+
+
+def _patterns() -> Iterator[str]:
+    """Of all files that `write_med_r1` may write, but for phantom.jsonl, which is always replaced."""
+    for split in get_args(Split):
+        yield f"Images/phantom/{split}/*/[0-9]*-[0-9]*.png"
+        for axis, names in (("modality", MODALITY_NAMES.values()), ("question_type", QUESTION_TYPE_NAMES.values())):
+            yield from (f"{axis}/{split}/{name}_{split}.json" for name in names)
 
 
 def _med_r1_item(sample: Sample, path: str) -> dict[str, str]:

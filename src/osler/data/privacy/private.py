@@ -38,6 +38,8 @@ _REASONS: Final = {
     r"pixels, more than|too narrow|cannot be made square|frames, more than": "has a size that Osler does not read",
     r"is not an image that Osler reads|is no DICOM file|is no volume": "is of a kind that Osler does not read",
     r"is damaged or cut short|has a damaged header|cannot be decoded|that do not fit|shorter than": "is damaged",
+    r"that is a number": "holds no number",
+    r"patients: |several patients": "holds files of several patients",
     r"without pixels": "is a DICOM file without pixels",
     r"transfer syntax|which Osler does not read|photometric|the standard does not allow": "has pixels that Osler does not read",
     r"has no frame|has no slice": "has no such frame or slice",

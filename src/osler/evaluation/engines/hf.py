@@ -17,6 +17,7 @@ from osler.config import SamplingConfig
 from osler.errors import DataError, EngineError
 from osler.evaluation.engines.features import FeatureCache
 from osler.evaluation.engines.options import LetterRecorder
+from osler.policies.image_tokens import check_study_tokens
 from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy
 from osler.policies.precision import without_gradient
@@ -76,9 +77,12 @@ class HfEngine:
         sampling: SamplingConfig | None = None,
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. Raises EngineError for a prompt that is too long and for several greedy completions."""
+        """See `Engine.generate`. Raises EngineError for a prompt that is too long and for several greedy completions, and ConfigError
+        where the processor cannot keep `[data.study] max_tokens`.
+        """
         import torch
 
+        check_study_tokens(prompts, self.policy.processor)
         settings = self._settings(max_completion_length, num_generations, sampling)
         groups: dict[int, list[Completion]] = {}
         features = FeatureCache(self.policy.model)

@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from osler.data.phantom.canvas import Difficulty
+from osler.data.phantom.leftovers import check_leftovers
 from osler.data.phantom.studies.questions import build_studies
 from osler.data.phantom.studies.sheet import contact_sheet
 from osler.data.phantom.studies.source import DEFAULT_SIZE, PhantomStudy, StudyPicture
@@ -48,6 +49,9 @@ LENGTHS: Final = {StudyKind.CT_VOLUME: 300.0, StudyKind.MRI_VOLUME: 110.0}
 
 _FRAME_TIME: Final = 100.0  # milliseconds
 _FILE_NAMES: Final = {StudyKind.XRAY_VIEWS: ("frontal", "lateral"), StudyKind.FOLLOW_UP: ("prior", "current")}
+_PATTERNS: Final = [f"{kind}/*/*/[0-9]*-[0-9]*{end}" for kind in StudyKind for end in (".nii.gz", "/*.dcm")]
+"""Of all files of studies."""
+
 _STORAGE: Final = {  # SOP class
     StudyKind.CT_VOLUME: "1.2.840.10008.5.1.4.1.1.2",
     StudyKind.MRI_VOLUME: "1.2.840.10008.5.1.4.1.1.4",
@@ -101,12 +105,14 @@ def write_studies(out: Path, *, samples: Sequence[Sample], file_format: FileForm
     """Write the studies of `phantom_study` questions below `out`, and `phantom_study.jsonl`, which the `jsonl` reader reads.
 
     Returns the number of studies. Raises DataError for samples that are not such questions with all pictures, and for a study that is no
-    volume where NIfTI is asked for; MissingExtra without the extra "medical".
+    volume where NIfTI is asked for, and for a folder with files of studies that these do not replace; MissingExtra without the extra
+    "medical".
     """
+    studies = [_study_of(sample) for sample in samples]
+    check_leftovers(out, {path for study in studies for path in _paths(study, file_format)}, _PATTERNS)
     rows: list[dict[str, Any]] = []
     written: set[tuple[Term, ...]] = set()  # the reader gives the terms of one row to all
-    for sample in tqdm(samples, unit="study", desc="phantom"):
-        study = _study_of(sample)
+    for sample, study in zip(tqdm(samples, unit="study", desc="phantom"), studies, strict=True):
         write = _write_nifti if file_format == "nifti" else _write_dicom
         rows.append(_row(sample, study, write(out, study)) | ({} if sample.terms in written else {"terms": _terms(sample)}))
         written.add(sample.terms)
@@ -142,6 +148,17 @@ def _folder(study: PhantomStudy) -> str:
     return f"{study.kind}/{study.aspect}/{study.split}/{study.seed}-{study.index:06d}"
 
 
+def _paths(study: PhantomStudy, file_format: FileFormat) -> list[str]:
+    """The files of a study, below the output folder."""
+    folder = _folder(study)
+    if file_format == "nifti":
+        return [f"{folder}.nii.gz"]
+    if study.kind is StudyKind.ULTRASOUND_CINE:
+        return [f"{folder}/cine.dcm"]
+    names = _FILE_NAMES.get(study.kind) or [f"{number:03d}" for number in range(1, study.num_pictures + 1)]
+    return [f"{folder}/{name}.dcm" for name in names]
+
+
 def _write_nifti(out: Path, study: PhantomStudy) -> list[Any]:
     """A volume as `.nii.gz`: columns run to the patient's left, rows to the back, slices to the head."""
     try:
@@ -157,7 +174,7 @@ def _write_nifti(out: Path, study: PhantomStudy) -> list[Any]:
     affine = np.array([[-pixel, 0, 0, centre], [0, -pixel, 0, centre], [0, 0, step, 0], [0, 0, 0, 1]])
     image = nibabel.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
-    path = f"{_folder(study)}.nii.gz"
+    (path,) = _paths(study, "nifti")
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(out / path)
     return [{"path": path, "window": study.window, "plane": "axial"}]
@@ -165,15 +182,13 @@ def _write_nifti(out: Path, study: PhantomStudy) -> list[Any]:
 
 def _write_dicom(out: Path, study: PhantomStudy) -> list[Any]:
     """The files of one study; a folder is one image of the row, and so is each view."""
-    folder = _folder(study)
+    paths = _paths(study, "dicom")
     if study.kind is StudyKind.ULTRASOUND_CINE:
-        _write(out / folder / "cine.dcm", _cine(study))
-        return [f"{folder}/cine.dcm"]
-    names = _FILE_NAMES.get(study.kind)
-    for number in range(1, study.num_pictures + 1):
-        name = f"{number:03d}" if names is None else names[number - 1]
-        _write(out / folder / f"{name}.dcm", _single_frame(study, number))
-    return [folder] if names is None else [f"{folder}/{name}.dcm" for name in names]
+        _write(out / paths[0], _cine(study))
+        return paths
+    for number, path in enumerate(paths, start=1):
+        _write(out / path, _single_frame(study, number))
+    return paths if study.kind in _FILE_NAMES else [_folder(study)]
 
 
 def _write(path: Path, dataset: Dataset) -> None:

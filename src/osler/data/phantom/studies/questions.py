@@ -17,10 +17,9 @@ from osler.data.phantom.studies.rationales import write_rationale
 from osler.data.phantom.studies.source import DEFAULT_SIZE, DEFAULT_SLICES, QUESTION, PhantomStudy
 from osler.data.phantom.studies.truth import ASPECTS, CAPTIONS, Aspect, StudyKind, pool_of
 from osler.errors import ConfigError
-from osler.images.clip import Clip
-from osler.images.montage import Montage
+from osler.images.slices import lay_out
 from osler.taxonomy import QuestionType, Split
-from osler.types import LETTERS, PLACE, ImageSource, Sample
+from osler.types import LETTERS, PLACE, Sample
 
 MAX_CHOICES: Final = 4
 QUESTION_TYPES: Final[Mapping[Aspect, QuestionType]] = MappingProxyType(
@@ -88,7 +87,7 @@ def ask(study: PhantomStudy, *, single_slice: int | None = None, layout: Layout 
     return Sample(
         id=f"phantom_study/{study.name}",
         dataset="phantom_study",
-        images=_lay_out([study.pictures[place] for place in shown], layout if study.kind not in CAPTIONS else "images"),
+        images=lay_out([study.pictures[place] for place in shown], layout if study.kind not in CAPTIONS else "images"),
         question=_introduce(study.kind, shown, wording),
         choices=choices,
         target=LETTERS[choices.index(truth.answer)],
@@ -100,12 +99,6 @@ def ask(study: PhantomStudy, *, single_slice: int | None = None, layout: Layout 
         terms=study_terms(study.kind, study.num_pictures),
         metadata={"kind": study.kind.value, "aspect": study.aspect.value},
     )
-
-
-def _lay_out(pictures: Sequence[ImageSource], layout: Layout) -> tuple[ImageSource, ...]:
-    if layout == "images" or len(pictures) == 1:
-        return tuple(pictures)
-    return (Montage(sources=tuple(pictures)) if layout == "montage" else Clip(sources=tuple(pictures)),)
 
 
 def _introduce(kind: StudyKind, shown: Sequence[int], wording: str) -> str:

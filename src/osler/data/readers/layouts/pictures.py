@@ -20,22 +20,19 @@ from osler.data.readers.layouts.fields import is_absent, parse_literal
 from osler.errors import ConfigError, DataError
 from osler.images.embedded import ImageBytes
 from osler.images.files import MAX_BYTES, EncodedImage, ImageFile
-from osler.images.study import Study, is_study
+from osler.images.study import SETTINGS, Study, is_study
 from osler.types import ImageSource
 
 WHAT: Final = "'image' or 'images'"
 MAX_CAPTION: Final = 500
 """Characters of a caption."""
 
-_SETTINGS: Final[dict[str, type | tuple[type, ...]]] = {
-    "window": str,
-    "plane": str,
-    "series": int,
-    "position": (int, float),
-    "label": str,
-    "label_value": (int, str),
+_NAMES: Final[dict[tuple[type, ...], str]] = {
+    (str,): "text",
+    (int,): "a whole number",
+    (int, float): "a number",
+    (int, str): "a number or a name",
 }
-_NAMES: Final = {str: "text", int: "a whole number", (int, float): "a number", (int, str): "a number or a name"}
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
 _BASE64: Final = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
@@ -119,15 +116,15 @@ class Pictures:
 
 def _read_settings(value: dict[str, Any]) -> dict[str, Any]:
     """What an object says about its study. Raises DataError for a value of the wrong type."""
-    for name in value.keys() - _SETTINGS.keys() - {"caption"}:
+    for name in value.keys() - SETTINGS.keys() - {"caption"}:
         if name in StudyConfig.model_fields:
             raise DataError(f"{name!r} of an image is no setting of a row: set it in [data.study]")
-        if close := difflib.get_close_matches(str(name).lower(), [*_SETTINGS, "caption"], n=1, cutoff=0.8):
+        if close := difflib.get_close_matches(str(name).lower(), [*SETTINGS, "caption"], n=1, cutoff=0.8):
             raise DataError(f"unknown {name!r} of an image: did you mean {close[0]!r}?")
-    settings = {name: value[name] for name in _SETTINGS if not is_absent(value.get(name))}
+    settings = {name: value[name] for name in SETTINGS if not is_absent(value.get(name))}
     for name, setting in settings.items():
-        if not isinstance(setting, _SETTINGS[name]) or isinstance(setting, bool):
-            raise DataError(f"{name!r} of an image is {type(setting).__name__}, not {_NAMES[_SETTINGS[name]]}")
+        if not isinstance(setting, SETTINGS[name]) or isinstance(setting, bool):
+            raise DataError(f"{name!r} of an image is {type(setting).__name__}, not {_NAMES[SETTINGS[name]]}")
     return settings
 
 
