@@ -43,7 +43,7 @@ TRAINERS: Final = {
     "Osler": SharedPrefixGRPOTrainer,
 }
 WARM_UP: Final = 1  # steps that are not counted
-MEMORY_STEPS: Final = 3
+MEMORY_STEPS: Final = 2  # the first is not counted
 TOLERANCE: Final = 1e-5
 """Of a log-probability, absolute, and of the gradient: the length of the difference by the length of TRL's."""
 
@@ -212,7 +212,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"argument --shapes: unknown {', '.join(sorted(unknown))}, choose from {', '.join(known)}")
     if min(options.steps, options.threads) < 1:
         parser.error("--steps and --threads must be 1 or more")
-    import_prefix_grouper()
+    try:
+        import_prefix_grouper()
+    except ImportError as error:
+        parser.error(str(error))
     torch.set_num_threads(options.threads)
     if options.memory_of is not None:
         with quiet_training():

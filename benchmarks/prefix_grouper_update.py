@@ -15,7 +15,6 @@ Legend: see `osler.training.shared_prefix.packed_row`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -39,12 +38,12 @@ INNER: Final = "prefix_grouper_sdpa"
 
 
 def import_prefix_grouper() -> Any:
-    """The package, with its attention registered. Exits with one line if it is not installed."""
+    """The package, with its attention registered. Raises ImportError with one line if it is not installed."""
     try:
         import prefix_grouper
         from prefix_grouper.utils.register_transformers import register_attention
     except ImportError:
-        sys.exit(f"PrefixGrouper is not installed: pip install prefix-grouper=={VERSION}")
+        raise ImportError(f"PrefixGrouper is not installed: pip install --no-deps prefix-grouper=={VERSION}") from None
     register_attention()
     AttentionInterface.register(INNER, attend)
     return prefix_grouper
