@@ -21,14 +21,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from benchmark_model import make_questions
-from grpo_step import HEADLINE, LOSS_TOLERANCE, NUM_QUESTIONS, SHAPES, Shape, load, make_trainer, read_resident, reset_peak, run_step
+from grpo_step import (
+    CLOCKS,
+    HEADLINE,
+    LOSS_TOLERANCE,
+    NUM_QUESTIONS,
+    SHAPES,
+    Shape,
+    load,
+    make_trainer,
+    read_resident,
+    reset_peak,
+    run_step,
+)
 from prefix_grouper_update import PackedRowTrainer, PrefixGrouperTrainer, import_prefix_grouper
 from trl import GRPOTrainer
 
@@ -99,13 +111,13 @@ def compare(recorded: dict[str, dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def measure_times(shape: Shape, num_steps: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
+def measure_times(shape: Shape, num_steps: int, read: Callable[[], float]) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
     """Run the steps. Returns the milliseconds of each counted "update" and "step" of each trainer, and what `compare` returns."""
     times: dict[str, dict[str, list[float]]] = {name: {"update": [], "step": []} for name in TRAINERS}
     recorded: dict[str, dict[str, Any]] = {name: {} for name in TRAINERS}
     with tempfile.TemporaryDirectory() as folder:
         trainers = {name: make(name, shape, str(Path(folder) / name)) for name in TRAINERS}
-        timers = {name: PhaseTimer(time.perf_counter) for name in TRAINERS}
+        timers = {name: PhaseTimer(read) for name in TRAINERS}
         for number, inputs in batches(trainers["TRL"], WARM_UP + num_steps):
             losses, completions = {}, {}
             for name, trainer in trainers.items():
@@ -204,6 +216,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--shapes", default=HEADLINE, help=f"comma-separated names out of {', '.join(known)} (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="steps of each trainer that are counted (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: %(default)s)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu is the CPU time of this process, for a busy machine")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--memory-of", choices=TRAINERS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -226,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
     times, differences = {}, {}
     for name in names:
         with quiet_training():
-            times[name], differences[name] = measure_times(SHAPES[name], options.steps)
+            times[name], differences[name] = measure_times(SHAPES[name], options.steps, CLOCKS[options.clock])
         print_times(name, times[name])
     memory = memory_of_all(names)
     print_memory(names, memory)
