@@ -142,24 +142,33 @@ def run_step(trainer: Any, inputs: Any, timer: PhaseTimer) -> float:
     return loss
 
 
+def read_resident(name: str) -> float | None:
+    """GiB of this process, `name` being VmRSS (resident) or VmHWM (its peak since `reset_peak`); None if the system is not Linux."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / (1 << 20)
+
+
+def reset_peak(*, trims: bool = False) -> float:
+    """Let the peak start anew and return the resident GiB; `trims`: without what earlier work has freed, which would count as resident."""
+    if trims:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return read_resident("VmRSS") or 0.0
+
+
 @contextmanager
 def peak_memory(used: list[float]) -> Iterator[None]:
     """Append the GiB that the block takes at its peak beyond what was resident before. Linux alone can say; elsewhere nothing is added."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():
+    if read_resident("VmRSS") is None:
         yield
         return
-
-    def read(name: str) -> float:
-        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
-        return int(line.split()[1]) / (1 << 20)
-
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # else what the last block freed would count as resident
-    reset.write_text("5")
-    before = read("VmRSS")
+    before = reset_peak(trims=True)
     yield
-    used.append(read("VmHWM") - before)
+    used.append((read_resident("VmHWM") or 0.0) - before)
 
 
 def measure(shape: Shape, num_steps: int, read: Callable[[], float], policy: str | None = None) -> dict[str, Any]:
