@@ -17,6 +17,7 @@ from osler.errors import DataError, OslerError
 from osler.evaluation.records import append_records, question_of
 from osler.metrics import Estimate, p_value, points
 from osler.reports.examples import MAX_IMAGE_BYTES, FindImage, encode_image, pick_examples, recipe_images
+from osler.reports.figures import training_figures
 from osler.reports.heat import shade
 from osler.reports.load_runs import Evaluation, collect_evaluations, environment_rows, label_title, load_runs
 from osler.reports.make import sort_sources, write_report
@@ -397,3 +398,15 @@ def test_starting_is_fast() -> None:
     code = f"import sys, osler.metrics, osler.evaluation.records, osler.reports.make; print(*sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("times", "is_drawn"),
+    [([1.5, 3.0, 4.5], True), ([None, 3.0, 4.5], True), ([1.5, 3.0, 2.0], False), ([None, None, None], False)],
+    ids=["all", "some", "began_again", "none"],
+)
+def test_the_reward_is_drawn_over_seconds_too(tmp_path: Path, times: list[float | None], is_drawn: bool) -> None:
+    steps = [{**step, **({} if time is None else {"time_s": time})} for step, time in zip(STEPS, times, strict=True)]
+    runs = load_runs([write_run(tmp_path / name, {}, steps) for name in ("sampled", "exact")])
+    titles = [figure.title for figure in training_figures(runs)]
+    assert ("Reward over time" in titles) == is_drawn

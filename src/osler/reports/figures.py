@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,11 +129,16 @@ def in_percent(places: Sequence[float], estimates: Sequence[Estimate]) -> NDArra
 
 
 def training_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Reward, its parts, completion length and KL over the steps, one line per run; the loss of runs that logged no reward."""
+    """Reward, its parts, completion length and KL over the steps, one line per run; the loss of runs that logged no reward.
+
+    The reward is drawn over the seconds of training too, in which runs of different methods differ.
+    """
     drawn = [run for run in runs if run.curves][: len(PALETTE)]
     figures = []
     for title, unit, name in _PANELS:
         figures += _curve_figures(title, unit, {run.name: run.curves[name] for run in drawn if name in run.curves})
+    timed = {run.name: curve for run in drawn if (curve := _over_time(run)) is not None}
+    figures[1:1] = _curve_figures("Reward over time", "reward", timed, axis="seconds")
     rewarded = [run for run in drawn if "reward" in run.curves]
     if len(rewarded) == 1:  # with more runs, the lines of runs and of parts would need two legends
         parts = {name.removeprefix("reward: "): curve for name, curve in rewarded[0].curves.items() if name.startswith("reward: ")}
@@ -141,12 +147,24 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
     return figures + _curve_figures("Loss (runs without a reward)", "nats per token", losses)
 
 
-def _curve_figures(title: str, unit: str, lines: Mapping[str, Curve]) -> list[Figure]:
-    """One figure, or none without lines."""
+def _over_time(run: Run) -> Curve | None:
+    """The reward over the seconds of training; None where a run logged no time, or began to count again when it resumed."""
+    reward, seconds = run.curves.get("reward"), run.curves.get("seconds")
+    if reward is None or seconds is None:
+        return None
+    times = dict(zip(seconds.steps, seconds.values, strict=True))
+    points = [(times[step], value) for step, value in zip(reward.steps, reward.values, strict=True) if step in times]
+    if not points or any(later <= earlier for (earlier, _), (later, _) in itertools.pairwise(points)):
+        return None
+    return Curve(steps=tuple(time for time, _ in points), values=tuple(value for _, value in points))
+
+
+def _curve_figures(title: str, unit: str, lines: Mapping[str, Curve], axis: str = "step") -> list[Figure]:
+    """One figure over steps or seconds, or none without lines."""
     if not lines:
         return []
-    description = f"{title} over training steps: " + "; ".join(
-        f"{name} from {curve.values[0]:.3g} at step {curve.steps[0]:g} to {curve.values[-1]:.3g} at step {curve.steps[-1]:g}"
+    description = f"{title}, by {axis} of training: " + "; ".join(
+        f"{name} from {curve.values[0]:.3g} at {axis} {curve.steps[0]:g} to {curve.values[-1]:.3g} at {axis} {curve.steps[-1]:g}"
         for name, curve in lines.items()
     )
     with new_canvas(title, 2.5 + (legend_height(list(lines)) if len(lines) > 1 else 0)) as (canvas, axes):
@@ -156,7 +174,7 @@ def _curve_figures(title: str, unit: str, lines: Mapping[str, Curve]) -> list[Fi
             if len(curve.values) > 20 and len(lines) <= MAX_RAW:
                 axes.plot(curve.steps, curve.values, color=colour, alpha=0.25, linewidth=0.7)
             handles += axes.plot(curve.steps, mean, color=colour, linewidth=1.7, marker="o" if len(mean) == 1 else None, markersize=4)
-        axes.set_xlabel("step")
+        axes.set_xlabel(axis)
         axes.set_ylabel(unit)
         axes.margins(x=0.02)
         if len(lines) > 1:

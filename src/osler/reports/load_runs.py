@@ -37,6 +37,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "loss": "loss",
     "train_loss": "loss",
     "frac_reward_zero_std": "zero_std",
+    "time_s": "seconds",
 }
 """Names of TRL and Osler in metrics.jsonl -> names of curves. `rewards/NAME` and `rewards/NAME/mean` become "reward: NAME"."""
 
