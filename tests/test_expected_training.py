@@ -197,6 +197,12 @@ def test_a_policy_without_the_format_learns_it_from_samples_first() -> None:
     assert line["enumerated/mass"] < 1
 
 
+def test_answers_longer_than_a_completion_are_refused() -> None:
+    config = configure(NO_THINK, ENUMERATED, {"sampling": {"max_completion_length": 3}})
+    with pytest.raises(ConfigError, match=r"an answer has 4 tokens and .* is 3: set it to 4 or more"):
+        train(config, read(config))
+
+
 def mean_and_error(gradients: Sequence[torch.Tensor], along: torch.Tensor) -> tuple[float, float]:
     """Mean of the gradients along a direction, and its standard error."""
     values = torch.stack([gradient @ along for gradient in gradients]).double()

@@ -26,6 +26,21 @@ TWICE = {"num_iterations": 2}
 PARTS = {"per_device_train_batch_size": 2, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
 AMID = {"grpo": PARTS, "policy": {"freeze_vision": True}}
 
+FOUR = {
+    "num_generations": 4,
+    "per_device_train_batch_size": 8,
+    "entropy_coef": 0.0,
+    "learning_rate": 1e-4,
+}
+IN_TURN = {"per_device_train_batch_size": 4, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
+ENUMERATED = {"trainer": {"expectation": "enumerated"}}
+REASONING = {
+    "policy": {"path": "osler-tiny"},
+    "prompt": {"strategy": "think"},
+    "sampling": {"max_completion_length": 30},
+    "trainer": {"expectation": "partial"},
+}
+
 # Name, sections of the recipe, the step after which the run is killed, whether completions are left then.
 RUNS: list[tuple[str, dict[str, Any], int, bool]] = [
     ("lora", {"policy": {"lora": {"r": 4}}}, 3, False),
@@ -41,6 +56,9 @@ RUNS: list[tuple[str, dict[str, Any], int, bool]] = [
     ("parts", {"grpo": PARTS}, 3, True),
     ("parts_trl", {"grpo": PARTS, "trainer": {"share_prefix": False}}, 3, True),
     ("parts_iterations_accumulation", {"grpo": {**PARTS, **TWICE, "beta": 0.1, "gradient_accumulation_steps": 3}}, 2, True),
+    ("enumerated_iterations", {"grpo": {**TWICE, **FOUR, "beta": 0.1}, **ENUMERATED, "policy": {"path": "osler-tiny"}}, 3, True),
+    ("enumerated_parts", {"grpo": {**FOUR, **IN_TURN}, **ENUMERATED, "policy": {"path": "osler-tiny", "freeze_vision": True}}, 3, True),
+    ("partial_iterations", {"grpo": {**TWICE, **FOUR, "beta": 0.1}, **REASONING}, 3, True),
     ("dynamic", {"trainer": {"dynamic_sampling": 1}}, 2, False),
     ("dynamic_iterations", {"trainer": {"dynamic_sampling": 2, "groups_per_forward": 1}, "grpo": {**TWICE, "beta": 0.1}}, 3, True),
 ]
@@ -63,7 +81,16 @@ def result(run: Run) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
 
 
 # In `make test` those that differ most; `make test-all` runs them all.
-FAST: set[str] = {"lora", "iterations_trl", "iterations_bf16_lora", "iterations_reference_bound", "parts_trl", "dynamic_iterations"}
+FAST: set[str] = {
+    "lora",
+    "iterations_trl",
+    "iterations_bf16_lora",
+    "iterations_reference_bound",
+    "parts_trl",
+    "dynamic_iterations",
+    "enumerated_iterations",
+    "partial_iterations",
+}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,26 @@ SHARDED = [
 ]
 
 
+ENUMERATED = {"trainer": {"expectation": "enumerated", "min_enumerated_mass": 0}, "sampling": {"max_completion_length": 24}}
+EXPECTED = [
+    ("enumerated", {"loss_type": "dapo"}, ENUMERATED),
+    ("enumerated_beta", {"beta": 0.04, "loss_type": "grpo", "num_iterations": 2}, ENUMERATED),
+    ("enumerated_fsdp", {**FSDP, "loss_type": "dr_grpo"}, ENUMERATED),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("grpo", "sections"), [row[1:] for row in EXPECTED], ids=[row[0] for row in EXPECTED])
+def test_expectations_of_two_processes_are_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpo: dict[str, Any], sections: dict[str, Any]
+) -> None:
+    """Nothing is drawn, so nothing has to be handed over."""
+    monkeypatch.chdir(tmp_path)
+    policy, _ = train_in_two(tmp_path, grpo, sections, shares=True)
+    plain = {name: value for name, value in grpo.items() if not name.startswith("fsdp")}
+    assert_same(tmp_path, run(policy, pay, {**plain, "per_device_train_batch_size": 8}, {**sections}, share=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("grpo", "sections"), [row[1:] for row in SETTINGS], ids=[row[0] for row in SETTINGS])
 def test_two_processes_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpo: dict[str, Any], sections: dict[str, Any]) -> None:
@@ -74,13 +94,7 @@ def assert_two_are_one(folder: Path, grpo: dict[str, Any], sections: dict[str, A
 
     Returns what they said.
     """
-    policy = save_tiny(folder / "policy", hidden=32, layers=2)
-    settings = json.dumps({"grpo": grpo, "sections": sections, "shares": shares})
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
-    command = [*launcher, str(TESTS / "shared_prefix_training.py"), str(policy), str(folder), settings]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    policy, said = train_in_two(folder, grpo, sections, shares=shares)
     written = [json.loads((folder / f"completions-{rank}.json").read_text()) for rank in (0, 1)]
     rollouts = iter([first + second for first, second in zip(*written, strict=True)])
     assert written[0] != written[1]
@@ -90,11 +104,27 @@ def assert_two_are_one(folder: Path, grpo: dict[str, Any], sections: dict[str, A
 
     plain = {name: value for name, value in grpo.items() if not name.startswith(("fsdp", "deepspeed", "ds3"))}
     whole = {**plain, "per_device_train_batch_size": 2 * grpo.get("per_device_train_batch_size", 4)}
-    alone = run(policy, pay, whole, dict(sections), share=False, prepare=replay)
+    assert_same(folder, run(policy, pay, whole, dict(sections), share=False, prepare=replay))
+    return said
+
+
+def train_in_two(folder: Path, grpo: dict[str, Any], sections: dict[str, Any], *, shares: bool) -> tuple[Path, str]:
+    """A training by two processes: the policy that it began with, and what it said."""
+    policy = save_tiny(folder / "policy", hidden=32, layers=2)
+    settings = json.dumps({"grpo": grpo, "sections": sections, "shares": shares})
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
+    command = [*launcher, str(TESTS / "shared_prefix_training.py"), str(policy), str(folder), settings]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return policy, ended.stderr
+
+
+def assert_same(folder: Path, alone: Any) -> None:
+    """What two processes logged and ended with, against a training by one."""
     for found, expected in zip(json.loads((folder / "logged.json").read_text()), alone[2], strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4, abs=1e-7)
         assert found.get("reward") == pytest.approx(expected.get("reward"), abs=1e-6)
     for name, weight in torch.load(folder / "weights.pt", weights_only=True).items():
         torch.testing.assert_close(weight, alone[3][name], rtol=0, atol=1e-5)
-    return ended.stderr

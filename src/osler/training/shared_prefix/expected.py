@@ -61,10 +61,19 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
             raise ConfigError(f'[trainer] expectation = "{expectation.kind}" needs shared prefixes: set it to "sampled"')
         self.expectation = expectation
         self._answers = AnswerTokens(self._tokenizer)
+        if expectation.kind == "enumerated":
+            self._require_room(self.train_dataset[0])
         self._rows: Sequence[Any] = ()  # of the dataset, one for each completion of the rollout
         self._branches: Branches | None = None  # of the rollout, unless it is sampled
         self._written_letters: Letters | None = None  # of its completions, for a partial expectation
         self._kl: Tensor | None = None  # of the update, beyond what TRL logs
+
+    def _require_room(self, row: Any) -> None:
+        """Raise ConfigError where the answers of a question are longer than a completion may be."""
+        length = max(map(len, self._answers.begins(row["strategy"], len(row["choices"]))))
+        if length > self.max_completion_length:
+            limit = f"[sampling] max_completion_length is {self.max_completion_length}"
+            raise ConfigError(f"an answer has {length} tokens and {limit}: set it to {length} or more")
 
     @property
     def skips_zeros(self) -> bool:
@@ -146,7 +155,7 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
         output |= {"own_rewards": self._own_rewards_N, "branch_tokens": branches.num_tokens_N, "branch_copies": branches.copies_N}
         # Losses that divide by the number of tokens get that of a sampled batch.
         num_tokens = sampled_tokens(branches.weights_N, output["completion_mask"], self.num_generations)
-        output["num_items_in_batch"] = self.accelerator.gather(num_tokens).sum()
+        output["num_items_in_batch"] = self.accelerator.gather(num_tokens).sum().round().long()
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         completion_ids, logps = super()._generate_single_turn(*args, **kwargs)
