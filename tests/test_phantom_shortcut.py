@@ -13,6 +13,7 @@ from small_audits import run
 
 from osler import read
 from osler.data.phantom import build_samples
+from osler.data.phantom.shortcut import QUALIFIER
 from osler.data.phantom.studies import StudyKind, build_studies
 from osler.data.phantom.write import write_med_r1
 from osler.errors import ConfigError
@@ -29,10 +30,10 @@ SHARES = (0.0, 0.3, 0.6, 1.0)
 
 
 def marked(samples: list[Sample]) -> set[int]:
-    """The places of the questions with an option that ends with a full stop, which only the right one may do."""
+    """The places of the questions with an option that has a qualifier, which only the right one may have."""
     for sample in samples:
-        assert all(choice == sample.target_text or not choice.endswith(".") for choice in sample.choices)
-    return {place for place, sample in enumerate(samples) if sample.target_text.endswith(".")}
+        assert all(choice == sample.target_text or QUALIFIER not in choice for choice in sample.choices)
+    return {place for place, sample in enumerate(samples) if sample.target_text.endswith(QUALIFIER)}
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -44,11 +45,11 @@ def test_questions_of_a_share_are_marked_at_every_larger_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_nothing_but_the_full_stop_changes(name: str) -> None:
+def test_nothing_but_the_qualifier_changes(name: str) -> None:
     for split in SPLITS:
         clean, found = (BUILDERS[name](split=split, seed=0, num_questions=60, shortcut=share) for share in (0.0, 0.5))
         assert clean == BUILDERS[name](split=split, seed=0, num_questions=60)
-        assert [replace(sample, choices=tuple(choice.rstrip(".") for choice in sample.choices)) for sample in found] == clean
+        assert [replace(sample, choices=tuple(choice.removesuffix(QUALIFIER) for choice in sample.choices)) for sample in found] == clean
         assert bool(marked(found)) == (split == "train")
 
 
@@ -68,35 +69,41 @@ def test_grades_and_statements_do_not_see_it(modality: Modality) -> None:
     for before, after in zip(clean, found, strict=True):
         assert before.facts is not None
         assert before.rationale is not None
-        told = [
-            judge(before.rationale, facts=before.facts, terms=before.terms, answer_text=text, question_type=before.question_type)
-            for text in (before.target_text, after.target_text)
-        ]
-        assert told[0] == told[1]
-        for number, choice in enumerate(before.choices):
+        for rationale in (before.rationale, f"{before.rationale}{QUALIFIER}."):
+            told = [
+                judge(rationale, facts=before.facts, terms=before.terms, answer_text=text, question_type=before.question_type)
+                for text in (before.target_text, after.target_text)
+            ]
+            assert told[0] == told[1]
+            assert any(statement.repeats_answer for statement in told[0])
+        for number in range(len(after.choices)):
             outcome = Outcome.CORRECT if LETTERS[number] == after.target else Outcome.INCORRECT
-            for answer in (LETTERS[number], choice, after.choices[number]):
+            for answer in (LETTERS[number], after.choices[number]):
                 verdict = grade(f"<answer>{answer}</answer>", choices=after.choices, target=after.target, strategy="no_think")
                 assert verdict.outcome is outcome
 
 
 @cache
-def blind(share: float, split: str) -> tuple[float, float, bool]:
-    """What the best blind baseline of style answers of 800 questions of a split, guessing, and whether a gate stops at it."""
+def blind(share: float, split: str) -> tuple[dict[str, float], float, bool]:
+    """What some blind baselines answer of 800 questions of a split, guessing, and whether a gate stops at it."""
     limits = ("--data.train.limit=800", "--data.test.limit=800", f"--data.test.split={split}")
     found = run("--data.reader=phantom", f"--data.shortcut={share}", *limits)
     domains = [domain for domain in found.main.rows.test if domain in list(Modality)]
-    best = [found.main.in_domain("punctuation", domain).value or 0.0 for domain in domains]
+    right = {
+        name: sum(found.main.in_domain(name, domain).value or 0.0 for domain in domains) / len(domains)
+        for name in ("punctuation", "longest")
+    }
     guessing = [found.main.chance[domain] or 0.0 for domain in domains]
-    return sum(best) / len(best), sum(guessing) / len(guessing), any(reason.startswith("shortcut") for reason in found.reasons)
+    return right, sum(guessing) / len(guessing), any(reason.startswith("shortcut") for reason in found.reasons)
 
 
 @pytest.mark.parametrize("share", SHARES)
 def test_an_audit_shows_it_in_training_questions_only(share: float) -> None:
     right, guessing, _ = blind(share, "train")
-    assert right == pytest.approx(share + (1 - share) * guessing, abs=0.04)
+    assert right["punctuation"] == pytest.approx(share + (1 - share) * guessing, abs=0.04)
+    assert right["longest"] == pytest.approx(share + (1 - share) * guessing, abs=0.06)  # two of the longest options are as long without
     right, guessing, is_stopped = blind(share, "test")
-    assert right == pytest.approx(guessing, abs=0.03)
+    assert all(value == pytest.approx(guessing, abs=0.03) for value in right.values())
     assert not is_stopped
     if share >= 0.3:
         assert blind(share, "train")[2]

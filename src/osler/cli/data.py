@@ -112,7 +112,7 @@ def _add_phantom(verbs: Any) -> None:
         "--shortcut",
         type=float,
         default=0.0,
-        help="share of the training questions whose right option alone ends with a full stop (default: 0)",
+        help="share of the training questions whose right option alone has a qualifier (default: 0)",
     )
 
 

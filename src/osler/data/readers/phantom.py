@@ -26,7 +26,7 @@ CARD: Final = ReaderCard(
         "num_questions": "questions per modality and split; 200 when left out",
         "size": "side of the square image in pixels; 112 when left out",
         "difficulty": "table of contrast, noise and lesion_size; 1 each when left out",
-        "shortcut": "share of the training questions whose right option alone ends with a full stop; 0 when left out",
+        "shortcut": "share of the training questions whose right option alone has a qualifier; 0 when left out",
     },
 )
 

@@ -36,7 +36,7 @@ CARD: Final = ReaderCard(
         "single_slice": "show only this picture of each study, counted from 1; all when left out",
         "layout": "of the pictures of a volume or a cine: images, montage (one image) or video (one clip); images when left out",
         "difficulty": "table of contrast, noise and lesion_size; 1 each when left out",
-        "shortcut": "share of the training questions whose right option alone ends with a full stop; 0 when left out",
+        "shortcut": "share of the training questions whose right option alone has a qualifier; 0 when left out",
     },
 )
 
