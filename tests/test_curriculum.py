@@ -84,16 +84,17 @@ def test_the_seed_decides(data: dict[str, Any]) -> None:
 
 
 def test_the_estimate_by_hand() -> None:
-    """Four completions of which two are right have s = 1/3, and a cell with them alone expects (8/6 + 4/3) / 12."""
+    """Four completions of which two are right have s = 1/3, and with two right ones their cell expects (8/6 + 4/3) / 14."""
     found = curriculum(samples({Modality.CT: 10}), curriculum="variance", curriculum_refresh=2)
     first, same_cell = (list(found.places)[place] for place in (0, 5))
     found.record([first] * 4, [1.0, 0.0, 1.0, 0.0], "accuracy")
-    found.record([same_cell] * 2, [float("nan"), 1.0], "accuracy")  # of one completion nothing is known but that it counts
+    found.record([same_cell] * 3, [1.0, float("nan"), 1.0], "accuracy")
+    found.record([list(found.places)[1]] * 2, [float("nan"), 1.0], "accuracy")  # one completion has no variance
     found.choose(5, 1)
     assert found.variance_N.tolist() == [PRIOR_VARIANCE] * 10
     found.choose(5, 2)
-    cell = (8 / 6 + 4 / 3) / 13
-    assert found.variance_N[[0, 5, 1]] == pytest.approx([(8 * cell + 4 / 3) / 12, 8 * cell / 9, PRIOR_VARIANCE])
+    cell = (8 / 6 + 4 / 3) / 14
+    assert found.variance_N[[0, 5, 1]] == pytest.approx([(8 * cell + 4 / 3) / 12, 8 * cell / 10, PRIOR_VARIANCE])
     assert found.metrics([0])["curriculum/decided"] == 0.5
     found.choose(5, 2 + HALF_LIFE)
     assert found.completions_N[0] == pytest.approx(4 * 0.5 ** (2 / HALF_LIFE + 1))

@@ -138,9 +138,10 @@ class Curriculum:
             groups.setdefault(sample_id, []).extend([] if np.isnan(reward) else [reward])
         for sample_id, group in groups.items():
             place, num, right = self.places[sample_id], len(group), sum(group)
-            self.completions_N[place] += num
-            self.right_N[place] += right
-            self.spread_N[place] += right * (num - right) / (num - 1) if num > 1 else 0.0
+            if num > 1:  # one completion has no variance
+                self.completions_N[place] += num
+                self.right_N[place] += right
+                self.spread_N[place] += right * (num - right) / (num - 1)
 
     def _refresh(self, step: int) -> None:
         """Estimate the variances from all completions so far, and let them count less from now on."""
