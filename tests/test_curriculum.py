@@ -123,10 +123,11 @@ def test_a_state_continues_exactly(tmp_path: Path) -> None:
 
 DAMAGES: list[tuple[Callable[[dict[str, Any]], dict[str, Any] | None], str]] = [
     (lambda _: None, r"cannot be read \(No such file"),
-    (lambda state: {**state, "asked": state["asked"][1:]}, "holds asked that are none of 105 questions"),
-    (lambda state: {**state, "right": [-1.0] * 105}, "holds right that are none of 105 questions"),
-    (lambda state: {**state, "spread": [float("nan")] * 105}, "holds spread that are none of 105 questions"),
+    (lambda state: {**state, "asked": state["asked"][1:]}, "holds asked of 104 questions, and there are 105"),
+    (lambda state: {**state, "right": [-1.0] * 105}, "right.0: Input should be greater"),
+    (lambda state: {**state, "spread": [float("nan")] * 105}, "spread.0: Input should be a finite number"),
     (lambda state: {**state, "asked": ["x"] * 105}, "asked.0: Input should be a valid integer"),
+    (lambda state: {**state, "asked": [10**400] * 105}, "asked.0: Input should be less"),
     (lambda state: {**state, "refreshed": -1}, "refreshed: Input should be greater"),
     (lambda state: {**state, "other": 1}, "other: Extra inputs"),
 ]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,17 +52,20 @@ FILE: Final = "curriculum.json"
 """The state in a checkpoint."""
 
 
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class CurriculumState(BaseModel):
     """What a curriculum has counted, one entry for each training question in their order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     refreshed: int = Field(ge=0)  # the step of the last refresh
-    asked: list[int]  # how often
-    completions: list[float]  # that count at that step or were written since
-    right: list[float]  # how many of them were right
-    spread: list[float]  # s of their groups, times completions
-    variance: list[float]  # estimated at the last refresh
+    asked: list[Annotated[int, Field(ge=0, lt=2**53)]]  # how often
+    completions: list[Amount]  # that count at that step or were written since
+    right: list[Amount]  # how many of them were right
+    spread: list[Amount]  # s of their groups, times completions
+    variance: list[Amount]  # estimated at the last refresh
 
 
 class Curriculum:
@@ -188,8 +191,8 @@ class Curriculum:
         state = read_state(path, CurriculumState, remedy)
         columns: Mapping[str, Sequence[Any]] = state.model_dump(exclude={"refreshed"})
         for name, column in columns.items():
-            if len(column) != len(self.places) or not np.isfinite(column).all() or min(column) < 0:
-                raise DataError(f"{path} holds {name} that are none of {len(self.places)} questions: {remedy}")
+            if len(column) != len(self.places):
+                raise DataError(f"{path} holds {name} of {len(column)} questions, and there are {len(self.places)}: {remedy}")
         self.refreshed, self.asked_N = state.refreshed, np.array(state.asked, dtype=np.int64)
         self.completions_N, self.right_N = np.array(state.completions), np.array(state.right)
         self.spread_N, self.variance_N = np.array(state.spread), np.array(state.variance)
