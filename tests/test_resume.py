@@ -24,6 +24,12 @@ from osler.training.rollout_state import load_rollout
 
 TWICE = {"num_iterations": 2}
 PARTS = {"per_device_train_batch_size": 2, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
+CHOSEN = {
+    "train": {"modalities": ["mri", "ct"], "limit": 12},
+    "mixture": "balanced",
+    "curriculum": "variance",
+    "curriculum_refresh": 2,
+}
 AMID = {"grpo": PARTS, "policy": {"freeze_vision": True}}
 
 FOUR = {
@@ -60,6 +66,11 @@ RUNS: list[tuple[str, dict[str, Any], int, bool]] = [
     ("enumerated_parts", {"grpo": {**FOUR, **IN_TURN}, **ENUMERATED, "policy": {"path": "osler-tiny", "freeze_vision": True}}, 3, True),
     ("partial_iterations", {"grpo": {**TWICE, **FOUR, "beta": 0.1}, **REASONING}, 3, True),
     ("dynamic", {"trainer": {"dynamic_sampling": 1}}, 2, False),
+    ("curriculum", {"data": CHOSEN}, 3, False),
+    ("curriculum_iterations_trl", {"seed": 1, "data": CHOSEN, "grpo": TWICE, "trainer": {"share_prefix": False}}, 3, True),
+    ("curriculum_parts", {"seed": 1, "data": {**CHOSEN, "shuffle_options": True}, "grpo": PARTS}, 2, False),
+    ("curriculum_dynamic", {"data": CHOSEN, "trainer": {"dynamic_sampling": 1}}, 3, False),
+    ("mixture", {"data": {**CHOSEN, "curriculum": "none", "mixture": "temperature"}}, 3, False),
     ("dynamic_iterations", {"trainer": {"dynamic_sampling": 2, "groups_per_forward": 1}, "grpo": {**TWICE, "beta": 0.1}}, 3, True),
 ]
 
@@ -88,6 +99,7 @@ FAST: set[str] = {
     "iterations_reference_bound",
     "parts_trl",
     "dynamic_iterations",
+    "curriculum_parts",
     "enumerated_iterations",
     "partial_iterations",
 }
@@ -105,6 +117,7 @@ def test_a_resumed_run_is_exact(tiny_folder: Path, tmp_path: Path, sections: dic
     checkpoint = run.checkpoints / f"checkpoint-{step}"
     assert (checkpoint / "rollout.json").is_file()
     assert (checkpoint / "rollout.safetensors").is_file() == is_amid
+    assert (checkpoint / "curriculum.json").is_file() == (sections.get("data") is not None)
     again = result(train_grpo(config, run.root))
     assert again[0] == lines
     assert all(torch.equal(weight, weights[name]) for name, weight in again[1].items())

@@ -295,6 +295,10 @@ REPEATS: list[tuple[str, str | None, list[bool]]] = [
     ("An axial section.", "Transverse  Plane", [True]),
     ("A tumour.", None, [False]),
     ("A tumour.", "?", [False]),
+    ("A bright ring with a dark core. Diagnosis: tumour", "tumour, as shown", [False, True]),
+    ("An MRI. Technique: T2-weighted MRI, as shown.", "T2-weighted MRI, as shown", [False, True, True]),
+    ("A tumour.", "tumour, upper left", [False]),
+    ("A tumour.", ", as shown", [False]),
 ]
 
 

@@ -16,6 +16,7 @@ from two_process_runs import CASES, command
 from osler.cli.main import main
 from osler.policies.load import load_policy
 from osler.run_folder import Run
+from osler.training.curriculum import FILE
 
 TESTS = Path(__file__).parent
 
@@ -29,6 +30,9 @@ def test_two_processes_train_what_they_save(tmp_path: Path) -> None:
     for name in (name for name in cases if name.endswith("lora")):
         check_adapter(tmp_path / name)
     check_whole_run(tmp_path)
+    counted = {(tmp_path / folder / FILE).read_text() for folder in ("curriculum-0", "curriculum-1", "curriculum/checkpoints/checkpoint-4")}
+    assert len(counted) == 1  # both processes, and the checkpoint
+    assert sum(json.loads(counted.pop())["asked"]) == 4
 
 
 @pytest.mark.slow

@@ -24,6 +24,10 @@ from osler.run_folder import Run
 from osler.training import checkpoints
 
 LORA = ("--policy.lora.r=4", "--grpo.beta=0.04")
+CURRICULUM = (  # one question a step, half of its completions on each process
+    *("--data.train.modalities=['mri', 'ct']", "--data.train.limit=8", "--data.mixture=balanced", "--data.curriculum=variance"),
+    *("--data.curriculum_refresh=1", "--grpo.num_generations=4", "--grpo.max_steps=4", "--grpo.save_steps=4"),
+)
 FSDP = ("--grpo.fsdp=true", "--grpo.fsdp_config={version = 2, auto_wrap_policy = 'TRANSFORMER_BASED_WRAP'}")
 ZERO_3 = json.dumps(
     {
@@ -37,6 +41,7 @@ CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # FSDP last: it leaves
     {
         "full": ("train", "--grpo.beta=0.04", "--grpo.save_steps=1", "--grpo.num_iterations=2"),
         "lora": ("train", *LORA),
+        "curriculum": ("train", *CURRICULUM),
         "sft": ("sft",),
         "fsdp_full": ("train", "--grpo.beta=0.04", *FSDP),
         "fsdp_lora": ("train", *LORA, *FSDP),
@@ -80,6 +85,9 @@ def watch(folder: Path) -> dict[str, Any]:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if weights is None:
             weights = model.state_dict()
+        if getattr(trainer, "curriculum", None) is not None:
+            (counted := folder / f"{target['name']}-{trainer.accelerator.process_index}").mkdir()
+            trainer.curriculum.save(counted)
         if trainer.accelerator.is_main_process:
             config = model.peft_config["default"] if hasattr(model, "peft_config") else None
             torch.save(merged(weights, config.lora_alpha / config.r) if config else weights, folder / f"{target['name']}.pt")

@@ -108,6 +108,12 @@ def _add_phantom(verbs: Any) -> None:
     phantom.add_argument("--contrast", type=float, default=1.0, help="lesion contrast (default: %(default)s)")
     phantom.add_argument("--noise", type=float, default=1.0, help="acquisition noise (default: %(default)s)")
     phantom.add_argument("--lesion-size", type=float, default=1.0, help="lesion radius (default: %(default)s)")
+    phantom.add_argument(
+        "--shortcut",
+        type=float,
+        default=0.0,
+        help="share of the training questions whose right option alone has a qualifier (default: 0)",
+    )
 
 
 def _add_convert(verbs: Any) -> None:
@@ -292,6 +298,7 @@ def _phantom(options: argparse.Namespace) -> Mapping[str, Any]:
         seed=options.seed,
         size=DEFAULT_SIZE if options.size is None else options.size,
         difficulty=difficulty,
+        shortcut=options.shortcut,
     )
     print(f"{written.num_questions} questions on {written.num_images} images in {options.out}; look at {options.out}/contact_sheet.png")
     return {"questions": written.num_questions, "images": written.num_images, "files": dict(written.questions_per_file), "out": options.out}
@@ -312,6 +319,7 @@ def _phantom_studies(options: argparse.Namespace, difficulty: Difficulty) -> Map
         size=options.size,
         num_slices=options.slices,
         difficulty=difficulty,
+        shortcut=options.shortcut,
     )
     print(
         f"{num_studies} studies in {options.out}, questions in {options.out}/phantom_study.jsonl; look at {options.out}/contact_sheet.png"

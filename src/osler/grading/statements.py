@@ -295,19 +295,26 @@ def _same_clause(number: int, reading: Reading) -> list[Mention]:
 
 def _repeated(text: str, reading: Reading, statements: Sequence[Statement], index: TermIndex, answer: str) -> frozenset[int]:
     """The numbers of the affirmed statements that are the answer itself: its value, its phrase, or a part of its text."""
-    values = _values_of(answer, index)
-    places = _places_of(answer, reading)
+    forms = _forms_of(answer, index)
+    values = frozenset().union(*(_values_of(form, index) for form in forms))
+    places = [place for form in forms for place in _places_of(form, reading)]
     return frozenset(
         number
         for number, statement in enumerate(statements)
         if statement.holds
         and (
             (statement.kind, fold_term(statement.value)) in values
-            or is_same_text(statement.value, answer)
-            or is_same_text(text[statement.begin : statement.end], answer)
+            or any(is_same_text(said, form) for said in (statement.value, text[statement.begin : statement.end]) for form in forms)
             or any(begin <= statement.begin and statement.end <= end for begin, end in places)
         )
     )
+
+
+@lru_cache(maxsize=1024)
+def _forms_of(answer: str, index: TermIndex) -> tuple[str, ...]:
+    """The answer, and what stands before a qualifier that states nothing: "tumour, as shown" is "tumour" too."""
+    before, comma, qualifier = answer.rpartition(",")
+    return (answer, before) if comma and before.strip() and not _read(find_mentions(qualifier, index)) else (answer,)
 
 
 @lru_cache(maxsize=1024)

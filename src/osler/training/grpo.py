@@ -39,6 +39,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
         return finished
     rewards = resolve_rewards(config.rewards.names)
     check_rewards(rewards, prompts)
+    check_mixture(config, prompts)
     check_reporters(config.trainer.report_to)
     arguments = grpo_arguments(config, out)
     check_group(arguments, len(prompts))
@@ -57,6 +58,7 @@ def build_trainer(
 ) -> OslerGRPOTrainer:
     """The trainer of a recipe, with a new LoRA adapter when `[policy.lora]` is set; TRL's own path without `share_prefix`."""
     from osler.policies.lora import lora_config
+    from osler.training.curriculum import Curriculum
     from osler.training.shared_prefix.expected import Expectation, ExpectedGRPOTrainer
     from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
     from osler.training.shared_prefix.update import Sharing
@@ -86,6 +88,7 @@ def build_trainer(
         processing_class=policy.processor,
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
         print_completions_every=config.trainer.print_completions_every,
+        curriculum=Curriculum.of(config, prompts),
     )
 
 
@@ -104,6 +107,12 @@ def check_rewards(rewards: Sequence[RewardFunction], prompts: Sequence[Prompt]) 
         raise ConfigError("the reward statements reads reasoning: set [prompt] strategy to think or think_after, or drop it")
     if reasoning_matters in rewards and Format.THINK_ANSWER not in formats:
         raise ConfigError("the reward reasoning_matters needs reasoning before the answer: set [prompt] strategy to think, or drop it")
+
+
+def check_mixture(config: Config, prompts: Sequence[Prompt]) -> None:
+    """Raise ConfigError for a mixture of modalities where no question has one."""
+    if config.data.mixture != "proportional" and all(prompt.sample.modality is None for prompt in prompts):
+        raise ConfigError(f'[data] mixture = "{config.data.mixture}" needs modalities, and no question has one: set it to "proportional"')
 
 
 def check_group(arguments: Any, num_prompts: int) -> None:

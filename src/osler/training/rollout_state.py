@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,13 +32,15 @@ from osler.training.tensor_file import TensorFile, open_tensors, write_tensors
 from osler.types import LETTERS
 
 MAX_STATE_BYTES: Final = 64 * 1024**2
-"""A larger `rollout.json` is refused. It grows with `logging_steps`: some fifty numbers for each step."""
+"""A larger state is refused. It grows with `logging_steps`: some fifty numbers for each step."""
 
 ESTIMATED_FROM: Final = 8
 """Questions whose images `estimate_bytes` prepares."""
 
 FEATURE_BYTES: Final = 4
 """Of a number of an image's features, at most."""
+
+State = TypeVar("State", bound=BaseModel)
 
 IDS, MASK, GROUP, PLACE, ANY = "ids", "mask", "group", "place", "any"  # the range of a column of whole numbers
 
@@ -180,13 +182,13 @@ def load_rollout(trainer: Any, folder: Path) -> RolloutState:
         )
     path, remedy = state_path(folder, trainer.args), f"delete {folder} to resume from an earlier checkpoint, or start over with --fresh"
     found = path if path.exists() else next(iter(sorted(folder.glob("rollout*.json"))), path)  # that of other processes says how many
-    state = _read_state(found, remedy)
+    state = read_state(found, RolloutState, remedy)
     if state.num_processes != trainer.args.world_size:
         raise ConfigError(
             f"{folder} was written by {state.num_processes} processes, and {trainer.args.world_size} would draw other completions: "
             f"start {state.num_processes}, or start over with --fresh"
         )
-    state = _read_state(path, remedy)
+    state = read_state(path, RolloutState, remedy)
     if bool(state.tensors) == is_used_up(trainer, state.micro_batches):
         raise DataError(f"{path} does not fit [grpo] steps_per_generation and num_iterations: {remedy}")
     remarks = []
@@ -228,10 +230,11 @@ def estimate_bytes(trainer: Any) -> int:
     return int(num_bytes / len(rows) * copies * arguments.generation_batch_size / trainer.num_generations)
 
 
-def _read_state(path: Path, remedy: str) -> RolloutState:
+def read_state(path: Path, kind: type[State], remedy: str) -> State:
+    """A file of a checkpoint. Raises DataError, in one line that ends with the remedy, for one that is missing or damaged."""
     text = read_text(path, MAX_STATE_BYTES, remedy)
     try:
-        return RolloutState.model_validate(json.loads(text))
+        return kind.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path}, {'.'.join(map(str, first['loc']))}: {first['msg']}: {remedy}") from None

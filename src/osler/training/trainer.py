@@ -9,6 +9,7 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
 - A checkpoint of GRPO holds what remains of the rollout (`rollout_state`). TRL's resumed run would generate anew at once.
 - SFT restores the token count of a checkpoint.
 - Completions are written without dropout, by the policy that is saved and evaluated. TRL leaves dropout on, also that of a LoRA adapter.
+- With `[data] mixture` or `curriculum` the questions of a rollout are chosen when it begins (`curriculum`).
 - Completions can be printed to standard error during training.
 - A reward that is no finite number, and a completion without any, is an error (`reward_check`).
 - With the reward `reasoning_matters` the policy answers again behind altered reasoning, and the reward receives those answers.
@@ -18,13 +19,13 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from trl import GRPOTrainer, SFTTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -35,8 +36,9 @@ from osler.grading.rewards import completion_text, reasoning_matters
 from osler.policies.letters import find_letter_tokens
 from osler.training.altered_answers import ask_again
 from osler.training.callbacks import write_above_bar
+from osler.training.curriculum import Curriculum
 from osler.training.reward_check import checked, require_rewards
-from osler.training.rollout_state import RolloutSizes, RolloutState, batch_tensors, load_rollout, read_batches, save_rollout
+from osler.training.rollout_state import RolloutSizes, RolloutState, batch_tensors, is_used_up, load_rollout, read_batches, save_rollout
 from osler.training.tensor_file import TensorFile
 
 PROMPT_TAIL: Final = 200
@@ -50,6 +52,13 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
         """Seed the order; the training loop calls this before each epoch."""
         if self.shuffle:
             self.generator.manual_seed(self.seed + epoch)
+
+
+class PlaceholderSampler(EpochSampler):
+    """As many rows as TRL's sampler gives, all of them the first: a curriculum replaces them."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([0] * len(self))
 
 
 class _Overrides:
@@ -80,8 +89,9 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     _tr_loss: torch.Tensor
     _globalstep_last_logged: int
 
-    def __init__(self, *args: Any, print_completions_every: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, print_completions_every: int = 0, curriculum: Curriculum | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.curriculum = curriculum
         self.print_completions_every = print_completions_every
         self._next_print = 0
         self.has_ended_sharing = False
@@ -94,7 +104,8 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if dataset is None else dataset
-        return EpochSampler(
+        sampler_class = EpochSampler if self.curriculum is None else PlaceholderSampler
+        return sampler_class(
             dataset,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
@@ -106,11 +117,15 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         save_rollout(self, Path(output_dir))
+        if self.curriculum is not None and self.accelerator.is_main_process:
+            self.curriculum.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self._restored = load_rollout(self, Path(checkpoint))
+            if self.curriculum is not None:
+                self.curriculum.load(Path(checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
@@ -134,6 +149,22 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         sizes = RolloutSizes.of(self, self.accelerator.unwrap_model(self.model).config)
         self._buffered_inputs = read_batches(file, sizes, self.accelerator.device)
 
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        begins = is_used_up(self, self._step) or self._buffered_inputs is None
+        if self.curriculum is not None and self.model.training and begins:
+            generation_batch = self._choose_questions(self.curriculum, len(generation_batch))
+        return super()._prepare_inputs(generation_batch)
+
+    def _choose_questions(self, curriculum: Curriculum, num_rows: int) -> list[Any]:
+        """The rows of this process in the next rollout, each question `num_generations` times in a row over all processes."""
+        times, first = self.num_generations, self.accelerator.process_index * num_rows
+        places = curriculum.choose(num_rows * self.accelerator.num_processes // times, self.state.global_step)
+        for name, value in curriculum.metrics(places).items():
+            self._metrics["train"][name].append(value)
+        own = [places[row // times] for row in range(first, first + num_rows)]
+        rows = {place: self.train_dataset[place] for place in dict.fromkeys(own)}
+        return [rows[place] for place in own]
+
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         is_training = self.model.training
         self.model.eval()
@@ -151,12 +182,18 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             inputs = [{**row, "altered_answers": own} for row, own in zip(inputs, answers, strict=True)]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         first = self.accelerator.process_index * len(inputs)  # of this process, among the rewards of all
+        if self.curriculum is not None:
+            self._record(self.curriculum, gather_object([row["sample_id"] for row in inputs]), rewards[:, 0])
         require_rewards(rewards[first : first + len(inputs)], [row["sample_id"] for row in inputs])
         if self.print_completions_every and step >= self._next_print and self.accelerator.is_main_process:
             self._next_print = step + self.print_completions_every
             scores = dict(zip(self.reward_func_names, rewards[0].tolist(), strict=True))
             write_above_bar(format_completion(step, inputs[0]["sample_id"], prompts[0], completions[0], scores))
         return rewards
+
+    def _record(self, curriculum: Curriculum, sample_ids: Sequence[str], rewards_N: torch.Tensor) -> None:
+        """Tell the curriculum what the completions of all processes earned of the first reward."""
+        curriculum.record(sample_ids, rewards_N.tolist(), self.reward_func_names[0])
 
     def _letter_logits(self, inputs: Any, prompts: Any, begins: Sequence[tuple[int, str]]) -> torch.Tensor:
         """Logits [N, V] of the letter tokens behind the beginnings of completions, each with the row of its prompt."""

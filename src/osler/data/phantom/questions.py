@@ -1,7 +1,8 @@
 """Questions about phantom images that only the pixels can answer.
 
 For each modality and question type the answer is uniform over the atlas's values and the distractors are uniform over the other values. The
-order and number of the options and the wording do not depend on the answer. So question and options carry no information about the answer.
+order and number of the options and the wording do not depend on the answer. So question and options carry no information about the answer,
+unless a share of the training questions is given a `shortcut` on purpose.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.data.phantom.facts import facts_of, phantom_terms
 from osler.data.phantom.images import ATLASES, DEFAULT_SIZE, IMAGES_PER_SUBJECT, QUESTION_STREAM, PhantomImage, open_stream
 from osler.data.phantom.rationales import write_rationale
+from osler.data.phantom.shortcut import check_shortcut, mark_answer
 from osler.errors import ConfigError
 from osler.taxonomy import Modality, QuestionType, Split
 from osler.types import LETTERS, Sample
@@ -68,7 +70,7 @@ def _findings(image: PhantomImage) -> Findings:
     return image.findings
 
 
-def _ask(image: PhantomImage, question_type: QuestionType) -> Sample:
+def _ask(image: PhantomImage, question_type: QuestionType, shortcut: float) -> Sample:
     """The question of one type about an image."""
     atlas, findings = ATLASES[image.modality], _findings(image)
     answer, pool = {
@@ -86,13 +88,15 @@ def _ask(image: PhantomImage, question_type: QuestionType) -> Sample:
     options = [answer, *(distractors[pick] for pick in rng.permutation(len(distractors))[: num_choices - 1])]
     choices = tuple(options[pick] for pick in rng.permutation(num_choices))
     key = atlas.other_kind if question_type == QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES else question_type
-    rationale_rng = open_stream(image.split, image.modality, image.seed, image.index, purpose + len(QuestionType))
+    rationale_rng, shortcut_rng = (
+        open_stream(image.split, image.modality, image.seed, image.index, purpose + number * len(QuestionType)) for number in (1, 2)
+    )
     return Sample(
         id=f"phantom/{image.split}/{image.modality}/{image.seed}/{image.index}/{question_type}",
         dataset="phantom",
         images=(image,),
         question=_WORDINGS[key][rng.integers(len(_WORDINGS[key]))],
-        choices=choices,
+        choices=mark_answer(choices, answer, split=image.split, shortcut=shortcut, rng=shortcut_rng),
         target=LETTERS[choices.index(answer)],
         modality=image.modality,
         question_type=question_type,
@@ -112,12 +116,15 @@ def build_samples(
     question_types: Sequence[QuestionType] = tuple(QuestionType),
     size: int = DEFAULT_SIZE,
     difficulty: Difficulty = STANDARD_DIFFICULTY,
+    shortcut: float = 0.0,
 ) -> list[Sample]:
     """Questions about one modality, one of each type per subject, subject by subject; no picture is drawn yet.
 
     The numbers of questions of two types differ by at most one. A question does not depend on `num_questions` or on the other types.
+    Of the training questions the share `shortcut` can be answered from their options alone (`osler.data.phantom.shortcut`).
     Raises ConfigError for a setting out of range.
     """
+    check_shortcut(shortcut)
     if num_questions < 0 or not question_types:
         raise ConfigError(f"cannot ask {num_questions} phantom questions of {len(question_types)} types: ask 0 or more, of one or more")
     types = [question_type for question_type in QuestionType if question_type in question_types]
@@ -126,5 +133,5 @@ def build_samples(
         subject, turn = divmod(number, len(types))
         index = IMAGES_PER_SUBJECT * subject + (types[turn] in _NEEDS_LESION)
         image = PhantomImage(modality=modality, split=split, seed=seed, index=index, size=size, difficulty=difficulty)
-        samples.append(_ask(image, types[turn]))
+        samples.append(_ask(image, types[turn], shortcut))
     return samples

@@ -62,13 +62,17 @@ class Written:
     questions_per_file: Mapping[str, int]  # {"modality/test/X-Ray_test.json": 300}
 
 
-def write_phantom(out: Path, *, num_questions: Mapping[Split, int], seed: int, size: int, difficulty: Difficulty) -> Written:
+def write_phantom(
+    out: Path, *, num_questions: Mapping[Split, int], seed: int, size: int, difficulty: Difficulty, shortcut: float = 0.0
+) -> Written:
     """Write `num_questions` questions per modality for each split ({"train": 2000}) with `write_med_r1`, and `contact_sheet.png`."""
     samples = [
         sample
         for split, number in num_questions.items()
         for modality in Modality
-        for sample in build_samples(modality=modality, split=split, seed=seed, num_questions=number, size=size, difficulty=difficulty)
+        for sample in build_samples(
+            modality=modality, split=split, seed=seed, num_questions=number, size=size, difficulty=difficulty, shortcut=shortcut
+        )
     ]
     written = write_med_r1(out, samples=samples)
     contact_sheet(seed=seed, difficulty=difficulty).save(out / "contact_sheet.png")

@@ -26,6 +26,7 @@ CARD: Final = ReaderCard(
         "num_questions": "questions per modality and split; 200 when left out",
         "size": "side of the square image in pixels; 112 when left out",
         "difficulty": "table of contrast, noise and lesion_size; 1 each when left out",
+        "shortcut": "share of the training questions whose right option alone has a qualifier; 0 when left out",
     },
 )
 
@@ -40,6 +41,7 @@ def read(
     num_questions: int = 200,
     size: int = 112,
     difficulty: Difficulty | Mapping[str, float] | None = None,
+    shortcut: float = 0.0,
 ) -> ReadReport:
     """`num_questions` questions of each modality and split, one modality after the other. Raises ConfigError for an invalid option."""
     from osler.data.phantom.questions import build_samples
@@ -60,6 +62,7 @@ def read(
                 question_types=chosen_types,
                 size=size,
                 difficulty=build_difficulty(difficulty),
+                shortcut=shortcut,
             )
     return ReadReport(samples=tuple(samples), splits=() if split else SPLITS)
 

@@ -36,6 +36,7 @@ CARD: Final = ReaderCard(
         "single_slice": "show only this picture of each study, counted from 1; all when left out",
         "layout": "of the pictures of a volume or a cine: images, montage (one image) or video (one clip); images when left out",
         "difficulty": "table of contrast, noise and lesion_size; 1 each when left out",
+        "shortcut": "share of the training questions whose right option alone has a qualifier; 0 when left out",
     },
 )
 
@@ -55,6 +56,7 @@ def read(
     single_slice: int | None = None,
     layout: Layout = "images",
     difficulty: Difficulty | Mapping[str, float] | None = None,
+    shortcut: float = 0.0,
 ) -> ReadReport:
     """`num_questions` questions of each kind and split, the kinds in turn. Raises ConfigError for an invalid option."""
     from osler.data.phantom.studies import ASPECTS, Aspect, StudyKind, build_studies
@@ -87,6 +89,7 @@ def read(
                 single_slice=single_slice,
                 layout=layout,
                 difficulty=build_difficulty(difficulty),
+                shortcut=shortcut,
             )
             for kind in chosen
         ]

@@ -21,6 +21,7 @@ from trl.trainer.utils import pad
 
 from osler.errors import ConfigError, PolicyError
 from osler.training.answer_tokens import AnswerTokens, share_rows
+from osler.training.curriculum import Curriculum
 from osler.training.expectation import Expected, expect_branches, expect_letters, moments, row_weights, sampled_tokens
 from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.packed_row import Letters, branch_logps
@@ -188,6 +189,15 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
             self._letter_rewards_NO = self._reward_letters(self._written_letters, inputs, prompts, completion_ids_list)
             self._ref_letter_logps_NO = self.generation.ref_letter_logps_NO
         return rewards_NF
+
+    def _record(self, curriculum: Curriculum, sample_ids: Sequence[str], rewards_N: Tensor) -> None:
+        if self._branches is None:
+            super()._record(curriculum, sample_ids, rewards_N)
+            return
+        weights_BG = self.accelerator.gather(self._branches.weights_N).view(-1, self.num_generations)
+        means_B, variances_B = moments(weights_BG, rewards_N.view_as(weights_BG))
+        for sample_id, mean, variance in zip(sample_ids[:: self.num_generations], means_B.tolist(), variances_B.tolist(), strict=True):
+            curriculum.count(sample_id, self.num_generations, mean, variance)
 
     def _sum(self, rewards_NF: Tensor) -> Tensor:
         total_N: Tensor = (rewards_NF * self.reward_weights.to(rewards_NF.device)).sum(dim=1)

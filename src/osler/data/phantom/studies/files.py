@@ -84,6 +84,7 @@ def write_phantom_studies(
     size: int | None,
     num_slices: int,
     difficulty: Difficulty,
+    shortcut: float = 0.0,
 ) -> int:
     """Write `num_questions` studies of each kind for each split ({"train": 100}) with `write_studies`, and `contact_sheet.png`."""
     pixels = DEFAULT_SIZE if size is None else size
@@ -92,7 +93,14 @@ def write_phantom_studies(
         for split, number in num_questions.items()
         for kind in kinds
         for sample in build_studies(
-            kind=kind, split=split, seed=seed, num_questions=number, size=pixels, num_slices=num_slices, difficulty=difficulty
+            kind=kind,
+            split=split,
+            seed=seed,
+            num_questions=number,
+            size=pixels,
+            num_slices=num_slices,
+            difficulty=difficulty,
+            shortcut=shortcut,
         )
     ]
     num_studies = write_studies(out, samples=samples, file_format=file_format)

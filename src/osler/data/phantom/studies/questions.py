@@ -12,9 +12,10 @@ from typing import Final, get_args
 
 from osler.config import Layout
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
+from osler.data.phantom.shortcut import check_shortcut, mark_answer
 from osler.data.phantom.studies.facts import facts_of, study_terms
 from osler.data.phantom.studies.rationales import write_rationale
-from osler.data.phantom.studies.source import DEFAULT_SIZE, DEFAULT_SLICES, QUESTION, PhantomStudy
+from osler.data.phantom.studies.source import DEFAULT_SIZE, DEFAULT_SLICES, QUESTION, SHORTCUT, PhantomStudy
 from osler.data.phantom.studies.truth import ASPECTS, CAPTIONS, Aspect, StudyKind, pool_of
 from osler.errors import ConfigError
 from osler.images.slices import lay_out
@@ -71,7 +72,7 @@ WORDINGS: Final[Mapping[Aspect, tuple[str, ...]]] = MappingProxyType(
 LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
 
 
-def ask(study: PhantomStudy, *, single_slice: int | None = None, layout: Layout = "images") -> Sample:
+def ask(study: PhantomStudy, *, single_slice: int | None = None, layout: Layout = "images", shortcut: float = 0.0) -> Sample:
     """The question of a study; with `single_slice`, counted from 1, the same question with only that picture.
 
     The pictures of a volume or a cine are laid out as `[data.study]` lays out those of files; views and a follow-up are single images.
@@ -89,7 +90,7 @@ def ask(study: PhantomStudy, *, single_slice: int | None = None, layout: Layout 
         dataset="phantom_study",
         images=lay_out([study.pictures[place] for place in shown], layout if study.kind not in CAPTIONS else "images"),
         question=_introduce(study.kind, shown, wording),
-        choices=choices,
+        choices=mark_answer(choices, truth.answer, split=study.split, shortcut=shortcut, rng=study.stream(SHORTCUT)),
         target=LETTERS[choices.index(truth.answer)],
         modality=study.kind.modality,
         question_type=QUESTION_TYPES[study.aspect],
@@ -120,12 +121,15 @@ def build_studies(
     single_slice: int | None = None,
     layout: Layout = "images",
     difficulty: Difficulty = STANDARD_DIFFICULTY,
+    shortcut: float = 0.0,
 ) -> list[Sample]:
     """Questions about studies of one kind, each about a study of its own, the aspects in turn; no picture is drawn yet.
 
     A question does not depend on `num_questions`, on the other aspects, on `single_slice` or on `layout`. Aspects that do not fit the kind
-    are left out. Raises ConfigError for a setting out of range.
+    are left out. Of the training questions the share `shortcut` can be answered from their options alone (`osler.data.phantom.shortcut`).
+    Raises ConfigError for a setting out of range.
     """
+    check_shortcut(shortcut)
     asked = [aspect for aspect in ASPECTS[kind] if aspects is None or aspect in aspects]
     if num_questions < 0:
         raise ConfigError(f"cannot ask {num_questions} questions about studies: ask 0 or more")
@@ -138,5 +142,5 @@ def build_studies(
         study = PhantomStudy(
             kind=kind, aspect=asked[turn], split=split, seed=seed, index=index, size=size, num_slices=num_slices, difficulty=difficulty
         )  # fmt: skip
-        samples.append(ask(study, single_slice=single_slice, layout=layout))
+        samples.append(ask(study, single_slice=single_slice, layout=layout, shortcut=shortcut))
     return samples

@@ -45,7 +45,7 @@ WINDOWS: Final[Mapping[StudyKind, str]] = MappingProxyType(
 """The window that each kind is shown with, as `osler.images.windows` writes it."""
 
 _STREAM: Final = 100  # added to the kind: the streams of single images have no modality of such a number
-_TRUTH, _ANATOMY, _NOISE, QUESTION = 0, 1, 2, 3
+_TRUTH, _ANATOMY, _NOISE, QUESTION, SHORTCUT = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
