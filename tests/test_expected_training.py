@@ -197,6 +197,19 @@ def test_a_policy_without_the_format_learns_it_from_samples_first() -> None:
     assert line["enumerated/mass"] < 1
 
 
+def test_a_curriculum_counts_expected_rewards() -> None:
+    config = configure(NO_THINK, ENUMERATED, {"rewards": {"names": ["accuracy"]}, "data": {"curriculum": "variance"}})
+    prompts = read(config)
+    trainer, _ = train(config, prompts)
+    asked, ids, _ = enumerate_answers(trainer, prompts)
+    with torch.no_grad():
+        probs_BO = score(trainer, asked, ids).sum(dim=1).exp().view(2, -1)
+    right = [float(probs[LETTERS.index(prompt.sample.target)]) for probs, prompt in zip(probs_BO, prompts, strict=True)]
+    curriculum = trainer.curriculum
+    assert curriculum.right_N / curriculum.completions_N == pytest.approx(right, abs=1e-4)
+    assert curriculum.spread_N / curriculum.completions_N == pytest.approx([p * (1 - p) for p in right], abs=1e-4)
+
+
 def test_answers_longer_than_a_completion_are_refused() -> None:
     config = configure(NO_THINK, ENUMERATED, {"sampling": {"max_completion_length": 3}})
     with pytest.raises(ConfigError, match=r"an answer has 4 tokens and .* is 3: set it to 4 or more"):
