@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from recorded_operators import record_operators
-from shared_prefix_cases import ONE, PAIR, SAMPLES, UNLIKE, G, make_sharp, pay, read_groups, run
+from shared_prefix_cases import ONE, PAIR, SAMPLES, UNLIKE, G, make_sharp, pay, read_groups, read_prompts, run
+from small_runs import solid_sample
 from tiny_checkpoint import save_tiny
 
 from osler.training.shared_prefix.attention import install
@@ -18,6 +19,7 @@ from osler.training.shared_prefix.static_decoders import Advance, StaticDecoders
 
 DECODING = Decoding(max_new_tokens=12, stop_ids=tuple(range(0, 256, 11)), pad_id=256, suppressed_ids=(7, 8))
 STATIC = replace(DECODING, is_static=True)
+EVEN = [replace(sample, question=sample.question + "?" * 43) for sample in (solid_sample((40, 112)), solid_sample((50, 112)))]
 LONG = [replace(sample, question=sample.question * 5) for sample in UNLIKE]
 
 
@@ -72,8 +74,8 @@ def train_a_little(model: Any) -> None:
             weight.add_(torch.randn_like(weight) * 0.2 * weight.std(correction=0))
 
 
-# Two prompts of unlike length, of another length, one by one, with two images each, again the first; then one prompt, and longer ones.
-ROLLOUTS: list[tuple[Any, bool]] = [(UNLIKE, False), (SAMPLES[4:], False), (UNLIKE, True), (PAIR, False), (UNLIKE, False)]
+# Two prompts that need no padding, of unlike length, one by one, with two images each, again some of before; then one prompt, longer ones.
+ROLLOUTS: list[tuple[Any, bool]] = [(EVEN, False), (UNLIKE, False), (SAMPLES[4:], True), (PAIR, False), (UNLIKE, False)]
 OTHER_SHAPES: list[tuple[Any, bool]] = [(ONE, False), (LONG, False), (PAIR, True), (ONE, False)]
 
 
@@ -100,13 +102,27 @@ def test_completions_are_those_of_any_decoder(model_type: str, lora: bool, recor
         written.append(plain.completion_ids)
         train_a_little(model)
     assert recorder.rows == [2 * G, G, 2 * G]
-    assert written[0] != written[len(ROLLOUTS) - 1]  # the weights matter
+    assert written[1] != written[4]  # the weights matter
 
 
-@pytest.mark.parametrize(("lora", "splits_cache"), [(False, False), (True, True)])
-def test_mixed_precision_reads_the_present_weights(lora: bool, splits_cache: bool) -> None:
+class OwnLayer(torch.nn.Module):
+    """A linear layer that is no `torch.nn.Linear`."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.weight = layer.weight
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(rows, self.weight)
+
+
+@pytest.mark.parametrize(("kind", "splits_cache"), [("plain", False), ("lora", True), ("own layer", True)])
+def test_mixed_precision_reads_the_present_weights(kind: str, splits_cache: bool) -> None:
     """Every rollout ends autocast and its copies of weights. A recording of the same rollout alone rounds equally; any other nearly so."""
-    model, recorder = make_policy(lora=lora), Counter(record_operators)
+    model, recorder = make_policy(lora=kind == "lora"), Counter(record_operators)
+    if kind == "own layer":
+        mlp = model.model.language_model.layers[1].mlp
+        mlp.down_proj = OwnLayer(mlp.down_proj)
     model.model.language_model.layers[0].requires_grad_(False)
     decoders, static = StaticDecoders(recorder), replace(STATIC, splits_cache=splits_cache)
     for samples, apart in ROLLOUTS[:3]:
@@ -219,7 +235,8 @@ def test_the_least_recently_used_shape_is_freed(order: list[Any], max_kept: int,
 
 def test_prompts_are_padded_to_few_widths() -> None:
     model, decoders = make_policy(), StaticDecoders()
-    for samples in (UNLIKE, PAIR, SAMPLES[4:], LONG):
+    assert {int(length) for length in read_prompts("qwen2_vl", EVEN).mask_BP.sum(dim=1)} == {3 * WIDTH_MULTIPLE}
+    for samples in (EVEN, UNLIKE, PAIR, SAMPLES[4:], LONG):
         write(model, samples, STATIC, decoders)
     widths = [shape.width for shape in decoders._kept]
     assert len(widths) == 2

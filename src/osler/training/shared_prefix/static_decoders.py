@@ -70,6 +70,7 @@ class StaticDecoders:
 
     def __init__(self, record: Recorder | None = None, max_kept: int = MAX_KEPT) -> None:
         self.record, self.max_kept = record, max_kept
+        self.num_recordings = 0
         self._kept: dict[Shape, _Kept] = {}  # the least recently used first
         self._weights: Hashable = None  # those of the recordings
         self._casts: CastWeights | None = None
@@ -128,6 +129,7 @@ class StaticDecoders:
         self._kept[shape] = kept
         if kept.advance is None:
             record = self.record or (record_graph if device.type == "cuda" else call_each_time)
+            self.num_recordings += 1
             kept.advance = record(partial(_step, kept.decoder, self._casts), shape.num_groups * num_generations, device)
             size = sum(tensor.nbytes for tensor in self.tensors) / 1e9
             logger.info("recorded a decoding step of %s; static decoding keeps %d shapes, %.1f GB", shape, self.num_kept, size)
