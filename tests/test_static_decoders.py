@@ -192,7 +192,7 @@ def test_a_step_is_recorded_again_when_weights_move(change: Callable[[Any], None
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             found, alone = (write(model, UNLIKE, STATIC, kept) for kept in (decoders, None))
         assert found.completion_ids == alone.completion_ids
-        places.append([kept.decoder.tensors[0].data_ptr() for kept in decoders._kept.values()])
+        places.append([tensor.data_ptr() for kept in decoders._kept.values() for tensor in kept.decoder.tensors])
         if len(places) == 1:
             change(model)
     assert len(recorder.rows) == num_recordings

@@ -131,9 +131,13 @@ class StaticDecoders:
             record = self.record or (record_graph if device.type == "cuda" else call_each_time)
             self.num_recordings += 1
             kept.advance = record(partial(_step, kept.decoder, self._casts), shape.num_groups * num_generations, device)
-            size = sum(tensor.nbytes for tensor in self.tensors) / 1e9
-            logger.info("recorded a decoding step of %s; static decoding keeps %d shapes, %.1f GB", shape, self.num_kept, size)
+            self._log(shape)
         return kept.advance
+
+    def _log(self, shape: Shape) -> None:
+        what = f"{shape.num_groups} prompts of {shape.width} tokens with {shape.num_generations} completions of {shape.max_length}"
+        size = sum(tensor.nbytes for tensor in self.tensors) / 1e9
+        logger.info("recorded a decoding step: %s; static decoding keeps %d shapes, %.1f GB", what, self.num_kept, size)
 
     def _follow(self, model: Any, autocast: torch.dtype | None) -> None:
         """Copy the present weights where autocast computes with copies; drop the recordings of weights that have moved."""
@@ -144,7 +148,7 @@ class StaticDecoders:
             return
         for kept in self._kept.values():
             kept.advance = None
-        self._casts = None  # frees the old copies before new ones are made
+        self._weights = self._casts = None  # frees the old copies before new ones are made
         self._casts = None if autocast is None else CastWeights(model, autocast)
         self._weights = weights
 
