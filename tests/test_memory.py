@@ -60,11 +60,25 @@ def too_large_at_step_one(trainer_state: Any, completions: list[Any], **_: Any) 
 
 
 ROWS: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
-    ("default", {}, ["groups_per_forward=1", "gradient_checkpointing=true", "max_completion_length", "lora.r=16"], ["max_pixels"]),
+    (
+        "default",
+        {},
+        ["groups_per_forward=1", "gradient_checkpointing=true", "max_completion_length", "lora.r=16"],
+        ["max_pixels", "static"],
+    ),
     (
         "spent",
-        {"trainer": {"groups_per_forward": 1}, "policy": {"lora": {"r": 2}}, "grpo": {"gradient_checkpointing": True}},
-        ["max_completion_length", "max_pixels", "per_device_train_batch_size=2 with gradient_accumulation_steps=2"],
+        {
+            "trainer": {"groups_per_forward": 1, "static_decoding": True},
+            "policy": {"lora": {"r": 2}},
+            "grpo": {"gradient_checkpointing": True},
+        },
+        [
+            "static_decoding=false",
+            "max_completion_length",
+            "max_pixels",
+            "per_device_train_batch_size=2 with gradient_accumulation_steps=2",
+        ],
         ["groups_per_forward", "gradient_checkpointing", "lora"],
     ),
 ]

@@ -5,9 +5,10 @@
 
 1. A step with shared prompts against TRL's log-probabilities: bf16 arithmetic, bf16 weights, float32; completions of unequal length.
 2. Rollouts: plain and static decoding against Transformers' `generate`, token for token, and the time of a token.
-3. The recipe medvlm_r1 on phantoms: seconds of each phase, peak memory, MFU; Osler's trainer, then TRL's with its default rollout.
-4. The trained policy, loaded again and evaluated in bf16 and in float32.
-5. results.json, and results.md with the tables of benchmarks/README.md.
+3. Static rollouts of other prompts with other weights: steps are recorded once, and what is replayed is what a new recording computes.
+4. The recipe medvlm_r1 on phantoms: seconds of each phase, peak memory, MFU; Osler's trainer, then TRL's with its default rollout.
+5. The trained policy, loaded again and evaluated in bf16 and in float32.
+6. results.json, and results.md with the tables of benchmarks/README.md.
 
 The weights are random, so answers mean nothing. A check that fails is named at the end, and the exit code is 1.
 """
@@ -42,6 +43,7 @@ from osler.training.shared_prefix.attention import install
 from osler.training.shared_prefix.groups import collect
 from osler.training.shared_prefix.packed_row import PromptBatch
 from osler.training.shared_prefix.rollout import Decoding, roll_out
+from osler.training.shared_prefix.static_decoders import StaticDecoders
 from tools.make_checkpoint import save_checkpoint
 
 PEAK_FLOPS: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16
@@ -51,6 +53,7 @@ PRECISIONS: Final[Mapping[str, Sequence[str]]] = {
     "float32": ("--policy.dtype=float32", "--grpo.bf16=false"),
 }
 NUM_GENERATIONS: Final = 4
+REPLAYED: Final = ((0, 1), (2, 3), (0, 1))  # the questions of each rollout of `check_replays`
 
 
 def overrides(options: argparse.Namespace, *own: str) -> list[str]:
@@ -101,15 +104,16 @@ def check_exactness(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def read_batch(policy: Policy, config: Config, number: int) -> PromptBatch:
-    """The first prompts of the training questions as tensors."""
-    asked = read_prompts(config)[:number]
+def read_batch(policy: Policy, config: Config, numbers: Sequence[int]) -> PromptBatch:
+    """The prompts of the training questions with these numbers as tensors."""
+    questions = read_prompts(config)
+    asked = [questions[number] for number in numbers]
     processor = policy.processor
     texts = [processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False) for prompt in asked]
     images = [[source.load() for source in prompt.sample.images] for prompt in asked]
     inputs = processor(text=texts, images=[image for own in images for image in own])
     groups = collect(inputs["input_ids"], images, inputs, NUM_GENERATIONS, policy.tokenizer.pad_token_id, policy.device)
-    return groups.prompts(range(number))
+    return groups.prompts(range(len(numbers)))
 
 
 def check_decoding(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -117,29 +121,79 @@ def check_decoding(options: argparse.Namespace) -> list[dict[str, Any]]:
     dtype = "bfloat16" if options.device == "cuda" else "float32"
     config = load_config("medvlm_r1", overrides(options, f"--policy.dtype={dtype}"))
     policy = load_policy(config.policy)
-    prompts = read_batch(policy, config, 2)
-    results, first = [], None
+    prompts = read_batch(policy, config, (0, 1))
+    results, first, decoders = [], None, StaticDecoders()
     for name in ("generate", "plain", "static"):
-        with torch.no_grad():
-            write(name, policy, prompts, options.tokens)  # warm-up
-            _wait(policy.device)
-            start = time.perf_counter()
-            written = [token for tokens in write(name, policy, prompts, options.tokens) for token in tokens]
-            _wait(policy.device)
-            seconds = time.perf_counter() - start
+        write(name, policy, prompts, options.tokens, decoders)  # warm-up, and the recording
+        written, seconds = time_writing(name, policy, prompts, options.tokens, decoders)
         first = first or written
-        is_equal = [float(ours == theirs) for ours, theirs in zip(written, first, strict=True)]
-        results.append({"way": name, "ms_per_token": 1e3 * seconds / options.tokens, "equal_tokens": statistics.mean(is_equal)})
+        results.append({"way": name, "ms_per_token": 1e3 * seconds / options.tokens, "equal_tokens": share_equal(written, first)})
     return results
 
 
-def write(way: str, policy: Policy, prompts: PromptBatch, num_tokens: int) -> list[list[int]]:
-    """NUM_GENERATIONS equal completions of each prompt, all of `num_tokens` tokens."""
+def check_replays(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Static rollouts of other prompts and weights with kept decoders, with new ones, and plain: equal tokens, recordings, seconds."""
+    config, tokens = load_config("medvlm_r1", overrides(options, "--policy.dtype=float32")), min(options.tokens, 32)
+    policy, rows = load_policy(config.policy), []
+    for precision, is_mixed in (("float32", False), ("bf16 arithmetic", True)):
+        decoders, written, seconds = StaticDecoders(), [], []
+        for numbers in REPLAYED:
+            ways = (("static", decoders), ("static", StaticDecoders()), ("plain", None))
+            prompts, results = read_batch(policy, config, numbers), []
+            for way, kept in ways:
+                with torch.autocast(options.device, dtype=torch.bfloat16, enabled=is_mixed):
+                    results.append(time_writing(way, policy, prompts, tokens, kept))
+            written.append([result[0] for result in results])
+            seconds.append([result[1] for result in results])
+            change_weights(policy.model)
+        rows.append(
+            {
+                "precision": precision,
+                "rollouts": len(REPLAYED),
+                "shapes": decoders.num_kept,
+                "recordings": decoders.num_recordings,
+                "equal_to_new": statistics.mean(share_equal(kept, new) for kept, new, _ in written),
+                "equal_to_plain": statistics.mean(share_equal(kept, plain) for kept, _, plain in written),
+                "is_changed": written[0][0] != written[2][0],  # the same prompts, other weights
+                # Without the first rollout, which also loads kernels.
+                **dict(zip(("replayed_s", "recorded_s", "plain_s"), map(statistics.median, zip(*seconds[1:], strict=True)), strict=True)),
+                "memory_gb": sum(tensor.nbytes for tensor in decoders.tensors) / 1e9,
+            }
+        )
+    return rows
+
+
+def change_weights(model: Any) -> None:
+    """Change the weights of the text decoder in place, as an optimizer does, so much that greedy tokens change."""
+    with torch.no_grad():
+        for weight in model.model.language_model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.2 * weight.std(correction=0))
+
+
+def share_equal(ours: Sequence[int], theirs: Sequence[int]) -> float:
+    """The share of equal tokens at equal places."""
+    return statistics.mean(float(our == their) for our, their in zip(ours, theirs, strict=True))
+
+
+def time_writing(
+    way: str, policy: Policy, prompts: PromptBatch, num_tokens: int, decoders: StaticDecoders | None
+) -> tuple[list[int], float]:
+    """The tokens of `write`, one after the other, and its seconds."""
+    _wait(policy.device)
+    start = time.perf_counter()
+    written = [token for tokens in write(way, policy, prompts, num_tokens, decoders) for token in tokens]
+    _wait(policy.device)
+    return written, time.perf_counter() - start
+
+
+@torch.no_grad()
+def write(way: str, policy: Policy, prompts: PromptBatch, num_tokens: int, decoders: StaticDecoders | None) -> list[list[int]]:
+    """NUM_GENERATIONS equal completions of each prompt, all of `num_tokens` tokens; `decoders` are those of static decoding."""
     model, pad_id = policy.model.eval(), policy.tokenizer.pad_token_id
     if way != "generate":
         install(model)
         decoding = Decoding(max_new_tokens=num_tokens, stop_ids=(), pad_id=pad_id, do_sample=False, is_static=way == "static")
-        return roll_out(model, [prompts], NUM_GENERATIONS, decoding).completion_ids
+        return roll_out(model, [prompts], NUM_GENERATIONS, decoding, decoders=decoders).completion_ids
     assert prompts.types_BP is not None
     assert prompts.pixel_values is not None
     assert prompts.image_grid_thw is not None
@@ -233,6 +287,16 @@ def find_failures(results: Mapping[str, Any]) -> list[str]:
     failures += [f"{row['precision']}: completions of equal length" for row in results["exactness"] if not row["is_ragged"]]
     least = 1.0 if results["device"] == "cpu" else 0.9  # in bf16 a nearly equal logit may win
     failures += [f"{row['way']}: tokens differ from generate's" for row in results["decoding"] if row["equal_tokens"] < least]
+    for row in results["replays"]:
+        where = f"static decoding, {row['precision']}"
+        if row["recordings"] != row["shapes"]:
+            failures.append(f"{where}: {row['recordings']} recordings of {row['shapes']} shapes")
+        if row["equal_to_new"] < least:
+            failures.append(f"{where}: replayed tokens differ from those of a new recording")
+        if row["precision"] == "float32" and row["equal_to_plain"] < least:
+            failures.append(f"{where}: tokens differ from those of plain decoding")
+        if not row["is_changed"]:
+            failures.append(f"{where}: the tokens did not change with the weights")
     if not results["policy"]["questions"]:
         failures.append("the saved policy could not be evaluated")
     return failures
@@ -249,6 +313,13 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     ]
     lines += ["", "| decoding | ms per token | equal tokens |", "|---|---|---|"]
     lines += [f"| {row['way']} | {row['ms_per_token']:.1f} | {row['equal_tokens']:.1%} |" for row in results["decoding"]]
+    lines += ["", "| static rollouts | shapes | recordings | s recorded | s replayed | s plain | as recorded | as plain | memory |"]
+    lines += ["|---" * 9 + "|"]
+    lines += [
+        f"| {row['precision']} | {row['shapes']} | {row['recordings']} | {row['recorded_s']:.2f} | {row['replayed_s']:.2f} "
+        f"| {row['plain_s']:.2f} | {row['equal_to_new']:.1%} | {row['equal_to_plain']:.1%} | {row['memory_gb']:.2f} GB |"
+        for row in results["replays"]
+    ]
     lines += ["", f"| trainer | seconds of a step | {' | '.join(PHASES)} | memory | MFU |", "|---" * (len(PHASES) + 4) + "|"]
     for row in results["training"]:
         phases = " | ".join(f"{row['phases'][phase]:.2f}" for phase in PHASES)
@@ -284,6 +355,7 @@ def main(arguments: Sequence[str]) -> int:
     parts: dict[str, Callable[[], Any]] = {
         "exactness": lambda: check_exactness(options),
         "decoding": lambda: check_decoding(options),
+        "replays": lambda: check_replays(options),
         "training": lambda: [run_training(options, is_shared=is_shared) for is_shared in (True, False)],
         "policy": lambda: check_policy(options),
     }

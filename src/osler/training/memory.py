@@ -31,6 +31,8 @@ def _remedies(trainer: Any, config: Config) -> Iterator[str]:
     section = "grpo" if is_grpo else "sft"
     if is_grpo and config.trainer.groups_per_forward != 1:
         yield "--trainer.groups_per_forward=1"
+    if is_grpo and config.trainer.static_decoding:
+        yield "--trainer.static_decoding=false"
     if not arguments.gradient_checkpointing:
         yield f"--{section}.gradient_checkpointing=true"
     if not arguments.bf16 and has_gpu:

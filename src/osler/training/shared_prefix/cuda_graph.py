@@ -1,4 +1,4 @@
-"""A static decoding step as a CUDA graph: recorded once for a rollout, then replayed. It has never run on a GPU."""
+"""A static decoding step as a CUDA graph: recorded once, then replayed for every token. It has never run on a GPU."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from osler.training.shared_prefix.decoder import Decoder
 
+def record(step: Callable[[Tensor, Tensor], Tensor], num_rows: int, device: torch.device) -> Callable[[Tensor, int], Tensor]:
+    """A function of the tokens [num_rows] and their index in the completions that replays `step`, a function of the same two as tensors.
 
-def record(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
-    """A function with the signature of `Decoder.step` that replays the recorded step.
-
-    The graph is valid for one rollout, like the decoder's buffers: optimizers change weights in place, but prompts differ in width.
+    The graph reads and writes the memory that `step` used during the recording. It is valid as long as that memory is: see
+    `static_decoders`.
     """
-    device = decoder.device
     tokens_A = torch.zeros(num_rows, dtype=torch.long, device=device)
     place = torch.zeros(1, dtype=torch.long, device=device)
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # warm-up: kernels and workspaces must exist before the recording
-        decoder.step(tokens_A, place)
+        step(tokens_A, place)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     # Thread-local, because other threads, such as one that pins batches, call CUDA during the recording.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        logits_AV = decoder.step(tokens_A, place)
+        logits_AV = step(tokens_A, place)
 
-    def play(tokens: Tensor, step: int) -> Tensor:
+    def play(tokens: Tensor, place_index: int) -> Tensor:
         tokens_A.copy_(tokens)
-        place.fill_(step)
+        place.fill_(place_index)
         graph.replay()
         return logits_AV.clone()  # the next replay writes into the same memory
 

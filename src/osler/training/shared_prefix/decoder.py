@@ -4,7 +4,8 @@ A step computes one token for a few rows. That is so little arithmetic that the 
 growing KV cache. Here the KV cache of a prompt is stored once per group, completions write into buffers that are allocated once
 (`decoding_cache`), and everything that is constant over the steps is computed before the first one.
 
-A `static` step has no shape or value that depends on the number of tokens so far, so CUDA can record it as a graph (`cuda_graph`).
+A `static` step has no shape or value that depends on the number of tokens so far, so CUDA can record it as a graph (`cuda_graph`). A static
+decoder reads the model's own weights, never packed copies, and takes other prompts without a change of its memory (`static_decoders`).
 
 Legend: B groups, G generations of a group, A = B G completions that are computed, P prompt, T maximal number of tokens of a completion,
 K key-value heads, R query heads per key-value head, D head width, E hidden width, V vocabulary.
@@ -82,7 +83,8 @@ class _PackedBlock(_Block):
 class Decoder:
     """Decodes `num_generations` completions of each cached prompt, group after group, one token of each completion in a step.
 
-    `splits_cache` chooses the layout of the KV cache (see `decoding_cache`); None: the one for the device.
+    `splits_cache` chooses the layout of the KV cache (see `decoding_cache`); None: the one for the device. A static decoder pads prompts to
+    a multiple of WIDTH_MULTIPLE.
     """
 
     def __init__(
@@ -95,29 +97,47 @@ class Decoder:
         static: bool = False,
         splits_cache: bool | None = None,
     ) -> None:
-        text = model.model.language_model
-        self.text, self.static = text, static
-        self.epsilon: float = text.config.rms_norm_eps
+        self.device = caches[0].next_B.device
+        self._read_weights(model, packs=not static and max_length >= PACK_FROM and cpu_kernels.fits(model))
+        self.epsilon: float = self.text.config.rms_norm_eps
         self.floor = torch.tensor(self.epsilon)
-        next_A = torch.cat([cache.next_B for cache in caches]).repeat_interleave(num_generations)
-        self.device = next_A.device
-        positions_AT = next_A[:, None] + torch.arange(max_length, device=self.device)
-        cos_ATD, sin_ATD = text.rotary_emb(caches[0].last_BE, positions_AT.expand(3, -1, -1))
-        # With the sign of the rotated half in the sine, a step needs no negation and no copy.
-        half = sin_ATD.shape[-1] // 2
-        self.cos_TA1D = cos_ATD.transpose(0, 1)[:, :, None].contiguous()
-        self.sin_TA1D = torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1).transpose(0, 1)[:, :, None].contiguous()
-        packs = max_length >= PACK_FROM and cpu_kernels.fits(model)
-        self.blocks = [_PackedBlock(layer) if packs else _Block(layer) for layer in text.layers]
-        self.head: Callable[[Tensor], Tensor] = model.lm_head
-        if packs:
-            self.head = partial(cpu_kernels.linear, weights=cpu_kernels.pack(model.lm_head))
+        self.cos_TA1D, self.sin_TA1D = self._rotations(caches, num_generations, max_length)
         self.num_kv = caches[0].layers[0][0].shape[1]
         self.cache: DecodingCache
         if self.device.type == "cuda" if splits_cache is None else splits_cache:
-            self.cache = SplitCache(caches, num_generations, max_length)
+            self.cache = SplitCache(caches, num_generations, max_length, static=static)
         else:
-            self.cache = JoinedCache(caches, num_generations, max_length, query_heads_per_key(model))
+            self.cache = JoinedCache(caches, num_generations, max_length, query_heads_per_key(model), static=static)
+
+    def _read_weights(self, model: Any, *, packs: bool) -> None:
+        self.text = model.model.language_model
+        self.blocks = [_PackedBlock(layer) if packs else _Block(layer) for layer in self.text.layers]
+        self.head: Callable[[Tensor], Tensor] = model.lm_head
+        if packs:
+            self.head = partial(cpu_kernels.linear, weights=cpu_kernels.pack(model.lm_head))
+
+    def _rotations(self, caches: Sequence[PromptCache], num_generations: int, max_length: int) -> tuple[Tensor, Tensor]:
+        """Cosine and signed sine [T, A, 1, D] of the positions of all tokens of the completions."""
+        next_A = torch.cat([cache.next_B for cache in caches]).repeat_interleave(num_generations)
+        positions_AT = next_A[:, None] + torch.arange(max_length, device=self.device)
+        cos_ATD, sin_ATD = self.text.rotary_emb(caches[0].last_BE, positions_AT.expand(3, -1, -1))
+        # With the sign of the rotated half in the sine, a step needs no negation and no copy.
+        half = sin_ATD.shape[-1] // 2
+        signed_ATD = torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1)
+        return cos_ATD.transpose(0, 1)[:, :, None].contiguous(), signed_ATD.transpose(0, 1)[:, :, None].contiguous()
+
+    def refill(self, model: Any, caches: Sequence[PromptCache]) -> None:
+        """Take the weights of `model` and write other prompts, as many and of the same padded width, into a static decoder's memory."""
+        self._read_weights(model, packs=False)
+        tables = self._rotations(caches, self.cache.num_generations, len(self.cos_TA1D))
+        for own, new in zip((self.cos_TA1D, self.sin_TA1D), tables, strict=True):
+            own.copy_(new)
+        self.cache.refill(caches)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All memory of the decoder beside the model's weights."""
+        return [self.cos_TA1D, self.sin_TA1D, *self.cache.tensors]
 
     def keep(self, groups: Tensor, rows_BG: Tensor, step: int) -> None:
         """Keep the given `groups` and of each the completions `rows_BG`; drop all others. `step` tokens have been written."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -25,9 +26,15 @@ from osler.training.shared_prefix.attention import PromptCache, attention_dtype
 Buffers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer."""
 
+WIDTH_MULTIPLE: Final = 64
+"""Static caches have prompts of such widths, so that prompts of similar length fit the same buffers."""
+
 
 class DecodingCache(ABC):
-    """What a decoder needs of a layout. `buffers` hold at least the keys and values of the prompts, a row for each group."""
+    """What a decoder needs of a layout. `buffers` hold at least the keys and values of the prompts, a row for each group.
+
+    A static cache never drops a completion and can be filled with other prompts (`refill`) without a change of its memory.
+    """
 
     def __init__(self, num_generations: int, buffers: Buffers) -> None:
         self.num_generations, self.buffers = num_generations, buffers
@@ -54,21 +61,34 @@ class DecodingCache(ABC):
     def keep(self, groups: Tensor, rows_BG: Tensor, step: int) -> None:
         """Keep the given `groups` and of each the completions `rows_BG`; drop all others. `step` tokens have been written."""
 
+    @abstractmethod
+    def refill(self, caches: Sequence[PromptCache]) -> None:
+        """Write other prompts, equally many and of the same padded width, into the memory of a static cache; completions start again."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """All memory of the cache."""
+
 
 class JoinedCache(DecodingCache):
     """One buffer [B, K, P + T G, D] for each layer, side (keys, values) and group."""
 
-    def __init__(self, caches: Sequence[PromptCache], num_generations: int, max_length: int, repeats: int) -> None:
-        self.max_length, self.repeats = max_length, repeats
-        self.width, buffers, visible_BP = merge_caches(caches, num_generations * max_length)
+    def __init__(self, caches: Sequence[PromptCache], num_generations: int, max_length: int, repeats: int, *, static: bool = False) -> None:
+        self.max_length, self.repeats, self.static = max_length, repeats, static
+        self.width, buffers, visible_BP = merge_caches(caches, num_generations * max_length, static=static)
         super().__init__(num_generations, buffers)
         self.mask = self._mask(visible_BP)
 
     def _mask(self, visible_BP: Tensor) -> Tensor:
-        """The additive mask [B or 1, 1, G R, P + T G] of a group's queries, R for each completion, over the keys of its buffer."""
+        """The additive mask [B or 1, 1, G R, P + T G] of a group's queries, R for each completion, over the keys of its buffer.
+
+        Prompts without padding share one row, except in a static cache, which may be refilled with padded prompts.
+        """
         same_GG = torch.eye(self.num_generations, dtype=torch.bool, device=visible_BP.device)
         own = same_GG.repeat_interleave(self.repeats, dim=0).repeat(1, self.max_length)
-        visible = visible_BP[:1] if bool((visible_BP == visible_BP[:1]).all()) else visible_BP
+        is_shared = not self.static and bool((visible_BP == visible_BP[:1]).all())
+        visible = visible_BP[:1] if is_shared else visible_BP
         allowed = torch.cat([visible[:, None].expand(-1, len(own), -1), own.expand(len(visible), -1, -1)], dim=2)[:, None]
         return torch.zeros(allowed.shape, dtype=self.dtype, device=allowed.device).masked_fill(~allowed, float("-inf"))
 
@@ -123,14 +143,23 @@ class JoinedCache(DecodingCache):
         self.num_generations = new
         self.mask = self._mask(visible_BP[groups] if len(visible_BP) > 1 else visible_BP)
 
+    def refill(self, caches: Sequence[PromptCache]) -> None:
+        """See `DecodingCache`."""
+        self.mask.copy_(self._mask(fill_prompts(self.buffers, caches, self.width)))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """See `DecodingCache`."""
+        return [self.mask, *chain.from_iterable(self.buffers)]
+
 
 class SplitCache(DecodingCache):
     """For each layer and side the prompts' buffer [B, K, P, D] and the completions' own [A, K, T, D]."""
 
-    def __init__(self, caches: Sequence[PromptCache], num_generations: int, max_length: int) -> None:
-        _, prompts, visible_BP = merge_caches(caches, 0)
+    def __init__(self, caches: Sequence[PromptCache], num_generations: int, max_length: int, *, static: bool = False) -> None:
+        _, prompts, visible_BP = merge_caches(caches, 0, static=static)
         super().__init__(num_generations, prompts)
-        self.hidden_BP = None if bool(visible_BP.all()) else ~visible_BP
+        self.hidden_BP = None if not static and bool(visible_BP.all()) else ~visible_BP
         num_groups, num_kv, _, width = self.buffers[0][0].shape
         shape = (num_groups * num_generations, num_kv, max_length, width)
         self.own: Buffers = [(keys.new_zeros(shape), values.new_zeros(shape)) for keys, values in self.buffers]
@@ -180,6 +209,18 @@ class SplitCache(DecodingCache):
         self.hidden_BP = None if self.hidden_BP is None else self.hidden_BP[groups]
         self.num_generations = rows_BG.shape[1]
 
+    def refill(self, caches: Sequence[PromptCache]) -> None:
+        """See `DecodingCache`."""
+        assert self.hidden_BP is not None
+        self.hidden_BP.copy_(~fill_prompts(self.buffers, caches, self.hidden_BP.shape[1]))
+        for buffer in chain.from_iterable(self.own):
+            buffer.zero_()  # what a mask hides must be finite
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """See `DecodingCache`."""
+        return [*([] if self.hidden_BP is None else [self.hidden_BP]), *chain.from_iterable(self.buffers), *chain.from_iterable(self.own)]
+
 
 def _attend_with_sum(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None, scaling: float) -> tuple[Tensor, Tensor]:
     """Attention of queries [.., S, D] over keys [.., L, D] in float32, and the log-sum-exp [.., S, 1] of their scores."""
@@ -203,26 +244,41 @@ def unstack_queries(out_BKSD: Tensor, num_generations: int) -> Tensor:
     return out_BGKRD.reshape(num_groups * num_generations, -1)
 
 
-def merge_caches(caches: Sequence[PromptCache], room: int) -> tuple[int, Buffers, Tensor]:
-    """The largest prompt width P, buffers of keys and values [B, K, P + room, D] for each layer, and the mask [B, P] of prompt tokens.
-
-    Narrower prompts are padded on the left. The buffers have no autograd graph. Under autocast they have its precision, in which attention
-    computes: it would cast a buffer of another precision in every step.
-    """
+def merged_width(caches: Sequence[PromptCache], *, static: bool) -> int:
+    """P: the width of the widest prompt, for a static cache rounded up to a multiple of WIDTH_MULTIPLE."""
     widest = max(cache.layers[0][0].shape[2] for cache in caches)
-    num_groups = sum(map(len, caches))
+    return widest + -widest % WIDTH_MULTIPLE if static else widest
+
+
+def merge_caches(caches: Sequence[PromptCache], room: int, *, static: bool = False) -> tuple[int, Buffers, Tensor]:
+    """The prompt width P, buffers of keys and values [B, K, P + room, D] for each layer, and the mask [B, P] of prompt tokens.
+
+    The buffers have no autograd graph. Under autocast they have its precision, in which attention computes: it would cast a buffer of
+    another precision in every step.
+    """
+    width = merged_width(caches, static=static)
     first = caches[0].layers[0][0]
-    visible_BP = torch.zeros(num_groups, widest, dtype=torch.bool, device=first.device)
-    shape = (num_groups, first.shape[1], widest + room, first.shape[3])
+    shape = (sum(map(len, caches)), first.shape[1], width + room, first.shape[3])
     dtype = attention_dtype(first.device, first.dtype)
-    buffers = [(first.new_zeros(shape, dtype=dtype), first.new_zeros(shape, dtype=dtype)) for _ in caches[0].layers]
+    buffers = [(first.new_empty(shape, dtype=dtype), first.new_empty(shape, dtype=dtype)) for _ in caches[0].layers]
+    return width, buffers, fill_prompts(buffers, caches, width)
+
+
+def fill_prompts(buffers: Buffers, caches: Sequence[PromptCache], width: int) -> Tensor:
+    """Write keys and values of prompts into the first `width` slots of `buffers`, and 0 into all others.
+
+    Narrower prompts are padded on the left. Returns the mask [B, P] of prompt tokens.
+    """
+    for tensor in chain.from_iterable(buffers):
+        tensor.zero_()
+    visible_BP = torch.zeros(len(buffers[0][0]), width, dtype=torch.bool, device=buffers[0][0].device)
     start = 0
     for cache in caches:
         rows = slice(start, start + len(cache))
-        place = slice(widest - cache.layers[0][0].shape[2], widest)
+        place = slice(width - cache.layers[0][0].shape[2], width)
         visible_BP[rows, place] = True if cache.mask_BP is None else cache.mask_BP
         for buffer, layer in zip(buffers, cache.layers, strict=True):
             for side in (0, 1):
                 buffer[side][rows, :, place] = layer[side].detach()
         start = rows.stop
-    return widest, buffers, visible_BP
+    return visible_BP

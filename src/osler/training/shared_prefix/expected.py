@@ -119,7 +119,12 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
             # A row that stands for nothing repeats the first answer, because TRL wants a completion of every row.
             written = [ids or written[row - row % self.num_generations] for row, ids in enumerate(written)]
             return Rollout(completion_ids=written, caches=caches)
-        return decode(model, caches, self.num_generations, decoding, scores=self.uses_rollout_logps, begins_NT=branches.ids_NT)
+        return decode(
+            *(model, caches, self.num_generations, decoding),
+            scores=self.uses_rollout_logps,
+            begins_NT=branches.ids_NT,
+            decoders=self.decoders,
+        )
 
     def _enumerate(self, model: Any, caches: tuple[PromptCache, ...]) -> Branches:
         """Every answer of every question with its probability; before reasoning, the likelier answers in more rows."""

@@ -25,9 +25,9 @@ from transformers import (
 
 from osler.policies.precision import without_gradient
 from osler.training.shared_prefix.attention import PromptCache
-from osler.training.shared_prefix.cuda_graph import record
 from osler.training.shared_prefix.decoder import Decoder
 from osler.training.shared_prefix.packed_row import PromptBatch, prefill
+from osler.training.shared_prefix.static_decoders import StaticDecoders
 
 REPACK_BELOW: Final = 0.75
 """Finished completions are dropped when at most this share of the rows remains: dropping each at once would copy more than it saves."""
@@ -99,15 +99,17 @@ def roll_out(
     *,
     keeps_graph: bool = False,
     scores: bool = False,
+    decoders: StaticDecoders | None = None,
 ) -> Rollout:
     """Generate `num_generations` completions of every prompt. The prompts of a chunk share one prefill.
 
     `attention.install` was called on `model`, a Transformers model without active gradient checkpointing. `keeps_graph` keeps the autograd
-    graph of the prefill for `score_after_cache`; `scores` adds log-probabilities and entropies of the tokens.
+    graph of the prefill for `score_after_cache`; `scores` adds log-probabilities and entropies of the tokens. `decoders` keeps what static
+    decoding records for later rollouts; None: it is recorded anew.
     """
     with torch.set_grad_enabled(keeps_graph):
         caches = tuple(prefill(model, prompts) for prompts in chunks)
-    return decode(model, caches, num_generations, decoding, scores=scores)
+    return decode(model, caches, num_generations, decoding, scores=scores, decoders=decoders)
 
 
 def decode(
@@ -118,10 +120,11 @@ def decode(
     *,
     scores: bool = False,
     begins_NT: Tensor | None = None,
+    decoders: StaticDecoders | None = None,
 ) -> Rollout:
     """Generate `num_generations` completions behind every cached prompt; with `begins_NT`, behind its tokens too, up to the first -1."""
     with without_gradient(model):
-        rollout = _decode(model, caches, num_generations, decoding, scores=scores, begins_NT=begins_NT)
+        rollout = _decode(model, caches, num_generations, decoding, scores=scores, begins_NT=begins_NT, decoders=decoders)
     if rollout.logps_NT is None or rollout.entropies_NT is None:
         return rollout
     # Copies, because autograd refuses tensors that were made in inference mode.
@@ -136,6 +139,7 @@ def _decode(
     *,
     scores: bool,
     begins_NT: Tensor | None = None,
+    decoders: StaticDecoders | None = None,
 ) -> Rollout:
     """Sample tokens until every completion has ended."""
     last_BE = torch.cat([cache.last_BE.detach() for cache in caches])
@@ -170,12 +174,13 @@ def _decode(
         alive_N &= ~torch.isin(tokens_N, stop_ids)
         if step + 1 == decoding.max_new_tokens or not bool(alive_N.any()):
             break
-        if decoder is None or advance is None:
-            decoder = Decoder(
-                model, caches, num_generations, decoding.max_new_tokens, static=decoding.is_static, splits_cache=decoding.splits_cache
-            )
-            advance = _step_function(decoder, num_rows)
-        if not decoding.is_static:
+        if advance is None and decoding.is_static:
+            decoders = StaticDecoders() if decoders is None else decoders
+            advance = decoders.begin(model, caches, num_generations, decoding.max_new_tokens, splits_cache=decoding.splits_cache)
+        elif advance is None:
+            decoder = Decoder(model, caches, num_generations, decoding.max_new_tokens, splits_cache=decoding.splits_cache)
+            advance = decoder.step
+        if decoder is not None:
             rows_A = _drop_finished(decoder, rows_A, alive_N, step)
         logits_AV = advance(written_NT[rows_A, step], step).float()
     completion_ids = _cut(written_NT[:, : step + 1].tolist(), decoding.stop_ids)
@@ -183,16 +188,6 @@ def _decode(
         return Rollout(completion_ids=completion_ids, caches=caches)
     logps_NT, entropies_NT = token_scores.logps_NT[:, : step + 1], token_scores.entropies_NT[:, : step + 1]
     return Rollout(completion_ids=completion_ids, caches=caches, logps_NT=logps_NT, entropies_NT=entropies_NT)
-
-
-def _step_function(decoder: Decoder, num_rows: int) -> Callable[[Tensor, int], Tensor]:
-    """`decoder.step`, or its static form, as a CUDA graph on a GPU."""
-    if not decoder.static:
-        return decoder.step
-    device = decoder.device
-    if device.type == "cuda":
-        return record(decoder, num_rows)
-    return lambda tokens, step: decoder.step(tokens, torch.tensor([step], device=device))
 
 
 def _drop_finished(decoder: Decoder, rows_A: Tensor, alive_N: Tensor, step: int) -> Tensor:

@@ -32,6 +32,7 @@ from osler.training.shared_prefix.groups import Groups, collect, gather_groups, 
 from osler.training.shared_prefix.packed_row import find_obstacle, hidden_behind, prefill
 from osler.training.shared_prefix.rollout import Decoding, Rollout, decode
 from osler.training.shared_prefix.sharded_weights import UnshardedCopy
+from osler.training.shared_prefix.static_decoders import StaticDecoders
 from osler.training.shared_prefix.step import GenerationStep
 from osler.training.shared_prefix.update import RECORDED, SharedUpdate
 from osler.training.tensor_file import TensorFile
@@ -64,6 +65,7 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
             raise PolicyError("the policy has weights on the meta device: load them onto the CPU or a GPU before training")
         super().__init__(*args, **kwargs)
         self.vision: FrozenVision | None = None
+        self.decoders = StaticDecoders()
         self._unsharded: UnshardedCopy | None = None  # for the rollout, when weights are sharded by FSDP
         models = [self._base(model) for model in (self.model, self.ref_model) if model is not None]
         obstacle = self._find_obstacle() or next(filter(None, map(find_obstacle, models)), None)
@@ -96,6 +98,13 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
         if self.args.per_device_train_batch_size * self.args.steps_per_generation % self.num_generations:
             return f"a group of {self.num_generations} completions lies on several processes"
         return "experts are balanced" if self.aux_loss_enabled else None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's training; the memory of static decoding is free when it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.decoders.clear()
 
     @property
     def shares_rollout(self) -> bool:
@@ -264,7 +273,9 @@ class SharedPrefixGRPOTrainer(SharedUpdate):
 
     def _write(self, model: Any, caches: tuple[PromptCache, ...], decoding: Decoding) -> Rollout:
         """The completions of a rollout, behind its cached prompts."""
-        return decode(model, caches, self.num_generations, decoding, scores=self.skips_zeros or self.uses_rollout_logps)
+        return decode(
+            model, caches, self.num_generations, decoding, scores=self.skips_zeros or self.uses_rollout_logps, decoders=self.decoders
+        )
 
     def _letter_logits(self, inputs: Any, prompts: Any, begins: Sequence[tuple[int, str]]) -> torch.Tensor:
         generation = self.generation
