@@ -21,7 +21,7 @@ from true_reasoning import Groups, pool, read_groups, summarize
 from osler.config import load_config
 from osler.evaluation.compare import UNIT
 from osler.evaluation.truth import truth_difference
-from osler.experiments.demo import WARM_UP
+from osler.experiments.demo import EXACT, WARM_UP
 from osler.experiments.jobs import Job, plan_commands, plan_warm_up, run_jobs
 from osler.files import read_json_lines, write_json, write_whole
 from osler.metrics import Estimate, paired_difference, percent
@@ -31,7 +31,6 @@ from osler.types import Record
 STRATEGIES: Final = {"no_think": "No-Think", "think": "Think", "think_after": "Think-After"}
 REASONING: Final = ("think", "think_after")
 """These begin with the demo's 66 steps of SFT, unless they are SFT or untrained."""
-EXPECTATION: Final = {"no_think": "enumerated", "think": "partial", "think_after": "enumerated"}
 IN_DOMAIN, OUT_OF_DOMAIN = ("mri",), ("ct", "xray")
 
 
@@ -66,6 +65,16 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         overrides=("--data.train.limit=7200",),
         strategies=("no_think",),
     ),
+    "sampled-fast": Setting(
+        title="GRPO, sampled, learning rate 2e-4", colour=PALETTE[5], overrides=("--grpo.learning_rate=2e-4",), strategies=("no_think",)
+    ),
+    "exact-fast": Setting(
+        title="GRPO, exact, learning rate 2e-4",
+        colour=PALETTE[4],
+        is_exact=True,
+        overrides=("--grpo.learning_rate=2e-4",),
+        strategies=("no_think",),
+    ),
     "exact-half": Setting(
         title="GRPO, exact letters, 4 completions",
         colour=PALETTE[4],
@@ -88,7 +97,7 @@ def plan(out: Path, seeds: Sequence[int], names: Sequence[str], strategies: Sequ
                     first, start = plan_warm_up("demo", out / f"{seed}/warm-up-of-{name}-{strategy}", (*shared, WARM_UP))
                     commands.append(first)
                     shared = (*shared, start)
-                exact = (f"--trainer.expectation={EXPECTATION[strategy]}",) if setting.is_exact else ()
+                exact = (EXACT[strategy],) if setting.is_exact else ()
                 commands += plan_commands("demo", out / folder, [*shared, *setting.overrides, *exact], verb=setting.verb)
                 yield Job(name=folder, commands=tuple(commands))
 

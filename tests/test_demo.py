@@ -21,13 +21,15 @@ def test_every_command_parses_and_repeats_the_overrides(job: TableRow) -> None:
         options = build_parser().parse_args(own)
         assert options.seed == 3
         assert load_config("demo", overrides).prompt.strategy == job.strategy
-        assert options.out in (Path("out") / job.name, Path("out") / f"warm-up-{job.strategy.replace('_', '-')}")
+        strategy = job.strategy.replace("_", "-")
+        assert options.out in (Path("out") / job.name, Path("out") / f"warm-up-{strategy}", Path("out") / f"warm-up-exact-{strategy}")
 
 
 def test_plan_has_every_row_of_the_protocol() -> None:
     rows = [(job.title, job.strategy) for job in JOBS]
     protocol = [(title, strategy) for title in ("zero-shot", "SFT") for strategy in STRATEGIES]
-    trained = [("GRPO after SFT", "think"), ("GRPO after SFT", "think_after"), ("GRPO", "no_think"), ("GRPO, answer reward alone", "think")]
+    after = [(f"GRPO after SFT{remark}", strategy) for remark in ("", ", exact") for strategy in ("think", "think_after")]
+    trained = [*after, ("GRPO", "no_think"), ("GRPO, exact", "no_think"), ("GRPO, answer reward alone", "think")]
     assert sorted(rows) == sorted([*protocol, *trained, ("blind", "no_think")])
     assert len({job.name for job in JOBS}) == len({job.label for job in JOBS}) == len(JOBS)
 

@@ -21,6 +21,12 @@ from osler.run_folder import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
+EXACT: Final = {
+    "think": "--trainer.expectation=partial",
+    "no_think": "--trainer.expectation=enumerated",
+    "think_after": "--trainer.expectation=enumerated",
+}
+"""The override with which letters are not drawn (docs/learning.md)."""
 WARM_UP: Final = "--data.train.limit=1584"
 """66 steps of SFT before GRPO: the usual start of reasoning models, which shows the policy what findings look like."""
 ANSWER_ALONE: Final = ("--rewards.names=['accuracy', 'format']", "--rewards.weights=[1, 1]")
@@ -78,8 +84,10 @@ def plan_demo(config: Config, out: Path, overrides: Sequence[str]) -> list[Table
     alone = (*ANSWER_ALONE, *overrides)
     return [
         *(_warm_row(strategy, questions, out, overrides) for strategy in ("think_after", "think")),
-        _row("GRPO", "train", "no_think", questions, out, overrides),
+        *(_warm_row(strategy, questions, out, overrides, is_exact=True) for strategy in ("think_after", "think")),
         _row("GRPO, answer reward alone", "train", "think", questions, out, alone, folder_name="grpo-answer-alone-think"),
+        _row("GRPO", "train", "no_think", questions, out, overrides),
+        _row("GRPO, exact", "train", "no_think", questions, out, (EXACT["no_think"], *overrides), folder_name="grpo-exact-no-think"),
         *(_row("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
         *(_row("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
         _row("blind", None, "no_think", 0, out, ("--eval.engine=option_prior", *overrides)),
@@ -94,17 +102,19 @@ def _row(
     return TableRow(name=name, title=title, strategy=strategy, questions=questions, commands=commands)
 
 
-def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str]) -> TableRow:
+def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str], *, is_exact: bool = False) -> TableRow:
     """A short SFT, then GRPO from its policy."""
-    name = f"grpo-after-sft-{strategy.replace('_', '-')}"
+    kind = "exact-" if is_exact else ""
+    name, warm_up = (f"{stem}-{kind}{strategy.replace('_', '-')}" for stem in ("grpo-after-sft", "warm-up"))
     own = (f"--prompt.strategy={strategy}", *overrides)
-    first, start = plan_warm_up("demo", out / f"warm-up-{strategy.replace('_', '-')}", (*own, WARM_UP))
+    first, start = plan_warm_up("demo", out / warm_up, (*own, WARM_UP))
+    exact = (EXACT[strategy],) if is_exact else ()
     return TableRow(
         name=name,
-        title="GRPO after SFT",
+        title="GRPO after SFT, exact" if is_exact else "GRPO after SFT",
         strategy=strategy,
         questions=questions,
-        commands=(first, *plan_commands("demo", out / name, (*own, start), verb="train")),
+        commands=(first, *plan_commands("demo", out / name, (*own, start, *exact), verb="train")),
     )
 
 
