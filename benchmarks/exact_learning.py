@@ -193,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--read", action="store_true", help="run nothing, read what is there")
     parser.add_argument("overrides", nargs="*", help="section.key=value, for every run")
     options = parser.parse_args(arguments)
-    seeds, own = [int(seed) for seed in options.seeds.split(",")], [f"--{value}" for value in options.overrides]
-    jobs = list(plan(options.out, seeds, options.only.split(","), options.strategies.split(","), own))
+    seeds, overrides = [int(seed) for seed in options.seeds.split(",")], [f"--{value}" for value in options.overrides]
+    jobs = list(plan(options.out, seeds, options.only.split(","), options.strategies.split(","), overrides))
     if not options.read:
         run_jobs(jobs, options.out, title="exact learning", terms=load_config("demo", []).to_json())
     by_seed = read_groups(options.out, jobs)
@@ -202,7 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tables = []
     for strategy, title in STRATEGIES.items():
         tables.append(f"## {title}\n\n{to_markdown(pooled, strategy, seconds)}\n")
-        tables += [f"### {title}, seed {seed}\n\n{to_markdown(groups, strategy, seconds)}\n" for seed, groups in by_seed.items()]
+        for seed, groups in by_seed.items():
+            own = read_seconds(options.out, [job for job in jobs if job.name.startswith(f"{seed}/")])
+            tables.append(f"### {title}, seed {seed}\n\n{to_markdown(groups, strategy, own)}\n")
     write_json(options.out / "results.json", {strategy: summarize(pooled, strategy) for strategy in STRATEGIES})
     write_whole(options.out / "tables.md", "\n".join(tables))
     draw(options.out, jobs, options.out / "learning_seconds.png")

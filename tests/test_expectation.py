@@ -10,7 +10,7 @@ from osler.config import PolicyConfig
 from osler.errors import PolicyError
 from osler.policies.load import load_policy
 from osler.training.answer_tokens import AnswerTokens, share_rows
-from osler.training.expectation import Expected, expect_branches, expect_letters, moments
+from osler.training.expectation import Expected, Penalty, expect_branches, expect_letters, moments, reward_outside
 
 REWARDS = {
     "one_right": [1.0, 2.0, 1.0],
@@ -44,18 +44,30 @@ def make_branches(*, num_rows: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     return weights, logps_NC, mask_NC
 
 
+ANSWERS = torch.tensor([0, 1, 2, -1, -1] * 2)
+
+
+@pytest.mark.parametrize("divides_by_length", [True, False])
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 @pytest.mark.parametrize("rewards", REWARDS.values(), ids=REWARDS)
-def test_branches_have_the_gradient_of_the_expected_reward(scale: Any, rewards: list[float]) -> None:
+def test_branches_have_the_gradient_of_the_expected_reward(scale: Any, rewards: list[float], divides_by_length: bool) -> None:
     weights, logps_NC, mask_NC = make_branches()
     rewards_N = torch.tensor([*rewards, 9.0, 9.0] * 2, dtype=torch.float64)
     tokens_N = mask_NC.sum(dim=1)
     expected = expect_branches(
-        logps_NC, mask_NC, rewards_N=rewards_N, num_tokens_N=tokens_N, copies_N=torch.ones(10), num_generations=5, scale=scale
+        logps_NC,
+        mask_NC,
+        rewards_N=rewards_N,
+        num_tokens_N=tokens_N,
+        answers_N=ANSWERS,
+        num_generations=5,
+        scale=scale,
+        divides_by_length=divides_by_length,
     )
     probs_BR = logps_NC.sum(dim=1).view(2, 5)[:, :3].exp()
-    reward_B = (probs_BR * torch.tensor(rewards)).sum(dim=1)
-    square_B = (probs_BR * torch.tensor(rewards) ** 2).sum(dim=1)
+    outside_B, outside = 1 - probs_BR.sum(dim=1), min(0.0, *rewards)
+    reward_B = (probs_BR * torch.tensor(rewards)).sum(dim=1) + outside_B * outside
+    square_B = (probs_BR * torch.tensor(rewards) ** 2).sum(dim=1) + outside_B * outside**2
     variance_B = (square_B - reward_B**2).detach()
     total = (square_B.mean() - reward_B.mean() ** 2).detach()
     divisor = {"group": variance_B.clamp(min=0).sqrt() + 1e-4, "batch": total.clamp(min=0).sqrt() + 1e-4, "none": 1}[scale]
@@ -68,7 +80,7 @@ def test_the_deviation_turns_probability_into_its_arcsine() -> None:
     """With one right answer of two and nothing beside them, GRPO climbs 2 arcsin sqrt p, and without the deviation p itself."""
     logit = torch.tensor([[0.7, -0.2]], dtype=torch.float64, requires_grad=True)
     logps_NC, mask_NC = logit.log_softmax(dim=1).T, torch.ones(2, 1)
-    known: dict[str, Any] = {"rewards_N": torch.tensor([1.0, 0.0]), "num_tokens_N": torch.tensor([1, 1]), "copies_N": torch.ones(2)}
+    known: dict[str, Any] = {"rewards_N": torch.tensor([1.0, 0.0]), "num_tokens_N": torch.ones(2), "answers_N": torch.arange(2)}
     right = logps_NC[0, 0].exp()
     for scale, objective in (("group", 2 * right.sqrt().asin()), ("none", right)):
         expected = expect_branches(logps_NC, mask_NC, num_generations=2, scale=scale, **known)
@@ -85,33 +97,32 @@ def test_the_penalty_is_the_mean_of_that_of_samples(corrects_kl: bool) -> None:
         mask_NC,
         rewards_N=torch.zeros(10, dtype=torch.float64),
         num_tokens_N=mask_NC.sum(dim=1),
-        copies_N=torch.ones(10),
+        answers_N=ANSWERS,
         num_generations=5,
         scale="none",
-        beta=0.3,
-        corrects_kl=corrects_kl,
-        ref_logps_NC=ref_NC,
+        penalty=Penalty(ref_logps_NC=ref_NC, is_corrected=corrects_kl),
     )
     excess_NC = ref_NC - logps_NC
     kl_NC = excess_NC.exp() - excess_NC - 1
     if corrects_kl:
         kl_NC = kl_NC * (logps_NC - logps_NC.detach()).exp()
     probs_N1 = logps_NC.detach().sum(dim=1, keepdim=True).exp()
-    wanted = 0.3 * (5 * probs_N1 * kl_NC * mask_NC).sum() / 10
-    torch.testing.assert_close(gradient(surrogate(expected, mask_NC), weights), gradient(wanted, weights))
-    assert expected.ref_logps_NC is not None
-    torch.testing.assert_close(expected.ref_logps_NC, logps_NC.detach())  # nothing is left for TRL's own
+    wanted = (5 * probs_N1 * kl_NC * mask_NC).sum()
+    assert expected.penalty_NC is not None
+    found = (expected.penalty_NC * mask_NC).sum()
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(gradient(found, weights), gradient(wanted, weights))
 
 
-def test_copies_of_an_answer_share_its_probability() -> None:
-    """Two rows with one answer and different ends weigh as much as one with the mean of their rewards."""
+def test_rows_of_an_answer_share_its_probability() -> None:
+    """Two rows with one answer weigh as much as one with the mean of their rewards, and their ends are compared with each other."""
     logps = torch.tensor([[-0.5, -0.1], [-0.5, -2.0], [-1.2, -0.3]], dtype=torch.float64, requires_grad=True)
     expected = expect_branches(
         logps,
         torch.ones(3, 2),
         rewards_N=torch.tensor([1.0, 3.0, 0.5]),
         num_tokens_N=torch.tensor([1, 1, 1]),
-        copies_N=torch.tensor([2, 2, 1]),
+        answers_N=torch.tensor([1, 1, 0]),
         num_generations=3,
         scale="none",
         old_logps_NC=torch.full((3, 2), -7.0, dtype=torch.float64),
@@ -119,16 +130,17 @@ def test_copies_of_an_answer_share_its_probability() -> None:
     probs = logps.detach()[:, 0].exp()
     mean = probs[0] * 2 + probs[2] * 0.5
     torch.testing.assert_close(expected.rewards_B, mean[None])
-    wanted = 3 * torch.stack([probs[0] / 2 * torch.tensor([1.0, 3.0]), probs[0] / 2 * (torch.tensor([1.0, 3.0]) - mean)], dim=1)
+    wanted = 3 * torch.stack([probs[0] / 2 * torch.tensor([1.0, 3.0]), probs[0] / 2 * torch.tensor([-2.0, 2.0])], dim=1)
     torch.testing.assert_close(expected.advantages_NC[:2], wanted, check_dtype=False)
+    torch.testing.assert_close(expected.advantages_NC[2, 1], 3 * probs[2] * (0.5 - mean))  # alone, with the question
     assert expected.old_logps_NC is not None
     torch.testing.assert_close(expected.old_logps_NC[:, 0], logps.detach()[:, 0])  # the answer's, of now
     assert (expected.old_logps_NC[:, 1] == -7).all()  # of what was sampled, those of then
 
 
 @pytest.mark.parametrize("scale", ["group", "none"])
-@pytest.mark.parametrize("beta", [0.0, 0.2])
-def test_letters_have_the_gradient_of_the_expected_reward(scale: Any, beta: float) -> None:
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_letters_have_the_gradient_of_the_expected_reward(scale: Any, has_moved: bool) -> None:
     """Four rows that stand for all there is: reasonings of probability 1/2, 1/4, 1/4, three letters each, of which one was drawn."""
     reasoning = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log().requires_grad_()
     letters = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
@@ -141,26 +153,29 @@ def test_letters_have_the_gradient_of_the_expected_reward(scale: Any, beta: floa
     expected = expect_letters(
         logps_NC,
         logps_RO[rows],
-        mask_NC=mask_NC,
         place_N=torch.ones(4, dtype=torch.long),
         known_NO=torch.ones(4, 3, dtype=torch.bool),
         letter_rewards_NO=rewards[rows],
         rewards_N=rewards[rows, drawn],
         num_generations=4,
         scale=scale,
-        beta=beta,
-        ref_logps_NC=torch.stack([logps_R[rows], ref[rows, drawn]], dim=1).detach(),
-        ref_letter_logps_NO=ref[rows],
+        old_logps_NC=logps_NC.detach() - 0.3 * torch.tensor([0.0, 1.0]) if has_moved else None,
+        penalty=Penalty(
+            ref_logps_NC=torch.stack([logps_R[rows], ref[rows, drawn]], dim=1).detach(), ref_letter_logps_NO=ref[rows], is_corrected=True
+        ),
     )
     probs_RO = (logps_R[:, None] + logps_RO).exp()
     mean = (probs_RO * rewards).sum()
     deviation = ((probs_RO * (rewards - mean) ** 2).sum().sqrt() + 1e-4).detach() if scale == "group" else 1
     kl = (probs_RO.detach() * ((ref - logps_RO).exp() - (ref - logps_RO) - 1) * (logps_RO - logps_RO.detach()).exp()).sum()
-    wanted = -mean / deviation + beta * kl
-    for weights in (reasoning, letters):
-        torch.testing.assert_close(gradient(surrogate(expected, mask_NC), weights), gradient(wanted, weights))
+    assert expected.penalty_NC is not None
+    penalty = (expected.penalty_NC[:, 1] * mask_NC[:, 1]).sum() / 4
+    torch.testing.assert_close(gradient(surrogate(expected, mask_NC), reasoning), gradient(-mean / deviation, reasoning))
+    torch.testing.assert_close(gradient(surrogate(expected, mask_NC), letters), gradient(-mean / deviation, letters))
+    torch.testing.assert_close(gradient(penalty, letters), gradient(kl, letters))
     torch.testing.assert_close(expected.rewards_B, mean.detach()[None])
-    torch.testing.assert_close(expected.logps_NC.detach(), logps_NC.detach())
+    if not has_moved:
+        torch.testing.assert_close(expected.logps_NC.detach(), logps_NC.detach())
 
 
 def test_what_has_no_letter_stays_as_it_was_sampled() -> None:
@@ -168,7 +183,6 @@ def test_what_has_no_letter_stays_as_it_was_sampled() -> None:
     expected = expect_letters(
         logps_NC,
         torch.zeros(2, 2),
-        mask_NC=torch.ones(2, 2),
         place_N=torch.tensor([-1, -1]),
         known_NO=torch.zeros(2, 2, dtype=torch.bool),
         letter_rewards_NO=torch.full((2, 2), 5.0),
@@ -187,7 +201,6 @@ def test_groups_whose_letters_agree_still_teach() -> None:
     expected = expect_letters(
         torch.cat([torch.zeros(4, 1), letter_logps[:, :1]], dim=1),
         letter_logps,
-        mask_NC=torch.ones(4, 2),
         place_N=torch.ones(4, dtype=torch.long),
         known_NO=torch.ones(4, 2, dtype=torch.bool),
         letter_rewards_NO=torch.tensor([[1.0, 0.0]] * 4),
@@ -200,9 +213,37 @@ def test_groups_whose_letters_agree_still_teach() -> None:
     assert (found[:, 0] < 0).all()
 
 
-def test_what_is_missing_earns_nothing() -> None:
-    mean_B, variance_B = moments(torch.tensor([[0.25, 0.25]]), torch.tensor([[2.0, 0.0]]))
-    assert (float(mean_B), float(variance_B)) == (0.5, 0.75)
+@pytest.mark.parametrize(("rest", "mean", "variance"), [(0.0, 0.5, 0.75), (-1.0, 0.0, 1.5)])
+def test_what_is_missing_earns_what_is_said(rest: float, mean: float, variance: float) -> None:
+    found = moments(torch.tensor([[0.25, 0.25]]), torch.tensor([[2.0, 0.0]]), rest)
+    assert tuple(map(float, found)) == (mean, variance)
+
+
+def test_completions_outside_of_the_answers_never_earn_more_than_the_worst() -> None:
+    rewards, is_row = torch.tensor([[2.0, -1.5, -9.0], [0.5, 1.0, 3.0]]), torch.tensor([[True, True, False], [True, True, True]])
+    assert reward_outside(rewards, is_row).tolist() == [-1.5, 0.0]
+
+
+def test_lengths_that_depend_on_the_answer_count_as_in_samples() -> None:
+    """For a loss that divides by a completion's length: probabilities .6 and .4, lengths 2 and 20, nothing outside."""
+    logit = torch.tensor([[0.6, 0.4]], dtype=torch.float64).log().requires_grad_()
+    logps = logit.log_softmax(dim=1)[0]
+    logps_NC, mask_NC = torch.zeros(2, 20, dtype=torch.float64), (torch.arange(20) < torch.tensor([[2], [20]])).double()
+    logps_NC = torch.cat([logps[:, None], logps_NC[:, 1:]], dim=1)
+    expected = expect_branches(
+        logps_NC,
+        mask_NC,
+        rewards_N=torch.tensor([1.0, 0.0], dtype=torch.float64),
+        num_tokens_N=torch.ones(2, dtype=torch.long),
+        answers_N=torch.arange(2),
+        num_generations=2,
+        scale="none",
+        divides_by_length=True,
+    )
+    ratio_NC = (logps_NC - logps_NC.detach()).exp()
+    found = -((ratio_NC * expected.advantages_NC * mask_NC).sum(dim=1) / mask_NC.sum(dim=1)).mean()
+    sampled = -(torch.tensor([0.6, 0.4]) * torch.tensor([0.4, -0.6]) / torch.tensor([2, 20]) * logps).sum()
+    torch.testing.assert_close(gradient(found, logit), gradient(sampled, logit), atol=1e-7, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,11 @@ def pay(completions: Sequence[Any], target: Sequence[str], **_: Any) -> list[flo
     ]
 
 
+def pay_none(completions: Sequence[Any], **_: Any) -> list[None]:
+    """A reward that applies to nothing."""
+    return [None] * len(completions)
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Keeps the gradient of every step."""
 
@@ -226,6 +231,9 @@ SAMPLED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], float]]
     *((f"no_think_{loss}", NO_THINK, ENUMERATED, {"loss_type": loss}, 0.02) for loss in LOSSES),
     ("no_think_group", NO_THINK, ENUMERATED, {"scale_rewards": "group"}, 0.05),
     ("no_think_beta", NO_THINK, ENUMERATED, {"beta": 0.5}, 0.02),
+    ("no_think_cispo_beta", NO_THINK, ENUMERATED, {"beta": 0.5, "loss_type": "cispo"}, 0.02),
+    ("no_think_grpo_beta", NO_THINK, ENUMERATED, {"beta": 0.5, "loss_type": "grpo", "use_bias_correction_kl": False}, 0.02),
+    ("think_dapo_beta", THINK, PARTIAL, {"beta": 0.5, "loss_type": "dapo"}, 0.02),
     ("think", THINK, PARTIAL, {}, 0.02),
     ("think_group", THINK, PARTIAL, {"scale_rewards": "group"}, 0.05),
     ("think_grpo_beta", THINK, PARTIAL, {"loss_type": "grpo", "beta": 0.5}, 0.02),
@@ -309,6 +317,8 @@ REFUSED: list[tuple[str, list[dict[str, Any]], dict[str, Any], str]] = [
     ("batch", [THINK, PARTIAL], {"scale_rewards": "batch", "gradient_accumulation_steps": 2}, "scale_rewards"),
     ("sequence", [THINK, PARTIAL], {"importance_sampling_level": "sequence"}, "importance_sampling_level"),
     ("entropy", [NO_THINK, ENUMERATED], {"entropy_coef": 0.1}, "entropy_coef = 0"),
+    ("after_rows", [THINK_AFTER, ENUMERATED], {"num_generations": 4}, "num_generations = 8"),
+    ("truncated", [THINK, PARTIAL], {"mask_truncated_completions": True}, "mask_truncated_completions = false"),
     ("again", [THINK, PARTIAL, {"rewards": {"names": ["accuracy", "reasoning_matters"]}}], {}, "reasoning_matters"),
 ]
 
@@ -320,6 +330,22 @@ def test_what_has_no_expectation_is_refused(sections: list[dict[str, Any]], grpo
         check_expectation(config, grpo_arguments(config, Path("run")), read(config), resolve_rewards(config.rewards.names))
     assert "\n" not in str(refused.value)
     assert 'or set it to "sampled"' in str(refused.value)
+
+
+def test_a_rollout_that_is_not_osler_s_own_is_refused() -> None:
+    config = configure(NO_THINK, ENUMERATED, pad_to_multiple_of=8)
+    with pytest.raises(ConfigError, match="needs Osler's own rollout"):
+        train(config, read(config))
+
+
+def test_a_reward_that_does_not_apply_counts_as_nothing() -> None:
+    """TRL leaves None out of the sum."""
+    found = []
+    for names in (["pay"], ["pay", "pay_none"]):
+        named = {"rewards": {"names": [f"test_expected_training:{name}" for name in names]}}
+        config = configure(NO_THINK, ENUMERATED, named, scale_rewards="group")
+        found.append(train(config, read(config))[1][0])
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize(("strategy", "kind"), [(NO_THINK, ENUMERATED), (THINK, PARTIAL)], ids=["enumerated", "partial"])

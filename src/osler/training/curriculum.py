@@ -131,18 +131,23 @@ class Curriculum:
         """
         if self.data.curriculum == "none":
             return
+        self.check(sample_ids, rewards, name)
         groups: dict[str, list[float]] = {}
         for sample_id, reward in zip(sample_ids, rewards, strict=True):
-            if not (np.isnan(reward) or 0 <= reward <= 1):
-                raise ConfigError(
-                    f'[data] curriculum = "variance" reads the first reward as right or wrong, from 0 to 1, and {name} gave {reward:g} for '
-                    f'{sample_id}: name accuracy first in [rewards] names, or set curriculum = "none"'
-                )
             groups.setdefault(sample_id, []).extend([] if np.isnan(reward) else [reward])
         for sample_id, group in groups.items():
             num, right = len(group), sum(group)
             if num > 1:  # one completion has no variance
                 self.count(sample_id, num, right / num, right * (num - right) / (num - 1) / num)
+
+    def check(self, sample_ids: Sequence[str], rewards: Sequence[float], name: str) -> None:
+        """Raise ConfigError where a curriculum needs rewards from 0 to 1 and the reward `name` gave another."""
+        for sample_id, reward in zip(sample_ids, rewards, strict=True):
+            if self.data.curriculum != "none" and not (np.isnan(reward) or 0 <= reward <= 1):
+                raise ConfigError(
+                    f'[data] curriculum = "variance" reads the first reward as right or wrong, from 0 to 1, and {name} gave {reward:g} for '
+                    f'{sample_id}: name accuracy first in [rewards] names, or set curriculum = "none"'
+                )
 
     def count(self, sample_id: str, num: int, mean: float, variance: float) -> None:
         """Count a question's mean reward and its variance for `num` completions."""

@@ -151,8 +151,10 @@ def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt],
     if kind == "sampled":
         return
     enumerates, times = kind == "enumerated", arguments.num_generations
-    reasons_first = Format.THINK_ANSWER in {find_strategy(prompt.strategy).format for prompt in prompts}
+    formats = {find_strategy(prompt.strategy).format for prompt in prompts}
+    reasons_first = Format.THINK_ANSWER in formats
     most = max(len(prompt.sample.choices) for prompt in prompts)
+    wanted = 2 * most if Format.ANSWER_THINK in formats else most  # what is said after an answer is compared among its rows
     is_filtered = (sampling.top_p, sampling.top_k, sampling.min_p or 0, sampling.repetition_penalty) != (1, 0, 0, 1)
     in_parts = arguments.steps_per_generation > 1 or arguments.world_size > 1
     obstacles = (
@@ -160,7 +162,7 @@ def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt],
         (not all(prompt.sample.choices for prompt in prompts), "some questions have no options: set [data.train] has_choices = true"),
         (enumerates and reasons_first, f'{config.prompt.strategy} reasons before it answers: use expectation = "partial"'),
         (not enumerates and not reasons_first, f'{config.prompt.strategy} answers first: use expectation = "enumerated"'),
-        (enumerates and most > times, f"a question has {most} options and a group {times} rows: set [grpo] num_generations = {most}"),
+        (enumerates and wanted > times, f"{most} options need {wanted} rows of a group: set [grpo] num_generations = {wanted}"),
         (
             arguments.per_device_train_batch_size % times != 0,
             f"a group lies in several batches: set [grpo] per_device_train_batch_size to a multiple of {times}",
@@ -171,6 +173,8 @@ def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt],
         (arguments.multi_objective_aggregation != "sum_then_normalize", 'set [grpo] multi_objective_aggregation = "sum_then_normalize"'),
         (arguments.importance_sampling_level != "token", 'set [grpo] importance_sampling_level = "token"'),
         (arguments.scale_rewards == "batch" and in_parts, 'a batch is not in one place: set [grpo] scale_rewards = "group" or "none"'),
+        (arguments.mask_truncated_completions, "set [grpo] mask_truncated_completions = false"),
+        (arguments.off_policy_mask_threshold is not None, "leave out [grpo] off_policy_mask_threshold"),
         (arguments.top_entropy_quantile < 1, "set [grpo] top_entropy_quantile = 1"),
         (enumerates and bool(arguments.entropy_coef or arguments.use_adaptive_entropy), "set [grpo] entropy_coef = 0"),
         (reasoning_matters in rewards, "reasoning_matters asks the policy again about what it wrote: drop that reward"),

@@ -72,7 +72,7 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
         "group_id": Column("N", GROUP),
         "own_rewards": Column("N"),  # these and the next are those of `shared_prefix.expected`
         "branch_tokens": Column("N", ANY),
-        "branch_copies": Column("N", ANY),
+        "branch_answer": Column("N", ANY),
         "letter_place": Column("N", PLACE, least=-1),
         "letter_ids": Column("NO", IDS, least=-1),
         "letter_rewards": Column("NO"),

@@ -22,7 +22,17 @@ from trl.trainer.utils import pad
 from osler.errors import ConfigError, PolicyError
 from osler.training.answer_tokens import AnswerTokens, share_rows
 from osler.training.curriculum import Curriculum
-from osler.training.expectation import Expected, expect_branches, expect_letters, moments, row_weights, sampled_tokens
+from osler.training.expectation import (
+    Expected,
+    Penalty,
+    expect_branches,
+    expect_letters,
+    moments,
+    reward_outside,
+    sampled_tokens,
+    share_answer,
+    total_deviation,
+)
 from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.packed_row import Letters, branch_logps
 from osler.training.shared_prefix.rollout import Decoding, Rollout, decode
@@ -30,6 +40,9 @@ from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 NOTHING: Final = -1
 """Stands for no place and no token."""
+DIVIDE_BY_LENGTH: Final = ("grpo", "sapo")
+"""TRL's losses that divide the sum over a completion's tokens by their number."""
+
 ZERO: Final = 1e-6
 """A smaller deviation of rewards counts as none in what is logged."""
 
@@ -48,13 +61,23 @@ class Branches:
 
     ids_NT: Tensor  # the tokens of each row's answer; -1 behind them
     num_tokens_N: Tensor  # 0 for a row that stands for nothing
-    copies_N: Tensor  # rows of the question with the same answer
+    answers_N: Tensor  # the number of its answer
     weights_N: Tensor  # probability of the answer, shared by its rows
     is_whole: bool  # whether the answers are complete completions
 
 
+def lay_out(begins: Sequence[Sequence[Sequence[int]]], numbers: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """The tokens [N, T] of the answers with these numbers, for each question its rows; -1 behind them and where nothing stands."""
+    rows = [own[number] if number != NOTHING else () for own, some in zip(begins, numbers, strict=True) for number in some]
+    ids_NT: Tensor = pad([torch.tensor(row, dtype=torch.long) for row in rows], padding_value=NOTHING, padding_side="right")
+    return ids_NT.to(device)
+
+
 class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
     """Osler's GRPO trainer with shared prompts and expectations."""
+
+    beta: float
+    current_gradient_accumulation_steps: int
 
     def __init__(self, *args: Any, expectation: Expectation, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,11 +86,16 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
         self.expectation = expectation
         self._answers = AnswerTokens(self._tokenizer)
         if expectation.kind == "enumerated":
+            if not self.shares_rollout:
+                raise ConfigError(
+                    '[trainer] expectation = "enumerated" needs Osler\'s own rollout: leave out [grpo] pad_to_multiple_of, '
+                    'cache_implementation and continuous batching, or set it to "sampled"'
+                )
             self._require_room(self.train_dataset[0])
         self._rows: Sequence[Any] = ()  # of the dataset, one for each completion of the rollout
         self._branches: Branches | None = None  # of the rollout, unless it is sampled
         self._written_letters: Letters | None = None  # of its completions, for a partial expectation
-        self._kl: Tensor | None = None  # of the update, beyond what TRL logs
+        self._expected: Expected | None = None  # of the update
 
     def _require_room(self, row: Any) -> None:
         """Raise ConfigError where the answers of a question are longer than a completion may be."""
@@ -132,33 +160,30 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
         asked = self._rows[::times]
         begins = [self._answers.begins(row["strategy"], len(row["choices"])) for row in asked]
         is_whole = self._answers.is_whole(asked[0]["strategy"])
-        numbers_BG = [[*range(len(own)), *[NOTHING] * (times - len(own))] for own in begins]
-        ids_NT, num_tokens_N = self._lay_out(begins, numbers_BG, device)
+        numbers = [[*range(len(own)), *[NOTHING] * (times - len(own))] for own in begins]
+        ids_NT = lay_out(begins, numbers, device)
         logps_NT = branch_logps(model, caches, ids_NT.clamp(min=0), ids_NT >= 0, self.temperature)
-        probs_BG = row_weights(logps_NT, num_tokens_N, torch.ones_like(num_tokens_N)).view(-1, times)
-        copies_N = (num_tokens_N > 0).long()
-        weights_N = probs_BG.flatten()
+        probs_BG = logps_NT.sum(dim=1).exp().view(-1, times)
         if not is_whole:
-            probs = [row[: len(own)] for row, own in zip(probs_BG.tolist(), begins, strict=True)]
-            counts = [share_rows(own, times) for own in probs]
-            numbers_BG = [[option for option, count in enumerate(own) for _ in range(count)] for own in counts]
-            ids_NT, num_tokens_N = self._lay_out(begins, numbers_BG, device)
-            pairs = [(own[option], count) for own, some in zip(probs, counts, strict=True) for option, count in enumerate(some)]
-            copies_N = torch.tensor([count for _, count in pairs for _ in range(count)], device=device)
-            weights_N = torch.tensor([prob / count for prob, count in pairs for _ in range(count)], device=device)
-        return Branches(ids_NT=ids_NT, num_tokens_N=num_tokens_N, copies_N=copies_N, weights_N=weights_N, is_whole=is_whole)
-
-    def _lay_out(self, begins: Sequence[list[list[int]]], numbers_BG: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-        """The tokens [N, T] of the answers with these numbers, and how many each has [N]."""
-        rows = [own[number] if number != NOTHING else [] for own, numbers in zip(begins, numbers_BG, strict=True) for number in numbers]
-        ids_NT = pad([torch.tensor(row, dtype=torch.long) for row in rows], padding_value=NOTHING, padding_side="right")
-        return ids_NT.to(device), torch.tensor([len(row) for row in rows], device=device)
+            counts = [share_rows(row[: len(own)], times) for row, own in zip(probs_BG.tolist(), begins, strict=True)]
+            numbers = [[option for option, count in enumerate(own) for _ in range(count)] for own in counts]
+            ids_NT = lay_out(begins, numbers, device)
+        answers_BG, num_tokens_N = torch.tensor(numbers, device=device), (ids_NT >= 0).sum(dim=1)
+        same_BGG = share_answer(num_tokens_N.view(-1, times), answers_BG)
+        shared_BG = probs_BG.gather(1, answers_BG.clamp(min=0)) / same_BGG.sum(dim=2).clamp(min=1)
+        return Branches(
+            ids_NT=ids_NT,
+            num_tokens_N=num_tokens_N,
+            answers_N=answers_BG.flatten(),
+            weights_N=torch.where(answers_BG >= 0, shared_BG, 0.0).flatten(),
+            is_whole=is_whole,
+        )
 
     def _note_branches(self, output: dict[str, Any], branches: Branches) -> None:
         """Put into TRL's batch what each row stands for, and log expectations in place of the means over rows."""
         is_row_N = branches.num_tokens_N > 0
         output["completion_mask"] = output["completion_mask"] * is_row_N[:, None]
-        output |= {"own_rewards": self._own_rewards_N, "branch_tokens": branches.num_tokens_N, "branch_copies": branches.copies_N}
+        output |= {"own_rewards": self._own_rewards_N, "branch_tokens": branches.num_tokens_N, "branch_answer": branches.answers_N}
         # Losses that divide by the number of tokens get that of a sampled batch.
         num_tokens = sampled_tokens(branches.weights_N, output["completion_mask"], self.num_generations)
         output["num_items_in_batch"] = self.accelerator.gather(num_tokens).sum().round().long()
@@ -199,104 +224,138 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
         if self._branches is None:
             super()._record(curriculum, sample_ids, rewards_N)
             return
+        curriculum.check(sample_ids, rewards_N.tolist(), self.reward_func_names[0])
         weights_BG = self.accelerator.gather(self._branches.weights_N).view(-1, self.num_generations)
-        means_B, variances_B = moments(weights_BG, rewards_N.view_as(weights_BG))
+        rewards_BG = rewards_N.nan_to_num(nan=0.0).view_as(weights_BG)  # as TRL counts a reward that does not apply
+        means_B, variances_B = moments(weights_BG, rewards_BG, 0.0)
         for sample_id, mean, variance in zip(sample_ids[:: self.num_generations], means_B.tolist(), variances_B.tolist(), strict=True):
             curriculum.count(sample_id, self.num_generations, mean, variance)
 
     def _sum(self, rewards_NF: Tensor) -> Tensor:
-        total_N: Tensor = (rewards_NF * self.reward_weights.to(rewards_NF.device)).sum(dim=1)
+        total_N: Tensor = (rewards_NF * self.reward_weights.to(rewards_NF.device)).nansum(dim=1)  # a reward that does not apply is NaN
         return total_N
 
     def _reward_letters(self, letters: Letters, inputs: Any, prompts: Any, completion_ids: Sequence[Sequence[int]]) -> Tensor:
-        """The reward [N, O] of each completion with each option's letter in the place of its own."""
-        rewards_NO = self._own_rewards_N[:, None].repeat(1, letters.ids_NO.shape[1])
-        places, options = letters.place_N.tolist(), letters.ids_NO.tolist()
-        asked = [
-            (row, option, [*ids[: places[row]], token, *ids[places[row] + 1 :]])
-            for row, ids in enumerate(completion_ids)
-            if places[row] != NOTHING
-            for option, token in enumerate(options[row])
-            if token not in (NOTHING, ids[places[row]])
-        ]
-        # TRL gathers rewards from all processes, so each asks for as many.
-        asked += [(0, NOTHING, [*completion_ids[0]])] * (int(self._most(len(asked))) - len(asked))
-        if not asked:
-            return rewards_NO
-        rows, own = [row for row, _, _ in asked], [ids for _, _, ids in asked]
-        texts = self.processing_class.batch_decode(own, skip_special_tokens=True)
-        turns = [[{"role": "assistant", "content": text}] for text in texts]
+        """The reward [N, O] of each completion with each option's letter in the place of its own.
+
+        Rewards may depend on their batch, so all completions are rewarded together, once for each option.
+        """
         logged = {name: [*values] for name, values in self._pending_metrics.items()}
         extra = {name: [*values] for name, values in self._pending_extra_logs.items()}
-        found_XF = GRPOTrainer._calculate_rewards(self, [inputs[row] for row in rows], [prompts[row] for row in rows], turns, own)
+        places, tokens_ON, columns = letters.place_N.tolist(), letters.ids_NO.T.tolist(), []
+        for number in range(self._most(len(tokens_ON))):  # TRL gathers rewards from all processes, so each asks as often
+            tokens_N = tokens_ON[number] if number < len(tokens_ON) else [NOTHING] * len(places)
+            written = [
+                [*ids] if token == NOTHING else [*ids[:place], token, *ids[place + 1 :]]
+                for ids, place, token in zip(completion_ids, places, tokens_N, strict=True)
+            ]
+            turns = [
+                [{"role": "assistant", "content": text}] for text in self.processing_class.batch_decode(written, skip_special_tokens=True)
+            ]
+            found_NF = GRPOTrainer._calculate_rewards(self, inputs, prompts, turns, written)
+            first = self.accelerator.process_index * len(inputs)
+            columns.append(self._sum(found_NF[first : first + len(inputs)]))
         for pending, before in ((self._pending_metrics, logged), (self._pending_extra_logs, extra)):
             pending.clear()  # what rewards log is of completions that were written
             pending.update(before)
-        first = self.accelerator.process_index * len(asked)
-        for (row, option, _), reward in zip(asked, self._sum(found_XF[first : first + len(asked)]), strict=True):
-            if option != NOTHING:
-                rewards_NO[row, option] = reward
-        return rewards_NO
+        return torch.stack(columns[: len(tokens_ON)], dim=1)
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
-        self._kl = None
-        loss = super()._compute_loss(model, inputs)
-        if self._kl is not None:
-            self._metrics["train"]["kl"][-1] += self._mean(self._kl)
+        self._expected, beta = None, self.beta
+        self.beta = 0.0 if "own_rewards" in inputs else beta  # TRL's penalty has the same weight for every row
+        try:
+            loss = super()._compute_loss(model, inputs)
+        finally:
+            self.beta = beta
+        if self._expected is None:
+            return loss
+        expected, mask_NC = self._expected, inputs["completion_mask"]
+        self._expected = None
+        self._log(expected)
+        if expected.penalty_NC is not None:
+            loss = loss + beta * self._divide(expected.penalty_NC, mask_NC, inputs) * self._token_factor(expected, mask_NC)
+            kl = (expected.penalty_NC.detach() * mask_NC).sum() / (mask_NC.sum() if expected.num_tokens is None else expected.num_tokens)
+            self._metrics["train"]["kl"].append(self._mean(kl))
         return loss
+
+    def _divide(self, values_NC: Tensor, mask_NC: Tensor, batch: Any) -> Tensor:
+        """The sum over tokens divided by what TRL's loss divides by."""
+        total_N, parts = (values_NC * mask_NC).sum(dim=1), self.current_gradient_accumulation_steps
+        num_rows, divided = len(total_N), total_N.sum()
+        if self.loss_type in DIVIDE_BY_LENGTH:
+            divided = (total_N / mask_NC.sum(dim=1).clamp(min=1)).sum() / num_rows
+        elif self.loss_type == "bnpo":
+            divided = divided / mask_NC.sum().clamp(min=1)
+        elif self.loss_type == "dr_grpo":
+            divided = divided / (num_rows * self.max_completion_length)
+        elif self.loss_type == "luspo":
+            divided = divided / num_rows
+        else:
+            num_tokens = batch["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
+            divided = divided / num_tokens * self.args.steps_per_generation
+        return divided / parts
+
+    def _token_factor(self, expected: Expected, mask_NC: Tensor) -> Tensor | float:
+        """For a loss that divides by the tokens of its rows, where these are no samples: rows by expected tokens."""
+        return mask_NC.sum() / expected.num_tokens if self.loss_type == "bnpo" and expected.num_tokens is not None else 1.0
 
     def _take_expectation(self, batch: dict[str, Any], logps_NC: Tensor, letter_logps_NO: Tensor | None, mask_NC: Tensor) -> Tensor:
         if "own_rewards" not in batch:
             return logps_NC
+        penalty = None
+        if (ref_logps_NC := batch.get("ref_per_token_logps")) is not None:
+            corrected = self.args.use_bias_correction_kl
+            penalty = Penalty(ref_logps_NC=ref_logps_NC, ref_letter_logps_NO=batch.get("ref_letter_logps"), is_corrected=corrected)
         common: dict[str, Any] = {
             "rewards_N": batch["own_rewards"],
             "num_generations": self.num_generations,
             "scale": self.scale_rewards,
-            "beta": self.beta,
-            "corrects_kl": self.args.use_bias_correction_kl,
             "old_logps_NC": batch.get("old_per_token_logps"),
-            "ref_logps_NC": batch.get("ref_per_token_logps"),
+            "penalty": penalty,
         }
         if letter_logps_NO is None:
-            num_tokens_N, copies_N = batch["branch_tokens"], batch["branch_copies"]
-            expected = expect_branches(logps_NC, mask_NC, num_tokens_N=num_tokens_N, copies_N=copies_N, **common)
+            expected = expect_branches(
+                logps_NC,
+                mask_NC,
+                num_tokens_N=batch["branch_tokens"],
+                answers_N=batch["branch_answer"],
+                divides_by_length=self.loss_type in DIVIDE_BY_LENGTH,
+                **common,
+            )
         else:
             expected = expect_letters(
                 logps_NC,
                 letter_logps_NO,
                 place_N=batch["letter_place"],
-                mask_NC=mask_NC,
                 known_NO=batch["letter_ids"] != NOTHING,
                 letter_rewards_NO=batch["letter_rewards"],
-                ref_letter_logps_NO=batch.get("ref_letter_logps"),
                 **common,
             )
-        batch["advantages"] = expected.advantages_NC
-        if self.loss_type == "bnpo" and expected.num_tokens is not None:  # it divides by the tokens of the rows
-            batch["advantages"] = expected.advantages_NC * mask_NC.sum() / expected.num_tokens
-        batch["old_per_token_logps"], batch["ref_per_token_logps"] = expected.old_logps_NC, expected.ref_logps_NC
-        self._log(expected)
+        batch["advantages"] = expected.advantages_NC * self._token_factor(expected, mask_NC)
+        batch["old_per_token_logps"] = expected.old_logps_NC
+        self._expected = expected
         return expected.logps_NC
 
     def _correct_metrics(self, weights_N: Tensor) -> None:
         """Expectations in place of what TRL logged: means over rows that are not equally probable."""
         metrics, times = self._metrics["train"], self.num_generations
         weights_BG = self.accelerator.gather(weights_N).view(-1, times)
-        sum_N = self._sum(self._rewards_NF)
-        mean_B, variance_B = moments(weights_BG, sum_N.view(-1, times))
-        total = (variance_B + (mean_B - mean_B.mean()) ** 2).mean()
-        metrics["reward"][-1], metrics["reward_std"][-1] = float(mean_B.mean()), float(total.sqrt())
-        metrics["frac_reward_zero_std"][-1] = float((variance_B.sqrt() < ZERO).float().mean())
-        for name, rewards_N in zip(self.reward_func_names, self._rewards_NF.T, strict=True):
-            mean_B, variance_B = moments(weights_BG, rewards_N.view(-1, times))
-            total = (variance_B + (mean_B - mean_B.mean()) ** 2).mean()
-            metrics[f"rewards/{name}/mean"][-1], metrics[f"rewards/{name}/std"][-1] = float(mean_B.mean()), float(total.sqrt())
+        named = [("reward", "reward_std", self._sum(self._rewards_NF))]
+        named += [
+            (f"rewards/{name}/mean", f"rewards/{name}/std", rewards_N)
+            for name, rewards_N in zip(self.reward_func_names, self._rewards_NF.T, strict=True)
+        ]
+        for mean_name, deviation_name, rewards_N in named:
+            rewards_BG = rewards_N.nan_to_num(nan=0.0).view(-1, times)
+            mean_B, variance_B = moments(weights_BG, rewards_BG, reward_outside(rewards_BG, weights_BG > 0))
+            metrics[mean_name][-1], metrics[deviation_name][-1] = float(mean_B.mean()), float(total_deviation(mean_B, variance_B))
+            if mean_name == "reward":
+                metrics["frac_reward_zero_std"][-1] = float((variance_B.sqrt() < ZERO).float().mean())
 
     def _log(self, expected: Expected) -> None:
         metrics, kind = self._metrics["train"], self.expectation.kind
         metrics[f"{kind}/reward"].append(self._mean(expected.rewards_B))
         metrics[f"{kind}/frac_reward_zero_std"].append(self._mean((expected.deviations_B < ZERO).float()))
-        self._kl = expected.kl
 
     def _mean(self, values: Tensor) -> float:
         """The mean over all processes, which have equally many values."""
