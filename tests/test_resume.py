@@ -214,6 +214,8 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (edit_tensors("0/completion_ids", lambda old: old + 10_000), r"0/completion_ids with values outside 0 to \d+"),
     (edit_tensors("0/completion_mask", lambda old: old * 2), r"0/completion_mask with values outside 0 to 1"),
     (edit_tensors("0/old_per_token_logps", lambda old: old[:, 1:]), r"0/old_per_token_logps of the shape"),
+    (edit_tensors("0/own_rewards", lambda _: torch.zeros(2)), r"holds only some columns of an expectation: own_rewards"),
+    (edit_tensors("0/letter_ids", lambda _: torch.zeros(2, 27, dtype=torch.long)), r"holds 0/letter_ids of the shape \[2, 27\]"),
     (edit_tensors("0/group_id", lambda old: old + 2), r"0/group_id with values outside 0 to 1"),
     (edit_tensors("0/group_id", lambda _: None), r"holds group/0/ids, which does not belong there"),
     (edit_tensors("group/1/ids", lambda _: None), r"has no group/1/ids"),

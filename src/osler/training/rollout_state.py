@@ -81,6 +81,11 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
 )
 """TRL's columns of a rollout that Osler knows, beside those of images, and Osler's own."""
 
+BRANCHES: Final = frozenset({"own_rewards", "branch_tokens", "branch_answer"})
+LETTERS_OF_ROWS: Final = frozenset({"own_rewards", "letter_place", "letter_ids", "letter_rewards"})
+EXPECTATION_COLUMNS: Final = BRANCHES | LETTERS_OF_ROWS
+"""Columns that come together, of enumerated answers or of completions whose letters are known."""
+
 REQUIRED: Final = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch")
 
 
@@ -282,9 +287,23 @@ def _read_batch(file: TensorFile, number: int, sizes: RolloutSizes, device: torc
         below = None if column.range is None else limits[column.range]
         tensor = file.take(key, shape, is_float=column.range is None, below=below, least=column.least)
         batch[name] = tensor if name == "group_id" else tensor.to(device)  # the trainer keeps the groups of rows on the CPU
+    _require_expectation(file, batch)
     if file.has(f"{number}/pixel_values"):
         batch |= _read_images(file, f"{number}/", batch["prompt_ids"], sizes, device)
     return batch
+
+
+def _require_expectation(file: TensorFile, batch: Mapping[str, Any]) -> None:
+    """Refuse a file with only some of the columns of an expectation, with values that are not finite, or with a letter outside its text."""
+    found = EXPECTATION_COLUMNS & batch.keys()
+    if found and found not in (BRANCHES, LETTERS_OF_ROWS):
+        file.refuse(f"holds only some columns of an expectation: {', '.join(sorted(found))}")
+    if not all(bool(torch.isfinite(batch[name]).all()) for name in found if batch[name].is_floating_point()):
+        file.refuse("holds rewards that are not finite")
+    if "letter_place" in found:
+        place_N, mask_NC = batch["letter_place"], batch["completion_mask"]
+        if not bool((mask_NC.gather(1, place_N.clamp(min=0)[:, None])[:, 0].bool() | (place_N < 0)).all()):
+            file.refuse("holds a letter behind the end of its completion")
 
 
 def _read_images(file: TensorFile, prefix: str, ids_NP: Tensor, sizes: RolloutSizes, device: torch.device) -> dict[str, Any]:
