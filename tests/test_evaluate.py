@@ -203,6 +203,17 @@ def test_fresh_starts_a_label_over_and_keeps_a_training(tiny_folder: Path, finis
 # What goes wrong
 
 
+def test_an_engine_that_refuses_leaves_the_records(tiny_folder: Path, finished: Path, tmp_path: Path) -> None:
+    """Also with --fresh, and it adds no file for a new label."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "policy").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for arguments in ({"fresh": True}, {"label": "other"}):
+        with pytest.raises(OslerError, match=r"needs eval\.script"):
+            evaluate(make_config(tiny_folder, eval={"engine": "scripted"}), run, **arguments)
+        assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
 BAD: list[tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any], str]] = [
     ("no such policy", lambda _: {"policy": {"path": "./nowhere"}}, {}, "no policy at ./nowhere"),
     ("no such policy to override", lambda _: {}, {"policy": "./nowhere"}, "no policy at ./nowhere"),

@@ -27,12 +27,12 @@ from osler.types import Sample
 NAMES = {"xray_views": ("frontal", "lateral"), "follow_up": ("prior", "current")}
 
 
-def questions(*kinds: StudyKind, num_slices: int = 8) -> list[Sample]:
+def questions(*kinds: StudyKind, num_slices: int = 8, size: int = 56) -> list[Sample]:
     """One question of each aspect of the kinds."""
     return [
         sample
         for kind in kinds
-        for sample in build_studies(kind=kind, split="test", seed=0, num_questions=len(ASPECTS[kind]), num_slices=num_slices, size=56)
+        for sample in build_studies(kind=kind, split="test", seed=0, num_questions=len(ASPECTS[kind]), num_slices=num_slices, size=size)
     ]
 
 
@@ -139,6 +139,16 @@ def test_files_are_read_as_the_drawn_questions(file_format: FileFormat, kinds: l
         assert render(other, "think").messages == render(sample, "think").messages
     rows = [json.loads(line) for line in root.read_text().splitlines()]
     assert sum("terms" in row for row in rows) == len(kinds)  # those of one row hold for all
+
+
+def test_a_run_that_ends_early_replaces_nothing(tmp_path: Path) -> None:
+    """The volumes of another size are written before the views, which are refused."""
+    write_studies(tmp_path, samples=questions(StudyKind.CT_VOLUME), file_format="nifti")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    larger = [*questions(StudyKind.CT_VOLUME, size=64), *questions(StudyKind.XRAY_VIEWS)]
+    with pytest.raises(DataError, match="xray_views is no volume"):
+        write_studies(tmp_path, samples=larger, file_format="nifti")
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
 
 
 ONE_SLICE = build_studies(kind=StudyKind.CT_VOLUME, split="test", seed=0, num_questions=1, single_slice=3)

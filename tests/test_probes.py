@@ -153,6 +153,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("an unknown intervention", ["--reasoning", "cut,cot"], "--reasoning does not know 'cot': use cut"),
     ("a bad label", ["--circular", "--label", "../x"], "cannot name a file"),
     ("no such policy", ["--ablation", "blank", "--policy", "./nowhere"], "no policy at ./nowhere"),
+    ("an engine without its script", ["--ablation", "blank", "--eval.engine=scripted"], "the scripted engine needs eval.script"),
     ("an unknown distractor", ["--circular", "--data.distractors=new"], "data.distractors"),
     ("an unknown strategy", ["--circular", "--prompt.strategy=thunk"], "unknown strategy 'thunk'"),
 ]

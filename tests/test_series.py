@@ -28,7 +28,8 @@ def write(folder: Path, name: str, position: list[float], **elements: object) ->
     write_dicom(folder / name, stored, **defaults | {"ImagePositionPatient": position} | elements)
 
 
-NAMELESS = {"SeriesInstanceUID": None, "SOPInstanceUID": "", "PatientID": "", "PatientName": ""}
+UNNAMED = {"PatientID": "", "PatientName": ""}
+NAMELESS = {"SeriesInstanceUID": None, "SOPInstanceUID": "", **UNNAMED}
 
 
 def names(folder: SeriesFolder) -> list[list[str]]:
@@ -130,6 +131,30 @@ def test_gaps_and_uneven_distances_are_named(places: list[float], findings: tupl
             "its series UID stands in files that name 2 different patients",
             id="one series UID for two patients",
         ),
+        pytest.param(
+            [(f"{name}{place}", [0, 0, place], {"PatientID": "ANON", "PatientName": name}) for place in (0, 1) for name in "ab"],
+            [["a0", "a1"], ["b0", "b1"]],
+            "its series UID stands in files that name 2 different patients",
+            id="one series UID for two patients with one placeholder",
+        ),
+        pytest.param(
+            [(f"{number}{place}", [0, 0, place], {"PatientID": number}) for place in (0, 1) for number in "01"],
+            [["00", "01"], ["10", "11"]],
+            "its series UID stands in files that name 2 different patients",
+            id="a placeholder that may be a number",
+        ),
+        pytest.param(
+            [(f"a{place}", [0, 0, place], UNNAMED if place % 2 else {}) for place in range(4)],
+            [["a0", "a1", "a2", "a3"]],
+            "some of its files name no patient: by their series UID they are taken for those of the patient whom the others name",
+            id="every second file names no patient",
+        ),
+        pytest.param(
+            [(f"{name}{place}", [0, 0, place], UNNAMED | {"PatientID": name.strip("-")}) for place in (0, 1) for name in "-ab"],
+            [["-0", "-1"], ["a0", "a1"], ["b0", "b1"]],
+            "its series UID stands in files that name 2 different patients",
+            id="two patients and files that name none",
+        ),
         *(
             pytest.param(
                 [
@@ -183,38 +208,6 @@ def test_what_is_unusual_is_put_apart_and_named(tmp_path: Path, slices: list, ex
     folder = read_dicom_series(tmp_path)
     assert sorted(names(folder)) == sorted(expected)
     assert all(any(finding in told for told in series.findings) for series in folder.series) or not finding
-
-
-@pytest.mark.parametrize(
-    ("slices", "expected"),
-    [
-        pytest.param([("a", 0), ("b", 0), ("c", 1), ("d", 1)], [], id="every position twice"),
-        pytest.param([("a", 0), ("b", 1), ("c", 1)], [], id="one position twice"),
-        pytest.param([("a", 0), ("b", 1), ("c", 2)], [["a", "b", "c"]], id="every position once"),
-    ],
-)
-def test_files_that_may_be_of_several_patients_are_refused(tmp_path: Path, slices: list, expected: list[list[str]]) -> None:
-    """Nothing says whose files these are: two patients may lie at the same positions, and no order of them is known to be right."""
-    for number, (name, place) in enumerate(slices):
-        write(tmp_path, name, [0, 0, place], **NAMELESS, InstanceNumber=number, AcquisitionTime=f"1000{number:02d}")
-    folder = read_dicom_series(tmp_path)
-    assert names(folder) == expected
-    if expected:
-        assert folder.series[0].findings[0] == (
-            "the files name no series and no patient: those of one folder with one modality, rows, columns, spacing are taken for one"
-        )
-    else:
-        (refused,) = folder.refused
-        assert "maybe of several patients: part them by folders" in refused
-
-
-def test_a_copy_of_a_file_without_identifiers_is_left_out(tmp_path: Path) -> None:
-    for name, place in (("a", 0), ("b", 1)):
-        write(tmp_path, name, [0, 0, place], **NAMELESS)
-    shutil.copyfile(tmp_path / "b", tmp_path / "copy")
-    folder = read_dicom_series(tmp_path)
-    assert names(folder) == [["a", "b"]]
-    assert "1 file holds a slice that another file holds: it is left out" in folder.series[0].findings
 
 
 def test_three_slices_of_different_slopes_are_a_series_with_their_own_values(tmp_path: Path) -> None:

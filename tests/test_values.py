@@ -41,6 +41,17 @@ def dicom_series(root: Path, stored: np.ndarray) -> str:
     return "s"
 
 
+def dicom_with_colours(root: Path, stored: np.ndarray) -> str:
+    """A series in grey, and in it one slice in colours."""
+    colours = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "ImagePositionPatient": [0, 0, 99]}
+    if stored.size:
+        save_series(root / "s", stored, Modality="MR")
+    (root / "s").mkdir(exist_ok=True)
+    tones = np.zeros((10, 12, 3), np.uint8)
+    write_dicom(root / "s" / "colours", tones, Modality="MR", SeriesInstanceUID="1.2.3", ImageOrientationPatient=AXIAL, **colours)
+    return "s"
+
+
 def dicom_frames(root: Path, stored: np.ndarray) -> str:
     write_dicom(root / "f.dcm", np.moveaxis(stored, 2, 0).swapaxes(1, 2), Modality="MR", ImageOrientationPatient=AXIAL)
     return "f.dcm"
@@ -89,6 +100,8 @@ def test_one_slice_without_numbers_is_black(tmp_path: Path, save: Save) -> None:
         *((save, broken((3, 3, 1), -1e30), "auto", None) for save in FORMATS),
         *((save, broken((3, 3), 1e30), None, "of its values are shown as one tone") for save in FORMATS),
         *((save, noise(), "400/400", "all of its values are shown as one tone, though they differ") for save in FORMATS),
+        (dicom_with_colours, broken((3, 3), np.nan), None, "0.8 % of its values are no numbers: they are black"),
+        (dicom_with_colours, np.zeros((12, 10, 0), np.uint16), None, None),
         (nifti, np.pad(noise((2, 2, 2)) + 1, 30), None, None),  # nearly all values are equal: a mask
         (dicom_series, np.zeros((12, 10, 4), np.uint16), None, None),
     ],

@@ -77,7 +77,7 @@ def pictures_of(source: ImageSource, config: StudyConfig, said: list[Context] | 
 def find_hidden(source: ImageSource, config: StudyConfig) -> tuple[str, ...]:
     """What the shown slices of a study hide, in words that name no file: see `values.find_hidden_values`; () for any other image.
 
-    Raises DataError where a slice cannot be read.
+    Raises DataError for a study whose slices cannot be chosen.
     """
     found: list[str] = []
 

@@ -154,20 +154,21 @@ def fill_records(
 
     Raises ConfigError when the file was made with other terms, and what `answer_prompts` raises.
     """
+    if not fresh and (key := changed_term(path, terms)) is not None:
+        raise ConfigError(f"{path} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
+    chunk_size = CHUNK_BATCHES * config.eval.batch_size
+    records = [] if fresh else resume(path, prompts, chunk_size)
+    opened = engine() if len(records) < len(prompts) else None  # before a file is written or removed: it may refuse its settings
     if fresh:
         path.unlink(missing_ok=True)
-    if (key := changed_term(path, terms)) is not None:
-        raise ConfigError(f"{path} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
     terms_file = path.with_suffix(".terms.json")
     if not (path.exists() and terms_file.exists()):
         write_json(terms_file, terms)
-    chunk_size = CHUNK_BATCHES * config.eval.batch_size
-    records = resume(path, prompts, chunk_size)
-    if len(records) == len(prompts):
+    if opened is None:
         return records
     votes = Votes(num=config.eval.num_votes, sampling=config.sampling, seed=config.seed) if config.eval.num_votes > 1 else None
     length = config.eval.max_completion_length
-    return answer_prompts(engine(), prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes)
+    return answer_prompts(opened, prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes)
 
 
 def answer_prompts(

@@ -27,7 +27,7 @@ from osler.evaluation.reliance import Reliance, judge_reliance
 from osler.evaluation.run import EvaluationTask, changed_term, digest_prompts, evaluate, fill_records, name_term, prepare
 from osler.metrics import Circular, summarize_rotations
 from osler.prompts import Format, find_strategy, render
-from osler.run_folder import Run, open_run
+from osler.run_folder import Run, forgetting_unused, open_run
 from osler.types import Prompt, Record
 
 
@@ -108,11 +108,12 @@ def run_probes(
     run = open_run(out, config)
     engine = functools.cache(lambda: open_engine(task.config))
     results = []
-    for probe in probes:
-        path = run.records / f"{label}.{probe.name}.jsonl"
-        results.append(_run_probe(probe, path, task, engine, plain, fresh=fresh))
-        if probe.prompts and on_result is not None:
-            on_result(results[-1])
+    with forgetting_unused(run):
+        for probe in probes:
+            path = run.records / f"{label}.{probe.name}.jsonl"
+            results.append(_run_probe(probe, path, task, engine, plain, fresh=fresh))
+            if probe.prompts and on_result is not None:
+                on_result(results[-1])
     return ProbeResults(
         run=run.root,
         label=label,

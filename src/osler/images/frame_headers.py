@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -41,6 +42,14 @@ _STAND_INS: Final = {
     "StudyDate": "study date", "FrameOfReferenceUID": "frame of reference", "SeriesNumber": "series number", "Modality": "modality",
     "Rows": "rows", "Columns": "columns",
 }  # fmt: skip
+_NAMES: Final = ("PatientID", "PatientName")
+# Words that stand where a name or number was removed or never given, alone or several of them: "Anonymous^Patient".
+_PLACEHOLDERS: Final = {
+    "anon", "anonym", "anonymous", "anonymised", "anonymized", "anonymise", "anonymize", "applicable", "available", "blank",
+    "confidential", "de", "default", "deidentified", "dummy", "empty", "hidden", "id", "identified", "missing",
+    "na", "name", "nil", "no", "none", "noname", "not", "null", "patient", "redacted",
+    "removed", "subject", "undefined", "unidentified", "unknown", "unnamed", "unspecified", "withheld",
+}  # fmt: skip
 _HEAD_BYTES: Final = 1 << 16
 _IMPLICIT: Final = "1.2.840.10008.1.2"  # the others of the standard begin so too; all are in explicit little endian but for
 _OTHERS: Final = ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # big endian and deflated
@@ -54,7 +63,7 @@ class FrameHeader:
 
     image: DicomFrame
     uid: str  # of its series; empty as some anonymizers leave it
-    patient: str  # Patient ID, else Patient's Name; empty where the file names no patient
+    patient: str  # Patient ID, else Patient's Name, a placeholder only where neither is more; empty where the file has neither
     instance: tuple[str, int]  # the UID of the object, and the frame
     dataset: Dataset  # its elements are converted when they are asked for
     modality: str | None
@@ -77,13 +86,22 @@ class FrameHeader:
     @property
     def stand_ins(self) -> tuple[str, ...]:
         """The names of the elements by which a file without a series UID is put to others, of those that it has."""
-        told = tuple(name for keyword, name in _STAND_INS.items() if self.text(keyword))
+        told = tuple(
+            name
+            for keyword, name in _STAND_INS.items()
+            if self.text(keyword) and not (keyword in _NAMES and _is_placeholder(self.text(keyword)))
+        )
         return (*told, *(["spacing"] if self.pixel_spacing else []))
+
+    @property
+    def names_patient(self) -> bool:
+        """Whether it says who the patient is, by more than a placeholder such as "anonymous"."""
+        return not _is_placeholder(self.patient)
 
     @property
     def is_anonymous(self) -> bool:
         """Whether nothing says that two such files are of one patient."""
-        return not (self.uid or self.patient or self.text("StudyInstanceUID"))
+        return not (self.uid or self.names_patient or self.text("StudyInstanceUID"))
 
     @property
     def number(self) -> int:
@@ -181,6 +199,19 @@ def _text(dataset: Dataset, keyword: str) -> str:
         return ""
 
 
+def _patient(dataset: Dataset) -> str:
+    """Patient ID, else Patient's Name; what is more than a placeholder goes first."""
+    given = [text for keyword in _NAMES if (text := _text(dataset, keyword))]
+    return next((text for text in given if not _is_placeholder(text)), next(iter(given), ""))
+
+
+def _is_placeholder(text: str) -> bool:
+    """Whether a Patient ID or name is the same for any patient: "", "Anonymous", "NO^NAME", "0"."""
+    words = re.findall(r"[^\W_]+", text.casefold())
+    whole = "".join(words)
+    return whole.strip("0x") == "" or whole in _PLACEHOLDERS or _PLACEHOLDERS.issuperset(words)
+
+
 def _read_slice(dataset: Dataset, image: DicomFrame, frame: int) -> FrameHeader:
     """One frame, whose geometry stands in its functional groups or in the data set."""
     import numpy as np
@@ -200,7 +231,7 @@ def _read_slice(dataset: Dataset, image: DicomFrame, frame: int) -> FrameHeader:
     return FrameHeader(
         image=DicomFrame(root=image.root, path=image.path, frame=frame, window=image.window),
         uid=str(dataset.get("SeriesInstanceUID") or ""),
-        patient=_text(dataset, "PatientID") or _text(dataset, "PatientName"),
+        patient=_patient(dataset),
         instance=(str(dataset.get("SOPInstanceUID") or image.path), frame),
         modality=str(dataset.get("Modality", "")).strip() or None,
         size=(integer(dataset, "Rows"), integer(dataset, "Columns", 0)),

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 from osler.images.files import HasHeader
 from osler.images.fingerprints import digest_image
 from osler.images.sizes import size_of
+from osler.taxonomy import Plane
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-PLANES: Final = ("sagittal", "coronal", "axial")  # by the axis that the normal is nearest to: x, y, z
+PLANES: Final[tuple[Plane, ...]] = ("sagittal", "coronal", "axial")  # by the axis that the normal is nearest to: x, y, z
 # For each plane the directions to the right and down of the picture.
 _RIGHT: Final = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (1.0, 0.0, 0.0))
 _DOWN: Final = ((0.0, 0.0, -1.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
@@ -132,7 +133,7 @@ class Series:
     patient: int | None = None  # which of the patients whom the files of a folder name, from 0; None where they name none
 
     @property
-    def plane(self) -> str | None:
+    def plane(self) -> Plane | None:
         """The plane that the slices are nearest to: "axial", "coronal" or "sagittal"; None without a normal."""
         return None if self.normal is None else PLANES[max(range(3), key=lambda axis: abs(self.normal[axis]))]  # type: ignore[index]
 

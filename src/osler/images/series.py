@@ -1,8 +1,9 @@
 """From a folder of DICOM files to series of slices in order. Headers are read, pixels are not.
 
-Files are grouped by their series UID and patient, without a UID by all else that tells them apart; files of two patients are never one
-series. A series is split where it holds more than one volume: by orientation and size, localizers, stacks, time points and echoes. Slices
-are sorted by their position along the normal, never by a file's name or Instance Number. Every frame of a multi-frame file is a slice.
+Files are grouped by their series UID and patient, without a UID by all else that tells them apart. Files that name two patients are never
+one series; files that name no patient, series or study are refused where their positions look like those of several patients. A series is
+split where it holds more than one volume: by orientation and size, localizers, stacks, time points and echoes. Slices are sorted by their
+position along the normal, never by a file's name or Instance Number. Every frame of a multi-frame file is a slice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +21,15 @@ from osler.images.dicom import DicomFrame
 from osler.images.dicom_header import DicomError, has_dicom_mark, naming_damage
 from osler.images.files import ImageFile
 from osler.images.frame_headers import FrameHeader, read_frame_headers
-from osler.images.geometry import Series, measure_steps, turned
+from osler.images.geometry import Series, Steps, measure_steps, turned
 
 MAX_TILT: Final = 0.5
 """Degrees between the normal and the line of the slices' positions from which on a gantry tilt is named."""
 
 _DIRECTION_DIGITS: Final = 3  # of direction cosines that are equal within one orientation
 _SAME_PLACE: Final = 0.01  # millimetres
-_UNKNOWN: Final = "they name no series, study or patient and lie at the same positions, maybe of several patients: part them by folders"
+_FAR: Final = 5  # times the usual distance of slices: a wider gap parts blocks
+_UNKNOWN: Final = "they name no series, study or patient and lie {}, maybe of several patients: make one folder for each {}"
 _VARIANTS: Final = ("EchoTime", "DiffusionBValue", "TriggerTime", "ImageType", "AcquisitionNumber")
 
 
@@ -61,29 +64,37 @@ def read_dicom_series(root: Path, paths: Iterable[str] | None = None, *, window:
                 slices += read_frame_headers(stream, DicomFrame(root=root, path=path, window=window))
         except DicomError as error:
             refused.append(f"image {path!r} {error}")
-    groups: defaultdict[Hashable, list[FrameHeader]] = defaultdict(list)
-    for member in slices:
-        groups[member.series].append(member)
     patients = list(dict.fromkeys(member.patient for member in slices if member.patient))
-    num_patients = Counter(uid for uid, _ in {(member.uid, member.patient) for member in slices})
+    named = {uid: {member.patient for member in members} - {""} for uid, members in _by(slices, lambda member: member.uid).items()}
+    groups = _by((_with_patient(member, named[member.uid]) for member in slices), lambda member: member.series)
     series: list[Series] = []
     with naming_damage("a damaged header"):
         for members in groups.values():
             first = members[0]
             patient = patients.index(first.patient) if first.patient else None
             try:
-                series += [replace(volume, patient=patient) for volume in _split(members, _describe(first, num_patients[first.uid]))]
+                series += [replace(volume, patient=patient) for volume in _split(members, _describe(members, len(named[first.uid])))]
             except DicomError as error:
                 refused.append(f"image {first.image.path!r} and {len(members) - 1} more: {error}")
     return SeriesFolder(series=tuple(series), refused=tuple(refused), num_others=num_others)
 
 
-def _describe(member: FrameHeader, num_patients: int) -> list[str]:
+def _with_patient(member: FrameHeader, named: set[str]) -> FrameHeader:
+    """A slice that says nothing of the patient, with the only one whom others of its series UID name."""
+    return replace(member, patient=min(named)) if member.uid and not member.patient and len(named) == 1 else member
+
+
+def _describe(members: list[FrameHeader], num_patients: int) -> list[str]:
     """Findings on what the files of a series have in common."""
-    if not member.uid:
-        whom = " and no patient" if not member.patient else ""
-        return [f"the files name no series{whom}: those of one folder with one {', '.join(member.stand_ins)} are taken for one"]
-    return [f"its series UID stands in files that name {num_patients} different patients: they are put apart"] if num_patients > 1 else []
+    first = members[0]
+    if not first.uid:
+        whom = "" if first.names_patient else " and no patient"
+        return [f"the files name no series{whom}: those of one folder with one {', '.join(first.stand_ins)} are taken for one"]
+    if num_patients > 1:
+        return [f"its series UID stands in files that name {num_patients} different patients: they are put apart"]
+    if len({member.text("PatientID") or member.text("PatientName") for member in members} & {"", first.patient}) > 1:
+        return ["some of its files name no patient: by their series UID they are taken for those of the patient whom the others name"]
+    return []
 
 
 def _split(members: list[FrameHeader], told: list[str]) -> Iterator[Series]:
@@ -127,10 +138,14 @@ def _place_key(member: FrameHeader) -> tuple[float, ...]:
 
 
 def _group(members: Sequence[FrameHeader], key: Callable[[FrameHeader], Hashable]) -> list[list[FrameHeader]]:
+    return list(_by(members, key).values())
+
+
+def _by(members: Iterable[FrameHeader], key: Callable[[FrameHeader], Hashable]) -> dict[Hashable, list[FrameHeader]]:
     groups: defaultdict[Hashable, list[FrameHeader]] = defaultdict(list)
     for member in members:
         groups[key(member)].append(member)
-    return list(groups.values())
+    return groups
 
 
 def _orientation(member: FrameHeader) -> Hashable:
@@ -151,7 +166,7 @@ def _place(members: list[FrameHeader], findings: list[str]) -> Iterator[Series]:
                     yield _sorted(part, [*findings, f"one of {len(parts)} volumes of its series at the same positions"])
                 return
         if members[0].is_anonymous and len({member.image.path for member in members}) > 1:
-            raise DicomError(_UNKNOWN)
+            raise DicomError(_UNKNOWN.format("at the same positions", "patient"))
     if len(repeats) == 1 and max(repeats) > 1 and len(places) > 1:  # no element tells them apart: by their time
         ordered = sorted(members, key=lambda member: (member.time, member.number))
         seen: Counter[int] = Counter()
@@ -177,11 +192,13 @@ def _place_of(member: FrameHeader) -> int:
 
 
 def _sorted(members: list[FrameHeader], findings: list[str]) -> Series:
-    """The series of slices with different positions, in their order."""
+    """The series of slices with different positions, in their order. Raises DicomError for files without a name in blocks far apart."""
     members = sorted(members, key=lambda member: member.height)
     normal = members[0].normal
     assert normal is not None
     steps = measure_steps([member.height for member in members])
+    if members[0].is_anonymous and len({member.image.path for member in members}) > 1 and (num_blocks := _count_blocks(members, steps)) > 1:
+        raise DicomError(_UNKNOWN.format(f"in {num_blocks} blocks far apart", "block"))
     shapes = Counter(tuple(round(value, 4) for value in member.pixel_spacing) for member in members)
     told = [*findings, *steps.findings, *_tilt(members)]
     if len(shapes) > 1:
@@ -196,6 +213,11 @@ def _sorted(members: list[FrameHeader], findings: list[str]) -> Series:
         modality=members[0].modality,
         findings=tuple(told),
     )
+
+
+def _count_blocks(members: list[FrameHeader], steps: Steps) -> int:
+    """How many blocks slices in order form, between which more than a few are missing."""
+    return 1 + sum(after.height - before.height > _FAR * (steps.spacing or 0) for before, after in pairwise(members))
 
 
 def _tilt(members: list[FrameHeader]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+from osler.errors import DataError
 from osler.images.dicom import DicomFrame
 from osler.images.geometry import unturned
 from osler.types import ImageSource
@@ -124,7 +125,7 @@ def _tighten(parts: Parts, span: tuple[float, float]) -> tuple[float, float]:
 def find_hidden_values(slices: Sequence[ImageSource]) -> tuple[str, ...]:
     """What the pictures of slices hide: values that are no numbers, and values of a range that all become one tone.
 
-    Every slice is decoded. Raises DataError where one cannot be read.
+    Every slice is decoded. Slices that have colours or cannot be read are left out: of the latter `files.verify` tells why.
     """
     import numpy as np
 
@@ -134,16 +135,20 @@ def find_hidden_values(slices: Sequence[ImageSource]) -> tuple[str, ...]:
         own = unturned(source)
         if not isinstance(own, HasValues):
             continue
-        values = own.read_values()
-        num_missing += int(np.count_nonzero(~np.isfinite(values)))
-        num_values += values.size
-        values = values[np.isfinite(values)]
-        if not values.size:
+        try:
+            stored = own.read_values()
+            values = stored[np.isfinite(stored)]
+            histogram = np.array(source.load().convert("L").histogram()) if values.size else None
+            has_own_range = _has_own_range(own)
+        except DataError:
             continue
-        histogram = np.array(source.load().convert("L").histogram())
+        num_missing += stored.size - values.size
+        num_values += stored.size
+        if histogram is None:
+            continue
         middle = float(np.partition(values, values.size // 2)[values.size // 2])
         alike = int(np.count_nonzero(values == middle))
-        num_flat += _has_own_range(own) and _is_flat(histogram, alike / values.size)
+        num_flat += has_own_range and _is_flat(histogram, alike / values.size)
         num_looked += 1
         tones += histogram
         equal[middle] += alike

@@ -189,7 +189,7 @@ def _look_at_study(source: ImageSource, study: StudyConfig, measure: Measure | N
     def show(own: ImageSource) -> tuple[ImageSource, ...]:
         assert isinstance(own, Study)
         shown = choose_pictures(own, study)
-        told.append((shown, [_edges(shown, picture) for picture in shown.slices], _hidden_values(shown)))
+        told.append((shown, [_edges(shown, picture) for picture in shown.slices], find_hidden_values(shown.slices)))
         return shown.pictures
 
     pictures = expand(source, show)
@@ -204,13 +204,6 @@ def _look_at_study(source: ImageSource, study: StudyConfig, measure: Measure | N
     if shown.num_slices > 1 and 0 < study.max_tokens < taken:
         notes += (f"it takes {taken} image tokens, more than max_tokens = {study.max_tokens}, and the policy refuses it",)
     return Card(pictures=seen, notes=notes)
-
-
-def _hidden_values(shown: ShownStudy) -> tuple[str, ...]:
-    """What its pictures hide; a picture that cannot be read says so itself."""
-    with suppress(DataError):
-        return find_hidden_values(shown.slices)
-    return ()
 
 
 def _edges(shown: ShownStudy, picture: ImageSource) -> tuple[str, ...]:

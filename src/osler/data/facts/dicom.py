@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 
 from osler.data.facts.names import anatomy_facts, organ_of
 from osler.facts import Fact, Facts, Kind
-from osler.taxonomy import Modality
+from osler.images.geometry import PLANES
+from osler.taxonomy import Modality, Plane
 
 MAX_TILT: Final = 20.0
 """How many degrees an image may be tilted out of its plane; the plane of a more oblique image is unknown."""
@@ -28,7 +29,6 @@ _BODY_PARTS: Final = {
     "SSPINE": ("spine",), "BRAIN": ("brain", "head"), "THORAX": ("chest",), "JAW": ("mandible",),
 }  # fmt: skip
 _SIDES: Final = {"L": ("left",), "R": ("right",), "B": ("left", "right", "bilateral")}
-_PLANES: Final = ("sagittal", "coronal", "axial")  # the normal points along x (to the left), y (to the back), z (to the head)
 
 
 class Header(Protocol):
@@ -57,7 +57,7 @@ def dicom_facts(header: Header) -> Facts:
     return Facts(facts=tuple(facts), closed=tuple(closed))
 
 
-def plane_of(orientation: Sequence[Any] | None) -> str | None:
+def plane_of(orientation: Sequence[Any] | None) -> Plane | None:
     """The plane of an image by Image Orientation (Patient): the six cosines of its rows and columns.
 
     None where the image is tilted by more than MAX_TILT degrees out of each plane, or where the value is not six numbers.
@@ -74,7 +74,7 @@ def plane_of(orientation: Sequence[Any] | None) -> str | None:
         return None
     shares = [abs(value) / length for value in normal]
     best = max(range(3), key=shares.__getitem__)
-    return _PLANES[best] if shares[best] >= math.cos(math.radians(MAX_TILT)) else None
+    return PLANES[best] if shares[best] >= math.cos(math.radians(MAX_TILT)) else None
 
 
 def _text(header: Header, keyword: str) -> str:

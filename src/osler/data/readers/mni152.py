@@ -123,7 +123,7 @@ def _ask_plane(sample_id: str, root: Path, rng: np.random.Generator, size: int) 
 
     plane = PLANES[rng.integers(len(PLANES))]
     first = int(rng.integers(60, 110))
-    slices = tuple(BrainSlice(root=root, plane=plane, index=first + 6 * number, size=size) for number in range(3))  # type: ignore[arg-type]
+    slices = tuple(BrainSlice(root=root, plane=plane, index=first + 6 * number, size=size) for number in range(3))
     facts = [Fact(kind=Kind.PLANE, value=plane)]
     shape = {"axial": "front to back", "coronal": "side to side", "sagittal": "front to back, in profile"}[plane]
     return _sample(

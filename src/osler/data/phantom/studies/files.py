@@ -18,6 +18,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -112,19 +113,28 @@ def write_phantom_studies(
 def write_studies(out: Path, *, samples: Sequence[Sample], file_format: FileFormat) -> int:
     """Write the studies of `phantom_study` questions below `out`, and `phantom_study.jsonl`, which the `jsonl` reader reads.
 
-    Returns the number of studies. Raises DataError for samples that are not such questions with all pictures, and for a study that is no
-    volume where NIfTI is asked for, and for a folder with files of studies that these do not replace; MissingExtra without the extra
-    "medical".
+    Returns the number of studies. Files are written to a folder beside those that they replace and moved at the end, so that an interrupted
+    run mixes no studies of two sizes; while they are moved there is no `phantom_study.jsonl`.
+
+    Raises DataError for samples that are not such questions with all pictures, for a study that is no volume where NIfTI is asked for, and
+    for a folder with files of studies that these do not replace; MissingExtra without the extra "medical".
     """
     studies = [_study_of(sample) for sample in samples]
     check_leftovers(out, {path for study in studies for path in _paths(study, file_format)}, _PATTERNS)
     rows: list[dict[str, Any]] = []
     written: set[tuple[Term, ...]] = set()  # the reader gives the terms of one row to all
-    for sample, study in zip(tqdm(samples, unit="study", desc="phantom"), studies, strict=True):
-        write = _write_nifti if file_format == "nifti" else _write_dicom
-        rows.append(_row(sample, study, write(out, study)) | ({} if sample.terms in written else {"terms": _terms(sample)}))
-        written.add(sample.terms)
-    write_json_lines(out / "phantom_study.jsonl", rows)
+    write = _write_nifti if file_format == "nifti" else _write_dicom
+    table = out / "phantom_study.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".phantom_study.") as draft:
+        for sample, study in zip(tqdm(samples, unit="study", desc="phantom"), studies, strict=True):
+            rows.append(_row(sample, study, write(Path(draft), study)) | ({} if sample.terms in written else {"terms": _terms(sample)}))
+            written.add(sample.terms)
+        table.unlink(missing_ok=True)
+        for path in dict.fromkeys(path for study in studies for path in _paths(study, file_format)):
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            Path(draft, path).replace(out / path)
+    write_json_lines(table, rows)
     return len(rows)
 
 
