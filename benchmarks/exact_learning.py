@@ -75,6 +75,13 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         overrides=("--grpo.learning_rate=2e-4",),
         strategies=("no_think",),
     ),
+    "exact-short": Setting(
+        title="GRPO, exact, learning rate 2e-4, 40 steps",
+        colour=PALETTE[7],
+        is_exact=True,
+        overrides=("--grpo.learning_rate=2e-4", "--data.train.limit=960"),
+        strategies=("no_think",),
+    ),
     "exact-half": Setting(
         title="GRPO, exact letters, 4 completions",
         colour=PALETTE[4],

@@ -146,6 +146,7 @@ def test_rows_hold_the_positions_of_their_options_and_of_the_answer(strategy: st
         assert row.tokens[row.option_positions[query.option]] == query.option_token
 
 
+@pytest.mark.slow
 def test_option_list_rows_have_the_letter_of_an_option_as_label() -> None:
     pool = build_pool(split="train", seed=1, subjects=1)
     state = recipe.make_state(load_model(), load_tokenizer(), pool, seed=0, report=lambda _: None)
@@ -187,7 +188,9 @@ def test_batched_model_equals_transformers() -> None:
         assert ours == theirs[: len(ours)]
 
 
-@pytest.mark.parametrize("strategy", ["think", "no_think", "think_after", "zero_shot"])
+@pytest.mark.parametrize(
+    "strategy", ["think", *(pytest.param(name, marks=pytest.mark.slow) for name in ("no_think", "think_after", "zero_shot"))]
+)
 def test_packaged_policy_follows_the_format_and_beats_chance(strategy: str) -> None:
     counts = measure(load_model(), load_tokenizer(), subjects=5, strategies=[strategy])
     total = sum(count.total for count in counts)

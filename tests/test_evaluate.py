@@ -168,6 +168,7 @@ answer_prompts(ScriptedEngine(answer), prompts, max_completion_length=4, chunk_s
 """
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on(tmp_path: Path) -> None:
     def start(path: Path) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(Path(osler.__file__).parents[1])}

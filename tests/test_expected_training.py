@@ -140,7 +140,7 @@ KINDS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("accumulation_dapo", {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8, "loss_type": "dapo"}, {}),
     ("accumulation_bnpo", {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8, "loss_type": "bnpo"}, {}),
 ]
-QUICK = {"grpo", "bnpo", "dapo", "group", "together", "accumulation"}
+QUICK = {"bnpo", "dapo", "group", "accumulation"}
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +181,7 @@ def choose(num_choices: int, *, same: bool = False) -> Sample:
     return replace(sample, choices=tuple(texts), target=LETTERS[num_choices - 1], id=f"choose/{num_choices}")
 
 
-@pytest.mark.parametrize("numbers", [(2, 3), (4, 26), (26, 5)])
+@pytest.mark.parametrize("numbers", [*(pytest.param(pair, marks=pytest.mark.slow) for pair in ((2, 3), (4, 26))), (26, 5)])
 def test_questions_may_have_any_number_of_options(numbers: tuple[int, int]) -> None:
     config = configure(NO_THINK, {"trainer": {"expectation": "enumerated", "min_enumerated_mass": 0}}, num_generations=26)
     config = config.model_copy(update={"grpo": {**config.grpo, "per_device_train_batch_size": 52}})
@@ -363,10 +363,26 @@ def test_wrong_log_probabilities_end_the_run(strategy: dict[str, Any], kind: dic
     ("strategy", "kind", "sections", "grpo"),
     [
         pytest.param(NO_THINK, ENUMERATED, {"policy": {"lora": {"r": 4}}}, {"beta": 0.04}, id="enumerated_lora"),
-        pytest.param(THINK, PARTIAL, {"policy": {"lora": {"r": 4}}}, {"beta": 0.04, "num_iterations": 2}, id="partial_lora"),
-        pytest.param(THINK_AFTER, ENUMERATED, {"trainer": {"groups_per_forward": 1}}, {"num_iterations": 2}, id="after_iterations"),
+        pytest.param(
+            THINK, PARTIAL, {"policy": {"lora": {"r": 4}}}, {"beta": 0.04, "num_iterations": 2}, id="partial_lora", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            THINK_AFTER,
+            ENUMERATED,
+            {"trainer": {"groups_per_forward": 1}},
+            {"num_iterations": 2},
+            id="after_iterations",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(THINK, PARTIAL, {"trainer": {"groups_per_forward": 1}}, {"loss_type": "cispo"}, id="partial_parts"),
-        pytest.param(THINK, PARTIAL, {"grpo": {}}, {"gradient_checkpointing": True, "loss_type": "vespo"}, id="partial_checkpointing"),
+        pytest.param(
+            THINK,
+            PARTIAL,
+            {"grpo": {}},
+            {"gradient_checkpointing": True, "loss_type": "vespo"},
+            id="partial_checkpointing",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_policy_learns(strategy: dict[str, Any], kind: dict[str, Any], sections: dict[str, Any], grpo: dict[str, Any]) -> None:

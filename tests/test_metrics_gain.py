@@ -62,6 +62,7 @@ def test_credits_of_records() -> None:
     assert metrics.guess_credits(records) == {"toy/0": 0.25, "toy/1": 0.5, "toy/2": 0}
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_gain_covers_the_truth() -> None:
     """Over blind credits with ties, and images with several questions each."""
     rng = np.random.default_rng(0)

@@ -335,6 +335,7 @@ def test_the_letters_are_those_of_the_whole_prompt(tmp_path: Path, sections: dic
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_paths_pay_the_same_and_the_policy_learns_from_it() -> None:
     """The packaged policy, one step: eight questions of all types, two completions each."""
     logged = []

@@ -146,6 +146,7 @@ def test_a_whole_report(tmp_path: Path) -> None:
     assert "default-src 'none'" in html
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "demo", {"sft": answers(3, 9), "grpo": answers(8, 9)}, STEPS)
     pages = []

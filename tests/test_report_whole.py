@@ -100,6 +100,7 @@ def test_sections_are_the_same_alone_and_together(tmp_path: Path) -> None:
     assert "toc" not in sections_of(render_audit_page(phantom()))
 
 
+@pytest.mark.slow
 def test_two_of_a_kind_have_names_of_their_own(tmp_path: Path) -> None:
     again = write_audit(tmp_path / "again.json")
     paths = [write_audit(tmp_path / "audit.json"), again, again, write_matrix(tmp_path / "a"), write_matrix(tmp_path / "b")]

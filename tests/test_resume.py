@@ -93,10 +93,7 @@ def result(run: Run) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
 
 # In `make test` those that differ most; `make test-all` runs them all.
 FAST: set[str] = {
-    "lora",
-    "iterations_trl",
     "iterations_bf16_lora",
-    "iterations_reference_bound",
     "parts_trl",
     "dynamic_iterations",
     "curriculum_parts",

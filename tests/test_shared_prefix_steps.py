@@ -88,6 +88,11 @@ def assert_same_training(shared: Any, plain: Any) -> None:
 
 # In `make test` every setting once; how they act together, and one loss after the other, in `make test-all`.
 SLOW = {
+    "frozen",
+    "static",
+    "entropy_bonus",
+    "beta",
+    "bnpo",
     "parts_some",
     "parts_grpo",
     "parts_checkpointing",
@@ -142,7 +147,10 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return save_tiny(tmp_path_factory.mktemp("policies") / request.param, request.param)
 
 
-@pytest.mark.parametrize(("grpo", "sections"), [row[1:] for row in FAMILY_TRAININGS], ids=[row[0] for row in FAMILY_TRAININGS])
+@pytest.mark.parametrize(
+    ("grpo", "sections"),
+    [pytest.param(*row[1:], id=row[0], marks=[] if row[0] == "reference" else [pytest.mark.slow]) for row in FAMILY_TRAININGS],
+)
 def test_a_training_of_the_other_families_is_the_same(family_folder: Path, grpo: dict[str, Any], sections: dict[str, Any]) -> None:
     def prepare(trainer: Any) -> None:
         sharpen(trainer.model)

@@ -22,6 +22,7 @@ def test_it_is_osler_tiny_but_for_the_language_model() -> None:
         assert first == second, name
 
 
+@pytest.mark.slow
 def test_it_says_more_than_any_single_slice_tells(tmp_path: Path) -> None:
     values = load_config("demo_volume").model_dump(mode="json")
     values["data"] |= {"options": values["data"]["options"] | {"kinds": ["mri_volume"], "aspects": ["diagnosis"]}}
