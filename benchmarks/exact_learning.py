@@ -3,7 +3,7 @@
     python benchmarks/exact_learning.py [--out runs/exact_learning] [--seeds 0,1,2] [--strategies no_think] [--only sampled,exact]
 
 Each row is a list of `osler` commands, as in `osler demo`; finished rows are not run again. Writes `results.json`, the tables of
-docs/learning.md as Markdown, and the curves of expected reward over seconds. Run it with nothing else on the machine: seconds are compared.
+docs/learning.md as Markdown, and the curves of right answers over steps. Seconds mean something only with nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from osler.experiments.demo import EXACT, WARM_UP
 from osler.experiments.jobs import Job, plan_commands, plan_warm_up, run_jobs
 from osler.files import read_json_lines, write_json, write_whole
 from osler.metrics import Estimate, paired_difference, percent
-from osler.reports.figures import PALETTE, moving_average
+from osler.reports.figures import PALETTE
 from osler.types import Record
 
 STRATEGIES: Final = {"no_think": "No-Think", "think": "Think", "think_after": "Think-After"}
@@ -90,6 +90,10 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         strategies=("think",),
     ),
 }
+
+
+OTHER_RATES: Final = ("sampled-fast", "exact-fast", "exact-short")
+SMOOTHED: Final = 15
 
 
 def plan(out: Path, seeds: Sequence[int], names: Sequence[str], strategies: Sequence[str], own: Sequence[str]) -> Iterator[Job]:
@@ -161,7 +165,7 @@ def _points(change: Estimate | None) -> str:
 
 
 def draw(out: Path, jobs: Sequence[Job], path: Path) -> None:
-    """Expected reward of right answers over seconds of training, the mean over seeds of each setting."""
+    """Right answers over steps of training, the mean over seeds and the last SMOOTHED steps, of each setting with the recipe's rate."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -169,18 +173,18 @@ def draw(out: Path, jobs: Sequence[Job], path: Path) -> None:
 
     figure, axes = plt.subplots(1, len(STRATEGIES), figsize=(11, 3.8), sharey=True)
     for panel, (strategy, title) in zip(axes, STRATEGIES.items(), strict=True):
-        for name, setting in SETTINGS.items():
+        for name, setting in ((name, setting) for name, setting in SETTINGS.items() if name not in OTHER_RATES):
             own = [job for job in jobs if job.name.partition("/")[2] == f"{name}-{strategy}"]
             logs = [[step for step in read_json_lines(out / job.name / "metrics.jsonl") if "rewards/accuracy/mean" in step] for job in own]
             logs = [steps for steps in logs if steps]
             if not logs:
                 continue
             steps = [*zip(*logs, strict=False)]
-            seconds = [statistics.mean(float(one["time_s"]) for one in same) for same in steps]
-            rewards = moving_average([statistics.mean(float(one["rewards/accuracy/mean"]) for one in same) for same in steps])
-            panel.plot(seconds, [100 * reward for reward in rewards], color=setting.colour, label=setting.title, linewidth=1.5)
+            rewards = [100 * statistics.mean(float(one["rewards/accuracy/mean"]) for one in same) for same in steps]
+            smooth = [statistics.mean(rewards[max(0, end - SMOOTHED) : end]) for end in range(1, len(rewards) + 1)]
+            panel.plot(range(1, len(rewards) + 1), smooth, color=setting.colour, label=setting.title, linewidth=1.6)
         panel.set_title(title, fontsize=10)
-        panel.set_xlabel("seconds of training")
+        panel.set_xlabel("training step")
         panel.grid(color="#e3e7ea")
     axes[0].set_ylabel("right answers in training, %")
     handles = {label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
@@ -214,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tables.append(f"### {title}, seed {seed}\n\n{to_markdown(groups, strategy, own)}\n")
     write_json(options.out / "results.json", {strategy: summarize(pooled, strategy) for strategy in STRATEGIES})
     write_whole(options.out / "tables.md", "\n".join(tables))
-    draw(options.out, jobs, options.out / "learning_seconds.png")
+    draw(options.out, jobs, options.out / "learning_steps.png")
     sys.stdout.write("\n".join(table for table in tables if table.startswith("## ")))
 
 
