@@ -108,7 +108,7 @@ def plan(out: Path, seeds: Sequence[int], names: Sequence[str], strategies: Sequ
                     first, start = plan_warm_up("demo", out / f"{seed}/warm-up-of-{name}-{strategy}", (*shared, WARM_UP))
                     commands.append(first)
                     shared = (*shared, start)
-                exact = (EXACT[strategy],) if setting.is_exact else ()
+                exact = (EXACT,) if setting.is_exact else ()
                 commands += plan_commands("demo", out / folder, [*shared, *setting.overrides, *exact], verb=setting.verb)
                 yield Job(name=folder, commands=tuple(commands))
 

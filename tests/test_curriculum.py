@@ -54,6 +54,7 @@ SHARES: list[tuple[dict[str, Any], list[float]]] = [
     ({"mixture": "temperature", "mixture_temperature": 1}, [80 / 105, 20 / 105, 5 / 105]),
     ({"mixture": "temperature", "mixture_temperature": 2}, [80**0.5 / 15.652, 20**0.5 / 15.652, 5**0.5 / 15.652]),
     ({"mixture": "temperature", "mixture_temperature": 1e9}, [1 / 3, 1 / 3, 1 / 3]),
+    ({"mixture": "temperature", "mixture_temperature": 0.5}, [6400 / 6825, 400 / 6825, 25 / 6825]),
     ({"mixture": "balanced", "curriculum": "variance"}, [1 / 3, 1 / 3, 1 / 3]),
 ]
 

@@ -20,7 +20,8 @@ from osler.policies.quiet import quiet_training
 from osler.policies.sources import PACKAGED_POLICIES
 from osler.prompts import render
 from osler.training.arguments import grpo_arguments
-from osler.training.grpo import build_trainer, check_expectation
+from osler.training.expectation_settings import check_expectation, find_expectation
+from osler.training.grpo import build_trainer
 from osler.types import LETTERS, Prompt, Sample
 
 PLAIN = {"max_steps": 1, "learning_rate": 0.0, "entropy_coef": 0.0, "save_strategy": "no", "loss_type": "dr_grpo", "scale_rewards": "none"}
@@ -306,6 +307,7 @@ def test_letters_are_scored_as_if_they_had_been_written() -> None:
 
 
 REFUSED: list[tuple[str, list[dict[str, Any]], dict[str, Any], str]] = [
+    ("exact_filtered", [THINK, {"trainer": {"expectation": "exact"}, "sampling": {"top_p": 0.9}}], {}, "top_p = 1"),
     ("not_shared", [NO_THINK, {"trainer": {"expectation": "enumerated", "share_prefix": False}}], {}, "share_prefix = true"),
     ("reasons_first", [THINK, ENUMERATED], {}, 'expectation = "partial"'),
     ("answers_first", [NO_THINK, PARTIAL], {}, 'expectation = "enumerated"'),
@@ -321,6 +323,15 @@ REFUSED: list[tuple[str, list[dict[str, Any]], dict[str, Any], str]] = [
     ("truncated", [THINK, PARTIAL], {"mask_truncated_completions": True}, "mask_truncated_completions = false"),
     ("again", [THINK, PARTIAL, {"rewards": {"names": ["accuracy", "reasoning_matters"]}}], {}, "reasoning_matters"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"), [("think", "partial"), ("no_think", "enumerated"), ("think_after", "enumerated"), ("zero_shot", "enumerated")]
+)
+def test_exact_is_the_kind_that_suits_the_strategy(strategy: str, kind: str) -> None:
+    config = configure({"prompt": {"strategy": strategy}, "trainer": {"expectation": "exact"}})
+    assert find_expectation(config, strategy) == kind
+    check_expectation(config, grpo_arguments(config, Path("run")), read(config), resolve_rewards(config.rewards.names))
 
 
 @pytest.mark.parametrize(("sections", "grpo", "told"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])

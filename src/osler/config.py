@@ -100,10 +100,8 @@ class DataConfig(ReaderSection):
     seed: int = Field(default=0, ge=0)
     distractors: Literal["original", "redrawn"] = "original"  # redrawn: correct answers to other questions of the same modality and type
     rationales: Literal["own", "facts"] = "own"  # of training questions; facts: where the data have none, written from what is known
-    mixture: Literal["proportional", "balanced", "temperature"] = (
-        "proportional"  # shares of modalities in GRPO, see `osler.training.curriculum`
-    )
-    mixture_temperature: float = Field(default=2.0, gt=0)  # shares follow n ** (1 / temperature): 1 is proportional, infinity balanced
+    mixture: Literal["proportional", "balanced", "temperature"] = "proportional"  # shares of modalities in GRPO (docs/curriculum.md)
+    mixture_temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)  # shares follow n ** (1 / temperature)
     curriculum: Literal["none", "variance"] = "none"  # variance: GRPO asks the questions whose rewards vary most more often
     curriculum_refresh: int = Field(default=10, ge=1)  # steps between two estimates of the variances
     shuffle_options: bool = False  # training: a new order in every epoch; evaluation: one fixed random order
@@ -170,8 +168,9 @@ class SamplingConfig(Section):
     max_completion_length: int = Field(default=256, ge=1)  # tokens
 
 
-Expectation = Literal["sampled", "enumerated", "partial"]
-"""enumerated: each answer of a question once, of strategies that answer first; partial: reasoning is sampled, its letter is not."""
+Expectation = Literal["sampled", "enumerated", "partial", "exact"]
+"""enumerated: each answer of a question once, of strategies that answer first; partial: reasoning is sampled, its letter is not; exact: the
+one of the two that suits the strategy."""
 
 
 class TrainerConfig(Section):

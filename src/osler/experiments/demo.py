@@ -21,11 +21,7 @@ from osler.run_folder import set_aside
 from osler.types import Record
 
 STRATEGIES: Final = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
-EXACT: Final = {
-    "think": "--trainer.expectation=partial",
-    "no_think": "--trainer.expectation=enumerated",
-    "think_after": "--trainer.expectation=enumerated",
-}
+EXACT: Final = "--trainer.expectation=exact"
 """The override with which letters are not drawn (docs/learning.md)."""
 WARM_UP: Final = "--data.train.limit=1584"
 """66 steps of SFT before GRPO: the usual start of reasoning models, which shows the policy what findings look like."""
@@ -87,7 +83,7 @@ def plan_demo(config: Config, out: Path, overrides: Sequence[str]) -> list[Table
         *(_warm_row(strategy, questions, out, overrides, is_exact=True) for strategy in ("think_after", "think")),
         _row("GRPO, answer reward alone", "train", "think", questions, out, alone, folder_name="grpo-answer-alone-think"),
         _row("GRPO", "train", "no_think", questions, out, overrides),
-        _row("GRPO, exact", "train", "no_think", questions, out, (EXACT["no_think"], *overrides), folder_name="grpo-exact-no-think"),
+        _row("GRPO, exact", "train", "no_think", questions, out, (EXACT, *overrides), folder_name="grpo-exact-no-think"),
         *(_row("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
         *(_row("zero-shot", None, strategy, 0, out, overrides) for strategy in STRATEGIES),
         _row("blind", None, "no_think", 0, out, ("--eval.engine=option_prior", *overrides)),
@@ -108,7 +104,7 @@ def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str]
     name, warm_up = (f"{stem}-{kind}{strategy.replace('_', '-')}" for stem in ("grpo-after-sft", "warm-up"))
     own = (f"--prompt.strategy={strategy}", *overrides)
     first, start = plan_warm_up("demo", out / warm_up, (*own, WARM_UP))
-    exact = (EXACT[strategy],) if is_exact else ()
+    exact = (EXACT,) if is_exact else ()
     return TableRow(
         name=name,
         title="GRPO after SFT, exact" if is_exact else "GRPO after SFT",

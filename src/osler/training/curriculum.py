@@ -115,7 +115,8 @@ class Curriculum:
         """How many of the next `num` questions each group gets: always the one that is farthest behind its share of all so far."""
         sizes = np.bincount(group_N)
         exponent = {"proportional": 1.0, "balanced": 0.0, "temperature": 1 / self.data.mixture_temperature}[self.data.mixture]
-        shares = sizes**exponent / (sizes**exponent).sum()
+        weights = (sizes / sizes.max()) ** exponent  # a large exponent leaves the largest, and nothing overflows
+        shares = weights / weights.sum()
         given, slots = np.bincount(group_N, weights=self.asked_N), np.zeros_like(sizes)
         for _ in range(num):
             behind = np.where(slots < sizes, shares * (given.sum() + 1) - given, -np.inf)

@@ -19,6 +19,7 @@ from osler.run_folder import Run
 from osler.training.arguments import check_reporters, check_trained_dtype, grpo_arguments
 from osler.training.checkpoints import finished_run, load_for_training, start_run, train_and_save
 from osler.training.dataset import build_dataset, option_shuffler, read_prompts
+from osler.training.expectation_settings import check_expectation, find_expectation
 from osler.types import Prompt
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def build_trainer(
             dynamic_sampling=own.dynamic_sampling,
         )
         trainer_class = partial(SharedPrefixGRPOTrainer, sharing=sharing)
-        if own.expectation != "sampled":
-            expectation = Expectation(kind=own.expectation, min_mass=own.min_enumerated_mass)
+        kind = find_expectation(config, config.prompt.strategy)
+        if kind != "sampled":
+            expectation = Expectation(kind=kind, min_mass=own.min_enumerated_mass)
             trainer_class = partial(ExpectedGRPOTrainer, sharing=sharing, expectation=expectation)
     return trainer_class(
         model=policy.model,
@@ -143,42 +145,3 @@ def check_sharing(config: Config, arguments: Any) -> None:
         )
     if arguments.world_size > 1:
         raise ConfigError(f"[trainer] dynamic_sampling runs in one process and this is one of {arguments.world_size}: set it to 0")
-
-
-def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction]) -> None:
-    """Raise ConfigError, with the remedy, for settings with which `[trainer] expectation` cannot be computed."""
-    kind, sampling = config.trainer.expectation, config.sampling
-    if kind == "sampled":
-        return
-    enumerates, times = kind == "enumerated", arguments.num_generations
-    formats = {find_strategy(prompt.strategy).format for prompt in prompts}
-    reasons_first = Format.THINK_ANSWER in formats
-    most = max(len(prompt.sample.choices) for prompt in prompts)
-    wanted = 2 * most if Format.ANSWER_THINK in formats else most  # what is said after an answer is compared among its rows
-    is_filtered = (sampling.top_p, sampling.top_k, sampling.min_p or 0, sampling.repetition_penalty) != (1, 0, 0, 1)
-    in_parts = arguments.steps_per_generation > 1 or arguments.world_size > 1
-    obstacles = (
-        (not config.trainer.share_prefix, "it needs shared prompts: set share_prefix = true"),
-        (not all(prompt.sample.choices for prompt in prompts), "some questions have no options: set [data.train] has_choices = true"),
-        (enumerates and reasons_first, f'{config.prompt.strategy} reasons before it answers: use expectation = "partial"'),
-        (not enumerates and not reasons_first, f'{config.prompt.strategy} answers first: use expectation = "enumerated"'),
-        (enumerates and wanted > times, f"{most} options need {wanted} rows of a group: set [grpo] num_generations = {wanted}"),
-        (
-            arguments.per_device_train_batch_size % times != 0,
-            f"a group lies in several batches: set [grpo] per_device_train_batch_size to a multiple of {times}",
-        ),
-        (is_filtered, "it is over all that the policy may write: set [sampling] top_p = 1, top_k = 0 and repetition_penalty = 1"),
-        (enumerates and arguments.use_vllm, "nothing is left for vLLM to write: set [grpo] use_vllm = false"),
-        (config.trainer.dynamic_sampling > 0, "no group is without advantage then: set dynamic_sampling = 0"),
-        (arguments.multi_objective_aggregation != "sum_then_normalize", 'set [grpo] multi_objective_aggregation = "sum_then_normalize"'),
-        (arguments.importance_sampling_level != "token", 'set [grpo] importance_sampling_level = "token"'),
-        (arguments.scale_rewards == "batch" and in_parts, 'a batch is not in one place: set [grpo] scale_rewards = "group" or "none"'),
-        (arguments.mask_truncated_completions, "set [grpo] mask_truncated_completions = false"),
-        (arguments.off_policy_mask_threshold is not None, "leave out [grpo] off_policy_mask_threshold"),
-        (arguments.top_entropy_quantile < 1, "set [grpo] top_entropy_quantile = 1"),
-        (enumerates and bool(arguments.entropy_coef or arguments.use_adaptive_entropy), "set [grpo] entropy_coef = 0"),
-        (reasoning_matters in rewards, "reasoning_matters asks the policy again about what it wrote: drop that reward"),
-    )
-    for is_there, what in obstacles:
-        if is_there:
-            raise ConfigError(f'[trainer] expectation = "{kind}": {what}, or set it to "sampled"')

@@ -10,6 +10,7 @@ The rollout notes in TRL's batch what each row stands for, `expectation` makes l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -226,10 +227,11 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
             return
         curriculum.check(sample_ids, rewards_N.tolist(), self.reward_func_names[0])
         weights_BG = self.accelerator.gather(self._branches.weights_N).view(-1, self.num_generations)
-        rewards_BG = rewards_N.nan_to_num(nan=0.0).view_as(weights_BG)  # as TRL counts a reward that does not apply
+        rewards_BG = rewards_N.view_as(weights_BG)
         means_B, variances_B = moments(weights_BG, rewards_BG, 0.0)
         for sample_id, mean, variance in zip(sample_ids[:: self.num_generations], means_B.tolist(), variances_B.tolist(), strict=True):
-            curriculum.count(sample_id, self.num_generations, mean, variance)
+            if not math.isnan(mean):  # the reward does not apply to the question
+                curriculum.count(sample_id, self.num_generations, mean, variance)
 
     def _sum(self, rewards_NF: Tensor) -> Tensor:
         total_N: Tensor = (rewards_NF * self.reward_weights.to(rewards_NF.device)).nansum(dim=1)  # a reward that does not apply is NaN
@@ -339,14 +341,16 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
     def _correct_metrics(self, weights_N: Tensor) -> None:
         """Expectations in place of what TRL logged: means over rows that are not equally probable."""
         metrics, times = self._metrics["train"], self.num_generations
-        weights_BG = self.accelerator.gather(weights_N).view(-1, times)
+        all_weights_BG = self.accelerator.gather(weights_N).view(-1, times)
         named = [("reward", "reward_std", self._sum(self._rewards_NF))]
         named += [
             (f"rewards/{name}/mean", f"rewards/{name}/std", rewards_N)
             for name, rewards_N in zip(self.reward_func_names, self._rewards_NF.T, strict=True)
         ]
         for mean_name, deviation_name, rewards_N in named:
-            rewards_BG = rewards_N.nan_to_num(nan=0.0).view(-1, times)
+            rewards_BG = rewards_N.view(-1, times)
+            rewards_BG = rewards_BG[~rewards_BG.isnan().any(dim=1)]  # of questions to which it applies
+            weights_BG = all_weights_BG[~rewards_N.view(-1, times).isnan().any(dim=1)]
             mean_B, variance_B = moments(weights_BG, rewards_BG, reward_outside(rewards_BG, weights_BG > 0))
             metrics[mean_name][-1], metrics[deviation_name][-1] = float(mean_B.mean()), float(total_deviation(mean_B, variance_B))
             if mean_name == "reward":
