@@ -90,7 +90,7 @@ def surplus(baseline: str, modality: Modality) -> tuple[float, float]:
     return beyond, variance
 
 
-_SLOW = ("option prior", "option and question")
+_SLOW = ("option prior", "option and question", "option set and question")
 
 
 @pytest.mark.parametrize("baseline", [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in BASELINES])

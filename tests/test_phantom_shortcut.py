@@ -97,7 +97,7 @@ def blind(share: float, split: str) -> tuple[dict[str, float], float, bool]:
     return right, sum(guessing) / len(guessing), any(reason.startswith("shortcut") for reason in found.reasons)
 
 
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("share", [pytest.param(share, marks=[] if share in (0.0, 0.3) else [pytest.mark.slow]) for share in SHARES])
 def test_an_audit_shows_it_in_training_questions_only(share: float) -> None:
     right, guessing, _ = blind(share, "train")
     assert right["punctuation"] == pytest.approx(share + (1 - share) * guessing, abs=0.04)

@@ -212,16 +212,16 @@ def test_the_contact_sheet_has_a_row_for_each_question() -> None:
     ("first", "second", "left"),
     [
         pytest.param([], [], None, marks=pytest.mark.slow),
-        ([], ["--size", "64"], None),  # every file is replaced
+        pytest.param([], ["--size", "64"], None, marks=pytest.mark.slow),  # every file is replaced
         pytest.param([], ["--train", "3"], None, marks=pytest.mark.slow),
         pytest.param(["--train", "3"], [], "files .* such as", marks=pytest.mark.slow),
         ([], ["--seed", "1"], "files .* such as"),
         ([], ["--test", "0"], "such as"),
         (["--studies", "dicom", "--slices", "8"], ["--studies", "dicom", "--slices", "7"], "/008.dcm"),
-        (["--studies", "dicom", "--slices", "7"], ["--studies", "dicom", "--slices", "8"], None),
+        pytest.param(["--studies", "dicom", "--slices", "7"], ["--studies", "dicom", "--slices", "8"], None, marks=pytest.mark.slow),
         (["--studies", "dicom"], ["--studies", "nifti"], "/001.dcm"),
         (["--studies", "nifti", "--kinds", "ct_volume,mri_volume"], ["--studies", "nifti", "--kinds", "mri_volume"], "ct_volume/.*nii.gz"),
-        ([], ["--studies", "nifti"], None),  # side by side
+        pytest.param([], ["--studies", "nifti"], None, marks=pytest.mark.slow),  # side by side
     ],
 )
 def test_a_phantom_of_other_settings_is_not_mixed_in(

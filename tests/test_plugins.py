@@ -35,6 +35,7 @@ def run_osler(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_recipe_uses_a_reader_a_reward_and_an_engine_of_another_package(tiny_folder: Path, tmp_path: Path) -> None:
     trained = run_osler("train", str(PLUGIN / "squares.toml"), f"--policy.path={tiny_folder}", "--out", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr

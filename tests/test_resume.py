@@ -94,8 +94,6 @@ def result(run: Run) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
 # In `make test` those that differ most; `make test-all` runs them all.
 FAST: set[str] = {
     "iterations_bf16_lora",
-    "parts_trl",
-    "dynamic_iterations",
     "curriculum_parts",
     "enumerated_iterations",
     "partial_iterations",
@@ -252,7 +250,11 @@ def test_a_refused_checkpoint_leaves_the_run_as_it_is(killed: Run, tiny_folder: 
 
 
 @pytest.mark.parametrize(
-    ("share", "start"), [(False, {**AMID}), (True, {**AMID, "trainer": {"share_prefix": False}})], ids=["to_trl", "to_shared"]
+    ("share", "start"),
+    [
+        pytest.param(False, {**AMID}, id="to_trl", marks=pytest.mark.slow),
+        pytest.param(True, {**AMID, "trainer": {"share_prefix": False}}, id="to_shared"),
+    ],
 )
 def test_sharing_may_change_where_the_rollout_allows_it(tiny_folder: Path, tmp_path: Path, share: bool, start: dict[str, Any]) -> None:
     """The images of a shared rollout are in its groups, which TRL's path does not read."""
