@@ -90,6 +90,7 @@ def test_one_page_holds_everything_in_order(tmp_path: Path) -> None:
         assert 'class="intro"' in body_of(html, section)
 
 
+@pytest.mark.slow
 def test_sections_are_the_same_alone_and_together(tmp_path: Path) -> None:
     write_report(
         [write_audit(tmp_path / "audit.json"), write_matrix(tmp_path / "matrix"), write_run(tmp_path / "run")], tmp_path / "all.html"

@@ -299,6 +299,7 @@ def test_the_reference_is_the_starting_policy(tiny_folder: Path, tmp_path: Path,
     load_policy(str(run.root))
 
 
+@pytest.mark.slow
 def test_an_adapter_on_an_adapter_is_merged_and_not_kept(tiny_folder: Path, tmp_path: Path) -> None:
     lora = {"lora": {"r": 2}}
     first = train_grpo(recipe(tiny_folder, policy=lora, grpo={"max_steps": 1}), tmp_path / "first")

@@ -78,7 +78,7 @@ def test_the_command_line_refuses_before_it_loads(tmp_path: Path, capsys: pytest
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("start", [train_grpo, train_sft], ids=["grpo", "sft"])
+@pytest.mark.parametrize("start", [pytest.param(train_grpo, id="grpo"), pytest.param(train_sft, id="sft", marks=pytest.mark.slow)])
 def test_an_adapter_has_float32_weights_that_move(tiny_folder: Path, tmp_path: Path, start: Callable[..., Run]) -> None:
     """On bfloat16 weights, at a small learning rate, also after a resume; peft stores the adapter as it was trained."""
     steps = {"max_steps": 3, "save_steps": 1, "save_total_limit": 3, "learning_rate": 1e-6}
