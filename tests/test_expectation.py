@@ -224,6 +224,24 @@ def test_completions_outside_of_the_answers_never_earn_more_than_the_worst() -> 
     assert reward_outside(rewards, is_row).tolist() == [-1.5, 0.0]
 
 
+def test_answers_of_no_probability_give_no_gradient() -> None:
+    """Their probability is too small for a number."""
+    logps = torch.full((2, 3), -90.0, requires_grad=True)
+    expected = expect_branches(
+        logps,
+        torch.ones(2, 3),
+        rewards_N=torch.tensor([1.0, 0.0]),
+        num_tokens_N=torch.tensor([3, 3]),
+        answers_N=torch.arange(2),
+        num_generations=2,
+        scale="group",
+        divides_by_length=True,
+    )
+    assert gradient(surrogate(expected, torch.ones(2, 3)), logps).tolist() == [[0.0] * 3] * 2
+    assert expected.num_tokens is not None
+    assert float(expected.num_tokens) == 6
+
+
 def test_lengths_that_depend_on_the_answer_count_as_in_samples() -> None:
     """For a loss that divides by a completion's length: probabilities .6 and .4, lengths 2 and 20, nothing outside."""
     logit = torch.tensor([[0.6, 0.4]], dtype=torch.float64).log().requires_grad_()
