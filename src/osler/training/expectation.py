@@ -157,7 +157,7 @@ def baseline(rewards_BG: Tensor, same_BGG: Tensor, mean_B: Tensor) -> Tensor:
 
 
 def mean_length(weights_BG: Tensor, lengths_BG: Tensor) -> Tensor:
-    """The mean number of tokens of the answers' rows [B]; where their weights are too small for a number, of all rows that stand for one."""
+    """The mean number of tokens of the answers' rows [B]; where their weights are too small for a number, that of all of them."""
     is_tiny_B1 = weights_BG.sum(dim=1, keepdim=True) < torch.finfo(weights_BG.dtype).tiny
     weights_BG = torch.where(is_tiny_B1, (lengths_BG > 0).to(weights_BG.dtype), weights_BG)
     return (weights_BG * lengths_BG).sum(dim=1) / weights_BG.sum(dim=1)
