@@ -87,9 +87,10 @@ def run_matrix(recipe: str, out: Path, options: MatrixOptions, *, overrides: Seq
 
 def check_options(config: Config, options: MatrixOptions, overrides: Sequence[str] = ()) -> None:
     """Raise ConfigError for options and sections that a matrix cannot use."""
-    for name in options.strategies or config.matrix.strategies or (config.prompt.strategy,):
+    for name in (*options.strategies, *config.matrix.strategies):
         find_strategy(name)
-        if "grpo" in options.rows:
+    if "grpo" in options.rows:
+        for name in options.strategies or config.matrix.strategies or (config.prompt.strategy,):
             check_expectation_of_strategy(config, name)
     if config.prompt.eval_strategy is not None or any(part.startswith("--prompt.strategy") for part in overrides):
         raise ConfigError("a matrix trains and tests by the strategies of --strategy: name them there, and leave [prompt] alone")
