@@ -334,6 +334,8 @@ MISTAKES = [
     (["--policy.path=/no/such/folder"], "no policy at /no/such/folder"),
     (["--eval.engine=option_prior"], "blind row of its own"),
     (["--matrix.strategies=['ponder']"], "ponder"),
+    (["--strategy", "think", "--matrix.strategies=['ponder']"], "ponder"),
+    (["--strategy", "no_think,think", "--trainer.expectation=enumerated"], 'expectation = "partial"'),
     (["--data.reader=pacs"], "pacs"),
     (["--data.reader=slake", "--data.root=no-such-folder"], "no-such-folder"),
     (["--data.test.limit_per_question_type=0"], "limit_per_question_type"),

@@ -181,15 +181,19 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             answers = ask_again(inputs, texts, next_logits, self._letters, f"{self.args.seed}/{step}")
             inputs = [{**row, "altered_answers": own} for row, own in zip(inputs, answers, strict=True)]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        first = self.accelerator.process_index * len(inputs)  # of this process, among the rewards of all
         if self.curriculum is not None:
             self._record(self.curriculum, gather_object([row["sample_id"] for row in inputs]), rewards[:, 0])
-        require_rewards(rewards[first : first + len(inputs)], [row["sample_id"] for row in inputs])
+        require_rewards(self._own_rows(rewards, len(inputs)), [row["sample_id"] for row in inputs])
         if self.print_completions_every and step >= self._next_print and self.accelerator.is_main_process:
             self._next_print = step + self.print_completions_every
             scores = dict(zip(self.reward_func_names, rewards[0].tolist(), strict=True))
             write_above_bar(format_completion(step, inputs[0]["sample_id"], prompts[0], completions[0], scores))
         return rewards
+
+    def _own_rows(self, gathered: torch.Tensor, num_rows: int) -> torch.Tensor:
+        """The rows of this process, among those of all processes with as many each."""
+        first = self.accelerator.process_index * num_rows
+        return gathered[first : first + num_rows]
 
     def _record(self, curriculum: Curriculum, sample_ids: Sequence[str], rewards_N: torch.Tensor) -> None:
         """Tell the curriculum what the completions of all processes earned of the first reward."""

@@ -213,9 +213,8 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
         rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if not self.model.training or self.generation is None or self.generation.rows is None:
             return rewards_NF
-        first = self.accelerator.process_index * len(inputs)
         self._rewards_NF = rewards_NF
-        self._own_rewards_N = self._sum(rewards_NF[first : first + len(inputs)])
+        self._own_rewards_N = self._sum(self._own_rows(rewards_NF, len(inputs)))
         if self._written_letters is not None:
             self._letter_rewards_NO = self._reward_letters(self._written_letters, inputs, prompts, completion_ids_list)
             self._ref_letter_logps_NO = self.generation.ref_letter_logps_NO
@@ -255,8 +254,7 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
                 [{"role": "assistant", "content": text}] for text in self.processing_class.batch_decode(written, skip_special_tokens=True)
             ]
             found_NF = GRPOTrainer._calculate_rewards(self, inputs, prompts, turns, written)
-            first = self.accelerator.process_index * len(inputs)
-            columns.append(self._sum(found_NF[first : first + len(inputs)]))
+            columns.append(self._sum(self._own_rows(found_NF, len(inputs))))
         for pending, before in ((self._pending_metrics, logged), (self._pending_extra_logs, extra)):
             pending.clear()  # what rewards log is of completions that were written
             pending.update(before)
