@@ -5,8 +5,9 @@
 The right answer has the probability p; SFT climbs log p, GRPO 2 arcsin sqrt p, and GRPO without the deviation p (docs/learning.md). Each
 objective trains one policy on each of the eight modalities of the phantoms, with so many questions, and is tested on all of them. The
 off-diagonal cells (other modalities than the trained one) are compared at equal accuracy on the diagonal: between two lengths of training
-the answers to a question count in the proportion in which the diagonals of both lengths average to the same accuracy. Finished rows are not
-run again. Writes `results.json` and `table.md`.
+the answers to a question count in the proportion in which the diagonals of both lengths average to the same accuracy. Beside the eight
+specialists stands one policy for all modalities: with as many questions as all of them together, and with as many as one, the latter
+also with a curriculum. Finished rows are not run again. Writes `results.json` and `tables.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from osler.evaluation.compare import UNIT
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import Job, plan_commands, run_jobs
 from osler.files import write_json, write_whole
-from osler.metrics import Estimate
+from osler.metrics import Estimate, paired_difference, percent
 from osler.metrics.accuracy import is_correct
 from osler.metrics.clusters import ClusteredMean, cluster, clustered_difference, clustered_mean
 from osler.taxonomy import Modality
@@ -37,6 +38,8 @@ OBJECTIVES: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {  # title, 
 }
 RECIPE: Final = "matrix_phantom"
 ZERO_SHOT: Final = "zero-shot"
+MATCHED: Final[Mapping[str, tuple[str, ...]]] = {"all": (), "all-variance": ("--data.mixture=balanced", "--data.curriculum=variance")}
+"""One policy for all modalities in as many steps as one specialist, and its overrides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +69,24 @@ def plan(out: Path, limits: Sequence[int], seed: int, own: Sequence[str]) -> Ite
                 questions = (f"--data.train.modalities=['{modality}']", f"--data.train.limit={limit}", "--trainer.checkpoint=none")
                 commands = plan_commands(RECIPE, out / folder, (*shared, *questions, *overrides), verb=verb)
                 yield Job(name=folder, commands=commands)
+        for folder, limit, more in _plan_generalists(name, max(limits)):
+            whole = ("--data.train.modalities=[]", f"--data.train.limit={limit}", "--trainer.checkpoint=none", *overrides, *more)
+            yield Job(name=folder, commands=plan_commands(RECIPE, out / folder, (*shared, *whole), verb=verb))
+
+
+def _plan_generalists(name: str, limit: int) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """The folder, the number of questions and the overrides of the policies for all modalities of one objective."""
+    yield f"{name}-{len(Modality) * limit}-all", len(Modality) * limit, ()
+    for ending, more in MATCHED.items():
+        if name == "arcsine" or not more:
+            yield f"{name}-{limit}-{ending}", limit, more
 
 
 def read_cells(out: Path, name: str, limit: int) -> Cells:
     """The answers of one objective after so many questions."""
     rows = []
     for modality in Modality:
-        job = Job(name=f"{name}-{limit}-{modality}", commands=())
-        rows += [((str(modality), record.sample_id), record) for record in read_records(job.records_file(out))]
+        rows += [((str(modality), record.sample_id), record) for record in _read(out, f"{name}-{limit}-{modality}")]
     rows.sort(key=lambda row: row[0])
     return Cells(
         keys=tuple(key for key, _ in rows),
@@ -126,11 +139,43 @@ def tabulate(out: Path, limits: Sequence[int]) -> tuple[str, dict[str, object]]:
         row.append("–" if name == "sft" else _format(change, "+"))
         lines.append(f"| {' | '.join(row)} |")
         results[name] = {"share_of_longer": share, "change": change.to_json(), "others": _value(others)}
-    untrained = list(read_records(Job(name=ZERO_SHOT, commands=()).records_file(out)))
-    results[ZERO_SHOT] = sum(map(is_correct, untrained)) / len(untrained)
-    lines.append("")
-    lines.append(f"Untrained, all modalities: {100 * sum(map(is_correct, untrained)) / len(untrained):.1f}.")
+    results[ZERO_SHOT] = _share(_read(out, ZERO_SHOT))
+    lines += ["", f"Untrained, all modalities: {percent(_share(_read(out, ZERO_SHOT)))}."]
     return "\n".join(lines) + "\n", results
+
+
+def compare_generalists(out: Path, limit: int) -> tuple[str, dict[str, object]]:
+    """Eight specialists, each on its own modality, beside one policy for all: the table in Markdown, and the same numbers."""
+    heads = ["", *map(str, Modality), "mean", "best minus worst", "minus specialists"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    results: dict[str, object] = {}
+    untrained = _read(out, ZERO_SHOT)
+    for name, (title, _, _) in OBJECTIVES.items():
+        own = [record for modality in Modality for record in _read(out, f"{name}-{limit}-{modality}") if record.modality == modality]
+        rows = {"untrained": untrained, f"{title}, eight specialists": own}
+        for folder, number, more in _plan_generalists(name, limit):
+            ending = ", balanced, curriculum" if more else ""
+            rows[f"{title}, one policy, {number:,} questions{ending}"] = _read(out, folder)
+        for label, records in rows.items():
+            if label in results:
+                continue
+            shares: dict[Modality, float] = {
+                modality: _share([record for record in records if record.modality == modality]) for modality in Modality
+            }
+            change = None if records is own else paired_difference(own, records, UNIT).difference
+            spread = max(shares.values()) - min(shares.values())
+            cells = [label, *map(percent, shares.values()), percent(_share(records)), percent(spread)]
+            lines.append(f"| {' | '.join([*cells, '–' if change is None else _format(change, '+')])} |")
+            results[label] = {"accuracy": shares, "change": change.to_json() if change else None}
+    return "\n".join(lines) + "\n", results
+
+
+def _read(out: Path, name: str) -> list[Record]:
+    return list(read_records(Job(name=name, commands=()).records_file(out)))
+
+
+def _share(records: Sequence[Record]) -> float:
+    return sum(map(is_correct, records)) / len(records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,9 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits, own = [int(limit) for limit in options.limits.split(",")], [f"--{value}" for value in options.overrides]
     run_jobs([*plan(options.out, limits, options.seed, own)], options.out, title="matrix", terms=load_config(RECIPE, []).to_json())
     table, results = tabulate(options.out, limits)
-    write_whole(options.out / "table.md", table)
-    write_json(options.out / "results.json", results)
-    sys.stdout.write(table)
+    generalists, more = compare_generalists(options.out, max(limits))
+    write_whole(options.out / "tables.md", f"{table}\n{generalists}")
+    write_json(options.out / "results.json", {**results, "generalists": more})
+    sys.stdout.write(f"{table}\n{generalists}")
 
 
 if __name__ == "__main__":
