@@ -111,6 +111,16 @@ def answer_all(plan: Any, out: Path) -> None:
         )
 
 
+def test_a_mixture_is_left_out_of_sft(tmp_path: Path) -> None:
+    options = MatrixOptions(axes=("modality",), rows=("sft", "grpo"), domains=("mri",), strategies=("no_think",))
+    plan = plan_axis("matrix_phantom", tmp_path, "modality", options, ["--data.mixture=balanced", "--data.curriculum=variance"])
+    ordered = {
+        job.row: [load_config(command[1], command[4:]).data for command in job.commands if command[0] != "eval"] for job in plan.jobs
+    }
+    assert [(data.mixture, data.curriculum) for data in ordered["sft"]] == [("proportional", "none")]
+    assert [(data.mixture, data.curriculum) for data in ordered["grpo"]] == [("balanced", "variance")]
+
+
 def test_empty_rows_and_columns_are_dashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A domain without a policy, another without test questions, and one question in every other cell."""
     overrides = write_med_r1(tmp_path / "data", train=["ct", "mri", "oct"], test=["ct", "mri"])

@@ -54,6 +54,22 @@ def test_other_values_are_refused_by_name_and_sample(values: Any, message: str) 
         gives(values)(sample_id=IDS)
 
 
+RAISED = [
+    (KeyError("age"), r"^the reward reward raised KeyError: 'age' \(test_reward_check.py, line \d+\)$"),
+    (ValueError("a\nb"), r"^the reward reward raised ValueError: a \("),
+    (ConfigError("needs a judge"), r"^needs a judge$"),
+]
+
+
+@pytest.mark.parametrize(("error", "message"), RAISED, ids=str)
+def test_what_a_reward_raises_is_said_with_its_line(error: Exception, message: str) -> None:
+    def reward(**_: Any) -> Any:
+        raise error
+
+    with pytest.raises(ConfigError, match=message):
+        checked(reward)(sample_id=IDS)
+
+
 def test_a_completion_needs_one_reward() -> None:
     nan = float("nan")
     require_rewards(torch.tensor([[1.0, nan], [nan, 0.0]]), IDS)

@@ -145,6 +145,8 @@ def _plan_jobs(
     """The jobs of an axis; `notes` gets a line for each policy that cannot be made or found. Raises DataError when no job is left."""
     strategies = options.strategies or config.matrix.strategies or (config.prompt.strategy,)
     trained = [row for row in options.rows if row in _VERBS] if options.policies is None else []
+    is_mixed = config.data.mixture != "proportional" or config.data.curriculum != "none"
+    plain_order = ("--data.mixture=proportional", "--data.curriculum=none") if is_mixed else ()  # SFT has no rewards to choose by
     jobs = []
     for strategy in strategies:
         prompt = f"--prompt.strategy={strategy}"
@@ -155,7 +157,7 @@ def _plan_jobs(
                 if row == "sft" and (error := _missing_target(samples, strategy, config)) is not None:
                     notes.append(f"No SFT for {domain}, {strategy}, so its row is empty: {error}.")
                     continue
-                jobs.append(new_job(row, strategy, domain, [prompt, *overrides_of[domain]]))
+                jobs.append(new_job(row, strategy, domain, [prompt, *overrides_of[domain], *(plain_order if row == "sft" else ())]))
         if options.policies is not None:
             for domain, overrides in overrides_of.items():
                 if (policy := find_given(options.policies, strategy, domain)) is not None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from osler.errors import ConfigError
+from osler.errors import ConfigError, OslerError, first_line
 
 
 def checked(reward: Any) -> Any:
     """The reward function with a check of every value. A model that rewards, and a coroutine function, stay as they are.
 
     The function raises ConfigError, with its name and the sample's id, for another number of rewards than completions, and for a reward
-    that is no finite number; None stands for "does not apply".
+    that is no finite number, None standing for "does not apply". What the reward raises becomes one too, with the line that raised it.
     """
     if isinstance(reward, torch.nn.Module) or inspect.iscoroutinefunction(reward) or not callable(reward):
         return reward
@@ -28,7 +30,14 @@ def checked(reward: Any) -> Any:
 
     @functools.wraps(reward, updated=())
     def check(*args: Any, **columns: Any) -> list[float | None]:
-        values = reward(*args, **columns)
+        try:
+            values = reward(*args, **columns)
+        except OslerError:
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}, line {place.lineno}"
+            raise ConfigError(f"the reward {name} raised {type(error).__name__}: {first_line(error)} ({where})") from error
         ids: Sequence[str] = columns["sample_id"]
         if not _is_list(values) or len(values) != len(ids):
             found = f"{len(values)} rewards" if _is_list(values) else f"a {type(values).__name__}"
