@@ -3,11 +3,11 @@
     python -m benchmarks.real_images --data FOLDER [--out runs/real_images] [--seeds 0,1,2]
 
 FOLDER holds `slake/` and `vqa_rad/` as their recipes want them, and may hold `bccd/` with counts.csv and images/. All English questions
-that have choices are asked, distractors redrawn, options shuffled. For each seed the images of all three are divided as `osler split` does
-it: near duplicates, turned copies and images of one case stay together, 30 % are for testing. `osler-tiny`, which has seen no real image,
-is continued by SFT, and from there by more SFT, by sampled and by exact GRPO, in equally many steps. Another policy is trained on the same
-questions with grey images: with the priors that `osler audit` fits it is what the image gain is measured against. Finished jobs are not
-run again. Writes `results.json` and `tables.md`.
+that have choices are asked, distractors redrawn, options shuffled. The images of all three are divided as `osler split` does it: near
+duplicates, turned copies and images of one case stay together, 30 % are for testing. `osler-tiny` is continued on the training images
+(`tools.build_tiny.real_images`), and from there trained by SFT, by sampled and by exact GRPO, in equally many steps, for each seed.
+Another policy goes the same way with grey images, SFT at its end: with the priors that `osler audit` fits it is what the image gain is
+measured against. Finished jobs are not run again. Writes `results.json` and `tables.md`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ from osler.metrics import Estimate, accuracy, image_gain, paired_difference, per
 from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_words
 from osler.types import Record, Sample
+from tools.build_tiny.real_images import build_on_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 READER: Final = "benchmarks.real_images:read"
 RECIPE: Final = "slake"
+GREY: Final = "--data.options.grey=true"
 SIDE: Final = 112
 """Pixels: the size at which `osler-tiny` sees an image."""
 TEST_SHARE: Final = 0.3
@@ -56,16 +58,17 @@ SHARED: Final = (
     *("--data.distractors=redrawn", "--data.shuffle_options=true", "--prompt.strategy=no_think", "--trainer.checkpoint=none"),
     *(f"--sft.per_device_train_batch_size={QUESTIONS_PER_STEP}", f"--grpo.per_device_train_batch_size={8 * QUESTIONS_PER_STEP}"),
     *(f"--trainer.groups_per_forward={QUESTIONS_PER_STEP}", "--sft.warmup_steps=20", "--grpo.warmup_steps=10", "--eval.batch_size=100"),
-    *("--sft.adam_beta2=0.98", "--grpo.adam_beta2=0.98", "--sft.weight_decay=0.0", "--grpo.weight_decay=0.0"),
+    *("--sft.learning_rate=2e-4", "--sft.adam_beta2=0.98", "--grpo.adam_beta2=0.98", "--sft.weight_decay=0.0", "--grpo.weight_decay=0.0"),
 )
 TITLES: Final = {
-    "zero-shot": "zero-shot",
-    "blind": "SFT on grey images",
-    "start": "SFT, first part",
+    "tiny": "osler-tiny, no real image",
+    "zero-shot": "continued, zero-shot",
+    "blind": "the same on grey images, SFT",
     "sft": "SFT",
     "sampled": "GRPO, sampled",
     "exact": "GRPO, exact",
 }
+UNTRAINED: Final = ("tiny", "zero-shot")
 COMPARED: Final = ("zero-shot", "sft", "sampled", "exact")
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {  # of question -> content types of SLAKE and VQA-RAD
@@ -148,44 +151,47 @@ def _read_cells(root: Path, seed: int) -> Iterator[Sample]:
             )
 
 
-def divide(data: Path, out: Path, seed: int) -> tuple[str, ...]:
-    """Divide the images of one seed once, and give the overrides that read them."""
-    folds = out / f"folds-{seed}.json"
-    source = (f"--data.reader={READER}", f"--data.root={data}", f"--data.seed={seed}")
+def divide(data: Path, out: Path) -> tuple[str, ...]:
+    """Divide the images once, and give the overrides that read them."""
+    folds = out / "folds.json"
+    source = (f"--data.reader={READER}", f"--data.root={data}", "--data.seed=0")
     if not folds.exists():
         config = load_config(RECIPE, [*source, "--data.options={}"])
-        report = split_dataset(config.data, SplitOptions(fractions={"train": 1 - TEST_SHARE, "test": TEST_SHARE}, seed=seed))
+        report = split_dataset(config.data, SplitOptions(fractions={"train": 1 - TEST_SHARE, "test": TEST_SHARE}))
         write_json(folds, {entry.id: entry.split for entry in report.manifest.samples})
-    return (*source, *SHARED, f"--data.options.folds={folds}", f"--seed={seed}")
+    return (*source, *SHARED, f"--data.options.folds={folds}")
 
 
-def plan(out: Path, seed: int, source: Sequence[str], steps: tuple[int, int], own: Sequence[str]) -> Iterator[list[Job]]:
-    """The jobs of one seed, in two parts: the second begins where the first has ended. `own` are the user's overrides."""
-    first, second = steps
-    start = f"--policy.path={out / str(seed) / 'start' / 'policy'}"
-    later = (start, "--sft.learning_rate=2e-4", f"--sft.max_steps={second}", f"--grpo.max_steps={second}")
-    rate = "--sft.learning_rate=5e-4"
-    settings: list[dict[str, tuple[str | None, tuple[str, ...]]]] = [
-        {
-            "start": ("sft", (rate, f"--sft.max_steps={first}")),
-            "blind": ("sft", (rate, f"--sft.max_steps={first + second}", "--data.options.grey=true")),
-            "zero-shot": (None, ()),
-        },
-        {
-            "sampled": ("train", later),
-            "exact": ("train", (*later, "--trainer.expectation=enumerated")),
-            "sft": ("sft", later),
-        },
-    ]
-    for part in settings:
-        jobs = []
-        for name, (verb, overrides) in part.items():
-            folder = out / str(seed) / name
-            commands = plan_commands(RECIPE, folder, (*source, *overrides, *own), verb=verb)
-            if name in COMPARED:
-                commands += ((*commands[-1], "--ablation", ABLATIONS),)
-            jobs.append(Job(name=f"{seed}/{name}", commands=commands))
-        yield jobs
+def build(out: Path, source: Sequence[str]) -> None:
+    """The two policies that the trainings begin with: one has seen the training images, the other grey in their place."""
+    for name, overrides in {"seen": source, "grey": (*source, GREY)}.items():
+        if not (out / name / "config.json").exists():
+            build_on_images(out / name, load_split(load_config(RECIPE, overrides).data, "train"), seed=0)
+
+
+def plan(out: Path, seeds: Sequence[int], source: Sequence[str], steps: int, own: Sequence[str]) -> Iterator[Job]:
+    """All jobs. `own` are the user's overrides."""
+    seen, grey = (f"--policy.path={out / name}" for name in ("seen", "grey"))
+    length = (f"--sft.max_steps={steps}", f"--grpo.max_steps={steps}", *own)
+    untrained = {"tiny": (), "zero-shot": (seen,)}
+    trained = {
+        "sampled": ("train", (seen,)),
+        "exact": ("train", (seen, "--trainer.expectation=enumerated")),
+        "sft": ("sft", (seen,)),
+        "blind": ("sft", (grey, GREY)),
+    }
+    for seed in seeds:
+        for name, (verb, overrides) in trained.items():
+            yield _job(out, f"{seed}/{name}", verb, (*source, f"--seed={seed}", *length, *overrides))
+    for name, overrides in untrained.items():
+        yield _job(out, f"0/{name}", None, (*source, *length, *overrides))
+
+
+def _job(out: Path, name: str, verb: str | None, overrides: Sequence[str]) -> Job:
+    commands = plan_commands(RECIPE, out / name, overrides, verb=verb)
+    if Path(name).name in COMPARED:
+        commands += ((*commands[-1], "--ablation", ABLATIONS),)
+    return Job(name=name, commands=commands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,28 +204,22 @@ class Answers:
     num_train: int
 
 
-def read_answers(out: Path, sources: Mapping[int, Sequence[str]]) -> Answers:
-    """What all jobs wrote, and the blind baselines of each seed, fitted on its training questions."""
+def read_answers(out: Path, seeds: Sequence[int], source: Sequence[str]) -> Answers:
+    """What all jobs wrote, and the blind baselines, fitted on the training questions; untrained policies answer the same for every seed."""
+    data = load_config(RECIPE, source).data
+    train, test = load_split(data, "train"), load_split(data, "test")
     records: defaultdict[str, list[Record]] = defaultdict(list)
     priors: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    kinds: dict[str, str] = {}
-    num_train = 0
-    for seed, source in sources.items():
+    for seed in seeds:
         for name in TITLES:
-            folder = out / str(seed) / name / "records"
+            folder = out / ("0" if name in UNTRAINED else str(seed)) / name / "records"
             for path in sorted(folder.glob("*.jsonl")):
-                records[path.name.removesuffix(".jsonl")] += [_of_seed(record, seed) for record in read_records(path)]
-        data = load_config(RECIPE, source).data
-        train, test = load_split(data, "train"), load_split(data, "test")
-        num_train += len(train)
-        kinds |= {f"{seed}/{sample.id}": find_kind(str(sample.metadata["content_type"])) for sample in test}
+                own = [replace(record, sample_id=f"{seed}/{record.sample_id}") for record in read_records(path)]
+                records[path.name.removesuffix(".jsonl")] += own
         for baseline, credit in blind_credits(train, test).items():
             priors[baseline] |= {f"{seed}/{name}": value for name, value in credit.items()}
-    return Answers(records=dict(records), priors=dict(priors), kinds=kinds, num_train=num_train)
-
-
-def _of_seed(record: Record, seed: int) -> Record:
-    return replace(record, sample_id=f"{seed}/{record.sample_id}")
+    kinds = {f"{seed}/{sample.id}": find_kind(str(sample.metadata["content_type"])) for seed in seeds for sample in test}
+    return Answers(records=dict(records), priors=dict(priors), kinds=kinds, num_train=len(train))
 
 
 def find_kind(content_type: str) -> str:
@@ -246,7 +246,8 @@ def _summarize_group(answers: Answers, dataset: str, kind: str, ids: set[str]) -
     chosen = {name: [record for record in own if record.sample_id in ids] for name, own in answers.records.items()}
     blind = {name: {key: value for key, value in own.items() if key in ids} for name, own in answers.priors.items()}
     blind[TITLES["blind"]] = {record.sample_id: float(record.outcome == "correct") for record in chosen["blind"]}
-    row: dict[str, Any] = {"dataset": dataset, "kind": kind, "num_questions": len(ids)}
+    row: dict[str, Any] = {"dataset": dataset, "kind": kind, "num_questions": len({name.partition("/")[2] for name in ids})}
+    row["tiny"] = {"accuracy": accuracy(chosen["tiny"], UNIT).to_json()}
     for name in COMPARED:
         gain = image_gain(chosen[name], blind, UNIT)
         row |= {"num_images": gain.num_clusters, "baseline": gain.baseline, "blind": gain.blind}
@@ -265,10 +266,10 @@ def _summarize_group(answers: Answers, dataset: str, kind: str, ids: set[str]) -
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Two tables, per cent: accuracies, and gains in points with 95 % intervals, images as units."""
     titles = [TITLES[name] for name in COMPARED]
-    heads = ["", "", "questions", "images", "best blind", "", *titles, *(f"{title}, swapped" for title in titles[1:])]
+    heads = ["", "", "questions", "images", "best blind", "", TITLES["tiny"], *titles, *(f"{title}, swapped" for title in titles)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        shares = [row[name]["accuracy"]["value"] for name in COMPARED] + [row[name]["swapped"]["value"] for name in COMPARED[1:]]
+        shares = [row[name]["accuracy"]["value"] for name in ("tiny", *COMPARED)] + [row[name]["swapped"]["value"] for name in COMPARED]
         cells = [row["dataset"], row["kind"], f"{row['num_questions']:,}", f"{row['num_images']:,}", row["baseline"], percent(row["blind"])]
         lines.append(f"| {' | '.join([*cells, *map(percent, shares)])} |")
     heads = ["", "", *(f"{title}: image gain" for title in titles), *(f"{title} minus SFT" for title in titles[2:])]
@@ -292,19 +293,18 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with slake, vqa_rad and bccd")
     parser.add_argument("--out", type=Path, default=Path("runs/real_images"))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--steps", default="300,150", help="of the SFT that continues osler-tiny, and of each method after it")
+    parser.add_argument("--steps", type=int, default=150, help="of each method, 24 questions each")
     parser.add_argument("overrides", nargs="*", help="section.key=value, for every run")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    first, second = (int(number) for number in options.steps.split(","))
-    sources = {int(seed): divide(options.data.resolve(), options.out.resolve(), int(seed)) for seed in options.seeds.split(",")}
-    own = [f"--{value}" for value in options.overrides]
-    for seed, source in sources.items():
-        for jobs in plan(options.out, seed, source, (first, second), own):
-            run_jobs(jobs, options.out, title=f"real images, seed {seed}", terms=load_config(RECIPE, []).to_json())
-    answers = read_answers(options.out, sources)
+    out, seeds = options.out.resolve(), [int(seed) for seed in options.seeds.split(",")]
+    source = divide(options.data.resolve(), out)
+    build(out, source)
+    jobs = [*plan(out, seeds, source, options.steps, [f"--{value}" for value in options.overrides])]
+    run_jobs(jobs, out, title="real images", terms=load_config(RECIPE, []).to_json())
+    answers = read_answers(out, seeds, source)
     rows = summarize(answers)
-    write_json(options.out / "results.json", rows)
-    write_whole(options.out / "tables.md", to_markdown(rows))
+    write_json(out / "results.json", rows)
+    write_whole(out / "tables.md", to_markdown(rows))
     sys.stdout.write(to_markdown(rows))
 
 

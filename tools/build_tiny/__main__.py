@@ -29,6 +29,7 @@ examples:
   python -m tools.build_tiny --out my-tiny              # the packaged policy
   python -m tools.build_tiny --out my-tiny-1 --seed 1   # other images, weights and batches
   python -m tools.build_tiny --studies --out my-study   # what the recipe demo_volume starts from
+  python -m tools.build_tiny --images slake --data.root=DIR --data.train.modalities='[]' --out my-slake   # it has seen real pixels
   osler eval demo --policy my-tiny                      # evaluate it like any other policy
 """
 
@@ -41,7 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of images, weights and batches (default: %(default)s)")
     parser.add_argument("--studies", action="store_true", help="continue the packaged policy on studies of several slices instead")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--images",
+        metavar="RECIPE",
+        help="continue the packaged policy on the training questions of a recipe instead; --section.key=value sets its values",
+    )
+    options, overrides = parser.parse_known_args(arguments)
+    if overrides and options.images is None:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    if options.studies and options.images is not None:
+        parser.error("--studies and --images are two ways to continue the packaged policy: name one")
     if options.seed < 0:
         parser.error(f"argument --seed: must be 0 or more, got {options.seed}")
     try:
@@ -50,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from tools.build_tiny.studies import build_on_studies
 
             build_on_studies(options.out, seed=options.seed)
+        elif options.images is not None:
+            from osler.config import load_config
+            from osler.data.select import load_split
+            from tools.build_tiny.real_images import build_on_images
+
+            build_on_images(options.out, load_split(load_config(options.images, overrides).data, "train"), seed=options.seed)
         else:
             from tools.build_tiny.recipe import build
 

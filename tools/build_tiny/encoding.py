@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from osler.prompts import render, target_completion
@@ -52,22 +52,21 @@ class PromptEncoder:
         return find_options(tokens, [self.token_id(letter) for letter in LETTERS[:MAX_CHOICES]], brackets)
 
     def question_row(self, sample: Sample, strategy: str, *, phase: Any = "train") -> TrainingRow:
-        """The prompt with its image tokens, then the target completion; only the completion has labels."""
+        """The prompt with its image tokens, then the target completion; only the completion has labels.
+
+        Without a query where an option is more than one token, or where there are more than MAX_CHOICES.
+        """
         prompt = self.prompt(sample, strategy, phase=phase)
         text = target_completion(sample, strategy)
         lead = self.encode(text[: text.index("<answer>") + len("<answer>")]) if "<answer>" in text else []
         completion = [*self.encode(text), self.encode("<|im_end|>")[0]]
-        query = Query(
-            position=len(prompt) + len(lead) - 1,
-            option=LETTERS.index(sample.target),
-            option_token=self.token_id(sample.target_text),
-        )
-        return TrainingRow(
-            tokens=prompt + completion,
-            labels=[IGNORE_INDEX] * (len(prompt) - 1) + completion + [IGNORE_INDEX],
-            option_positions=self.option_positions(prompt),
-            queries=(query,),
-        )
+        row = TrainingRow(tokens=prompt + completion, labels=[IGNORE_INDEX] * (len(prompt) - 1) + completion + [IGNORE_INDEX])
+        options = [self.encode(choice) for choice in sample.choices]
+        if len(options) > MAX_CHOICES or any(len(tokens) != 1 for tokens in options):
+            return row
+        option = LETTERS.index(sample.target)
+        query = Query(position=len(prompt) + len(lead) - 1, option=option, option_token=options[option][0])
+        return replace(row, option_positions=self.option_positions(prompt), queries=(query,))
 
 
 def find_options(tokens: Sequence[int], letters: Sequence[int], brackets: Collection[int]) -> tuple[int, ...]:

@@ -99,13 +99,13 @@ def list_clauses() -> tuple[str, ...]:
     return tuple(sorted(clauses))
 
 
-def split_pattern() -> str:
-    r"""A regular expression; each match is one pre-token.
+def split_pattern(options: Sequence[str] = ()) -> str:
+    r"""A regular expression; each match is one pre-token. `options` are option texts beside those of phantoms.
 
     A space before a phrase or an option's letter belongs to the token before it, so that "A) cyst, B) .." and "A)cyst, B).." contain
     the same tokens "cyst" and "B".
     """
-    units = sorted({*list_phrases(), *list_signs()}, key=lambda unit: (-len(unit), unit))
+    units = sorted({*list_phrases(), *list_signs(), *options}, key=lambda unit: (-len(unit), unit))
     unit = r"(?<![\p{L}\p{N}])(?:" + "|".join(map(re.escape, units)) + r")(?![\p{L}\p{N}])"
     clause = "|".join(
         re.escape(clause).replace("\\\n", r"\n") for clause in sorted(list_clauses(), key=lambda clause: (-len(clause), clause))
@@ -115,14 +115,18 @@ def split_pattern() -> str:
     return rf"</?think>|</?answer>| ?(?:{clause})(?:{blank})?|{unit}|{blank}|(?:{plain})(?:{blank})?| {{2,}}|\s"
 
 
-def build_tokenizer(corpus: Iterable[str]) -> Any:
-    """A `PreTrainedTokenizerFast` in which every pre-token of `corpus` is one token. The same corpus yields the same tokenizer."""
+def build_tokenizer(corpus: Iterable[str], options: Sequence[str] = ()) -> Any:
+    """A `PreTrainedTokenizerFast` in which every pre-token of `corpus` is one token, and each of `options`, which are option texts.
+
+    The same arguments yield the same tokenizer.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    splitter = pre_tokenizers.Split(Regex(split_pattern()), "isolated")
+    splitter = pre_tokenizers.Split(Regex(split_pattern(options)), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     chain = pre_tokenizers.Sequence([splitter, byte_level])
-    pieces = {piece for line in (*corpus, *_vocabulary_lines()) for piece, _ in chain.pre_tokenize_str(line)}
+    lines = (*corpus, *_vocabulary_lines(), *(f"A) {option}" for option in options))
+    pieces = {piece for line in lines for piece, _ in chain.pre_tokenize_str(line)}
 
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = byte_level
