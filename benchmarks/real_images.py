@@ -50,7 +50,9 @@ GREY: Final = "--data.options.grey=true"
 SIDE: Final = 112
 """Pixels: the size at which `osler-tiny` sees an image."""
 TEST_SHARE: Final = 0.3
-ABLATIONS: Final = "blank,swap_within"
+ABLATIONS: Final = "blank,swap_within,swap_across"
+MIN_SHOWN: Final = 50
+"""Kinds with fewer questions are in `results.json` only."""
 
 QUESTIONS_PER_STEP: Final = 24
 SHARED: Final = (
@@ -113,7 +115,7 @@ def _shrink(source: ImageFile) -> Image:
 def read(root: Path, *, split: str | None = None, seed: int = 0, folds: str | None = None, grey: bool = False) -> list[Sample]:
     """A reader: the questions of all three datasets; `folds` is a file that names the split of each, and `grey` hides the images."""
     samples = [*slake.read(root / "slake", seed=seed).samples, *vqa_rad.read(root / "vqa_rad", seed=seed).samples]
-    samples += _read_cells(root / "bccd", seed)
+    samples += read_cells(root / "bccd", seed)
     if folds is None:
         return [sample for sample in samples if sample.choices]
     split_of = read_json_object(Path(folds))
@@ -126,7 +128,7 @@ def _show(sample: Sample, *, grey: bool) -> Sample:
     return replace(sample, images=tuple(SyntheticImage(source=image) for image in small) if grey else small)
 
 
-def _read_cells(root: Path, seed: int) -> Iterator[Sample]:
+def read_cells(root: Path, seed: int) -> Iterator[Sample]:
     """Whether a blood smear shows more cells of a kind than half of the smears do, which no text tells."""
     if not root.is_dir():
         return
@@ -251,7 +253,7 @@ def _summarize_group(answers: Answers, dataset: str, kind: str, ids: set[str]) -
     for name in COMPARED:
         gain = image_gain(chosen[name], blind, UNIT)
         row |= {"num_images": gain.num_clusters, "baseline": gain.baseline, "blind": gain.blind}
-        swapped = chosen[f"{name}.swap_within"]
+        swapped = chosen[f"{name}.{'swap_across' if kind == 'modality' else 'swap_within'}"]
         row[name] = {
             "accuracy": accuracy(chosen[name], UNIT).to_json(),
             "blank": accuracy(chosen[f"{name}.blank"], UNIT).to_json(),
@@ -264,7 +266,11 @@ def _summarize_group(answers: Answers, dataset: str, kind: str, ids: set[str]) -
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Two tables, per cent: accuracies, and gains in points with 95 % intervals, images as units."""
+    """Two tables, per cent: accuracies, and gains in points with 95 % intervals, images as units.
+
+    Swapped images are of the same modality, and of another one where the modality is asked for.
+    """
+    rows = [row for row in rows if row["num_questions"] >= MIN_SHOWN]
     titles = [TITLES[name] for name in COMPARED]
     heads = ["", "", "questions", "images", "best blind", "", TITLES["tiny"], *titles, *(f"{title}, swapped" for title in titles)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]

@@ -26,3 +26,30 @@ def test_the_curriculum_is_measured_on_uneven_modalities(monkeypatch: pytest.Mon
     train, test = (read("benchmarks.curriculum:uneven", split=split, modalities=["mri", "oct"], num=100) for split in ("train", "test"))
     assert [sum(sample.modality == name for sample in train) for name in ("mri", "oct")] == [87, 13]
     assert [sum(sample.modality == name for sample in test) for name in ("mri", "oct")] == [300, 300]
+
+
+KINDS = [
+    ("Modality", "modality"),
+    ("ABN", "abnormality"),
+    ("Color", "colour, shape"),
+    ("PRES, SIZE", "others"),
+    ("cells", "cell counts"),
+]
+
+
+@pytest.mark.parametrize(("content_type", "kind"), KINDS, ids=str)
+def test_questions_about_real_images_have_a_kind(content_type: str, kind: str) -> None:
+    from benchmarks.real_images import find_kind
+
+    assert find_kind(content_type) == kind
+
+
+def test_no_text_tells_how_many_cells_there_are(tmp_path: Path) -> None:
+    from benchmarks.real_images import read_cells
+
+    (tmp_path / "counts.csv").write_text("image,RBC,WBC,Platelets\n" + "".join(f"images/{n}.jpg,{n},1,{n % 7}\n" for n in range(40)))
+    asked = [sample for sample in read_cells(tmp_path, seed=0) if "red" in sample.question]
+    assert {sample.question for sample in asked} == {"Does this image show 20 or more red blood cells?"}
+    assert [sample.target_text for sample in asked] == ["No"] * 20 + ["Yes"] * 20
+    assert 10 < sum(sample.target == "A" for sample in asked) < 30
+    assert list(read_cells(tmp_path / "missing", seed=0)) == []
