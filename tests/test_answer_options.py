@@ -59,10 +59,16 @@ def same_image(number: int, gold: str) -> Sample:
     return replace(question(number, (gold, "x"), "A"), images=WRITTEN[0].images)
 
 
+def with_content(sample: Sample, content_type: str) -> Sample:
+    return replace(sample, metadata={"content_type": content_type})
+
+
 KEPT: list[tuple[str, Sample, list[Sample], Distractors]] = [
     ("open", question(9, (), "a cyst"), WRITTEN, Distractors.OPEN_ENDED),
     ("yes and no", question(9, ("Yes", "No"), "A"), WRITTEN, Distractors.YES_NO),
     ("all of the above", question(9, ("cyst", "tumour", "All of the above"), "C"), WRITTEN, Distractors.REFERS),
+    ("named", replace(question(9, ("cyst", "heart lobe"), "A"), question="A Cyst, or a heart-lobe?"), WRITTEN, Distractors.NAMED),
+    ("another content type", with_content(question(9, ("cyst", "x"), "A"), "Color"), WRITTEN, Distractors.TOO_FEW_GOLDS),
     ("another modality", question(9, ("cyst", "x"), "A", Modality.MRI), WRITTEN, Distractors.TOO_FEW_GOLDS),
     ("no modality", question(9, ("cyst", "x"), "A", None), WRITTEN, Distractors.TOO_FEW_GOLDS),
     ("five golds, its own among them", question(9, ("cyst", "v", "w", "x", "y", "z"), "A"), WRITTEN, Distractors.TOO_FEW_GOLDS),
@@ -76,6 +82,12 @@ def test_what_cannot_be_redrawn_is_kept_and_counted(name: str, sample: Sample, p
     (kept,) = redraw_distractors([sample], pool=[sample, *pool])
     assert kept.choices == sample.choices
     assert kept.metadata["distractors"] == outcome
+
+
+def test_distractors_are_of_the_same_content_type() -> None:
+    pool = [with_content(sample, "Organ" if number < 2 else "Color") for number, sample in enumerate(WRITTEN)]
+    (sample,) = redraw_distractors([with_content(question(9, ("oedema", "x", "y"), "A"), "Organ")], pool=pool)
+    assert set(sample.choices) == {"oedema", *GOLDS[:2]}
 
 
 def test_yes_is_no_distractor() -> None:

@@ -16,10 +16,10 @@ from typing import Final
 
 from osler.data.option_order import refers_to_options
 from osler.taxonomy import Modality, QuestionType
-from osler.text import fold_option
+from osler.text import fold_option, fold_words
 from osler.types import LETTERS, Sample
 
-Cell = tuple[Modality | None, QuestionType | None]
+Cell = tuple[Modality | None, QuestionType | None, object]
 
 _YES_NO: Final = frozenset({"yes", "no", "true", "false", "maybe", "not sure", "unsure"})
 
@@ -30,6 +30,7 @@ class Distractors(StrEnum):
     REDRAWN = "redrawn"
     TOO_FEW_GOLDS = "too_few_golds"  # its modality and question type have too few other right answers
     YES_NO = "yes_no"  # the options are yes and no
+    NAMED = "named"  # the question names its options, e.g. "Which is bigger, heart or lung?"
     REFERS = "refers"  # an option refers to other options, e.g. "all of the above"
     OPEN_ENDED = "open_ended"
 
@@ -45,6 +46,8 @@ class _Golds:
 
 def redraw_distractors(samples: Sequence[Sample], *, seed: int = 0, pool: Iterable[Sample] | None = None) -> list[Sample]:
     """Replace distractors by right answers of questions in `pool` (default: the samples) of the same modality and question type.
+
+    Where a dataset tells more closely what a question asks for (`content_type` of SLAKE and VQA-RAD), that has to be the same as well.
 
     Returns the samples in their order, each with its outcome, a value of `Distractors`, in `metadata["distractors"]`.
 
@@ -79,6 +82,8 @@ def _redraw(sample: Sample, golds: _Golds, seed: int) -> tuple[tuple[str, ...], 
         return sample.choices, Distractors.OPEN_ENDED
     if is_yes_no(sample):
         return sample.choices, Distractors.YES_NO
+    if _names_options(sample):
+        return sample.choices, Distractors.NAMED
     if refers_to_options(sample):
         return sample.choices, Distractors.REFERS
     excluded = {fold_option(sample.target_text)}.union(*(golds.of_image.get(image.uri, ()) for image in sample.images))
@@ -95,7 +100,12 @@ def _redraw(sample: Sample, golds: _Golds, seed: int) -> tuple[tuple[str, ...], 
 
 
 def _cell(sample: Sample) -> Cell:
-    return sample.modality, sample.question_type
+    return sample.modality, sample.question_type, sample.metadata.get("content_type")
+
+
+def _names_options(sample: Sample) -> bool:
+    question = f" {fold_words(sample.question)} "
+    return all(f" {fold_words(choice)} " in question for choice in sample.choices)
 
 
 def is_yes_no(sample: Sample) -> bool:

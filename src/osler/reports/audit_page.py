@@ -29,6 +29,7 @@ FAULT_TITLES: Final[Mapping[str, str]] = {
 KEPT_TITLES: Final[Mapping[Distractors, str]] = {
     Distractors.TOO_FEW_GOLDS: "too few other right answers",
     Distractors.YES_NO: "yes or no",
+    Distractors.NAMED: "options that the question names",
     Distractors.REFERS: "options that refer to others",
     Distractors.OPEN_ENDED: "open-ended",
 }
