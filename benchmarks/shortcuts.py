@@ -35,7 +35,7 @@ from osler.reports.figures import PALETTE
 from osler.taxonomy import Modality, Split
 from osler.types import LETTERS, Record, Sample
 
-NUM_TEST: Final = 300
+NUM_TEST: Final = 600
 ZERO_SHOT, BASE = "zero-shot", "exact"
 SWAPPED, BLANK = "swap_within", "blank"
 MARKS: Final = ("right", "wrong")
@@ -123,8 +123,9 @@ def pool(out: Path, jobs: Sequence[Job]) -> dict[tuple[float, str], dict[str, li
 
 
 def is_misled(record: Record) -> bool:
-    """Whether the answer is the option with the qualifier."""
-    return record.answer is not None and record.choices[LETTERS.index(record.answer)].endswith(QUALIFIER)
+    """Whether the answer is the option with the qualifier; an answer may be a letter that the question does not have."""
+    chosen = [choice for letter, choice in zip(LETTERS, record.choices, strict=False) if letter == record.answer]
+    return any(choice.endswith(QUALIFIER) for choice in chosen)
 
 
 def change_of_gain(before: Answers, after: Answers, over: str) -> Estimate:
