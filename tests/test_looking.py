@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("bnpo_group", {"loss_type": "bnpo", "scale_rewards": "group"}, {}),
     ("batch", {"scale_rewards": "batch"}, {}),
     ("one_at_a_time", {}, {"trainer": {"groups_per_forward": 1}}),
+    ("lora", {"scale_rewards": "group"}, {"policy": {"lora": {"r": 4}}}),
     ("frozen", {}, {"policy": {"freeze_vision": True}}),
     ("accumulation", {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 8, "loss_type": "grpo"}, {}),
 ]
@@ -44,9 +46,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask() -> list[Prompt]:
     """Two diagnoses, which are different, and a question of another type, which has no twin."""
-    ask_one = {"modality": Modality.MRI, "split": "train", "seed": 0}
-    diagnoses = build_samples(**ask_one, num_questions=8, question_types=[QuestionType.DISEASE_DIAGNOSIS])
-    other = build_samples(**ask_one, num_questions=1, question_types=[QuestionType.MODALITY_RECOGNITION])
+    build = partial(build_samples, modality=Modality.MRI, split="train", seed=0)
+    diagnoses = build(num_questions=8, question_types=[QuestionType.DISEASE_DIAGNOSIS])
+    other = build(num_questions=1, question_types=[QuestionType.MODALITY_RECOGNITION])
     second = next(sample for sample in diagnoses if sample.target_text != diagnoses[0].target_text)
     return [render(sample, "no_think", phase="train") for sample in (diagnoses[0], second, *other)]
 

@@ -100,14 +100,15 @@ class LookingGRPOTrainer(ExpectedGRPOTrainer):
     def _compare_images(self, model: Any, inputs: Any, expected: Expected) -> Tensor | float:
         if "has_twin" not in inputs:
             return 0.0
-        mask_NC, times = inputs["completion_mask"], self.num_generations
-        logps_NC = self._score_twins(model, inputs)
-        earned_B, means_B = given_an_answer(logps_NC, inputs["own_rewards"], inputs["branch_tokens"], times, self.scale_rewards)
-        has_twin_B = inputs["has_twin"][::times]
-        self._metrics["train"]["looking/reward"].append(self._mean((means_B * has_twin_B).sum() / has_twin_B.sum().clamp(min=1)))
+        mask_NC, times, has_twin_N = inputs["completion_mask"], self.num_generations, inputs["has_twin"].bool()
+        logps_NC, has_twin_B = self._score_twins(model, inputs), has_twin_N[::times]
+        rewards_N, num_tokens_N = inputs["own_rewards"][has_twin_N], inputs["branch_tokens"][has_twin_N]
+        earned_B, means_B = given_an_answer(logps_NC[has_twin_N], rewards_N, num_tokens_N, times, self.scale_rewards)
+        earned_B = torch.zeros(len(has_twin_B), device=earned_B.device, dtype=earned_B.dtype).masked_scatter(has_twin_B, earned_B)
+        self._metrics["train"]["looking/reward"].append(self._mean(means_B.sum() / max(len(means_B), 1)))
         # As for as many samples of each question as there are rows: in the first tokens of its answers, which are divided like all others.
         is_row_BG = mask_NC[:, 0].view(-1, times)
-        values_BG = is_row_BG * (times * earned_B * has_twin_B / is_row_BG.sum(dim=1))[:, None]
+        values_BG = is_row_BG * (times * earned_B / is_row_BG.sum(dim=1))[:, None]
         values_NC = torch.nn.functional.pad(values_BG.view(-1, 1), (0, mask_NC.shape[1] - 1))
         factor = min(1.0, self.epsilon_high) if self.loss_type == "cispo" else 1.0  # with which cispo weighs every token
         return self.looking.weight * factor * self._divide(values_NC, mask_NC, inputs) * self._token_factor(expected, mask_NC)
