@@ -67,6 +67,10 @@ class LookingGRPOTrainer(ExpectedGRPOTrainer):
         self._twins: Groups | None = None  # of the rollout's questions; one without a twin keeps its own images there
         self._twin_bound = 0  # groups in one forward pass
 
+    def _bound(self, groups: Groups) -> int:
+        bound = super()._bound(groups)
+        return bound if self.sharing.groups_per_forward else (bound + 1) // 2  # an update keeps the graphs of both prompts
+
     def _tokenize_prompts(self, prompts: Any) -> Any:
         if self.model.training:
             self._twins = self._collect_twins(prompts[:: self.num_generations])
