@@ -216,13 +216,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         if setting.verb is None:
             axes.axhline(gains[0][1], color=setting.colour, linestyle=":", linewidth=1, label=setting.title)
             continue
-        places = [100 * gain[0] + 0.8 * number for gain in gains]  # side by side, so that no interval hides another
+        places = [100 * gain[0] + 1.2 * number for gain in gains]  # side by side, so that no interval hides another
         values = [gain[1] for gain in gains]
         around = [[gain[1] - gain[2] for gain in gains], [gain[3] - gain[1] for gain in gains]]
         axes.errorbar(
             places, values, yerr=around, color=setting.colour, label=setting.title, marker="o", markersize=4, capsize=3, linewidth=1.6
         )
     axes.set_xlabel("training questions with the shortcut, %")
+    axes.set_xlim(-5, 105)
     axes.set_ylabel("image gain on clean questions, points")
     axes.grid(color="#e3e7ea")
     axes.legend(fontsize=8, frameon=False)
