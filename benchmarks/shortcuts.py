@@ -62,7 +62,6 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "sampled": Setting(title="GRPO, sampled", colour=PALETTE[1]),
     BASE: Setting(title="GRPO, exact", colour=PALETTE[0], overrides=EXACT),
     "looking": Setting(title="GRPO, exact, looking 1", colour=PALETTE[2], overrides=(*EXACT, "--rewards.looking=1")),
-    "looking-half": Setting(title="GRPO, exact, looking 0.5", colour=PALETTE[3], overrides=(*EXACT, "--rewards.looking=0.5")),
 }
 
 
