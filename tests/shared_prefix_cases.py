@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ UNLIKE = [solid_sample((40, 112)), solid_sample((200, 56))]
 PAIR = [solid_sample((0, 56), (160, 84)), solid_sample((80, 84))]
 
 
-SAMPLES = (*UNLIKE, *PAIR, solid_sample((120, 84)), solid_sample((250, 112)))
+_ASKED = (*UNLIKE, *PAIR, solid_sample((120, 84)), solid_sample((250, 112)))
+SAMPLES = tuple(replace(sample, target="AB"[number % 2]) for number, sample in enumerate(_ASKED))
 
 
 def make_sharp(model_type: str) -> Any:

@@ -1,12 +1,16 @@
 """The benchmarks run. A step of the smallest shape, with TRL's trainer and with Osler's, on equal completions."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from osler import read
+from osler.data.phantom import build_samples
 from osler.policies.quiet import quiet_training
+from osler.taxonomy import Modality
+from osler.types import LETTERS, Record
 
 
 def test_a_step_is_measured_with_both_trainers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +57,40 @@ def test_no_text_tells_how_many_cells_there_are(tmp_path: Path) -> None:
     assert [sample.target_text for sample in asked] == ["No"] * 20 + ["Yes"] * 20
     assert 10 < sum(sample.target == "A" for sample in asked) < 30
     assert list(read_cells(tmp_path / "missing", seed=0)) == []
+
+
+@pytest.mark.parametrize("mark", ["right", "wrong"])
+def test_a_policy_that_trusts_the_shortcut_is_misled(monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from test_demo import record
+
+    from benchmarks.shortcuts import is_misled, marked
+
+    clean = build_samples(modality=Modality.MRI, split="test", seed=1, num_questions=20)
+    asked = marked(seed=1, mark=mark, num=20)
+    assert [sample.id for sample in asked] == [sample.id for sample in clean]
+    for sample in asked:
+        blank = replace(record(0, Modality.MRI, is_right=True), choices=sample.choices, target=sample.target)
+        (trusting,) = [letter for letter in LETTERS[: len(sample.choices)] if is_misled(replace(blank, answer=letter))]
+        assert (trusting == sample.target) == (mark == "right")
+        assert not any(is_misled(replace(blank, answer=answer)) for answer in (None, "J"))
+
+
+def test_the_change_of_an_image_gain_is_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from test_demo import record
+
+    from benchmarks.shortcuts import change_of_gain
+
+    def answer(right: list[bool]) -> list[Record]:
+        return [replace(record(number, Modality.MRI, is_right=one), subject_id=f"{number // 2}") for number, one in enumerate(right)]
+
+    blind = {"clean": answer([True, True] * 20), "blank": answer([True, True] * 20)}
+    looks = {"clean": answer([True, True] * 20), "blank": answer([True, False] * 20)}
+    assert change_of_gain(blind, looks, "blank").value == 0.5
+    assert change_of_gain(blind, looks, "blank").low == 0.5  # every patient alike
+    assert change_of_gain(looks, blind, "blank").value == -0.5
+    half = {"clean": answer([True] * 40), "blank": answer([True] * 20 + [False] * 20)}
+    found = change_of_gain(blind, half, "blank")
+    assert found.value == 0.5
+    assert found.low < 0.3 < 0.7 < found.high  # of 20 patients, and not of 40 questions

@@ -64,6 +64,18 @@ RUNS: list[tuple[str, dict[str, Any], int, bool]] = [
     ("parts_iterations_accumulation", {"grpo": {**PARTS, **TWICE, "beta": 0.1, "gradient_accumulation_steps": 3}}, 2, True),
     ("enumerated_iterations", {"grpo": {**TWICE, **FOUR, "beta": 0.1}, **ENUMERATED, "policy": {"path": "osler-tiny"}}, 3, True),
     ("enumerated_parts", {"grpo": {**FOUR, **IN_TURN}, **ENUMERATED, "policy": {"path": "osler-tiny", "freeze_vision": True}}, 3, True),
+    (
+        "looking_parts",
+        {
+            "data": {**CHOSEN, "mixture": "proportional"},
+            "grpo": {**FOUR, **IN_TURN},
+            **ENUMERATED,
+            "rewards": {"looking": 1.0},
+            "policy": {"path": "osler-tiny", "freeze_vision": True},
+        },
+        3,
+        True,
+    ),
     ("partial_iterations", {"grpo": {**TWICE, **FOUR, "beta": 0.1}, **REASONING}, 3, True),
     ("dynamic", {"trainer": {"dynamic_sampling": 1}}, 2, False),
     ("curriculum", {"data": CHOSEN}, 3, False),
@@ -84,7 +96,8 @@ def pay(completion_ids: list[list[int]], sample_id: list[str], **_: Any) -> list
 def make_config(policy: Path, sections: dict[str, Any]) -> Config:
     """Two questions a rollout, two rollouts an epoch."""
     grpo = {"max_steps": 5, "save_steps": 1, "save_total_limit": 5, "learning_rate": 1e-2, **sections.get("grpo", {})}
-    return recipe(policy, rewards={"names": ["test_resume:pay"]}, **{**sections, "grpo": grpo})
+    rewards = {"names": ["test_resume:pay"], **sections.get("rewards", {})}
+    return recipe(policy, **{**sections, "grpo": grpo, "rewards": rewards})
 
 
 def result(run: Run) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
@@ -117,6 +130,7 @@ def test_a_resumed_run_is_exact(tiny_folder: Path, tmp_path: Path, sections: dic
     assert again[0] == lines
     assert all(torch.equal(weight, weights[name]) for name, weight in again[1].items())
     assert len({line["reward"] for line in lines if "reward" in line}) > 1
+    assert any("looking/reward" in line for line in lines) == ("rewards" in sections)
     assert all(line.get("dynamic_sampling/resampled_groups", 1) > 0 for line in lines)
 
 
@@ -209,6 +223,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (edit_tensors("0/completion_ids", lambda old: old + 10_000), r"0/completion_ids with values outside 0 to \d+"),
     (edit_tensors("0/completion_mask", lambda old: old * 2), r"0/completion_mask with values outside 0 to 1"),
     (edit_tensors("0/old_per_token_logps", lambda old: old[:, 1:]), r"0/old_per_token_logps of the shape"),
+    (edit_tensors("0/has_twin", lambda _: torch.ones(2).long()), r"holds no such image or no enumerated answers"),
     (edit_tensors("0/own_rewards", lambda _: torch.zeros(2)), r"holds only some columns of an expectation: own_rewards"),
     (edit_tensors("0/letter_ids", lambda _: torch.zeros(2, 27, dtype=torch.long)), r"holds 0/letter_ids of the shape \[2, 27\]"),
     (edit_tensors("0/group_id", lambda old: old + 2), r"0/group_id with values outside 0 to 1"),

@@ -51,10 +51,13 @@ SHARDED = [
 
 
 ENUMERATED = {"trainer": {"expectation": "enumerated", "min_enumerated_mass": 0}, "sampling": {"max_completion_length": 24}}
+LOOKING = {**ENUMERATED, "rewards": {"looking": 0.5}}
 EXPECTED = [
     ("enumerated", {"loss_type": "dapo"}, ENUMERATED),
     ("enumerated_beta", {"beta": 0.04, "loss_type": "grpo", "num_iterations": 2}, ENUMERATED),
     ("enumerated_fsdp", {**FSDP, "loss_type": "dr_grpo"}, ENUMERATED),
+    ("looking", {"loss_type": "dapo"}, LOOKING),
+    ("looking_fsdp", {**FSDP, "loss_type": "grpo"}, LOOKING),
 ]
 
 

@@ -116,6 +116,12 @@ def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Ma
     return Ablated(samples=tuple(swapped), left_out=left_out, num_same_target=num_same)
 
 
+def find_contradicting(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:
+    """For each sample another case of the same modality with another answer to the same type of question, drawn at random; None without."""
+    rules = [rule for rule in _DONOR_RULES[Ablation.SWAP_WITHIN] if rule.needs_other_answer]
+    return find_donors(samples, rules, Ablation.SWAP_WITHIN, seed)
+
+
 def _is_other_case(sample: Sample, donor: Sample) -> bool:
     """Whether the donor has as many images, all of them different, of another subject where subjects are known."""
     return is_other_subject(sample, donor) and len(sample.images) == len(donor.images) and has_other_images(sample, donor)

@@ -221,3 +221,16 @@ def expect_letters(
         rewards_B=mean_B,
         deviations_B=variance_B.sqrt(),
     )
+
+
+def given_an_answer(logps_NC: Tensor, rewards_N: Tensor, num_tokens_N: Tensor, num_generations: int, scale: Scale) -> tuple[Tensor, Tensor]:
+    """A number [B] with the gradient of the expected reward given that the policy answers, divided by the deviation; and that reward [B].
+
+    Rows are those of `expect_branches`, each a whole answer. What all answers earn, such as the reward of their format, has no gradient
+    here, so the probability of the format stays as it is.
+    """
+    logits_BG = torch.where(num_tokens_N > 0, logps_NC.sum(dim=1), -torch.inf).view(-1, num_generations)
+    probs_BG, rewards_BG = logits_BG.softmax(dim=1), rewards_N.view(-1, num_generations)
+    mean_B, variance_B = moments(probs_BG.detach(), rewards_BG)
+    excess_BG = (rewards_BG - mean_B[:, None]) / divisors(mean_B, variance_B, scale)[:, None]
+    return (probs_BG * excess_BG).sum(dim=1), mean_B

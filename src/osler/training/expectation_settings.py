@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from osler.config import Config
 from osler.errors import ConfigError
+from osler.evaluation.ablations import find_contradicting
 from osler.grading.rewards import RewardFunction, reasoning_matters
 from osler.prompts import Format, find_strategy
 from osler.types import Prompt
@@ -24,6 +25,10 @@ def _reasons_first(strategy: str) -> bool:
     return find_strategy(strategy).format is Format.THINK_ANSWER
 
 
+def _reasons(strategy: str) -> bool:
+    return find_strategy(strategy).format in (Format.THINK_ANSWER, Format.ANSWER_THINK)
+
+
 def check_expectation_of_strategy(config: Config, strategy: str) -> None:
     """Raise ConfigError, with the remedy, for an expectation that a strategy or other settings of the recipe do not admit."""
     kind, sampling = find_expectation(config, strategy), config.sampling
@@ -37,6 +42,11 @@ def check_expectation_of_strategy(config: Config, strategy: str) -> None:
     )
     if kind != "sampled":
         _refuse(config, obstacles)
+    if config.rewards.looking and (kind != "enumerated" or _reasons(strategy)):
+        raise ConfigError(
+            f"[rewards] looking = {config.rewards.looking:g} compares all answers to a question with two images: set [trainer] "
+            'expectation = "enumerated" and a [prompt] strategy without reasoning, such as no_think, or looking = 0'
+        )
 
 
 def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction]) -> None:
@@ -46,6 +56,11 @@ def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt],
     if kind == "sampled":
         return
     enumerates = kind == "enumerated"
+    if config.rewards.looking and not any(find_contradicting([prompt.sample for prompt in prompts], seed=config.seed)):
+        raise ConfigError(
+            f"[rewards] looking = {config.rewards.looking:g} needs, for some training question, the image of another case with another "
+            "answer to the same type of question: train on such questions, or set looking = 0"
+        )
     most = max(prompts, key=lambda prompt: len(prompt.sample.choices)).sample
     is_after = find_strategy(config.prompt.strategy).format is Format.ANSWER_THINK
     wanted = len(most.choices) * (2 if is_after else 1)  # what is said after an answer is compared among its rows

@@ -61,6 +61,7 @@ def build_trainer(
     from osler.policies.lora import lora_config
     from osler.training.curriculum import Curriculum
     from osler.training.shared_prefix.expected import Expectation, ExpectedGRPOTrainer
+    from osler.training.shared_prefix.looking import Looking, LookingGRPOTrainer, Twins
     from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
     from osler.training.shared_prefix.update import Sharing
     from osler.training.trainer import OslerGRPOTrainer
@@ -81,6 +82,9 @@ def build_trainer(
         if kind != "sampled":
             expectation = Expectation(kind=kind, min_mass=own.min_enumerated_mass)
             trainer_class = partial(ExpectedGRPOTrainer, sharing=sharing, expectation=expectation)
+            if config.rewards.looking:
+                looking = Looking(weight=config.rewards.looking, twins=Twins([prompt.sample for prompt in prompts], config.seed))
+                trainer_class = partial(LookingGRPOTrainer, sharing=sharing, expectation=expectation, looking=looking)
     return trainer_class(
         model=policy.model,
         reward_funcs=list(rewards),

@@ -77,6 +77,7 @@ COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(
         "letter_ids": Column("NO", IDS, least=-1),
         "letter_rewards": Column("NO"),
         "ref_letter_logps": Column("NO"),
+        "has_twin": Column("N", MASK),  # of `shared_prefix.looking`
     }
 )
 """TRL's columns of a rollout that Osler knows, beside those of images, and Osler's own."""
@@ -232,6 +233,7 @@ def estimate_bytes(trainer: Any) -> int:
         hidden = trainer.accelerator.unwrap_model(trainer.model).config.get_text_config().hidden_size
         num_bytes += sum(len(one["pixel_values"]) // images.merge_size**2 * hidden * FEATURE_BYTES for one in prepared)
     copies = 1 if getattr(trainer, "shares_prefix", False) else trainer.num_generations
+    copies += getattr(trainer, "looking", None) is not None  # another image for each question
     return int(num_bytes / len(rows) * copies * arguments.generation_batch_size / trainer.num_generations)
 
 
@@ -298,6 +300,8 @@ def _require_expectation(file: TensorFile, batch: Mapping[str, Any]) -> None:
     found = EXPECTATION_COLUMNS & batch.keys()
     if found and found not in (BRANCHES, LETTERS_OF_ROWS):
         file.refuse(f"holds only some columns of an expectation: {', '.join(sorted(found))}")
+    if "has_twin" in batch and not (found == BRANCHES and file.has("twin/0/ids")):
+        file.refuse("says which questions were compared with another image, and holds no such image or no enumerated answers")
     if not all(bool(torch.isfinite(batch[name]).all()) for name in found if batch[name].is_floating_point()):
         file.refuse("holds rewards that are not finite")
     if "letter_place" in found:

@@ -276,7 +276,11 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
             loss = loss + beta * self._divide(expected.penalty_NC, mask_NC, inputs) * self._token_factor(expected, mask_NC)
             kl = (expected.penalty_NC.detach() * mask_NC).sum() / (mask_NC.sum() if expected.num_tokens is None else expected.num_tokens)
             self._metrics["train"]["kl"].append(self._mean(kl))
-        return loss
+        return loss + self._compare_images(model, inputs, expected)
+
+    def _compare_images(self, _model: Any, _inputs: Any, _expected: Expected) -> Tensor | float:
+        """A term of the loss that a subclass adds."""
+        return 0.0
 
     def _divide(self, values_NC: Tensor, mask_NC: Tensor, batch: Any) -> Tensor:
         """The sum over tokens divided by what TRL's loss divides by."""

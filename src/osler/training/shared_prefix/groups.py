@@ -158,28 +158,30 @@ def gather_groups(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return split
 
 
-def group_tensors(groups: Groups) -> dict[str, Tensor]:
+def group_tensors(groups: Groups, name: str = "group") -> dict[str, Tensor]:
     """The groups as tensors with names such as "group/0/ids", for a file; without `graph`, and without the images before the processor."""
     assert not groups.graph, "an update from the rollout's prefill is still to come"
     tensors: dict[str, Tensor] = {}
     for number, group in enumerate(groups.members):
-        tensors[f"group/{number}/ids"] = group.ids_P
+        tensors[f"{name}/{number}/ids"] = group.ids_P
         if group.types_P is not None:
-            tensors[f"group/{number}/types"] = group.types_P
+            tensors[f"{name}/{number}/types"] = group.types_P
         for place, (patches, grid) in enumerate(group.images):
-            tensors |= {f"group/{number}/image/{place}/patches": patches, f"group/{number}/image/{place}/grid": grid}
+            tensors |= {f"{name}/{number}/image/{place}/patches": patches, f"{name}/{number}/image/{place}/grid": grid}
         for place, features in enumerate(group.features or ()):
             layers = (features.pooled_TE, *features.deepstack_TE)
-            tensors |= {f"group/{number}/image/{place}/features/{layer}": tensor for layer, tensor in enumerate(layers)}
+            tensors |= {f"{name}/{number}/image/{place}/features/{layer}": tensor for layer, tensor in enumerate(layers)}
     return tensors
 
 
-def read_groups(file: TensorFile, sizes: RolloutSizes, num_generations: int, pad_id: int, device: torch.device) -> Groups:
+def read_groups(
+    file: TensorFile, sizes: RolloutSizes, num_generations: int, pad_id: int, device: torch.device, name: str = "group"
+) -> Groups:
     """The groups that `group_tensors` wrote. Raises DataError for a file that holds none of these sizes."""
     layers = 0  # of the features of each image
-    while file.has(f"group/0/image/0/features/{layers}"):
+    while file.has(f"{name}/0/image/0/features/{layers}"):
         layers += 1
-    members = [_read_group(file, f"group/{number}", layers, sizes, device) for number in range(sizes.num_groups)]
+    members = [_read_group(file, f"{name}/{number}", layers, sizes, device) for number in range(sizes.num_groups)]
     return Groups(members=members, num_generations=num_generations, pad_id=pad_id)
 
 
