@@ -24,6 +24,7 @@ import torch
 from grpo_step import CLOCKS, run_step
 
 from osler.config import load_config
+from osler.data.phantom import images
 from osler.grading import resolve_rewards
 from osler.policies.quiet import quiet_training
 from osler.policies.sources import PACKAGED_POLICIES
@@ -67,6 +68,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(options.steps):
             for name, trainer in trainers.items():
                 torch.manual_seed(number)
+                images.draw_once.cache_clear()  # each trainer draws its pictures itself
                 with timers[name].phase("reading"):
                     inputs = next(batches[name])
                 run_step(trainer, inputs, timers[name])

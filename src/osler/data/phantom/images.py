@@ -115,11 +115,12 @@ class PhantomImage:
         """The picture as an RGB image. Small ones are drawn once in a process while they are among the last KEPT that were loaded."""
         from PIL import Image
 
-        return Image.fromarray(_draw_once(self) if self.size <= DEFAULT_SIZE else self.render())
+        return Image.fromarray(draw_once(self) if self.size <= DEFAULT_SIZE else self.render())
 
 
 @lru_cache(KEPT)
-def _draw_once(image: PhantomImage) -> NDArray[np.uint8]:
+def draw_once(image: PhantomImage) -> NDArray[np.uint8]:
+    """What `PhantomImage.render` gives; the array is shared, and nobody may write to it."""
     picture = image.render()
     picture.flags.writeable = False
     return picture
