@@ -30,9 +30,9 @@ LOG_LINES: Final = 5
 MARK: Final = "+ osler "
 """Begins the line of a job's log that names a command before it runs."""
 MAX_WORKERS: Final = 3
-ALLOCATOR: Final = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=1073741824"
-"""Linux's C library keeps up to 1 GiB of freed memory, in large pages. It would give it back after every tensor of a few megabytes, and a
-tenth of a training step of `osler demo` would go into fetching it again. Other systems ignore it."""
+ALLOCATOR: Final = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483648"
+"""Linux's C library keeps freed memory for the next tensors, up to 2 GiB, in large pages. By default it gives back every larger block, and
+a tenth of a training step of `osler demo` goes into fetching them again. Other systems ignore this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
