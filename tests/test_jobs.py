@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from osler.errors import OslerError
-from osler.experiments.jobs import MARK, STATE, Job, plan_commands, run_jobs
+from osler.experiments import jobs
+from osler.experiments.jobs import MARK, STATE, Job, plan_commands, plan_warm_up, run_jobs
 
 CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
+TRAININGS = [("sft", "think_after", "sft"), ("letters", "no_think", "train"), ("reasons", "think", "train")]
 PARTS = [("first", [*CHECK]), ("second", ["train", "no-such-recipe"]), ("third", ["no-such-verb"])]
 
 
@@ -23,13 +25,17 @@ def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
     assert (tmp_path / STATE).is_file()  # by which --fresh knows the folder
 
 
+def pretend_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this driver each command has a process of its own."""
+    folder.mkdir()
+    (folder / "nvidia-smi").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_a_job_stops_at_its_first_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_gpu: bool) -> None:
-    if has_gpu:  # one process for each command
-        driver = tmp_path / "bin" / "nvidia-smi"
-        driver.parent.mkdir()
-        driver.touch(mode=0o755)
-        monkeypatch.setenv("PATH", str(driver.parent), prepend=os.pathsep)
+    if has_gpu:
+        pretend_gpu(tmp_path / "bin", monkeypatch)
     job = Job(name="broken", commands=(CHECK, ("train", "no-such-recipe"), CHECK))
     with pytest.raises(OslerError, match=r"`osler train no-such-recipe` ended with 2; see .*log.txt"):
         run_jobs([job], tmp_path, title="demo")
@@ -38,14 +44,14 @@ def test_a_job_stops_at_its_first_failure(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_command_that_jobs_have_in_common_runs_once_and_first(tmp_path: Path) -> None:
-    jobs = [
+    listed = [
         Job(name=name, commands=(CHECK, ("data", "check", f"--data.num_questions={number}", *CHECK[2:])))
         for number, name in enumerate("abc", 5)
     ]
-    run_jobs(jobs, tmp_path, title="demo")
-    logs = [(tmp_path / job.name / "log.txt").read_text().splitlines() for job in jobs]
+    run_jobs(listed, tmp_path, title="demo")
+    logs = [(tmp_path / job.name / "log.txt").read_text().splitlines() for job in listed]
     ran = [[line for line in log if line.startswith(MARK)] for log in logs]
-    expected = [[f"{MARK}{shlex.join(command)}" for command in job.commands[job.name != "a" :]] for job in jobs]
+    expected = [[f"{MARK}{shlex.join(command)}" for command in job.commands[job.name != "a" :]] for job in listed]
     assert ran == expected
     assert json.loads((tmp_path / STATE).read_text()).keys() == {"a", "b", "c"}
 
@@ -70,6 +76,26 @@ def test_jobs_run_in_kept_processes_one_after_the_other(tmp_path: Path) -> None:
     assert "no-such-recipe" in (tmp_path / "second").read_text()
     assert "invalid" in (tmp_path / "third").read_text()
     assert answers.returncode == 2
+
+
+@pytest.mark.slow
+def test_jobs_that_share_a_process_give_what_they_give_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("--data.train.limit=24", "--data.test.limit_per_modality=4", "--policy.device=cpu")
+    monkeypatch.setattr(jobs, "MAX_WORKERS", 1)
+    for place in ("shared", "alone"):
+        out = tmp_path / place
+        if place == "alone":
+            pretend_gpu(tmp_path / "bin", monkeypatch)
+        out.mkdir()
+        first, start = plan_warm_up("demo", out / "warm-up", (*small, "--prompt.strategy=think"))
+        plans = [
+            (name, plan_commands("demo", out / name, [*small, f"--prompt.strategy={strategy}", start], verb=verb))
+            for name, strategy, verb in TRAININGS
+        ]
+        run_jobs([Job(name=name, commands=(first, *commands)) for name, commands in plans], out, title="demo")
+    for name, _, _ in TRAININGS:
+        for file in (f"records/{name}.jsonl", "policy/model.safetensors"):
+            assert (tmp_path / "shared" / name / file).read_bytes() == (tmp_path / "alone" / name / file).read_bytes()
 
 
 @pytest.mark.slow
