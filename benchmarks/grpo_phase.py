@@ -18,20 +18,25 @@ import tempfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from grpo_step import CLOCKS, run_step
 
 from osler.config import load_config
+from osler.data.phantom import images
 from osler.grading import resolve_rewards
+from osler.policies.lora import base_of
 from osler.policies.quiet import quiet_training
 from osler.policies.sources import PACKAGED_POLICIES
 from osler.training.arguments import grpo_arguments
 from osler.training.checkpoints import load_for_training
 from osler.training.dataset import read_prompts
 from osler.training.grpo import build_trainer
-from osler.training.phases import PhaseTimer
+from osler.training.phases import PhaseTimer, time_phases
+
+SHOWN: Final = ("reading", "processor", "vision", "prefill", "decode", "rewards", "update forward", "backward", "optimiser", "other")
+"""The parts of a step. What the reference computes, beside its vision tower and TRL's means and advantages, is in other."""
 
 
 def make_trainer(strategy: str, policy: str, num_steps: int, out: Path, overrides: Sequence[str], *, share_prefix: bool) -> Any:
@@ -53,7 +58,8 @@ def make_trainer(strategy: str, policy: str, num_steps: int, out: Path, override
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of all steps and mean reward of the last quarter for each trainer: keys trl_s, osler_s, ratio, trl_reward, osler_reward.
 
-    `groups_without_advantage` is the mean share of groups with equal rewards, for Osler's trainer.
+    `phases` has the seconds of each part of a step of each trainer. `groups_without_advantage` is the mean share of groups with equal
+    rewards, for Osler's trainer.
     """
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
@@ -63,10 +69,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for name, share_prefix in (("trl", False), ("osler", True))
         }
         timers = {name: PhaseTimer(CLOCKS[options.clock]) for name in trainers}
+        for name, trainer in trainers.items():
+            time_phases(trainer, timers[name], base_of(trainer.model))
+            timers[name].wrap(trainer, "_calculate_rewards", "rewards")
         batches = {name: islice(iter(trainer.get_train_dataloader()), options.steps) for name, trainer in trainers.items()}
         for number in range(options.steps):
             for name, trainer in trainers.items():
                 torch.manual_seed(number)
+                images.draw_once.cache_clear()  # each trainer draws its pictures itself
                 with timers[name].phase("reading"):
                     inputs = next(batches[name])
                 run_step(trainer, inputs, timers[name])
@@ -81,6 +91,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "osler_s": seconds["osler"],
         "ratio": seconds["trl"] / seconds["osler"],
         **{f"{name}_reward": statistics.mean(values[-last:]) for name, values in rewards.items()},
+        "phases": {name: {phase: timer.seconds[phase] / options.steps for phase in SHOWN} for name, timer in timers.items()},
         "groups_without_advantage": statistics.mean(trainers["osler"]._metrics["train"]["frac_reward_zero_std"]),
     }
 
@@ -106,6 +117,9 @@ def main(arguments: Sequence[str]) -> int:
         f"| {options.strategy} | {options.steps} | {result['trl_s']:.1f} | {result['osler_s']:.1f} | **{result['ratio']:.2f}** "
         f"| {result['trl_reward']:.3f} | {result['osler_reward']:.3f} | {result['groups_without_advantage']:.0%} |"
     )
+    print("\n| a step of, in s | " + " | ".join(SHOWN) + " |\n|---|" + "---|" * len(SHOWN))
+    for name, phases in result["phases"].items():
+        print(f"| {options.strategy}, {name} | " + " | ".join(f"{phases[phase]:.3f}" for phase in SHOWN) + " |")
     if options.json:
         print(json.dumps({"strategy": options.strategy, "steps": options.steps, **result}))
     return 0

@@ -22,7 +22,7 @@ def test_every_command_parses_and_repeats_the_overrides(job: TableRow) -> None:
         assert options.seed == 3
         assert load_config("demo", overrides).prompt.strategy == job.strategy
         strategy = job.strategy.replace("_", "-")
-        assert options.out in (Path("out") / job.name, Path("out") / f"warm-up-{strategy}", Path("out") / f"warm-up-exact-{strategy}")
+        assert options.out in (Path("out") / job.name, Path("out") / f"warm-up-{strategy}")
 
 
 def test_plan_has_every_row_of_the_protocol() -> None:
@@ -32,6 +32,12 @@ def test_plan_has_every_row_of_the_protocol() -> None:
     trained = [*after, ("GRPO", "no_think"), ("GRPO, exact", "no_think"), ("GRPO, answer reward alone", "think")]
     assert sorted(rows) == sorted([*protocol, *trained, ("blind", "no_think")])
     assert len({job.name for job in JOBS}) == len({job.label for job in JOBS}) == len(JOBS)
+
+
+def test_rows_of_a_strategy_share_their_warm_up() -> None:
+    first = [job.commands[0] for job in JOBS if job.title.startswith("GRPO after SFT")]
+    assert len(first) == 4
+    assert len({*first}) == 2
 
 
 def record(number: int, modality: Modality, *, is_right: bool) -> Record:

@@ -1,14 +1,21 @@
-"""Jobs: each in a process of its own, those that ended do not run again, and a failure names itself."""
+"""Jobs: those that ended do not run again, what they have in common runs once, and a failure names itself."""
 
+import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from osler.errors import OslerError
-from osler.experiments.jobs import MARK, STATE, Job, plan_commands, run_jobs
+from osler.experiments import jobs
+from osler.experiments.jobs import MARK, STATE, Job, plan_commands, plan_warm_up, run_jobs
 
 CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
+TRAININGS = [("sft", "think_after", "sft"), ("letters", "no_think", "train"), ("reasons", "think", "train")]
+PARTS = [("first", [*CHECK]), ("second", ["train", "no-such-recipe"]), ("third", ["no-such-verb"])]
 
 
 def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
@@ -18,12 +25,77 @@ def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
     assert (tmp_path / STATE).is_file()  # by which --fresh knows the folder
 
 
-def test_a_job_stops_at_its_first_failure(tmp_path: Path) -> None:
+def pretend_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this driver each command has a process of its own."""
+    folder.mkdir()
+    (folder / "nvidia-smi").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_a_job_stops_at_its_first_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_gpu: bool) -> None:
+    if has_gpu:
+        pretend_gpu(tmp_path / "bin", monkeypatch)
     job = Job(name="broken", commands=(CHECK, ("train", "no-such-recipe"), CHECK))
     with pytest.raises(OslerError, match=r"`osler train no-such-recipe` ended with 2; see .*log.txt"):
         run_jobs([job], tmp_path, title="demo")
     log = (tmp_path / "broken" / "log.txt").read_text()
     assert [line for line in log.splitlines() if line.startswith(MARK)] == [f"{MARK}{shlex.join(command)}" for command in job.commands[:2]]
+
+
+def test_a_command_that_jobs_have_in_common_runs_once_and_first(tmp_path: Path) -> None:
+    listed = [
+        Job(name=name, commands=(CHECK, ("data", "check", f"--data.num_questions={number}", *CHECK[2:])))
+        for number, name in enumerate("abc", 5)
+    ]
+    run_jobs(listed, tmp_path, title="demo")
+    logs = [(tmp_path / job.name / "log.txt").read_text().splitlines() for job in listed]
+    ran = [[line for line in log if line.startswith(MARK)] for log in logs]
+    expected = [[f"{MARK}{shlex.join(command)}" for command in job.commands[job.name != "a" :]] for job in listed]
+    assert ran == expected
+    assert json.loads((tmp_path / STATE).read_text()).keys() == {"a", "b", "c"}
+
+
+def test_jobs_that_wait_for_a_failed_one_are_not_started(tmp_path: Path) -> None:
+    broken = ("train", "no-such-recipe")
+    with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
+        run_jobs([Job(name=name, commands=(broken, (*CHECK, f"--data.num_questions={name}"))) for name in "12"], tmp_path, title="demo")
+    assert not (tmp_path / "2").exists()
+
+
+def test_jobs_run_in_kept_processes_one_after_the_other(tmp_path: Path) -> None:
+    answers = subprocess.run(
+        [sys.executable, "-m", "osler.cli.in_turn"],
+        input="".join(json.dumps({"commands": [command], "log": str(tmp_path / name)}) + "\n" for name, command in PARTS),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answers.stdout.split() == ["0", "2"]
+    assert "4,800 samples" in (tmp_path / "first").read_text()
+    assert "no-such-recipe" in (tmp_path / "second").read_text()
+    assert "invalid" in (tmp_path / "third").read_text()
+    assert answers.returncode == 2
+
+
+@pytest.mark.slow
+def test_jobs_that_share_a_process_give_what_they_give_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("--data.train.limit=24", "--data.test.limit_per_modality=4", "--policy.device=cpu")
+    monkeypatch.setattr(jobs, "MAX_WORKERS", 1)
+    for place in ("shared", "alone"):
+        out = tmp_path / place
+        if place == "alone":
+            pretend_gpu(tmp_path / "bin", monkeypatch)
+        out.mkdir()
+        first, start = plan_warm_up("demo", out / "warm-up", (*small, "--prompt.strategy=think"))
+        plans = [
+            (name, plan_commands("demo", out / name, [*small, f"--prompt.strategy={strategy}", start], verb=verb))
+            for name, strategy, verb in TRAININGS
+        ]
+        run_jobs([Job(name=name, commands=(first, *commands)) for name, commands in plans], out, title="demo")
+    for name, _, _ in TRAININGS:
+        for file in (f"records/{name}.jsonl", "policy/model.safetensors"):
+            assert (tmp_path / "shared" / name / file).read_bytes() == (tmp_path / "alone" / name / file).read_bytes()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from PIL import Image
 from osler.data.phantom import build_samples
 from osler.data.phantom.atlas import GRADES, LOCATIONS, NORMAL, Atlas, Findings
 from osler.data.phantom.canvas import Difficulty
-from osler.data.phantom.images import ATLASES
+from osler.data.phantom.images import ATLASES, PhantomImage
 from osler.data.phantom.sheet import contact_sheet
 from osler.data.phantom.stamps import discs, outline, scatter, scatter_in_disc
 from osler.data.phantom.write import MODALITY_NAMES, QUESTION_TYPE_NAMES, write_med_r1
@@ -197,3 +197,14 @@ def test_contact_sheet_has_a_row_per_modality() -> None:
     rows = np.array_split(sheet, len(Modality))
     assert all(row.std() > 20 for row in rows)
     assert np.array_equal(sheet, np.asarray(contact_sheet(size=112, num_columns=2, seed=1)))
+
+
+@pytest.mark.parametrize("size", [112, 168])
+@pytest.mark.parametrize("modality", Modality)
+def test_a_picture_that_was_loaded_before_is_drawn_as_at_first(modality: Modality, size: int) -> None:
+    image = PhantomImage(modality=modality, split="train", seed=3, index=7, size=size)
+    first = image.load()
+    first.putpixel((0, 0), (1, 2, 3))  # nobody else sees what a caller paints
+    harder = PhantomImage(modality=modality, split="train", seed=3, index=7, size=size, difficulty=Difficulty(noise=2))
+    for source in (image, harder, image):
+        assert np.array_equal(np.asarray(source.load()), source.render())

@@ -1,15 +1,20 @@
-"""Several `osler` commands in one process: `python -m osler.cli.in_turn '[["train", ..], ["eval", ..]]'`.
+"""Jobs of `osler` commands in one process: `python -m osler.cli.in_turn` reads them from standard input until it is closed.
 
-To import PyTorch and TRL takes as long as an evaluation of `osler demo`, so the commands of a job share it.
+To import PyTorch and TRL takes as long as an evaluation of `osler demo`, and to draw its pictures longer, so jobs share both. A line of the
+input is a job, {"commands": [["train", ..], ["eval", ..]], "log": "runs/demo/grpo/log.txt"}. What its commands print is appended to the
+log, and the line of the answer is the exit code of the first command that failed, or 0. A command that raises ends the process.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from osler.cli.main import main
 from osler.experiments.jobs import MARK
@@ -26,5 +31,30 @@ def run_in_turn(commands: Sequence[Sequence[str]]) -> int:
     return 0
 
 
+def serve() -> None:
+    """Run the jobs of standard input and answer each."""
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        job = json.loads(line)
+        with printing_to(Path(job["log"])):
+            code = run_in_turn(job["commands"])
+        print(code, file=answers, flush=True)
+
+
+@contextmanager
+def printing_to(log: Path) -> Iterator[None]:
+    """Append what this process prints to a file, native code included. After an error it stays so, for the traceback."""
+    kept = [os.dup(stream) for stream in (1, 2)]
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    yield
+    for stream, old in zip((1, 2), kept, strict=True):
+        (sys.stdout, sys.stderr)[stream - 1].flush()
+        os.dup2(old, stream)
+        os.close(old)
+
+
 if __name__ == "__main__":
-    sys.exit(run_in_turn(json.loads(sys.argv[1])))
+    with suppress(KeyboardInterrupt):  # between two jobs; a command says itself that it was interrupted
+        serve()

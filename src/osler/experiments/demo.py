@@ -80,8 +80,8 @@ def plan_demo(config: Config, out: Path, overrides: Sequence[str]) -> list[Table
     alone = (*ANSWER_ALONE, *overrides)
     return [
         *(_warm_row(strategy, questions, out, overrides) for strategy in ("think_after", "think")),
-        *(_warm_row(strategy, questions, out, overrides, is_exact=True) for strategy in ("think_after", "think")),
         _row("GRPO, answer reward alone", "train", "think", questions, out, alone, folder_name="grpo-answer-alone-think"),
+        *(_warm_row(strategy, questions, out, overrides, is_exact=True) for strategy in ("think_after", "think")),
         _row("GRPO", "train", "no_think", questions, out, overrides),
         _row("GRPO, exact", "train", "no_think", questions, out, (EXACT, *overrides), folder_name="grpo-exact-no-think"),
         *(_row("SFT", "sft", strategy, questions, out, overrides) for strategy in STRATEGIES),
@@ -99,9 +99,9 @@ def _row(
 
 
 def _warm_row(strategy: str, questions: int, out: Path, overrides: Sequence[str], *, is_exact: bool = False) -> TableRow:
-    """A short SFT, then GRPO from its policy."""
-    kind = "exact-" if is_exact else ""
-    name, warm_up = (f"{stem}-{kind}{strategy.replace('_', '-')}" for stem in ("grpo-after-sft", "warm-up"))
+    """A short SFT, which the rows of a strategy share, then GRPO from its policy."""
+    ending = strategy.replace("_", "-")
+    name, warm_up = f"grpo-after-sft-{'exact-' if is_exact else ''}{ending}", f"warm-up-{ending}"
     own = (f"--prompt.strategy={strategy}", *overrides)
     first, start = plan_warm_up("demo", out / warm_up, (*own, WARM_UP))
     exact = (EXACT,) if is_exact else ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,8 @@ ATLASES: Final[Mapping[Modality, Atlas]] = MappingProxyType(
 IMAGES_PER_SUBJECT: Final = 2
 DEFAULT_SIZE: Final = 112
 MIN_SIZE: Final = 56
+KEPT: Final = 4096
+"""Pictures in memory, at most 154 MB: all that `osler demo` shows. To draw one takes as long as to answer a question about it."""
 MAX_SEED: Final = 2**32 - 1
 _MODALITIES: Final = tuple(Modality)
 _FINDINGS, _PICTURE, QUESTION_STREAM = 0, 1, 2  # purposes of random streams; each question type adds its number to the last
@@ -109,7 +112,15 @@ class PhantomImage:
         return hashlib.sha256(self.uri.encode()).hexdigest()
 
     def load(self) -> Picture:
-        """The picture as an RGB image."""
+        """The picture as an RGB image. Small ones are drawn once in a process while they are among the last KEPT that were loaded."""
         from PIL import Image
 
-        return Image.fromarray(self.render())
+        return Image.fromarray(draw_once(self) if self.size <= DEFAULT_SIZE else self.render())
+
+
+@lru_cache(KEPT)
+def draw_once(image: PhantomImage) -> NDArray[np.uint8]:
+    """What `PhantomImage.render` gives; the array is shared, and nobody may write to it."""
+    picture = image.render()
+    picture.flags.writeable = False
+    return picture

@@ -27,6 +27,7 @@ from osler.policies.precision import without_gradient
 from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.decoder import Decoder
 from osler.training.shared_prefix.packed_row import PromptBatch, prefill
+from osler.training.shared_prefix.sampling import draw_tokens
 from osler.training.shared_prefix.static_decoders import StaticDecoders
 
 REPACK_BELOW: Final = 0.75
@@ -149,20 +150,13 @@ def _decode(
     alive_N = torch.ones(num_rows, dtype=torch.bool, device=device)
     rows_A = torch.arange(num_rows, device=device)  # the row in the batch of each computed completion
     logits_AV = model.lm_head(last_BE).float().repeat_interleave(num_generations, dim=0)
-    probs_NV = torch.ones_like(logits_AV)
     token_scores = TokenScores(num_rows, decoding, device) if scores else None
     decoder: Decoder | None = None
     advance: Callable[[Tensor, int], Tensor] | None = None
     for step in range(decoding.max_new_tokens):
         scores_AV = processors(written_NT[rows_A, :step], logits_AV)
         if decoding.do_sample:
-            # `generate` samples for finished rows too and consumes random numbers row by row, so all N rows are sampled.
-            probs_AV = scores_AV.softmax(dim=-1)
-            if len(rows_A) < num_rows:
-                probs_NV[rows_A] = probs_AV
-            else:
-                probs_NV = probs_AV
-            tokens_N = torch.multinomial(probs_NV, num_samples=1)[:, 0]
+            tokens_N = draw_tokens(scores_AV.softmax(dim=-1), rows_A, num_rows)
         else:
             tokens_N = torch.full_like(alive_N, decoding.pad_id, dtype=torch.long)
             tokens_N[rows_A] = scores_AV.argmax(dim=-1)
