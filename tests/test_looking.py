@@ -12,9 +12,9 @@ from small_runs import recipe
 from test_expected_training import ENUMERATED, LOSSES, NO_THINK, configure, differentiate, enumerate_answers, score, train
 
 from osler.config import Config
+from osler.data.donors import find_contradicting
 from osler.data.phantom import build_samples
 from osler.errors import ConfigError
-from osler.evaluation.ablations import find_contradicting
 from osler.grading.rewards import resolve_rewards
 from osler.policies.sources import PACKAGED_POLICIES
 from osler.prompts import render

@@ -14,7 +14,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from osler.evaluation.donors import DonorRule, find_donors, has_other_answer, has_other_images, is_other_subject
+from osler.data.donors import CONTRADICTING, DonorRule, find_donors, has_other_answer, has_other_images, is_other_case
 from osler.images.clip import FRAMES, count_frames
 from osler.types import PLACE, ImageSource, Sample
 
@@ -116,32 +116,16 @@ def _swap(samples: Sequence[Sample], ablation: Ablation, seed: int, left_out: Ma
     return Ablated(samples=tuple(swapped), left_out=left_out, num_same_target=num_same)
 
 
-def find_contradicting(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:
-    """For each sample another case of the same modality with another answer to the same type of question, drawn at random; None without."""
-    rules = [rule for rule in _DONOR_RULES[Ablation.SWAP_WITHIN] if rule.needs_other_answer]
-    return find_donors(samples, rules, Ablation.SWAP_WITHIN, seed)
-
-
-def _is_other_case(sample: Sample, donor: Sample) -> bool:
-    """Whether the donor has as many images, all of them different, of another subject where subjects are known."""
-    return is_other_subject(sample, donor) and len(sample.images) == len(donor.images) and has_other_images(sample, donor)
-
-
-def _is_other_case_and_answer(sample: Sample, donor: Sample) -> bool:
-    return has_other_answer(sample, donor) and _is_other_case(sample, donor)
-
-
 # From the best kind of donor to the last resort.
 _DONOR_RULES: Final[Mapping[Ablation, tuple[DonorRule, ...]]] = MappingProxyType(
     {
         Ablation.SWAP_WITHIN: (
-            DonorRule(key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True),
-            DonorRule(key=attrgetter("modality", "question_type"), fits=_is_other_case_and_answer, needs_other_answer=True),
-            DonorRule(key=attrgetter("modality"), fits=_is_other_case),
+            *CONTRADICTING,
+            DonorRule(key=attrgetter("modality"), fits=is_other_case),
             DonorRule(key=attrgetter("modality"), fits=has_other_images),
         ),
         Ablation.SWAP_ACROSS: (
-            DonorRule(key=attrgetter("modality"), fits=_is_other_case, is_across=True),
+            DonorRule(key=attrgetter("modality"), fits=is_other_case, is_across=True),
             DonorRule(key=attrgetter("modality"), fits=has_other_images, is_across=True),
         ),
     }

@@ -13,9 +13,9 @@ from operator import attrgetter
 from typing import Final
 
 from osler.context import Context, differing_fields
+from osler.data.donors import DonorRule, find_donors, has_other_answer, has_other_images, is_other_subject
 from osler.evaluation.ablations import Ablated, mark
 from osler.evaluation.contradictions import contradict
-from osler.evaluation.donors import DonorRule, find_donors, has_other_answer, has_other_images, is_other_subject
 from osler.types import PLACE, Sample
 
 NO_CONTEXT: Final = "no patient context"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from osler.evaluation.donors import draw_fitting
+from osler.data.donors import draw_fitting
 from osler.evaluation.records import answer_text_of
 from osler.grading.altered_reasoning import split_completion, split_sentences
 from osler.text import fold_option

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from osler.config import Config
+from osler.data.donors import find_contradicting
 from osler.errors import ConfigError
-from osler.evaluation.ablations import find_contradicting
 from osler.grading.rewards import RewardFunction, reasoning_matters
 from osler.prompts import Format, find_strategy
 from osler.types import Prompt

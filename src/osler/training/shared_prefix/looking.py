@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
-from osler.evaluation.ablations import find_contradicting
+from osler.data.donors import find_contradicting
 from osler.training.dataset import ImageCache
 from osler.training.expectation import Expected, given_an_answer
 from osler.training.rollout_state import RolloutSizes, RolloutState

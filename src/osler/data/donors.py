@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from osler.text import fold_option
@@ -76,3 +77,24 @@ def is_other_subject(sample: Sample, donor: Sample) -> bool:
 def has_other_answer(sample: Sample, donor: Sample) -> bool:
     """Whether the donor has another answer to the same type of question, so that what it gives is known to say something else."""
     return sample.question_type == donor.question_type and fold_option(sample.target_text) != fold_option(donor.target_text)
+
+
+def is_other_case(sample: Sample, donor: Sample) -> bool:
+    """Whether the donor has as many images, all of them different, of another subject where subjects are known."""
+    return is_other_subject(sample, donor) and len(sample.images) == len(donor.images) and has_other_images(sample, donor)
+
+
+def _is_other_case_and_answer(sample: Sample, donor: Sample) -> bool:
+    return has_other_answer(sample, donor) and is_other_case(sample, donor)
+
+
+CONTRADICTING: Final = (
+    DonorRule(key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True),
+    DonorRule(key=attrgetter("modality", "question_type"), fits=_is_other_case_and_answer, needs_other_answer=True),
+)
+"""Another case of the same modality with another answer to the same question, or to the same type of question."""
+
+
+def find_contradicting(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:
+    """For each sample a donor by CONTRADICTING, which the ablation swap_within takes as well for this seed; None without one."""
+    return find_donors(samples, CONTRADICTING, "swap_within", seed)
