@@ -24,7 +24,7 @@ from osler.evaluation.truth import truth_difference
 from osler.experiments.demo import EXACT, WARM_UP
 from osler.experiments.jobs import Job, plan_commands, plan_warm_up, run_jobs
 from osler.files import read_json_lines, write_json, write_whole
-from osler.metrics import Estimate, paired_difference, percent
+from osler.metrics import DASH, Estimate, paired_difference, percent, points
 from osler.reports.figures import PALETTE
 from osler.types import Record
 
@@ -166,9 +166,7 @@ def to_markdown(groups: Groups, strategy: str, seconds: Mapping[tuple[str, str],
 
 
 def _points(change: Estimate | None) -> str:
-    if change is None or change.value is None or change.low is None or change.high is None:
-        return "–"
-    return f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    return DASH if change is None else points(change)
 
 
 def draw(out: Path, jobs: Sequence[Job], path: Path) -> None:

@@ -24,7 +24,7 @@ from osler.evaluation.compare import UNIT
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import Job, plan_commands, run_jobs
 from osler.files import write_json, write_whole
-from osler.metrics import Estimate, paired_difference, percent
+from osler.metrics import DASH, paired_difference, percent, points
 from osler.metrics.accuracy import is_correct
 from osler.metrics.clusters import ClusteredMean, cluster, clustered_difference, clustered_mean
 from osler.taxonomy import Modality
@@ -107,14 +107,6 @@ def _value(mean: ClusteredMean | None) -> float:
     return 0.0 if value is None else value
 
 
-def _format(estimate: Estimate, sign: str = "") -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return "–"
-    return "{:{sign}.1f} [{:{sign}.1f}, {:{sign}.1f}]".format(
-        *(100 * part for part in (estimate.value, estimate.low, estimate.high)), sign=sign
-    )
-
-
 def tabulate(out: Path, limits: Sequence[int]) -> tuple[str, dict[str, object]]:
     """The table in Markdown, and the same numbers."""
     short, long = min(limits), max(limits)
@@ -131,12 +123,12 @@ def tabulate(out: Path, limits: Sequence[int]) -> tuple[str, dict[str, object]]:
         for limit in sorted(limits):
             for diagonal in (True, False):
                 mean = cells[name][limit].mean(diagonal=diagonal)
-                row.append("–" if mean is None else _format(mean.estimate()))
+                row.append(DASH if mean is None else str(mean.estimate()))
         share, earned = mixed[name]
         diagonal_mean, others = cells[name][long].mean(diagonal=True, earned=earned), means[name]
         change = clustered_difference(others, means["sft"])
-        row += [f"{100 * _value(diagonal_mean):.1f}", "–" if others is None else _format(others.estimate())]
-        row.append("–" if name == "sft" else _format(change, "+"))
+        row += [f"{100 * _value(diagonal_mean):.1f}", DASH if others is None else str(others.estimate())]
+        row.append(DASH if name == "sft" else points(change))
         lines.append(f"| {' | '.join(row)} |")
         results[name] = {"share_of_longer": share, "change": change.to_json(), "others": _value(others)}
     results[ZERO_SHOT] = _share(_read(out, ZERO_SHOT))
@@ -165,7 +157,7 @@ def compare_generalists(out: Path, limit: int) -> tuple[str, dict[str, object]]:
             change = None if records is own else paired_difference(own, records, UNIT).difference
             spread = max(shares.values()) - min(shares.values())
             cells = [label, *map(percent, shares.values()), percent(_share(records)), percent(spread)]
-            lines.append(f"| {' | '.join([*cells, '–' if change is None else _format(change, '+')])} |")
+            lines.append(f"| {' | '.join([*cells, DASH if change is None else points(change)])} |")
             results[label] = {"accuracy": shares, "change": change.to_json() if change else None}
     return "\n".join(lines) + "\n", results
 

@@ -35,7 +35,7 @@ from osler.evaluation.records import read_records
 from osler.experiments.jobs import Job, plan_commands, run_jobs
 from osler.files import read_json_object, write_json, write_whole
 from osler.images.files import ImageFile
-from osler.metrics import Estimate, accuracy, image_gain, paired_difference, percent
+from osler.metrics import Estimate, accuracy, image_gain, paired_difference, percent, points
 from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_words
 from osler.types import Record, Sample
@@ -287,10 +287,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _points(raw: Mapping[str, Any]) -> str:
-    change = Estimate(value=raw["value"], low=raw["low"], high=raw["high"])
-    if change.value is None or change.low is None or change.high is None:
-        return "–"
-    return f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    return points(Estimate(value=raw["value"], low=raw["low"], high=raw["high"]))
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -27,7 +27,7 @@ from osler.evaluation.compare import UNIT
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import Job, plan_commands, run_jobs
 from osler.files import write_json, write_whole
-from osler.metrics import Estimate, accuracy, cluster, is_correct, paired_difference, percent
+from osler.metrics import DASH, Estimate, accuracy, cluster, is_correct, paired_difference, percent, points
 from osler.metrics.clusters import clustered_mean, clustered_proportion
 from osler.metrics.estimates import NO_ESTIMATE, Z
 from osler.metrics.paired import by_sample
@@ -195,7 +195,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _points(change: Mapping[str, float] | None) -> str:
-    return "–" if change is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * change[key] for key in ("value", "low", "high")))
+    return DASH if change is None else points(Estimate(value=change["value"], low=change["low"], high=change["high"]))
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
