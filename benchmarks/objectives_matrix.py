@@ -154,7 +154,7 @@ def compare_generalists(out: Path, limit: int) -> tuple[str, dict[str, object]]:
             shares: dict[Modality, float] = {
                 modality: _share([record for record in records if record.modality == modality]) for modality in Modality
             }
-            change = None if records is own else paired_difference(own, records, UNIT).difference
+            change = None if records in (own, untrained) else paired_difference(own, records, UNIT).difference
             spread = max(shares.values()) - min(shares.values())
             cells = [label, *map(percent, shares.values()), percent(_share(records)), percent(spread)]
             lines.append(f"| {' | '.join([*cells, DASH if change is None else points(change)])} |")

@@ -2,7 +2,7 @@
 
     python benchmarks/shortcuts.py [--out runs/shortcuts] [--seeds 0,1,2] [--strengths 0,0.5,0.9] [--only sft,sampled,exact]
 
-Run it from the root of the repository. The demo's recipe, No-Think, 100 steps, with `--data.options.shortcut` for training. The test
+Run it from the root of the repository. The demo's recipe, No-Think, with `--data.options.shortcut` for training. The test
 questions are MRI phantoms, and each policy answers them five times: clean, clean with a swapped and with a blank image, and with the
 shortcut on the right and on a wrong option. Finished rows are not run again. Writes `results.json`, the table of docs/learning.md as
 Markdown, and its plot.
@@ -131,11 +131,11 @@ def is_misled(record: Record) -> bool:
 
 def change_of_gain(before: Answers, after: Answers, over: str) -> Estimate:
     """How much more accuracy the image brings after than before, against the altered image `over`: paired, patients as units."""
-    own, clusters = [], cluster(by_sample(after["clean"]).values(), UNIT)
-    for name in by_sample(after["clean"]):
-        gains = [is_correct(by_sample(row["clean"])[name]) - is_correct(by_sample(row[over])[name]) for row in (before, after)]
-        own.append(float(gains[1] - gains[0]))
-    found = clustered_mean(own, clusters)
+    asked = [by_sample(records) for row in (before, after) for records in (row["clean"], row[over])]
+    shared = [name for name in asked[2] if all(name in records for records in asked)]
+    right = [[is_correct(records[name]) for records in asked] for name in shared]
+    changes = [float((late - late_over) - (early - early_over)) for early, early_over, late, late_over in right]
+    found = clustered_mean(changes, cluster([asked[2][name] for name in shared], UNIT))
     if found is None:
         return NO_ESTIMATE
     half = Z * sqrt(found.covariance(found))

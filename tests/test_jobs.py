@@ -78,6 +78,16 @@ def test_jobs_run_in_kept_processes_one_after_the_other(tmp_path: Path) -> None:
     assert answers.returncode == 2
 
 
+def test_a_command_reads_nothing_from_the_jobs_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "    print(subprocess.run(['cat'], capture_output=True).stdout + b'!')"
+    (tmp_path / "curious.py").write_text("\n".join(["import subprocess", "def read(root, *, split=None, seed=0):", body, "    return []"]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = Job(name="check", commands=(("data", "check", "--data.reader=curious:read"),))
+    with pytest.raises(OslerError, match="ended with"):
+        run_jobs([job], tmp_path / "out", title="demo")
+    assert "b'!'" in (tmp_path / "out" / "check" / "log.txt").read_text()
+
+
 @pytest.mark.slow
 def test_jobs_that_share_a_process_give_what_they_give_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("--data.train.limit=24", "--data.test.limit_per_modality=4", "--policy.device=cpu")

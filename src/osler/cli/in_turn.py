@@ -32,9 +32,12 @@ def run_in_turn(commands: Sequence[Sequence[str]]) -> int:
 
 
 def serve() -> None:
-    """Run the jobs of standard input and answer each."""
-    answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
+    """Run the jobs of standard input and answer each. What the commands themselves read from there is empty."""
+    answers, jobs = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0))
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    for line in jobs:
         job = json.loads(line)
         with printing_to(Path(job["log"])):
             code = run_in_turn(job["commands"])

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from osler.data.donors import asked_for
 from osler.data.option_order import refers_to_options
-from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_option, fold_words
 from osler.types import LETTERS, Sample
-
-Cell = tuple[Modality | None, QuestionType | None, object]
 
 _YES_NO: Final = frozenset({"yes", "no", "true", "false", "maybe", "not sure", "unsure"})
 
@@ -28,7 +26,7 @@ class Distractors(StrEnum):
     """Whether the distractors of a question were redrawn, or why not; kept in `sample.metadata["distractors"]`."""
 
     REDRAWN = "redrawn"
-    TOO_FEW_GOLDS = "too_few_golds"  # its modality and question type have too few other right answers
+    TOO_FEW_GOLDS = "too_few_golds"  # questions that ask for the same have too few other right answers
     YES_NO = "yes_no"  # the options are yes and no
     NAMED = "named"  # the question names its options, e.g. "Which is bigger, heart or lung?"
     REFERS = "refers"  # an option refers to other options, e.g. "all of the above"
@@ -37,7 +35,7 @@ class Distractors(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class _Golds:
-    """The right answers of one modality and question type, as keys of `fold_option`."""
+    """The right answers of questions that ask for the same (`donors.asked_for`), as keys of `fold_option`."""
 
     counts: Counter[str] = field(default_factory=Counter)  # key -> number of questions
     texts: dict[str, str] = field(default_factory=dict)  # key -> the answer as written
@@ -52,24 +50,24 @@ def redraw_distractors(samples: Sequence[Sample], *, seed: int = 0, pool: Iterab
     Returns the samples in their order, each with its outcome, a value of `Distractors`, in `metadata["distractors"]`.
 
     A question keeps its number of options and the letter of its answer. Distractors are drawn without replacement, weighted by how often
-    they are right. They differ from the answer after `fold_option` and are not right for another question of that modality and question
-    type about the same image. The draw depends only on the seed, the sample's id and the pool. An answer that is right for more than a
-    quarter of the four-option questions remains a good guess, because there are too few questions in which it can be wrong.
+    they are right. They differ from the answer after `fold_option` and are not right for another such question about the same image. The
+    draw depends only on the seed, the sample's id and the pool. An answer that is right for more than a quarter of the four-option
+    questions remains a good guess, because there are too few questions in which it can be wrong.
     """
     golds = _collect_golds(samples if pool is None else pool)
     redrawn = []
     for sample in samples:
-        choices, outcome = _redraw(sample, golds.get(_cell(sample), _Golds()), seed)
+        choices, outcome = _redraw(sample, golds.get(asked_for(sample), _Golds()), seed)
         redrawn.append(replace(sample, choices=choices, metadata={**sample.metadata, "distractors": outcome.value}))
     return redrawn
 
 
-def _collect_golds(pool: Iterable[Sample]) -> dict[Cell, _Golds]:
-    cells: dict[Cell, _Golds] = defaultdict(_Golds)
+def _collect_golds(pool: Iterable[Sample]) -> dict[Hashable, _Golds]:
+    cells: dict[Hashable, _Golds] = defaultdict(_Golds)
     for sample in pool:
         if not sample.choices or is_yes_no(sample) or refers_to_options(sample):
             continue
-        golds, key = cells[_cell(sample)], fold_option(sample.target_text)
+        golds, key = cells[asked_for(sample)], fold_option(sample.target_text)
         golds.counts[key] += 1
         golds.texts.setdefault(key, sample.target_text)
         for image in sample.images:
@@ -97,10 +95,6 @@ def _redraw(sample: Sample, golds: _Golds, seed: int) -> tuple[tuple[str, ...], 
     drawn = [golds.texts[key] for key in sorted(candidates, key=lambda key: -ranks[key])[:num_distractors]]
     drawn.insert(LETTERS.index(sample.target), sample.target_text)
     return tuple(drawn), Distractors.REDRAWN
-
-
-def _cell(sample: Sample) -> Cell:
-    return sample.modality, sample.question_type, sample.metadata.get("content_type")
 
 
 def _names_options(sample: Sample) -> bool:

@@ -10,7 +10,8 @@ from functools import partial
 from operator import attrgetter
 from typing import Final, TypeVar
 
-from osler.text import fold_option
+from osler.taxonomy import Modality, QuestionType
+from osler.text import fold_option, fold_words
 from osler.types import Sample
 
 T = TypeVar("T")
@@ -88,11 +89,16 @@ def _is_other_case_and_answer(sample: Sample, donor: Sample) -> bool:
     return has_other_answer(sample, donor) and is_other_case(sample, donor)
 
 
+def asked_for(sample: Sample) -> tuple[Modality | None, QuestionType | None, str]:
+    """What right answers have in common: modality, question type and, where a dataset tells it (SLAKE, VQA-RAD), the content type."""
+    return sample.modality, sample.question_type, fold_words(str(sample.metadata.get("content_type", "")))
+
+
 CONTRADICTING: Final = (
     DonorRule(key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True),
-    DonorRule(key=attrgetter("modality", "question_type"), fits=_is_other_case_and_answer, needs_other_answer=True),
+    DonorRule(key=asked_for, fits=_is_other_case_and_answer, needs_other_answer=True),
 )
-"""Another case of the same modality with another answer to the same question, or to the same type of question."""
+"""Another case of the same modality with another answer to the same question, or to a question of the same type that asks for the same."""
 
 
 def find_contradicting(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:

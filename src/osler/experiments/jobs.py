@@ -31,7 +31,7 @@ MARK: Final = "+ osler "
 """Begins the line of a job's log that names a command before it runs."""
 MAX_WORKERS: Final = 3
 ALLOCATOR: Final = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483648"
-"""Linux's C library keeps freed memory for the next tensors, up to 2 GiB, in large pages. By default it gives back every larger block, and
+"""Linux's C library keeps freed memory for the next tensors, up to 2 GiB, in large pages. By default it gives back every large tensor, and
 a tenth of a training step of `osler demo` goes into fetching them again. Other systems ignore this."""
 
 
@@ -86,8 +86,9 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
     has_gpu = shutil.which("nvidia-smi") is not None
     workers = 1 if has_gpu else min(MAX_WORKERS, cores)  # jobs do not share a GPU, and a command needs all of its memory
     first = {command: job for job in reversed(waiting) for command in job.commands}  # the job that runs a command
-    for command in first:
-        tqdm.write("  osler " + shlex.join(command), file=sys.stderr)
+    for job in waiting:
+        for command in (command for command in job.commands if first[command] is job):
+            tqdm.write("  osler " + shlex.join(command), file=sys.stderr)
     write_json(out / STATE, done)  # --fresh sets a folder aside when it holds this file
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc=title, unit="run", dynamic_ncols=True, disable=None)
     idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
@@ -109,7 +110,9 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
                 bar.update()
                 bar.set_postfix_str(job.name)
         finally:
-            pool.shutdown(cancel_futures=True)  # after a failure or an interrupt, waiting jobs are not started
+            pool.shutdown(cancel_futures=True)  # after a failure or an interrupt, waiting jobs are not started, and running ones end
+            ended = [job for future, job in names.items() if not future.cancelled() and future.exception() is None]
+            write_json(out / STATE, done | {job.name: _state_of(job, terms) for job in ended})
             while not idle.empty():
                 idle.get().end()
 

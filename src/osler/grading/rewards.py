@@ -203,7 +203,7 @@ def _as_reward(name: str, part: Any) -> RewardFunction:
     return reward
 
 
-_BUILT_IN: Final = (
+BUILT_IN: Final = (
     accuracy,
     open_answer,
     format,
@@ -215,7 +215,7 @@ _BUILT_IN: Final = (
     med_r1_format,
 )
 REWARDS: Final[Registry[RewardFunction]] = Registry(
-    "reward", {reward.__name__: reward for reward in _BUILT_IN}, adapt=_as_reward, takes_paths=True, remedy="use some of"
+    "reward", {reward.__name__: reward for reward in BUILT_IN}, adapt=_as_reward, takes_paths=True, remedy="use some of"
 )
 """Every reward, by the name that recipes use; `register_reward` and the entry points `osler.rewards` add to it."""
 

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from osler.errors import ConfigError, OslerError, first_line
+from osler.grading.rewards import BUILT_IN
 
 
 def checked(reward: Any) -> Any:
     """The reward function with a check of every value. A model that rewards, and a coroutine function, stay as they are.
 
     The function raises ConfigError, with its name and the sample's id, for another number of rewards than completions, and for a reward
-    that is no finite number, None standing for "does not apply". What the reward raises becomes one too, with the line that raised it.
+    that is no finite number, None standing for "does not apply". What a user's reward raises becomes one too, with its line.
     """
     if isinstance(reward, torch.nn.Module) or inspect.iscoroutinefunction(reward) or not callable(reward):
         return reward
@@ -35,7 +36,11 @@ def checked(reward: Any) -> Any:
         except OslerError:
             raise
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            if reward in BUILT_IN:  # a bug of Osler is a traceback
+                raise
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in frames if frame.filename == inspect.getsourcefile(inspect.unwrap(reward))]
+            place = (own or frames)[-1]
             where = f"{Path(place.filename).name}, line {place.lineno}"
             raise ConfigError(f"the reward {name} raised {type(error).__name__}: {first_line(error)} ({where})") from error
         ids: Sequence[str] = columns["sample_id"]

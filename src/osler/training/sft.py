@@ -60,8 +60,6 @@ def train_sft(config: Config, out: Path, *, fresh: bool = False) -> Run:
     run's paths; the trained policy is in `run.policy`. Raises OslerError for user errors.
     """
     check_trained_dtype(config, "sft")
-    if config.rewards.looking:
-        raise ConfigError(f"[rewards] looking = {config.rewards.looking:g} is GRPO's, and SFT has no rewards: add --rewards.looking=0")
     if config.data.mixture != "proportional" or config.data.curriculum != "none":
         raise ConfigError("[data] mixture and curriculum choose GRPO's questions: add --data.mixture=proportional --data.curriculum=none")
     prompts = read_prompts(config)

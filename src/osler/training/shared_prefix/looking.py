@@ -109,7 +109,9 @@ class LookingGRPOTrainer(ExpectedGRPOTrainer):
         rewards_N, num_tokens_N = inputs["own_rewards"][has_twin_N], inputs["branch_tokens"][has_twin_N]
         earned_B, means_B = given_an_answer(logps_NC[has_twin_N], rewards_N, num_tokens_N, times, self.scale_rewards)
         earned_B = torch.zeros(len(has_twin_B), device=earned_B.device, dtype=earned_B.dtype).masked_scatter(has_twin_B, earned_B)
-        self._metrics["train"]["looking/reward"].append(self._mean(means_B.sum() / max(len(means_B), 1)))
+        total, count = self.accelerator.gather(torch.stack([means_B.sum(), has_twin_B.sum()]).view(1, 2)).sum(dim=0).tolist()
+        if count:
+            self._metrics["train"]["looking/reward"].append(total / count)
         # As for as many samples of each question as there are rows: in the first tokens of its answers, which are divided like all others.
         is_row_BG = mask_NC[:, 0].view(-1, times)
         values_BG = is_row_BG * (times * earned_B / is_row_BG.sum(dim=1))[:, None]
