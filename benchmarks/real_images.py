@@ -7,7 +7,7 @@ that have choices are asked, distractors redrawn, options shuffled. The images o
 duplicates, turned copies and images of one case stay together, 30 % are for testing. `osler-tiny` is continued on the training images
 (`tools.build_tiny.real_images`), and from there trained by SFT, by sampled and by exact GRPO, in equally many steps, for each seed.
 Another policy goes the same way with grey images, SFT at its end: with the priors that `osler audit` fits it is what the image gain is
-measured against. Finished jobs are not run again. Writes `results.json` and `tables.md`.
+measured against. Finished jobs are not run again; another FOLDER needs another --out. Writes `results.json` and `tables.md`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 READER: Final = "benchmarks.real_images:read"
 RECIPE: Final = "slake"
+FOLDS: Final = "folds.json"
 GREY: Final = "--data.options.grey=true"
 SIDE: Final = 112
 """Pixels: the size at which `osler-tiny` sees an image."""
@@ -155,7 +156,7 @@ def read_cells(root: Path, seed: int) -> Iterator[Sample]:
 
 def divide(data: Path, out: Path) -> tuple[str, ...]:
     """Divide the images once, and give the overrides that read them."""
-    folds = out / "folds.json"
+    folds = out / FOLDS
     source = (f"--data.reader={READER}", f"--data.root={data}", "--data.seed=0")
     if not folds.exists():
         config = load_config(RECIPE, [*source, "--data.options={}"])
@@ -167,8 +168,10 @@ def divide(data: Path, out: Path) -> tuple[str, ...]:
 def build(out: Path, source: Sequence[str]) -> None:
     """The two policies that the trainings begin with: one has seen the training images, the other grey in their place."""
     for name, overrides in {"seen": source, "grey": (*source, GREY)}.items():
-        if not (out / name / "config.json").exists():
-            build_on_images(out / name, load_split(load_config(RECIPE, overrides).data, "train"), seed=0)
+        if not (out / name).exists():
+            unfinished = out / f"{name}.part"
+            build_on_images(unfinished, load_split(load_config(RECIPE, overrides).data, "train"), seed=0)
+            unfinished.rename(out / name)
 
 
 def plan(out: Path, seeds: Sequence[int], source: Sequence[str], steps: int, own: Sequence[str]) -> Iterator[Job]:
@@ -260,6 +263,7 @@ def _summarize_group(answers: Answers, dataset: str, kind: str, ids: set[str]) -
             "swapped": accuracy(swapped, UNIT).to_json(),
             "gain": gain.gain.to_json(),
             "minus_swapped": paired_difference(swapped, chosen[name], UNIT).difference.to_json(),
+            "minus_continued": paired_difference(chosen["zero-shot"], chosen[name], UNIT).difference.to_json(),
             "minus_sft": paired_difference(chosen["sft"], chosen[name], UNIT).difference.to_json(),
         }
     return row
@@ -303,7 +307,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     source = divide(options.data.resolve(), out)
     build(out, source)
     jobs = [*plan(out, seeds, source, options.steps, [f"--{value}" for value in options.overrides])]
-    run_jobs(jobs, out, title="real images", terms=load_config(RECIPE, []).to_json())
+    terms = load_config(RECIPE, source).to_json() + (out / FOLDS).read_text(encoding="utf-8")
+    run_jobs(jobs, out, title="real images", terms=terms)
     answers = read_answers(out, seeds, source)
     rows = summarize(answers)
     write_json(out / "results.json", rows)
