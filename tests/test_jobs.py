@@ -83,8 +83,7 @@ def test_a_command_reads_nothing_from_the_jobs_that_wait(tmp_path: Path, monkeyp
     (tmp_path / "curious.py").write_text("\n".join(["import subprocess", "def read(root, *, split=None, seed=0):", body, "    return []"]))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     job = Job(name="check", commands=(("data", "check", "--data.reader=curious:read", f"--data.root={tmp_path}"),))
-    with pytest.raises(OslerError, match="ended with"):
-        run_jobs([job], tmp_path / "out", title="demo")
+    run_jobs([job], tmp_path / "out", title="demo")
     assert "b'!'" in (tmp_path / "out" / "check" / "log.txt").read_text()
 
 

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Final, TypeVar
 
 from osler.taxonomy import Modality, QuestionType
-from osler.text import fold_option, fold_words
+from osler.text import fold_option
 from osler.types import Sample
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def _is_other_case_and_answer(sample: Sample, donor: Sample) -> bool:
 
 def asked_for(sample: Sample) -> tuple[Modality | None, QuestionType | None, str]:
     """What right answers have in common: modality, question type and, where a dataset tells it (SLAKE, VQA-RAD), the content type."""
-    return sample.modality, sample.question_type, fold_words(str(sample.metadata.get("content_type", "")))
+    return sample.modality, sample.question_type, str(sample.metadata.get("content_type", ""))
 
 
 CONTRADICTING: Final = (
