@@ -42,12 +42,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask() -> list[Prompt]:
-    """Two diagnoses, which are different, and a question of another type, which has no twin."""
+    """Two questions in the same words with different answers, and a question of another type, which has no twin."""
     build = partial(build_samples, modality=Modality.MRI, split="train", seed=0)
-    diagnoses = build(num_questions=8, question_types=[QuestionType.DISEASE_DIAGNOSIS])
+    diagnoses = build(num_questions=40, question_types=[QuestionType.DISEASE_DIAGNOSIS])
     other = build(num_questions=1, question_types=[QuestionType.MODALITY_RECOGNITION])
-    second = next(sample for sample in diagnoses if sample.target_text != diagnoses[0].target_text)
-    return [render(sample, "no_think", phase="train") for sample in (diagnoses[0], second, *other)]
+    first = diagnoses[0]
+    second = next(sample for sample in diagnoses if sample.question == first.question and sample.target_text != first.target_text)
+    return [render(sample, "no_think", phase="train") for sample in (first, second, *other)]
 
 
 def swap(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:

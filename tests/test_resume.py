@@ -67,7 +67,7 @@ RUNS: list[tuple[str, dict[str, Any], int, bool]] = [
     (
         "looking_parts",
         {
-            "data": {**CHOSEN, "mixture": "proportional"},
+            "data": {**CHOSEN, "mixture": "proportional", "train": {"modalities": ["mri", "ct"], "limit": 60}},
             "grpo": {**FOUR, **IN_TURN},
             **ENUMERATED,
             "rewards": {"looking": 1.0},

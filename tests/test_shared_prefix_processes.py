@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from shared_prefix_cases import pay, run
+from shared_prefix_cases import SAMPLES, pay, run
 from tiny_checkpoint import save_tiny
+
+from osler.data.donors import find_contradicting
 
 TESTS = Path(__file__).parent
 SETTINGS = [
@@ -66,7 +68,8 @@ EXPECTED = [
 def test_expectations_of_two_processes_are_those_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpo: dict[str, Any], sections: dict[str, Any]
 ) -> None:
-    """Nothing is drawn, so nothing has to be handed over."""
+    """Nothing is drawn, so nothing has to be handed over. Two questions have a twin."""
+    assert sum(donor is not None for donor in find_contradicting(SAMPLES, seed=0)) == 2
     monkeypatch.chdir(tmp_path)
     policy, _ = train_in_two(tmp_path, grpo, sections, shares=True)
     plain = {name: value for name, value in grpo.items() if not name.startswith("fsdp")}

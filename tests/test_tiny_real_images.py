@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from osler.data.phantom import build_samples
+from osler.errors import DataError
 from osler.policies.load import load_policy
 from osler.taxonomy import Modality
 from osler.types import Sample
@@ -70,6 +71,12 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Pat
     said = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 2
     assert message in said[-1]
+
+
+def test_a_question_with_choices_and_one_image_is_needed(tmp_path: Path) -> None:
+    (asked,) = questions(1)
+    with pytest.raises(DataError, match="no training question has choices and a single image"):
+        build_on_images(tmp_path / "policy", [replace(asked, choices=(), target="open"), replace(asked, images=asked.images * 2)], seed=0)
 
 
 @pytest.mark.slow

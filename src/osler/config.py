@@ -145,7 +145,7 @@ class RewardsConfig(Section):
 
     names: tuple[str, ...] = ("accuracy", "format")
     weights: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None  # 0: the reward is computed and logged only
-    looking: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # times what the same question earns with another image is subtracted
+    looking: float = Field(default=0.0, ge=0, le=1)  # times what the same question earns with another image is subtracted
 
     @model_validator(mode="after")
     def _check_weights(self) -> RewardsConfig:

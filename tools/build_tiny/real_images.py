@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from osler.errors import DataError
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.text import fold_words
@@ -82,13 +83,16 @@ def build_on_images(out: Path, samples: Sequence[Sample], *, seed: int, vision_s
     """Train the packaged policy on the multiple-choice questions of `samples` and write its folder to `out`.
 
     It takes about four minutes on one idle core. The same arguments on the same machine yield the same weights, bit for bit.
+    Raises DataError without such a question.
     """
+    images = RealImages.of(samples)
+    if not images.questions:
+        raise DataError("no training question has choices and a single image: select such questions")
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     policy = load_policy("osler-tiny")
     tokenizer = extend_tokenizer(policy.model, policy.tokenizer, samples)
     pool = build_pool(split="train", seed=POOL_SEED + seed, subjects=SUBJECTS)
-    images = RealImages.of(samples)
     with tqdm(total=vision_steps + language_steps, unit="step", desc="osler-tiny on real images") as bar:
 
         def report(status: str) -> None:

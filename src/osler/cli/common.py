@@ -140,11 +140,15 @@ def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] =
     lines.append(f"\n{sample.id} ({images}), strategy {strategy}, target {sample.target}:\n{prompt.text}")
     if "train" in samples_of and not is_sft:
         from osler.grading import resolve_rewards
+        from osler.training.arguments import grpo_arguments
+        from osler.training.expectation_settings import check_expectation
         from osler.training.grpo import check_mixture, check_rewards
 
         prompts = [render(one, config.prompt.strategy, phase="train") for one in samples_of["train"]]
-        check_rewards(resolve_rewards(config.rewards.names), prompts)
+        check_rewards(rewards := resolve_rewards(config.rewards.names), prompts)
         check_mixture(config, prompts)
+        if config.trainer.expectation != "sampled":
+            check_expectation(config, grpo_arguments(config, Path("unused")), prompts, rewards)
     if is_sft:
         from osler.training.sft import sft_target
 

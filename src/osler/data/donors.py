@@ -102,5 +102,8 @@ CONTRADICTING: Final = (
 
 
 def find_contradicting(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:
-    """For each sample a donor by CONTRADICTING, which the ablation swap_within takes as well for this seed; None without one."""
-    return find_donors(samples, CONTRADICTING, "swap_within", seed)
+    """For each sample another case of its modality with another answer to the same question; None without one.
+
+    For this seed it is the donor of the ablation swap_within.
+    """
+    return find_donors(samples, CONTRADICTING[:1], "swap_within", seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from osler.config import Config
+from osler.errors import ConfigError
 from osler.evaluation.compare import UNIT
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import STATE, Job, plan_commands, plan_warm_up, run_jobs
@@ -60,12 +61,17 @@ class DemoResult:
 def run_demo(config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[str] = ()) -> DemoResult:
     """Run the whole protocol in the folder `out` and write its HTML report; finished rows are not run again.
 
-    Every command repeats `overrides`, the user's own as typed. `fresh` sets an earlier demo aside. Raises OslerError when a command fails.
+    Every command repeats `overrides`, the user's own as typed. `fresh` sets an earlier demo aside. Raises OslerError when a command fails,
+    and ConfigError for a setting that not all rows admit.
     """
     if fresh and (out / STATE).exists():
         set_aside(out.resolve())
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
+    if config.rewards.looking:
+        raise ConfigError(
+            "the demo also asks policies that reason, for which [rewards] looking has no meaning: use `osler train demo` for it"
+        )
     rows = plan_demo(config, out, overrides)
     run_jobs(rows, out, title="demo", terms=config.to_json())
     records = {row.name: read_records(row.records_file(out)) for row in rows}

@@ -59,7 +59,7 @@ def check_expectation(config: Config, arguments: Any, prompts: Sequence[Prompt],
     if config.rewards.looking and not any(find_contradicting([prompt.sample for prompt in prompts], seed=config.seed)):
         raise ConfigError(
             f"[rewards] looking = {config.rewards.looking:g} needs, for some training question, the image of another case with another "
-            "answer to the same type of question: train on such questions, or set looking = 0"
+            "answer to the same question: train on such questions, or set looking = 0"
         )
     most = max(prompts, key=lambda prompt: len(prompt.sample.choices)).sample
     is_after = find_strategy(config.prompt.strategy).format is Format.ANSWER_THINK

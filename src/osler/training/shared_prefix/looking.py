@@ -1,6 +1,6 @@
 """`[rewards] looking`: what a policy earns for a question with its image, minus what it earns for it with an image of another answer.
 
-The twin of a question has the images of another case, which answers the same type of question differently. A step with enumerated answers
+The twin of a question has the images of another case, which answers the same question differently. A step with enumerated answers
 scores each answer behind the twin's prompt as well, and nothing is generated. A question without such a case has no twin.
 """
 
@@ -36,9 +36,6 @@ class Twins:
         donors = zip(samples, find_contradicting(samples, seed=seed), strict=True)
         self._sources = {sample.id: donor.images for sample, donor in donors if donor is not None}
         self._cache = ImageCache()
-
-    def __len__(self) -> int:
-        return len(self._sources)
 
     def __contains__(self, sample_id: str) -> bool:
         return sample_id in self._sources
@@ -110,6 +107,7 @@ class LookingGRPOTrainer(ExpectedGRPOTrainer):
         earned_B, means_B = given_an_answer(logps_NC[has_twin_N], rewards_N, num_tokens_N, times, self.scale_rewards)
         earned_B = torch.zeros(len(has_twin_B), device=earned_B.device, dtype=earned_B.dtype).masked_scatter(has_twin_B, earned_B)
         total, count = self.accelerator.gather(torch.stack([means_B.sum(), has_twin_B.sum()]).view(1, 2)).sum(dim=0).tolist()
+        self._metrics["train"]["looking/twins"].append(count / (len(has_twin_B) * self.accelerator.num_processes))
         if count:
             self._metrics["train"]["looking/reward"].append(total / count)
         # As for as many samples of each question as there are rows: in the first tokens of its answers, which are divided like all others.
