@@ -89,6 +89,13 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         overrides=("--grpo.learning_rate=2e-4", "--data.train.limit=960"),
         strategies=("no_think",),
     ),
+    "exact-brief": Setting(
+        title="GRPO, exact, learning rate 2e-4, 50 steps",
+        colour=PALETTE[7],
+        is_exact=True,
+        overrides=("--grpo.learning_rate=2e-4", "--data.train.limit=1200"),
+        strategies=("think",),
+    ),
     "exact-half": Setting(
         title="GRPO, exact letters, 4 completions",
         colour=PALETTE[4],
@@ -99,7 +106,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 }
 
 
-UNDRAWN: Final = ("sampled-fast", "exact-fast", "exact-short", "exact-seconds")
+UNDRAWN: Final = ("sampled-fast", "exact-fast", "exact-short", "exact-seconds", "exact-brief")
 SMOOTHED: Final = 15
 
 
