@@ -23,7 +23,8 @@ def checked(reward: Any) -> Any:
     """The reward function with a check of every value. A model that rewards, and a coroutine function, stay as they are.
 
     The function raises ConfigError, with its name and the sample's id, for another number of rewards than completions, and for a reward
-    that is no finite number, None standing for "does not apply". What a user's reward raises becomes one too, with its line.
+    that is no finite number, None standing for "does not apply". What a user's reward raises becomes one too, with its line; lack of memory
+    or space does not.
     """
     if isinstance(reward, torch.nn.Module) or inspect.iscoroutinefunction(reward) or not callable(reward):
         return reward
@@ -33,7 +34,7 @@ def checked(reward: Any) -> Any:
     def check(*args: Any, **columns: Any) -> list[float | None]:
         try:
             values = reward(*args, **columns)
-        except OslerError:
+        except (OslerError, OSError, MemoryError, torch.OutOfMemoryError):  # which have a line of their own
             raise
         except Exception as error:
             if reward in BUILT_IN:  # a bug of Osler is a traceback
