@@ -131,8 +131,8 @@ def tabulate(out: Path, limits: Sequence[int]) -> tuple[str, dict[str, object]]:
         row.append(DASH if name == "sft" else points(change))
         lines.append(f"| {' | '.join(row)} |")
         results[name] = {"share_of_longer": share, "change": change.to_json(), "others": _value(others)}
-    results[ZERO_SHOT] = _share(_read(out, ZERO_SHOT))
-    lines += ["", f"Untrained, all modalities: {percent(_share(_read(out, ZERO_SHOT)))}."]
+    results[ZERO_SHOT] = untrained = _share(_read(out, ZERO_SHOT))
+    lines += ["", f"Untrained, all modalities: {percent(untrained)}."]
     return "\n".join(lines) + "\n", results
 
 
@@ -154,7 +154,7 @@ def compare_generalists(out: Path, limit: int) -> tuple[str, dict[str, object]]:
             shares: dict[Modality, float] = {
                 modality: _share([record for record in records if record.modality == modality]) for modality in Modality
             }
-            change = None if records in (own, untrained) else paired_difference(own, records, UNIT).difference
+            change = None if records is own or records is untrained else paired_difference(own, records, UNIT).difference
             spread = max(shares.values()) - min(shares.values())
             cells = [label, *map(percent, shares.values()), percent(_share(records)), percent(spread)]
             lines.append(f"| {' | '.join([*cells, DASH if change is None else points(change)])} |")

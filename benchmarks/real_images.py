@@ -35,7 +35,7 @@ from osler.evaluation.records import read_records
 from osler.experiments.jobs import Job, plan_commands, run_jobs
 from osler.files import read_json_object, write_json, write_whole
 from osler.images.files import ImageFile
-from osler.metrics import Estimate, accuracy, image_gain, paired_difference, percent, points
+from osler.metrics import Estimate, accuracy, image_gain, paired_difference, percent, points, record_credits
 from osler.taxonomy import Modality, QuestionType
 from osler.text import fold_words
 from osler.types import Record, Sample
@@ -206,7 +206,6 @@ class Answers:
     records: Mapping[str, Sequence[Record]]  # setting, or setting and alteration ("exact.blank") -> records
     priors: Mapping[str, Mapping[str, float]]  # blind baseline -> question -> credit
     kinds: Mapping[str, str]  # question -> kind
-    num_train: int
 
 
 def read_answers(out: Path, seeds: Sequence[int], source: Sequence[str]) -> Answers:
@@ -214,17 +213,18 @@ def read_answers(out: Path, seeds: Sequence[int], source: Sequence[str]) -> Answ
     data = load_config(RECIPE, source).data
     train, test = load_split(data, "train"), load_split(data, "test")
     records: defaultdict[str, list[Record]] = defaultdict(list)
-    priors: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for seed in seeds:
         for name in TITLES:
             folder = out / ("0" if name in UNTRAINED else str(seed)) / name / "records"
             for path in sorted(folder.glob("*.jsonl")):
                 own = [replace(record, sample_id=f"{seed}/{record.sample_id}") for record in read_records(path)]
                 records[path.name.removesuffix(".jsonl")] += own
-        for baseline, credit in blind_credits(train, test).items():
-            priors[baseline] |= {f"{seed}/{name}": value for name, value in credit.items()}
+    priors = {
+        baseline: {f"{seed}/{name}": value for seed in seeds for name, value in credit.items()}
+        for baseline, credit in blind_credits(train, test).items()
+    }
     kinds = {f"{seed}/{sample.id}": find_kind(str(sample.metadata["content_type"])) for seed in seeds for sample in test}
-    return Answers(records=dict(records), priors=dict(priors), kinds=kinds, num_train=len(train))
+    return Answers(records=dict(records), priors=priors, kinds=kinds)
 
 
 def find_kind(content_type: str) -> str:
@@ -250,7 +250,7 @@ def summarize(answers: Answers) -> list[dict[str, Any]]:
 def _summarize_group(answers: Answers, dataset: str, kind: str, ids: set[str]) -> dict[str, Any]:
     chosen = {name: [record for record in own if record.sample_id in ids] for name, own in answers.records.items()}
     blind = {name: {key: value for key, value in own.items() if key in ids} for name, own in answers.priors.items()}
-    blind[TITLES["blind"]] = {record.sample_id: float(record.outcome == "correct") for record in chosen["blind"]}
+    blind[TITLES["blind"]] = record_credits(chosen["blind"])
     row: dict[str, Any] = {"dataset": dataset, "kind": kind, "num_questions": len({name.partition("/")[2] for name in ids})}
     row["tiny"] = {"accuracy": accuracy(chosen["tiny"], UNIT).to_json()}
     for name in COMPARED:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,10 +33,10 @@ from tools.build_tiny.architecture import IMAGE_SIZE, save_policy
 from tools.build_tiny.auxiliary_head import AuxiliaryHead
 from tools.build_tiny.batched_model import NUM_VISUAL_TOKENS, cut_patches
 from tools.build_tiny.image_pool import Question, build_pool, shuffle_choices
-from tools.build_tiny.recipe import POOL_SEED, list_corpus, make_state
+from tools.build_tiny.recipe import POOL_SEED, list_corpus, make_state, with_used
 from tools.build_tiny.rows import TrainingRow
 from tools.build_tiny.tokenizer import build_tokenizer
-from tools.build_tiny.training_stages import MAX_GRAD_NORM, State, adamw, draw_text_batches, schedule, update_weights
+from tools.build_tiny.training_stages import MAX_GRAD_NORM, State, adamw, draw_text_batches, schedule, score_rows, update_weights
 
 STRATEGY: Final = "no_think"
 SUBJECTS: Final = 60  # of each modality, for the text-only tasks
@@ -100,8 +101,7 @@ def build_on_images(out: Path, samples: Sequence[Sample], *, seed: int, vision_s
             bar.update()
 
         state = make_state(policy.model, tokenizer, pool, seed=seed, report=report)
-        used = {token for sample in samples for token in state.encoder.encode(render(sample, STRATEGY).text)}
-        state = replace(state, unused_tokens=torch.tensor([token for token in state.unused_tokens.tolist() if token not in used]))
+        state = with_used(state, (render(sample, STRATEGY).text for sample in samples))
         _train_vision(state, images, steps=vision_steps)
         _train_both(state, images, steps=language_steps)
     save_policy(policy.model.eval(), tokenizer, out)
@@ -174,10 +174,7 @@ def _train_both(state: State, images: RealImages, *, steps: int) -> None:
     text_optimizer, image_optimizer = adamw(parameters), adamw(parameters)
     vision_optimizer = adamw(state.model.visual.parameters(), weight_decay=0.05)
     sources = list(images.questions)
-
-    def loss_of(rows: list[TrainingRow], visual: Tensor | None) -> tuple[Tensor, float]:
-        output = state.model.forward(rows, visual)
-        return output.loss + auxiliary.loss(rows, output.hidden_states), output.letter_accuracy or 0.0
+    loss_of = partial(score_rows, state, auxiliary)
 
     for step in range(steps):
         factor = schedule(step, steps, warmup=30)

@@ -9,6 +9,7 @@ Training stops long before convergence, because users train the packaged policy 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -107,6 +108,14 @@ def _see_few(state: State, modality: Modality, share: float) -> State:
     """The state with only a share of the questions about one modality, in questions about images and in text-only tasks."""
     pool = keep_fewer(state.pool, modality, share)
     return replace(state, pool=pool, text_tasks=replace(state.text_tasks, pool=pool))
+
+
+def with_used(state: State, texts: Iterable[str]) -> State:
+    """The state of a training on further texts: their tokens are used too."""
+    import torch
+
+    used = {token for text in texts for token in state.encoder.encode(text)}
+    return replace(state, unused_tokens=torch.tensor([token for token in state.unused_tokens.tolist() if token not in used]))
 
 
 def make_state(model: Any, tokenizer: Any, pool: ImagePool, *, seed: int, report: ReportProgress) -> State:

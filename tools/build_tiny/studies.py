@@ -7,8 +7,9 @@ Training stops long before convergence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from tools.build_tiny.auxiliary_head import AuxiliaryHead
 from tools.build_tiny.batched_model import BatchedModel, cut_patches
 from tools.build_tiny.batches import draw_image_batch
 from tools.build_tiny.image_pool import Question, build_pool, shuffle_choices
-from tools.build_tiny.recipe import POOL_SEED, make_state
+from tools.build_tiny.recipe import POOL_SEED, make_state, with_used
 from tools.build_tiny.rows import TrainingRow
 from tools.build_tiny.training_stages import (
     IMAGE_STRATEGIES,
@@ -37,6 +38,7 @@ from tools.build_tiny.training_stages import (
     draw_text_batches,
     encode_pool,
     schedule,
+    score_rows,
     update_weights,
 )
 
@@ -71,7 +73,7 @@ def build_on_studies(out: Path, *, seed: int, steps: int = 1200, num_questions: 
             bar.update()
 
         state = make_state(policy.model, policy.tokenizer, pool, seed=seed, report=report)
-        state = replace(state, unused_tokens=_still_unused(state, questions))
+        state = with_used(state, _texts(questions))
         _train(state, encode_studies(state.model, questions, report), encode_pool(state), steps=steps)
     for name in ("is_local", "local_files_only"):  # how the tokenizer was loaded is no setting of it
         policy.tokenizer.init_kwargs.pop(name, None)
@@ -100,13 +102,11 @@ def encode_studies(model: BatchedModel, questions: Sequence[Sample], report: Rep
     return StudyPool(questions=tuple(questions), visual=torch.stack(visual))
 
 
-def _still_unused(state: State, questions: Sequence[Sample]) -> Tensor:
-    """The tokens that occur neither in phantom texts nor in those of studies."""
-    used = set[int]()
+def _texts(questions: Sequence[Sample]) -> Iterator[str]:
+    """Prompts and target completions of about 2,000 questions."""
     for sample in questions[:: max(1, len(questions) // 2000)]:
         for strategy in STUDY_STRATEGIES:
-            used.update(state.encoder.encode(render(sample, strategy).text + "\n" + target_completion(sample, strategy)))
-    return torch.tensor([token for token in state.unused_tokens.tolist() if token not in used])
+            yield render(sample, strategy).text + "\n" + target_completion(sample, strategy)
 
 
 def _train(state: State, studies: StudyPool, visual: Tensor, *, steps: int) -> None:
@@ -114,10 +114,7 @@ def _train(state: State, studies: StudyPool, visual: Tensor, *, steps: int) -> N
     auxiliary = AuxiliaryHead(state.model)
     parameters = [*state.model.language.parameters(), *auxiliary.parameters()]
     text_optimizer, image_optimizer = adamw(parameters), adamw(parameters)
-
-    def loss_of(rows: list[TrainingRow], tokens: Tensor | None) -> tuple[Tensor, float]:
-        output = state.model.forward(rows, tokens)
-        return output.loss + auxiliary.loss(rows, output.hidden_states), output.letter_accuracy or 0.0
+    loss_of = partial(score_rows, state, auxiliary)
 
     for step in range(steps):
         factor = schedule(step, steps, warmup=30)

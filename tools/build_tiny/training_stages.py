@@ -150,6 +150,12 @@ def train_language(
         state.report(f"language model, letters {means[0]:.2f} without images, {means[1]:.2f} with images")
 
 
+def score_rows(state: State, auxiliary: AuxiliaryHead, rows: list[TrainingRow], visual: Tensor | None) -> tuple[Tensor, float]:
+    """The loss of rows with their visual tokens, that of the auxiliary head included, and how many letters are right."""
+    output = state.model.forward(rows, visual)
+    return output.loss + auxiliary.loss(rows, output.hidden_states), output.letter_accuracy or 0.0
+
+
 def draw_text_batches(state: State) -> list[list[TrainingRow]]:
     """One batch of each text-only task. They are run separately because their lengths differ, and their losses have equal weights."""
     tasks, rng = state.text_tasks, state.rng

@@ -147,7 +147,7 @@ def describe_recipe(config: Config, splits: Sequence[Literal["train", "test"]] =
         prompts = [render(one, config.prompt.strategy, phase="train") for one in samples_of["train"]]
         check_rewards(rewards := resolve_rewards(config.rewards.names), prompts)
         check_mixture(config, prompts)
-        if config.trainer.expectation != "sampled":
+        if config.trainer.expectation != "sampled" or config.rewards.looking:
             check_expectation(config, grpo_arguments(config, Path("unused")), prompts, rewards)
     if is_sft:
         from osler.training.sft import sft_target

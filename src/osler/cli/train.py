@@ -43,11 +43,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     config = load_config(options.recipe, options.overrides)
     if options.dry_run:
         from osler.training.arguments import check_trained_dtype
-        from osler.training.expectation_settings import check_expectation_of_strategy
 
         check_trained_dtype(config, "grpo" if options.verb == "train" else "sft")
-        if options.verb == "train":
-            check_expectation_of_strategy(config, config.prompt.strategy)
         return print_dry_run(config, options.verb)
     if options.verb == "train":
         from osler.training.grpo import train_grpo as start

@@ -94,8 +94,11 @@ def asked_for(sample: Sample) -> tuple[Modality | None, QuestionType | None, str
     return sample.modality, sample.question_type, str(sample.metadata.get("content_type", ""))
 
 
+SAME_QUESTION: Final = DonorRule(
+    key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True
+)
 CONTRADICTING: Final = (
-    DonorRule(key=attrgetter("modality", "question_type", "question"), fits=_is_other_case_and_answer, needs_other_answer=True),
+    SAME_QUESTION,
     DonorRule(key=asked_for, fits=_is_other_case_and_answer, needs_other_answer=True),
 )
 """Another case of the same modality with another answer to the same question, or to a question of the same type that asks for the same."""
@@ -106,4 +109,4 @@ def find_contradicting(samples: Sequence[Sample], *, seed: int) -> list[Sample |
 
     For this seed it is the donor of the ablation swap_within.
     """
-    return find_donors(samples, CONTRADICTING[:1], "swap_within", seed)
+    return find_donors(samples, (SAME_QUESTION,), "swap_within", seed)

@@ -64,14 +64,14 @@ def run_demo(config: Config, out: Path, *, fresh: bool = False, overrides: Seque
     Every command repeats `overrides`, the user's own as typed. `fresh` sets an earlier demo aside. Raises OslerError when a command fails,
     and ConfigError for a setting that not all rows admit.
     """
-    if fresh and (out / STATE).exists():
-        set_aside(out.resolve())
-    out.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
     if config.rewards.looking:
         raise ConfigError(
             "the demo also asks policies that reason, for which [rewards] looking has no meaning: use `osler train demo` for it"
         )
+    if fresh and (out / STATE).exists():
+        set_aside(out.resolve())
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
     rows = plan_demo(config, out, overrides)
     run_jobs(rows, out, title="demo", terms=config.to_json())
     records = {row.name: read_records(row.records_file(out)) for row in rows}
