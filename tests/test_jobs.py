@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from osler.errors import OslerError
-from osler.experiments import jobs
 from osler.experiments.jobs import MARK, STATE, Job, plan_commands, plan_warm_up, run_jobs
+from osler.experiments.launchers import local
 
 CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
 TRAININGS = [("sft", "think_after", "sft"), ("letters", "no_think", "train"), ("reasons", "think", "train")]
@@ -65,7 +65,7 @@ def test_jobs_that_wait_for_a_failed_one_are_not_started(tmp_path: Path) -> None
 
 def test_jobs_run_in_kept_processes_one_after_the_other(tmp_path: Path) -> None:
     answers = subprocess.run(
-        [sys.executable, "-m", "osler.cli.in_turn"],
+        [sys.executable, "-m", "osler.cli.in_turn", str(os.getpid())],
         input="".join(json.dumps({"commands": [command], "log": str(tmp_path / name)}) + "\n" for name, command in PARTS),
         capture_output=True,
         text=True,
@@ -90,7 +90,7 @@ def test_a_command_reads_nothing_from_the_jobs_that_wait(tmp_path: Path, monkeyp
 @pytest.mark.slow
 def test_jobs_that_share_a_process_give_what_they_give_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("--data.train.limit=24", "--data.test.limit_per_modality=4", "--policy.device=cpu")
-    monkeypatch.setattr(jobs, "MAX_WORKERS", 1)
+    monkeypatch.setattr(local, "MAX_WORKERS", 1)
     for place in ("shared", "alone"):
         out = tmp_path / place
         if place == "alone":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osler.cli.common import add_verb
+from osler.cli.launching import add_launcher, launching_of
 from osler.cli.tables import print_accuracies
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add_demo(verbs: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the runs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="seed of data, sampling and training (default: the recipe's)")
     parser.add_argument("--fresh", action="store_true", help="rename the folder --out, if it holds a demo, and start over")
+    add_launcher(parser)
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -42,7 +44,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     options.recipe = "demo"
     seed = [f"--data.seed={options.seed}"] if options.seed is not None else []
     config = load_config(options.recipe, options.overrides)
-    result = run_demo(config, options.out, fresh=options.fresh, overrides=[*options.overrides, *seed])
+    overrides = [*options.overrides, *seed]
+    result = run_demo(config, options.out, fresh=options.fresh, overrides=overrides, launching=launching_of(options))
     print_demo(result, config, options.out)
     rows = [row_to_json(row, result, config) for row in result.rows]
     return {"report": result.report, "seconds": round(result.seconds, 1), "rows": rows}

@@ -1,4 +1,4 @@
-"""Jobs of `osler` commands in one process: `python -m osler.cli.in_turn` reads them from standard input until it is closed.
+"""Jobs of `osler` commands in one process: `python -m osler.cli.in_turn PARENT` reads them from standard input until it is closed.
 
 To import PyTorch and TRL takes as long as an evaluation of `osler demo`, and to draw its pictures longer, so jobs share both. A line of the
 input is a job, {"commands": [["train", ..], ["eval", ..]], "log": "runs/demo/grpo/log.txt"}. What its commands print is appended to the
@@ -12,12 +12,18 @@ import json
 import os
 import shlex
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from osler.cli.main import main
 from osler.experiments.jobs import MARK
+
+PARENT_EVERY: Final = 0.25
+"""Seconds between two looks at whether the parent lives."""
 
 
 def run_in_turn(commands: Sequence[Sequence[str]]) -> int:
@@ -31,8 +37,9 @@ def run_in_turn(commands: Sequence[Sequence[str]]) -> int:
     return 0
 
 
-def serve() -> None:
-    """Run the jobs of standard input and answer each. What the commands themselves read from there is empty."""
+def serve(parent: int) -> None:
+    """Run the jobs of standard input and answer each, as long as the process `parent` lives. What the commands read from there is empty."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     answers, jobs = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0))
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
@@ -42,6 +49,13 @@ def serve() -> None:
         with printing_to(Path(job["log"])):
             code = run_in_turn(job["commands"])
         print(code, file=answers, flush=True)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has died: what resumes the job elsewhere would write into the same run folder."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_EVERY)
+    os._exit(1)
 
 
 @contextmanager
@@ -60,4 +74,4 @@ def printing_to(log: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):  # between two jobs; a command says itself that it was interrupted
-        serve()
+        serve(int(sys.argv[1]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osler.cli.common import add_recipe, add_run_options, add_verb, choose, split_names
+from osler.cli.launching import add_launcher, launching_of
 from osler.cli.tables import print_heat, print_table
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_matrix(verbs: Any) -> None:
         "osler matrix matrix_phantom --axis modality --domains ct,mri,xray --limit 64 --grpo.max_steps=4",
         "osler matrix med_r1_modality --data.root=DIR --strategy med_r1_think,med_r1_no_think --rows zero_shot,grpo,blind",
         "osler matrix med_r1_modality --data.root=DIR --policies runs/med-r1     tests runs/med-r1/ct, runs/med-r1/mri ..",
+        "osler matrix med_r1_modality --data.root=DIR --out /shared/matrix --launcher slurm --job-gpus 1 --job-hours 12",
         "osler matrix matrix_phantom --dry-run          prints the commands",
     )
     add_recipe(parser)
@@ -52,6 +54,7 @@ def add_matrix(verbs: Any) -> None:
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="training and test questions of each domain")
     parser.add_argument("--policies", type=Path, default=None, metavar="DIR", help="test the runs DIR/<domain> instead of training")
     add_run_options(parser, "folder for the runs (default: runs/<name of the recipe>)")
+    add_launcher(parser)
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -72,7 +75,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     out = options.out or Path("runs") / load_config(options.recipe, options.overrides).name
     if options.dry_run:
         return print_plans(plan_matrix(options.recipe, out, chosen, overrides=overrides))
-    result = run_matrix(options.recipe, out, chosen, overrides=overrides, fresh=options.fresh)
+    launching = launching_of(options)
+    result = run_matrix(options.recipe, out, chosen, overrides=overrides, fresh=options.fresh, launching=launching)
     print_matrices(result.figures.axes.values())
     print(f"\nreport: {result.report}   ({result.seconds:.0f} s)")
     return {"out": out, "report": result.report, "seconds": round(result.seconds, 1), **result.figures.to_json()}

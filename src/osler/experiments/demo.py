@@ -16,6 +16,7 @@ from osler.errors import ConfigError
 from osler.evaluation.compare import UNIT
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import STATE, Job, plan_commands, plan_warm_up, run_jobs
+from osler.experiments.launchers import Launching
 from osler.metrics import PairedDifference, paired_difference
 from osler.reports.make import write_report
 from osler.run_folder import set_aside
@@ -58,7 +59,9 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[str] = ()) -> DemoResult:
+def run_demo(
+    config: Config, out: Path, *, fresh: bool = False, overrides: Sequence[str] = (), launching: Launching | None = None
+) -> DemoResult:
     """Run the whole protocol in the folder `out` and write its HTML report; finished rows are not run again.
 
     Every command repeats `overrides`, the user's own as typed. `fresh` sets an earlier demo aside. Raises OslerError when a command fails,
@@ -73,7 +76,7 @@ def run_demo(config: Config, out: Path, *, fresh: bool = False, overrides: Seque
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     rows = plan_demo(config, out, overrides)
-    run_jobs(rows, out, title="demo", terms=config.to_json())
+    run_jobs(rows, out, title="demo", terms=config.to_json(), launching=launching)
     records = {row.name: read_records(row.records_file(out)) for row in rows}
     report = out / "report.html"
     write_report([out / row.name for row in rows], report)

@@ -1,4 +1,4 @@
-"""Runs lists of `osler` commands as jobs, several side by side: in one process for each core, on a GPU in one for each command.
+"""Runs lists of `osler` commands as jobs, several side by side, on this machine or on the nodes of a cluster (`launchers`).
 
 Finished jobs are skipped, and a command that several jobs have in common runs once. Every job uses the command line, so it trains and
 evaluates exactly as a user would. A list that was killed resumes with the jobs that have not finished.
@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
-import json
-import os
-import queue
 import shlex
-import shutil
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tqdm import tqdm
 
 from osler.errors import OslerError
-from osler.files import read_json_object, write_json
+from osler.experiments.launchers import Launcher, Launching
+from osler.files import read_json_lines, read_json_object, write_json
+
+Future = concurrent.futures.Future[None]
 
 STATE: Final = "jobs.json"
 LOG_LINES: Final = 5
 MARK: Final = "+ osler "
 """Begins the line of a job's log that names a command before it runs."""
-MAX_WORKERS: Final = 3
-ALLOCATOR: Final = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483648"
-"""Linux's C library keeps freed memory for the next tensors, up to 2 GiB, in large pages. By default it gives back every large tensor, and
-a tenth of a training step of `osler demo` goes into fetching them again. Other systems ignore this."""
+MAX_SAID: Final = 80
+EVERY: Final = 2.0
+"""Seconds between two looks at how far the running jobs are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +65,13 @@ def plan_warm_up(recipe: str, folder: Path, overrides: Sequence[str]) -> tuple[t
     return ("sft", recipe, "--out", str(folder), *overrides), f"--policy.path={folder / 'policy'}"
 
 
-def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> None:
-    """Run the jobs that have not finished, one for each core at a time up to MAX_WORKERS, with a progress bar on standard error.
+def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "", launching: Launching | None = None) -> None:
+    """Run the jobs that have not finished, as many at once as the launcher admits, with one progress bar on standard error.
 
     A job has finished when its commands ran to the end under the same `terms` and its folder still exists. `terms` is everything else that
     the commands depend on, such as the content of their recipe; when it changes, all jobs run again, and each decides what it can reuse.
-    Of jobs with a command in common the first runs it, and the others wait for that job.
+    Of jobs with a command in common the first runs it, and the others wait for that job. `launching` says where jobs run: by default on
+    this machine, one for each core.
 
     Raises OslerError when a job fails, and waiting jobs are not started; DataError when the file of finished jobs is damaged.
     """
@@ -82,93 +80,64 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "") -> 
     if not waiting:
         tqdm.write(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)
         return
-    cores = os.cpu_count() or 1
-    has_gpu = shutil.which("nvidia-smi") is not None
-    workers = 1 if has_gpu else min(MAX_WORKERS, cores)  # jobs do not share a GPU, and a command needs all of its memory
+    launcher = (launching or Launching()).open()
     first = {command: job for job in reversed(waiting) for command in job.commands}  # the job that runs a command
     for job in waiting:
         for command in (command for command in job.commands if first[command] is job):
             tqdm.write("  osler " + shlex.join(command), file=sys.stderr)
     write_json(out / STATE, done)  # --fresh sets a folder aside when it holds this file
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc=title, unit="run", dynamic_ncols=True, disable=None)
-    idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
-    with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for _ in range(workers):
-            idle.put(_Worker(threads=max(1, cores // workers), is_kept=not has_gpu))
+    with bar, concurrent.futures.ThreadPoolExecutor(min(launcher.num_at_once, len(waiting))) as pool:
         futures: dict[str, concurrent.futures.Future[None]] = {}
         for job in waiting:
             others = [futures[first[command].name] for command in job.commands if first[command] is not job]
             own = Job(name=job.name, commands=tuple(command for command in job.commands if first[command] is job))
-            futures[job.name] = pool.submit(_run_job, own, out, idle, others)
+            futures[job.name] = pool.submit(_run_job, own, out, launcher, others)
         names = {future: job for job, future in zip(waiting, futures.values(), strict=True)}
         try:
-            for future in concurrent.futures.as_completed(names):
+            for future in _as_they_end(names, out, bar):
                 future.result()
-                job = names[future]
-                done[job.name] = _state_of(job, terms)
+                done[names[future].name] = _state_of(names[future], terms)
                 write_json(out / STATE, done)
                 bar.update()
-                bar.set_postfix_str(job.name)
         finally:
-            pool.shutdown(cancel_futures=True)  # after a failure or an interrupt, waiting jobs are not started, and running ones end
+            if not all(future.done() for future in names):  # a failure or an interrupt: waiting jobs are not started
+                launcher.stop()
+            pool.shutdown(cancel_futures=True)
             ended = [job for future, job in names.items() if not future.cancelled() and future.exception() is None]
             write_json(out / STATE, done | {job.name: _state_of(job, terms) for job in ended})
-            while not idle.empty():
-                idle.get().end()
+            launcher.close()
 
 
-class _Worker:
-    """A process that runs one job after another (`osler.cli.in_turn`), or one command if it is not kept."""
-
-    def __init__(self, *, threads: int, is_kept: bool) -> None:
-        self.is_kept, self._threads = is_kept, threads
-        self._process: subprocess.Popen[str] | None = None
-
-    def run(self, commands: Sequence[Sequence[str]], log: Path) -> int:
-        """Run commands until one fails; returns its exit code, or 0. Their output is appended to `log`."""
-        for part in [commands] if self.is_kept else [[command] for command in commands]:
-            code = self._ask({"commands": part, "log": str(log)})
-            if not self.is_kept:
-                self.end()
-            if code:
-                return code
-        return 0
-
-    def _ask(self, job: Mapping[str, object]) -> int:
-        if self._process is None or self._process.poll() is not None:
-            environment = {"GLIBC_TUNABLES": ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(self._threads)}
-            command = [sys.executable, "-m", "osler.cli.in_turn"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        return int(answer) if answer else self.end() or 1  # it ended in the middle of a command
-
-    def end(self) -> int:
-        """End the process after its present job; returns its exit code, 0 if there is none."""
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        with process:
-            process.communicate()  # closes its input
-        return process.returncode
+def _as_they_end(names: Mapping[Future, Job], out: Path, bar: Any) -> Iterator[Future]:
+    """The futures as they end; in between `bar` says how far the running jobs are."""
+    waiting: set[Future] = set(names)
+    while waiting:
+        ended, waiting = concurrent.futures.wait(waiting, EVERY, concurrent.futures.FIRST_COMPLETED)
+        yield from ended
+        running = (job for future, job in names.items() if future.running())
+        bar.set_postfix_str(", ".join(said for job in running if (said := _progress(out / job.name)))[:MAX_SAID])
 
 
-def _run_job(job: Job, out: Path, idle: queue.LifoQueue[_Worker], others: Sequence[concurrent.futures.Future[None]]) -> None:
+def _progress(folder: Path) -> str:
+    """How far a running job is, by its files: "grpo-think: step 40", "sft: 256 answers"; "" before there is anything."""
+    try:
+        steps = [row["step"] for row in read_json_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int | float)]
+        answers = sum(1 for _ in (folder / "records" / f"{folder.name}.jsonl").open("rb")) if (folder / "records").is_dir() else 0
+    except (OSError, OslerError):
+        return ""
+    said = f"{answers} answers" if answers else f"step {steps[-1]:g}" if steps else ""
+    return f"{folder.name}: {said}" if said else ""
+
+
+def _run_job(job: Job, out: Path, launcher: Launcher, others: Sequence[Future]) -> None:
     """Run a job's commands one after the other, after the `others` it waits for; their output goes to `log.txt` of the job's folder."""
     for other in others:
         other.result()
     log = out / job.name / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    worker = idle.get()
-    try:
-        code = worker.run(job.commands, log)
-    finally:
-        idle.put(worker)
-    if code:
-        lines = log.read_text(errors="replace").splitlines()
+    if code := launcher.run(job.name, job.commands, log):
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         command = next((line.removeprefix(MARK) for line in reversed(lines) if line.startswith(MARK)), job.name)
         raise OslerError(f"`osler {command}` ended with {code}; see {log}: {' | '.join(lines[-LOG_LINES:])}")
 

@@ -19,6 +19,7 @@ from osler.config import Config, load_config
 from osler.errors import ConfigError, DataError
 from osler.evaluation.records import read_records
 from osler.experiments.jobs import STATE, run_jobs
+from osler.experiments.launchers import Launching
 from osler.experiments.plan import AxisPlan, MatrixOptions, PolicyJob, plan_axis
 from osler.files import write_json
 from osler.metrics.matrices import Cell
@@ -63,7 +64,15 @@ def plan_matrix(recipe: str, out: Path, options: MatrixOptions, *, overrides: Se
     return plans
 
 
-def run_matrix(recipe: str, out: Path, options: MatrixOptions, *, overrides: Sequence[str] = (), fresh: bool = False) -> MatrixResult:
+def run_matrix(
+    recipe: str,
+    out: Path,
+    options: MatrixOptions,
+    *,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    launching: Launching | None = None,
+) -> MatrixResult:
     """Make every policy, test each on every domain, and write `matrix.json` and `report.html` in the folder `out`.
 
     Arguments and errors are those of `plan_matrix`. `fresh` sets an earlier matrix aside; without it finished jobs are not run again.
@@ -77,7 +86,7 @@ def run_matrix(recipe: str, out: Path, options: MatrixOptions, *, overrides: Seq
     check_policies(config, jobs, out)
     out.mkdir(parents=True, exist_ok=True)
     longest_first = sorted(jobs, key=lambda job: {"grpo": 0, "sft": 1}.get(job.row, 2))  # so that parallel processes end together
-    run_jobs(longest_first, out, title="matrix", terms=config.to_json())
+    run_jobs(longest_first, out, title="matrix", terms=config.to_json(), launching=launching)
     figures = MatrixReport(recipe=config.name, axes={plan.axis: collect(plan, out) for plan in plans})
     report = out / "report.html"
     write_page(render_matrix_page(figures), report)
