@@ -7,7 +7,7 @@ an image or a question.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -25,6 +25,7 @@ DRAIN_RETRY: Final = 10
 """Seconds after which a client may ask a server that is stopping, or the one that takes its place."""
 
 _MAX_MESSAGE: Final = 500
+_TYPE_NAMES: Final = frozenset({"str", "int", "float", "bool", "list", "dict", "none"})
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -82,10 +83,19 @@ def as_api_error(error: Exception) -> ApiError:
 
 def as_bad_request(error: RequestValidationError) -> ApiError:
     """The first fault of a body or a query in one line; `param` is the path of the value: "messages.0.content"."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:]) or None
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{where}: {message}" if where else message, param=where, code=first["type"])
+    fault = max(error.errors(), key=lambda one: len(one["loc"]))  # of a union, the member that fits best
+    where = _path_of(fault["loc"][1:]) or None
+    message = fault["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{where}: {message}" if where else message, param=where, code=fault["type"])
+
+
+def _path_of(location: Sequence[int | str]) -> str:
+    """Pydantic's location without the members and tags of unions: "messages.0.content.0.image_url.url"."""
+    parts: list[str] = []
+    for part in map(str, location):
+        if part.replace("_", "").isalnum() and part not in _TYPE_NAMES and not (parts and part == parts[-1] and not part.isdigit()):
+            parts.append(part)
+    return ".".join(parts)
 
 
 def add_error_handlers(app: FastAPI) -> None:
