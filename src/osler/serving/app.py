@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -19,9 +19,7 @@ from osler.serving.generation import Generator
 from osler.serving.health import make_health
 from osler.serving.limits import Gate
 from osler.serving.log import AnswerLog
-from osler.serving.settings import ServerSettings
-
-DISCLAIMER: Final = "Research tool, not for clinical use."
+from osler.serving.settings import DISCLAIMER, ServerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

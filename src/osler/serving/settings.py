@@ -10,6 +10,7 @@ from typing import Final
 from osler.errors import ConfigError
 
 MiB: Final = 1024**2
+DISCLAIMER: Final = "Research tool, not for clinical use."
 LOCAL_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """The Host headers of a server that only this machine reaches."""
 
