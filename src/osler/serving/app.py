@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from osler import __version__
 from osler.serving.activity import Activity
+from osler.serving.answer import make_answer
 from osler.serving.calls import Calls
 from osler.serving.chat import make_chat
 from osler.serving.errors import REFUSALS, add_error_handlers
@@ -20,6 +21,7 @@ from osler.serving.health import make_health
 from osler.serving.limits import Gate
 from osler.serving.log import AnswerLog
 from osler.serving.settings import DISCLAIMER, ServerSettings
+from osler.serving.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,5 +71,9 @@ def _own_parts(settings: ServerSettings, generator: Generator | None, activity: 
     if generator is not None:
         log = None if settings.log_dir is None else AnswerLog(settings.log_dir)
         calls = Calls(generator, activity, settings)
-        parts += [Part(router=make_chat(calls, log), life=None if log is None else closing(log))]
+        uploads = Uploads()
+        parts += [
+            Part(router=make_chat(calls, log), life=None if log is None else closing(log)),
+            Part(router=make_answer(calls, uploads, log), life=uploads.life()),
+        ]
     return parts
