@@ -101,7 +101,7 @@ class Study:
     def digest(self) -> str:
         """The SHA-256 of all files of the study in their order, of its label and of its settings."""
         state = hashlib.sha256(repr([getattr(self, name) for name in SETTINGS if name != "label"]).encode())
-        for path in sorted(_list_files(self), key=_natural):
+        for path in sorted(_list_files(self), key=natural_key):
             state.update(ImageFile(root=self.root, path=path).digest().encode())
         if self.label is not None:
             state.update(f"label {ImageFile(root=self.root, path=self.label).digest()}".encode())
@@ -254,6 +254,12 @@ def read_series(study: Study) -> tuple[Series, ...]:
 
 def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     """The series of a study, and its DICOM files that are refused, each with its reason."""
+    own = replace(study, series=None, position=None, label=None, label_value=None)
+    return _read_once(own, own.file_state())
+
+
+@lru_cache(maxsize=8)  # the series of a folder are often looked at one after the other
+def _read_once(study: Study, _state: int) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     paths = _list_files(study)
     if _folder_of(study) is None:
         return _read_file(study), ()
@@ -270,7 +276,7 @@ def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
         return read_volume(study.root, volumes[0], plane=study.plane, window=window), ()
     if volumes:
         raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them")
-    pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=_natural)
+    pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=natural_key)
     if not pictures:
         raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume: check the path")
     return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),), ()
@@ -343,7 +349,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _natural(path: str) -> list[tuple[int, str]]:
+def natural_key(path: str) -> list[tuple[int, str]]:
     """A key that sorts "2.png" before "10.png"."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in _DIGITS.split(path)]
 
