@@ -21,6 +21,7 @@ from osler.serving.health import make_health
 from osler.serving.limits import Gate
 from osler.serving.log import AnswerLog
 from osler.serving.settings import DISCLAIMER, ServerSettings
+from osler.serving.upload_routes import make_uploads
 from osler.serving.uploads import Uploads
 
 
@@ -71,9 +72,10 @@ def _own_parts(settings: ServerSettings, generator: Generator | None, activity: 
     if generator is not None:
         log = None if settings.log_dir is None else AnswerLog(settings.log_dir)
         calls = Calls(generator, activity, settings)
-        uploads = Uploads()
+        uploads = Uploads(study=settings.study)
         parts += [
             Part(router=make_chat(calls, log), life=None if log is None else closing(log)),
-            Part(router=make_answer(calls, uploads, log), life=uploads.life()),
+            Part(router=make_uploads(uploads), life=uploads.life()),
+            Part(router=make_answer(calls, uploads, log)),
         ]
     return parts
