@@ -37,7 +37,7 @@ class ServerSettings:
     max_tokens: int = 4096  # that a request may ask for
     default_tokens: int = 1024  # where a chat request names no number
     max_generations: int = 16  # `n`, and the votes of an answer
-    study: StudyConfig = StudyConfig()  # what a prompt shows of a study where a request does not say it
+    study: StudyConfig = field(default_factory=StudyConfig)  # what a prompt shows of a study where a request does not say it
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
