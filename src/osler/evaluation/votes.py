@@ -66,7 +66,7 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         policy=policy_name,
         prompt=prompt.text,
         completion=completion.text,
-        num_tokens=len(completion.token_ids),
+        num_tokens=completion.num_tokens,
         finish_reason=str(completion.finish_reason),  # an engine from outside may write "stop"
         choices=sample.choices,
         target=sample.target,
