@@ -57,7 +57,7 @@ class Delta:
 
     index: int  # which completion of the request, from 0
     text: str
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens that begin in this piece; joined they are those of `Finished`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Finished:
 
     index: int
     completion: Completion  # its text begins with the prefix; `option_probabilities` with `num_choices`, where it has an answer
-    logprobs: tuple[TokenLogprob, ...] = ()  # of all its tokens; () without `top_logprobs`
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens of its text: no stop token, none of a stop text; () without `top_logprobs`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +78,17 @@ class Started:
     queued_seconds: float  # from arrival to the prefill
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a generator is doing now."""
+
+    running: int  # requests whose completions are generated
+    queued: int  # requests that wait or are prepared
+    is_draining: bool = False
+
+
 class Generator(Protocol):
-    """Continues prompts for many callers at once."""
+    """Continues prompts for many callers at once. It is used from one asyncio loop."""
 
     @property
     def policy_name(self) -> str:
@@ -89,9 +98,19 @@ class Generator(Protocol):
     def policy_fingerprint(self) -> str:
         """What identifies the policy's files: the same value as in the terms of an evaluation."""
 
+    @property
+    def load(self) -> Load:
+        """What runs and what waits."""
+
     def stream(self, request: GenerationRequest) -> AsyncIterator[Started | Delta | Finished]:
         """The events of a request: Started, then Delta and Finished of its completions, mixed; it ends after the last Finished.
 
         Closing the iterator frees the request's place at once. Raises QueueFull and Draining before the first event, EngineError for a
         prompt that is too long, and DataError for an image that cannot be read.
         """
+
+    async def drain(self) -> None:
+        """Refuse new requests (Draining) and return when those that were accepted have ended."""
+
+    def close(self) -> None:
+        """Stop at once and free all memory; requests that run end with Draining. A second call does nothing."""
