@@ -24,7 +24,11 @@ class _Questions(argparse.Action):
     """Keeps QUESTIONS, as the recipe too where it is one: the command line looks there for the reader of the data."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: str | Sequence[Any] | None, option: str | None = None
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        _option: str | None = None,
     ) -> None:
         """Set `study`, and `recipe` unless QUESTIONS is a file of rows."""
         namespace.study = str(values)
@@ -75,8 +79,9 @@ def run_study(options: argparse.Namespace) -> Mapping[str, Any]:
 
     Besides the options of `add_study_options` it reads `host`, `port` and `overrides`. Raises OslerError for user errors.
     """
+    from osler.serving.readers.plan import StudySettings
     from osler.serving.readers.session import Sessions
-    from osler.serving.readers.study import StudySettings, holding, prepare_study
+    from osler.serving.readers.study import holding, prepare_study
 
     config = _load_config(options.study, options.overrides)
     settings = StudySettings(
