@@ -10,6 +10,7 @@ from osler.evaluation.readings import Part, Reading, answers_of, events_file, re
 from osler.evaluation.records import record_to_json
 from osler.evaluation.votes import grade_completion, majority
 from osler.files import write_whole
+from osler.grading.parse import parse
 from osler.serving.readers.study import Study
 from osler.types import Completion, FinishReason, Prompt, Record
 
@@ -25,7 +26,8 @@ def grade_answer(prompt: Prompt, answer: str, comment: str, policy_name: str) ->
         grade_completion(prompt, Completion(text=text, token_ids=(), finish_reason=FinishReason.STOP), policy_name)
         for text in (write_completion(answer), write_completion(answer, comment))
     )
-    if whole.answer != alone.answer or (prompt.sample.choices and whole.answer != answer):
+    has_own_tags = bool(comment) and not parse(whole.completion, strategy="think").is_well_formed
+    if has_own_tags or whole.answer != alone.answer or (prompt.sample.choices and whole.answer != answer):
         raise DataError("the answer or the comment has a tag such as <answer> in it: leave it out")
     return replace(whole, is_well_formed=True)  # the form wrote the tags
 
