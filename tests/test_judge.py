@@ -15,7 +15,7 @@ from small_records import answer
 from osler.cli.main import main
 from osler.context import Context
 from osler.errors import ConfigError, DataError, EngineError
-from osler.evaluation.judge.endpoint import Endpoint, completions_url, read_key
+from osler.evaluation.endpoint import Endpoint, completions_url, read_key
 from osler.evaluation.judge.prompt import Ruling, Unfit, make_case, neutralise, read_ruling
 from osler.evaluation.judge.rulings import case_of, read_rulings, rulings_file
 from osler.evaluation.judge.run import MAX_FAILURES_IN_A_ROW, judge_records, plan_judging
@@ -24,7 +24,7 @@ from osler.grading.comparison import compare
 from osler.prompts import render
 from osler.types import Outcome, Record, Sample
 
-pytest.importorskip("httpx2")
+pytest.importorskip("openai")
 
 EFFUSION = "Pleural effusion"
 ROWS = [

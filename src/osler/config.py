@@ -74,10 +74,14 @@ Layout = Literal["images", "montage", "video"]
 """How the slices of a study become images of a prompt."""
 
 
+MAX_SHOWN_SLICES: Final = 256
+"""The most slices of a study that a prompt shows."""
+
+
 class StudyConfig(Section):
     """`[data.study]`: what a prompt shows of a series, a volume or a cine. A single picture is shown as it is."""
 
-    slices: int = Field(default=8, ge=1, le=256)  # of each study; all of them where it has no more
+    slices: int = Field(default=8, ge=1, le=MAX_SHOWN_SLICES)  # of each study; all of them where it has no more
     choice: Literal["even", "around", "information"] = "even"  # see `osler.images.slices`
     plane: Plane | None = None  # default: the plane in which they were taken
     window: str | None = None  # "auto", "lung", "40/400", "lung+mediastinum+bone"; default: that of the files. See `osler.images.windows`
@@ -191,14 +195,37 @@ class TrainerConfig(Section):
     report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; metrics.jsonl is always written
 
 
-class EvalConfig(Section):
+Dialect = Literal["open", "openai"]
+"""open: `max_tokens`, and top_k, min_p and repetition_penalty too, because a server of open models takes those of the checkpoint otherwise;
+openai: `max_completion_tokens`, and only what OpenAI itself accepts."""
+
+
+class EndpointConfig(Section):
+    """The keys of `[eval]` for the engine `openai`: how a model behind an OpenAI-compatible endpoint is asked. `[policy] path` names it."""
+
+    base_url: str | None = None  # "http://localhost:8000/v1"
+    api_key_env: str | None = None  # name of the environment variable that holds the key
+    api_key_file: str | None = None  # file that holds the key on one line
+    concurrency: int = Field(default=8, ge=1, le=256)  # requests at a time
+    timeout: float = Field(default=120.0, gt=0, le=3600, allow_inf_nan=False)  # seconds for a request, from first to last byte
+    max_retries: int = Field(default=5, ge=0, le=20)  # of a request that failed
+    max_image_side: int = Field(default=2048, ge=28)  # pixels; larger images are reduced before they are sent
+    dialect: Dialect = "open"  # which sampling fields are sent
+    extra_body: dict[str, Any] = Field(default_factory=dict)  # more fields of a request; they replace those of the engine
+    reported_model: str | None = None  # how the endpoint calls the model in its replies, where not as [policy] path does
+    continues_prefix: bool = False  # the server continues a begun answer (`continue_final_message` of vLLM and SGLang): for --reasoning
+    price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # of a million prompt tokens, in any currency
+    price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # of a million generated tokens
+
+
+class EvalConfig(EndpointConfig):
     """`[eval]`: how the test questions are answered: by greedy decoding, or by votes."""
 
-    engine: str = "hf"  # "scripted"; "option_prior", the blind baseline from option texts alone; or a registered engine
+    engine: str = "hf"  # "openai", "vllm", "scripted"; "option_prior", the blind baseline from option texts alone; or a registered one
     batch_size: int = Field(default=32, ge=1)
     max_completion_length: int = Field(default=256, ge=1)
     script: str | None = None  # JSONL file of completions for the scripted engine
-    option_probabilities: bool = False  # record the probability of each option letter at the answer (hf only)
+    option_probabilities: bool = False  # record the probability of each option letter at the answer (hf, vllm, openai)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # arithmetic; auto: that of training, so bfloat16 on a GPU if [grpo] bf16 is on
     check_float32: int = Field(default=0, ge=0)  # so many questions are answered in float32 too, to say how many answers differ (hf only)
     num_votes: int = Field(default=1, ge=1)  # above 1: sample this many completions by [sampling] and take the most frequent answer

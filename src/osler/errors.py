@@ -7,6 +7,7 @@ The tree::
     ├── DataError       an annotation file, a row or an image is wrong
     ├── PolicyError     a model folder, checkpoint or processor is wrong
     ├── EngineError     generation cannot run with these settings
+    ├── MissingAnswers  an endpoint did not answer some questions; exit code 1, because the same command may succeed
     └── MissingExtra    an optional package is not installed
 
 Any other exception is a bug in Osler and keeps its traceback.
@@ -42,6 +43,12 @@ class PolicyError(OslerError):
 
 class EngineError(OslerError):
     """Generation cannot run with these settings."""
+
+
+class MissingAnswers(OslerError):  # noqa: N818 - named for what is missing
+    """Some questions got no answer, which is no wrong answer. The answers that came are kept; the same command asks the others."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class MissingExtra(OslerError):  # noqa: N818 - named for what is missing

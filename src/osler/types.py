@@ -122,6 +122,12 @@ class Completion:
     finish_reason: FinishReason
     logprobs: tuple[float, ...] | None = None  # natural logarithm, one per token
     option_probabilities: tuple[float, ...] | None = None  # one per letter at the token of the answer, sum 1; None without an answer
+    num_generated: int | None = None  # tokens that were generated, where their ids are not known; None: as many as `token_ids`
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that were generated, without the prefix; 0 where the engine does not know."""
+        return len(self.token_ids) if self.num_generated is None else self.num_generated
 
 
 class Outcome(StrEnum):

@@ -11,7 +11,7 @@ from osler.cli.common import add_verb
 from osler.cli.tables import print_table, printable
 
 if TYPE_CHECKING:
-    from osler.evaluation.judge.endpoint import Endpoint
+    from osler.evaluation.endpoint import Endpoint
     from osler.evaluation.judge.run import JudgeResult
     from osler.evaluation.judge.summary import JudgeSummary
 
@@ -55,7 +55,8 @@ def add_judge(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
-    from osler.evaluation.judge.endpoint import Endpoint, completions_url, read_key
+    from osler.evaluation.endpoint import Endpoint, completions_url, read_key
+    from osler.evaluation.judge.endpoint import check_judge
     from osler.evaluation.judge.run import judge_records
 
     endpoint = Endpoint(
@@ -63,21 +64,28 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         model=options.model,
         key=None if options.api_key_file is None else read_key(options.api_key_file),
         timeout=options.timeout,
-        max_tokens=options.max_tokens,
     )
+    check_judge(endpoint, options.max_tokens)
     if endpoint.sends_key_openly:
         print("note: the key goes through the network without encryption, because --base-url begins with http:")
     if options.dry_run:
         return _print_plan(options, endpoint)
-    result = judge_records(options.records, endpoint, check_decided=options.check_decided, concurrency=options.concurrency)
+    result = judge_records(
+        options.records,
+        endpoint,
+        check_decided=options.check_decided,
+        concurrency=options.concurrency,
+        max_tokens=options.max_tokens,
+    )
     print_judging(result)
     return judging_to_json(result)
 
 
 def _print_plan(options: argparse.Namespace, endpoint: Endpoint) -> Mapping[str, Any]:
     """Print what would be sent, and return it; nothing is sent."""
+    from osler.evaluation.endpoint import describe_counts
     from osler.evaluation.judge.prompt import PROMPT_SHA256, SYSTEM, render_case
-    from osler.evaluation.judge.run import describe_counts, plan_judging
+    from osler.evaluation.judge.run import plan_judging
 
     plan = plan_judging(options.records, endpoint.model, check_decided=options.check_decided)
     asked = plan.to_ask(endpoint.model)
@@ -91,7 +99,7 @@ def _print_plan(options: argparse.Namespace, endpoint: Endpoint) -> Mapping[str,
 
 def print_judging(result: JudgeResult) -> None:
     """Print the rulings beside the rules, and what was not ruled on."""
-    from osler.evaluation.judge.run import describe_counts
+    from osler.evaluation.endpoint import describe_counts
 
     summary = result.summary
     print_judges([(result.path.stem, summary)])

@@ -1,7 +1,8 @@
 """`osler eval`: answer the test questions of a recipe with a policy, grade every answer, and keep one record for each question.
 
 Questions are answered in chunks of fixed composition, and the records of a chunk are written together. An evaluation that was killed
-resumes at the last whole chunk and ends with the same file, byte for byte, as one that was not interrupted.
+resumes at the last whole chunk and ends with the same file, byte for byte, as one that was not interrupted. An endpoint is asked question
+by question (`one_by_one`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from osler.config import Config
 from osler.data.select import describe_samples, digest_content, load_split
 from osler.errors import ConfigError, DataError, EngineError
 from osler.evaluation.engines import ENGINES, Engine, eval_dtype, open_engine
+from osler.evaluation.engines.answers import AnswersEach
+from osler.evaluation.one_by_one import answer_each, kept_records
 from osler.evaluation.records import append_records, resume_records
+from osler.evaluation.usage import UsageSummary, read_usage, summarize_usage, usage_file
 from osler.evaluation.votes import Votes, grade_completion, grade_group
 from osler.files import digest_file, read_json_object, write_json
 from osler.prompts import render
@@ -67,6 +71,7 @@ class EvaluationResult:
     in_domain: tuple[str, ...]  # the modalities of [data.train]; empty when all are used
     seconds: float  # spent on answering
     float32: Agreement | None = None  # with `[eval] check_float32`
+    usage: UsageSummary | None = None  # of an endpoint: seconds, tokens and money
 
 
 def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str = "eval", fresh: bool = False) -> EvaluationResult:
@@ -95,6 +100,7 @@ def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str
         in_domain=tuple(config.data.train.modalities),
         seconds=seconds,
         float32=check_float32(task.config, task.prompts, records),
+        usage=summarize_usage(read_usage(usage_file(path))),
     )
 
 
@@ -156,18 +162,22 @@ def fill_records(
     """
     if not fresh and (key := changed_term(path, terms)) is not None:
         raise ConfigError(f"{path} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
-    chunk_size = CHUNK_BATCHES * config.eval.batch_size
-    records = [] if fresh else resume(path, prompts, chunk_size)
-    opened = engine() if len(records) < len(prompts) else None  # before a file is written or removed: it may refuse its settings
+    kept = {} if fresh else kept_records(path, prompts)
+    is_whole = list(kept) == list(range(len(prompts)))
+    opened = None if is_whole else engine()  # before a file is written or removed: it may refuse its settings
     if fresh:
         path.unlink(missing_ok=True)
+        usage_file(path).unlink(missing_ok=True)
     terms_file = path.with_suffix(".terms.json")
     if not (path.exists() and terms_file.exists()):
         write_json(terms_file, terms)
     if opened is None:
-        return records
+        return list(kept.values())
     votes = Votes(num=config.eval.num_votes, sampling=config.sampling, seed=config.seed) if config.eval.num_votes > 1 else None
     length = config.eval.max_completion_length
+    if isinstance(opened, AnswersEach):
+        return answer_each(opened, prompts, path=path, max_completion_length=length, votes=votes)
+    chunk_size = CHUNK_BATCHES * config.eval.batch_size
     return answer_prompts(opened, prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes)
 
 
@@ -245,6 +255,9 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
             terms["arithmetic"] = dtype
     elif config.eval.engine == "option_prior":
         terms["train_content"] = digest_content(load_split(config.data, "train"))
+    elif config.eval.engine == "openai":
+        asked = config.eval.model_dump(mode="json", include={"dialect", "extra_body", "reported_model", "max_image_side"})
+        terms |= {"policy": config.policy.path, **asked}  # not the address: the same model may be served elsewhere
     elif config.eval.engine != "scripted":
         terms["policy"] = config.policy.path
     elif config.eval.engine == "scripted" and config.eval.script is not None and Path(config.eval.script).is_file():

@@ -11,7 +11,7 @@ from osler.config import SamplingConfig
 from osler.evaluation.records import answer_text_of
 from osler.grading import grade, judge
 from osler.text import fold_answer
-from osler.types import Completion, Prompt, Record
+from osler.types import Completion, Outcome, Prompt, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -
     records = [grade_completion(prompt, completion, policy_name) for completion in group]
     if len(records) == 1:
         return records[0]
-    answers = [_fold(record) for record in records]
+    answers = [fold_vote(record) for record in records]
     counts = Counter(answer for answer in answers if answer is not None)
     if not counts:
         return replace(records[0], vote_share=0.0)
@@ -44,7 +44,28 @@ def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -
     return replace(records[answers.index(answer)], vote_share=count / len(records))
 
 
-def _fold(record: Record) -> str | tuple[str, ...] | None:
+def majority(records: Sequence[Record], policy_name: str) -> Record:
+    """The record of several raters who answered one question, under the name of all of them; `vote_share` is the answer's share.
+
+    As in `grade_group` an answer of which there are more than of any other wins. A tie is AMBIGUOUS: no rater comes first.
+    """
+    answers = [fold_vote(record) for record in records]
+    counts = Counter(answer for answer in answers if answer is not None).most_common(2)
+    several = replace(records[0], policy=policy_name, reasoning=None, statements=None)
+    if not counts:
+        return replace(several, vote_share=0.0)
+    share = counts[0][1] / len(records)
+    if len(counts) > 1 and counts[0][1] == counts[1][1]:
+        outcome = Outcome.AMBIGUOUS.value
+        return replace(several, completion="", answer=None, outcome=outcome, rule="majority.tie", vote_share=share)
+    winner = records[answers.index(counts[0][0])]
+    completion = f"<answer>{winner.answer}</answer>"
+    return replace(
+        several, completion=completion, answer=winner.answer, outcome=winner.outcome, rule=f"majority.{winner.rule}", vote_share=share
+    )
+
+
+def fold_vote(record: Record) -> str | tuple[str, ...] | None:
     """What is counted: the letter, or an open answer by the rule that grades it, so that "Spleen" and "the spleen." are one answer."""
     if record.answer is None or record.choices:
         return record.answer
@@ -66,7 +87,7 @@ def grade_completion(prompt: Prompt, completion: Completion, policy_name: str) -
         policy=policy_name,
         prompt=prompt.text,
         completion=completion.text,
-        num_tokens=len(completion.token_ids),
+        num_tokens=completion.num_tokens,
         finish_reason=str(completion.finish_reason),  # an engine from outside may write "stop"
         choices=sample.choices,
         target=sample.target,

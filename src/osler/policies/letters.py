@@ -16,8 +16,14 @@ _TOKEN_PREFIX: Final = "ĠĊ▁ \n>([*\"'"
 
 def find_letter_tokens(tokenizer: Any) -> dict[int, int]:
     """The tokens that stand for one letter, alone or after a space or ">" ("B", " B", ">B"): token id -> letter, 1 for B."""
-    stripped = sorted((token_id, text.lstrip(_TOKEN_PREFIX)) for text, token_id in tokenizer.get_vocab().items())
-    return {token_id: LETTERS.index(letter) for token_id, letter in stripped if len(letter) == 1 and letter in LETTERS}
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    return {token_id: letter for text, token_id in vocabulary if (letter := letter_of(text)) is not None}
+
+
+def letter_of(token: str) -> int | None:
+    """The letter that the text of a token stands for, 1 for "B", " B" and ">B"; None for any other token."""
+    letter = token.lstrip(_TOKEN_PREFIX)
+    return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else None
 
 
 def option_probabilities(logits_N: torch.Tensor, letters: Mapping[int, int], num_choices: int) -> torch.Tensor | None:

@@ -84,6 +84,12 @@ def _open_hf(config: Config) -> Engine:
     )
 
 
+def _open_openai(config: Config) -> Engine:
+    from osler.evaluation.engines.openai import open_openai
+
+    return open_openai(config)
+
+
 def _open_scripted(config: Config) -> Engine:
     if config.eval.script is None:
         raise ConfigError("the scripted engine needs eval.script: a JSONL file with sample_id and completion on every line")
@@ -107,7 +113,12 @@ def _as_engine(name: str, part: Any) -> OpenEngine:
     return opened
 
 
-_BUILT_IN: Final[Mapping[str, OpenEngine]] = {"hf": _open_hf, "scripted": _open_scripted, "option_prior": _open_option_prior}
+_BUILT_IN: Final[Mapping[str, OpenEngine]] = {
+    "hf": _open_hf,
+    "openai": _open_openai,
+    "scripted": _open_scripted,
+    "option_prior": _open_option_prior,
+}
 ENGINES: Final[Registry[OpenEngine]] = Registry("engine", _BUILT_IN, adapt=_as_engine)
 """Functions that open an engine, by the value of `[eval] engine`; `register_engine` and the entry points `osler.engines` add to it."""
 

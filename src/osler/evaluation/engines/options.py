@@ -50,17 +50,22 @@ class LetterRecorder:
 
 
 def find_answer(tokenizer: Any, token_ids: Sequence[int], prefix: str, letters: Collection[int]) -> int | None:
-    """The decoding step of the answer's letter: after the last <answer> outside <think>, or at the start of a text without tags.
-
-    `prefix` is the text before the tokens, `letters` the ids of letter tokens. None where the answer is the text of a choice, or prose.
-    """
+    """The decoding step of the answer's letter, see `find_letter`; `letters` are the ids of letter tokens."""
     pieces = tokenizer.batch_decode([[token_id] for token_id in token_ids])
+    return find_letter(pieces, [token_id in letters for token_id in token_ids], prefix)
+
+
+def find_letter(pieces: Sequence[str], is_letter: Sequence[bool], prefix: str) -> int | None:
+    """The index of the token that states the answer: after the last <answer> outside <think>, or at the start of a text without tags.
+
+    `pieces` are the texts of the tokens, `prefix` is the text before them. None where the answer is the text of a choice, or prose.
+    """
     text = prefix + "".join(pieces)
     answer = None
     start = len(prefix)
-    for step, (token_id, piece) in enumerate(zip(token_ids, pieces, strict=True)):
+    for step, (has_letter, piece) in enumerate(zip(is_letter, pieces, strict=True)):
         end = start + len(piece)
-        if token_id in letters and _AFTER_LETTER.match(text, end):
+        if has_letter and _AFTER_LETTER.match(text, end):
             head = text[: end - 1].rstrip(_BEFORE_LETTER)
             if head.endswith("<answer>") and head.rfind("<think>") <= head.rfind("</think>"):
                 answer = step

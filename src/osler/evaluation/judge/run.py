@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.errors import ConfigError, DataError, EngineError
-from osler.evaluation.judge.endpoint import Endpoint, RequestFailure, complete, open_client
+from osler.evaluation.endpoint import Endpoint, open_client, run_now
+from osler.evaluation.judge.endpoint import MAX_TOKENS, check_judge, complete
 from osler.evaluation.judge.prompt import PROMPT_SHA256, Case, read_ruling, render_case
 from osler.evaluation.judge.rulings import MAX_REPLY, Judge, RulingRow, append_ruling, case_of, read_rulings, rulings_file
 from osler.evaluation.judge.summary import JudgeSummary, decided_records, summarize_judge
 from osler.evaluation.records import read_records
+from osler.evaluation.replies import RequestFailure
 from osler.grading.grade import is_undecided
 from osler.types import Record
 
 if TYPE_CHECKING:
-    from httpx2 import AsyncClient
+    from openai import AsyncOpenAI
 
 MAX_CONCURRENCY: Final = 64
 MAX_FAILURES_IN_A_ROW: Final = 20
@@ -81,18 +82,22 @@ def plan_judging(path: Path, model: str, *, check_decided: int = 0) -> Plan:
     )
 
 
-def judge_records(path: Path, endpoint: Endpoint, *, check_decided: int = 0, concurrency: int = 4) -> JudgeResult:
+def judge_records(
+    path: Path, endpoint: Endpoint, *, check_decided: int = 0, concurrency: int = 4, max_tokens: int = MAX_TOKENS
+) -> JudgeResult:
     """Ask a judge about the open answers of a records file that no rule decides; the records are not changed.
 
-    A call that was interrupted goes on where it stopped. Raises EngineError when the first request shows that none can succeed.
+    A reply has at most `max_tokens`. A call that was interrupted goes on where it stopped. Raises EngineError when the first request shows
+    that none can succeed.
     """
     if not 1 <= concurrency <= MAX_CONCURRENCY:
         raise ConfigError(f"--concurrency {concurrency}: give 1 to {MAX_CONCURRENCY} requests at a time")
+    check_judge(endpoint, max_tokens)
     plan = plan_judging(path, endpoint.model, check_decided=check_decided)
     asked = plan.to_ask(endpoint.model)
-    session = _Session(endpoint=endpoint, path=rulings_file(path))
+    session = _Session(endpoint=endpoint, path=rulings_file(path), max_tokens=max_tokens)
     if asked:
-        _run_now(session.ask_all(asked, concurrency))
+        run_now(session.ask_all(asked, concurrency))
     judge = Judge(model=endpoint.model, prompt=PROMPT_SHA256)
     return JudgeResult(
         path=session.path,
@@ -104,22 +109,12 @@ def judge_records(path: Path, endpoint: Endpoint, *, check_decided: int = 0, con
     )
 
 
-def _run_now(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, in a thread of its own where a loop runs already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(work)
-        return
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(asyncio.run, work).result()
-
-
 class _Session:
     """The requests of one call."""
 
-    def __init__(self, *, endpoint: Endpoint, path: Path) -> None:
+    def __init__(self, *, endpoint: Endpoint, path: Path, max_tokens: int) -> None:
         self.endpoint = endpoint
+        self.max_tokens = max_tokens
         self.path = path
         self.rulings: dict[str, RulingRow] = {}
         self.failures: Counter[str] = Counter()
@@ -131,21 +126,22 @@ class _Session:
 
         queue = iter(asked.items())
         with tqdm(total=len(asked), desc="judge", unit="answer", dynamic_ncols=True, disable=None) as bar:
-            async with open_client(self.endpoint) as client:
+            async with open_client(self.endpoint, extra="judge") as client:
                 await self._ask(client, *next(queue), bar, is_first=True)
                 await asyncio.gather(*(self._work(client, queue, bar) for _ in range(concurrency)))
 
-    async def _work(self, client: AsyncClient, queue: Iterable[tuple[str, tuple[str, Case]]], bar: Any) -> None:
+    async def _work(self, client: AsyncOpenAI, queue: Iterable[tuple[str, tuple[str, Case]]], bar: Any) -> None:
         for key, named in queue:
             if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
                 return
             await self._ask(client, key, named, bar)
 
-    async def _ask(self, client: AsyncClient, key: str, named: tuple[str, Case], bar: Any, *, is_first: bool = False) -> None:
+    async def _ask(self, client: AsyncOpenAI, key: str, named: tuple[str, Case], bar: Any, *, is_first: bool = False) -> None:
         sample_id, case = named
         model = self.endpoint.model
         try:
-            reply = await complete(client, self.endpoint, render_case(case, model), is_first=is_first)
+            messages = render_case(case, model)
+            reply = await complete(client, self.endpoint, messages, max_tokens=self.max_tokens, is_first=is_first)
             if (ruling := read_ruling(reply, case.code(model))) is None:
                 raise RequestFailure("unparsable", "the reply has no ruling with the code")
         except RequestFailure as failure:
@@ -166,8 +162,3 @@ class _Session:
             ) from None
         self.failures[failure.kind] += 1
         self._in_a_row += 1
-
-
-def describe_counts(counts: Mapping[str, int]) -> str:
-    """ "timeout 3, http_500 1", the most frequent first; "none" without any."""
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))) or "none"
