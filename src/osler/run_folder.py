@@ -47,7 +47,7 @@ IMMATERIAL_SECTIONS: Final = ("eval.", "matrix.")
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
-    | {"log.txt", "tensorboard", "reference", "adapter"}
+    | {"log.txt", "tensorboard", "reference", "adapter", "shards", "slurm"}
 )
 """What an existing folder may contain to become a run; a folder with any other file or folder is rejected."""
 

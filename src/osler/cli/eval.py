@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, run_folder
+from osler.cli.launching import add_launcher, launching_of
 from osler.cli.tables import print_accuracies, print_table
+from osler.errors import ConfigError
 
 if TYPE_CHECKING:
     from osler.config import Config
@@ -31,6 +33,7 @@ def add_eval(verbs: Any) -> None:
         "osler eval demo --ablation all                 does the policy use the image? copies with other images or contexts",
         "osler eval demo --ablation blank,swap_within",
         "osler eval demo --circular                     does the order of the options matter? every rotation of the options",
+        "osler eval slake --data.root DIR --shards 8 --launcher ray --job-gpus 1",
         "osler eval demo --reasoning all                does the answer depend on the reasoning in LABEL.jsonl?",
     )
     add_recipe(parser)
@@ -51,6 +54,11 @@ def add_eval(verbs: Any) -> None:
     probes.add_argument("--circular", action="store_true", help="ask every rotation of the options, and count questions right in all")
     probes.add_argument("--reasoning", default="", metavar="NAMES", help="continue from altered reasoning: cut, shuffled, replaced; or all")
     add_run_options(parser)
+    parser.add_argument(
+        "--shards", type=int, default=None, metavar="N", help="answer in N jobs at once, on this machine or by --launcher; equal records"
+    )
+    parser.add_argument("--shard", default=None, help=argparse.SUPPRESS)  # one of these jobs
+    add_launcher(parser)
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -59,13 +67,39 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     config = load_config(options.recipe, options.overrides)
     if options.dry_run:
         return print_dry_run(config, options.verb)
+    if options.shard is not None:
+        return _run_shard(options, config)
     if options.ablation or options.circular or options.reasoning:
+        if options.shards is not None:
+            raise ConfigError("--shards answers the questions as they are: leave it out, or leave the alterations out")
         return run_altered(options, config)
-    from osler.evaluation.run import evaluate
-
-    result = evaluate(config, run_folder(options, config), policy=options.policy, label=options.label, fresh=options.fresh)
+    result = _evaluate(options, config)
     print_evaluation(result)
     return evaluation_to_json(result)
+
+
+def _evaluate(options: argparse.Namespace, config: Config) -> EvaluationResult:
+    """The plain questions, in this process or in shards."""
+    out, own = run_folder(options, config), {"policy": options.policy, "label": options.label, "fresh": options.fresh}
+    launching = launching_of(options)
+    if options.shards is not None:
+        from osler.experiments.sharded import evaluate_in_shards
+
+        return evaluate_in_shards(options.recipe, options.overrides, config, out, options.shards, launching=launching, **own)
+    if launching.name != "local":
+        raise ConfigError(f"--launcher {launching.name} runs the jobs of --shards: say how many")
+    from osler.evaluation.run import evaluate
+
+    return evaluate(config, out, **own)
+
+
+def _run_shard(options: argparse.Namespace, config: Config) -> Mapping[str, Any]:
+    from osler.evaluation.shards import evaluate_shard, parse_shard
+
+    shard = parse_shard(options.shard)
+    path = evaluate_shard(config, run_folder(options, config), shard, policy=options.policy, label=options.label)
+    print(f"questions {shard} of {options.label}: {path}")
+    return {"records": path}
 
 
 def print_evaluation(result: EvaluationResult) -> None:

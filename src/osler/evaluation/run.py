@@ -154,9 +154,18 @@ def prepare(config: Config, policy: str | None, label: str) -> EvaluationTask:
 
 
 def fill_records(
-    path: Path, config: Config, prompts: Sequence[Prompt], terms: Mapping[str, Any], engine: Callable[[], Engine], *, fresh: bool = False
+    path: Path,
+    config: Config,
+    prompts: Sequence[Prompt],
+    terms: Mapping[str, Any],
+    engine: Callable[[], Engine],
+    *,
+    fresh: bool = False,
+    first: int = 0,
 ) -> list[Record]:
     """The records of one label: those in its file, and the missing ones from the engine, which is opened only when records are missing.
+
+    `first` is the number of the first prompt among all questions, where these are a part of them (`shards`).
 
     Raises ConfigError when the file was made with other terms, and what `answer_prompts` raises.
     """
@@ -178,7 +187,7 @@ def fill_records(
     if isinstance(opened, AnswersEach):
         return answer_each(opened, prompts, path=path, max_completion_length=length, votes=votes)
     chunk_size = CHUNK_BATCHES * config.eval.batch_size
-    return answer_prompts(opened, prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes)
+    return answer_prompts(opened, prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes, first=first)
 
 
 def answer_prompts(
@@ -189,10 +198,12 @@ def answer_prompts(
     chunk_size: int = 256,
     path: Path | None = None,
     votes: Votes | None = None,
+    first: int = 0,
 ) -> list[Record]:
     """Answer every prompt, greedily or by `votes`, and grade it; one record for each prompt, in order.
 
-    With `path` the records are appended to that file chunk by chunk, and prompts that the file already answers are skipped.
+    `first` is the number of the first prompt among all questions, on which votes depend. With `path` the records are appended to that file
+    chunk by chunk, and prompts that the file already answers are skipped.
 
     Raises DataError when the file belongs to other questions, and what the engine raises.
     """
@@ -204,7 +215,7 @@ def answer_prompts(
             chunk = prompts[start : start + chunk_size]
             drawn: dict[str, Any] = {}
             if votes is not None:
-                drawn = {"num_generations": votes.num, "sampling": votes.sampling, "seed": votes.seed_of(start)}
+                drawn = {"num_generations": votes.num, "sampling": votes.sampling, "seed": votes.seed_of(first + start)}
             groups = engine.generate(chunk, max_completion_length=max_completion_length, **drawn)
             if [len(group) for group in groups] != [drawn.get("num_generations", 1)] * len(chunk):
                 raise EngineError(f"the engine of {engine.policy_name} must return num_generations completions for every prompt")

@@ -123,7 +123,8 @@ def _progress(folder: Path) -> str:
     """How far a running job is, by its files: "grpo-think: step 40", "sft: 256 answers"; "" before there is anything."""
     try:
         steps = [row["step"] for row in read_json_lines(folder / "metrics.jsonl") if isinstance(row.get("step"), int | float)]
-        answers = sum(1 for _ in (folder / "records" / f"{folder.name}.jsonl").open("rb")) if (folder / "records").is_dir() else 0
+        records = folder / "records" / f"{folder.name}.jsonl"
+        answers = records.read_bytes().count(b"\n") if records.exists() else 0
     except (OSError, OslerError):
         return ""
     said = f"{answers} answers" if answers else f"step {steps[-1]:g}" if steps else ""
