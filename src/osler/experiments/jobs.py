@@ -27,7 +27,8 @@ STATE: Final = "jobs.json"
 LOG_LINES: Final = 5
 MARK: Final = "+ osler "
 """Begins the line of a job's log that names a command before it runs."""
-MAX_SAID: Final = 80
+MAX_SHOWN: Final = 3
+"""Running jobs of which the bar says how far they are."""
 EVERY: Final = 2.0
 """Seconds between two looks at how far the running jobs are."""
 
@@ -115,8 +116,8 @@ def _as_they_end(names: Mapping[Future, Job], out: Path, bar: Any) -> Iterator[F
     while waiting:
         ended, waiting = concurrent.futures.wait(waiting, EVERY, concurrent.futures.FIRST_COMPLETED)
         yield from ended
-        running = (job for future, job in names.items() if future.running())
-        bar.set_postfix_str(", ".join(said for job in running if (said := _progress(out / job.name)))[:MAX_SAID])
+        running = [job for future, job in names.items() if future.running()][:MAX_SHOWN]
+        bar.set_postfix_str(", ".join(said for job in running if (said := _progress(out / job.name))))
 
 
 def _progress(folder: Path) -> str:
