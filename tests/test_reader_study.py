@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_studies_of_readers import SECRETS, config_of, knows, make_study, open_client, play, write_model, write_rows
+from small_studies_of_readers import SECRETS, config_of, knows, make_study, open_client, play, play_all, write_model, write_rows
 from starlette.testclient import TestClient
 
 from osler.data.select import load_split
@@ -348,8 +348,7 @@ def test_a_comment_is_the_reasoning(client: TestClient, study: Study) -> None:
 def test_open_questions(tmp_path: Path, text: str, outcome: str) -> None:
     rows = write_rows(tmp_path, 2, choices=[], answer="liver", question="Which organ is it?")
     study = make_study(tmp_path, rows, num_readers=1, repeated=0, without_image=0)
-    with open_client(study) as client:
-        play(client, study.tokens[0], lambda case: text)
+    play_all(study, lambda case: text)
     assert {record.outcome for record in read_records(study.run.records / "reader_1.jsonl")} == {outcome}
 
 
@@ -375,9 +374,7 @@ def test_tables_and_reports_have_rows_of_readers(tmp_path: Path) -> None:
     rows = write_rows(tmp_path, 16)
     path = write_model(tmp_path, load_split(config_of(rows).data, "test"))
     study = make_study(tmp_path, rows, with_model=str(path), num_readers=3)
-    with open_client(study) as client:
-        for number, token in enumerate(study.tokens):
-            play(client, token, knows(study, 0.1 * number, number))
+    play_all(study, *(knows(study, 0.1 * number, number) for number in range(3)))
     runs = load_runs([study.run.root])
     evaluations = [row for row in collect_evaluations(runs) if row.records]
     readers = ["Reader 1", "Reader 2", "Reader 3", "Readers, majority"]
