@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -71,6 +72,7 @@ class _Asking:
             prefix=self.prompt.prefix,
             num_generations=body.votes,
             max_tokens=min(body.max_tokens, calls.settings.max_tokens),
+            may_clip=True,
             sampling=to_sampling(body),
             seed=body.seed,
             num_choices=len(self.prompt.sample.choices),
@@ -131,16 +133,7 @@ class _Asking:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self, reply: AnswerReply, look: Look) -> LookReply:
-        request = GenerationRequest(
-            messages=self.request.messages,
-            images=alter(self.request.images, look),
-            prefix=self.request.prefix,
-            num_generations=self.request.num_generations,
-            max_tokens=self.request.max_tokens,
-            sampling=self.request.sampling,
-            seed=self.request.seed,
-            num_choices=self.request.num_choices,
-        )
+        request = replace(self.request, images=alter(self.request.images, look), streams=False)
         while True:
             try:
                 result = await self.calls.collect(request)

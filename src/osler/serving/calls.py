@@ -63,9 +63,7 @@ class Calls:
     async def stream(self, request: GenerationRequest, result: Result) -> AsyncGenerator[Event, None]:
         """The events of a request; `result` is filled with them. Close it to free the place of the request."""
         tokens = self.activity.tokens
-        events = self.generator.stream(request)
-        assert isinstance(events, AsyncGenerator)
-        async with aclosing(events):
+        async with aclosing(self.generator.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     result.started = event

@@ -115,10 +115,12 @@ class _Chat:
             images=self.prompt.images,
             num_generations=1 if sampling is None else self.number,
             max_tokens=min(asked, settings.max_tokens),  # it is an upper limit; "length" says that it was reached
+            may_clip=True,
             sampling=sampling,
             seed=secrets.randbits(31) if body.seed is None else body.seed % 2**63,
             stop=tuple(stop),
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            streams=bool(body.stream),
         )
 
     async def answer(self, request: Request) -> Response:
