@@ -36,7 +36,7 @@ def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -
     records = [grade_completion(prompt, completion, policy_name) for completion in group]
     if len(records) == 1:
         return records[0]
-    answers = [_fold(record) for record in records]
+    answers = [fold_vote(record) for record in records]
     counts = Counter(answer for answer in answers if answer is not None)
     if not counts:
         return replace(records[0], vote_share=0.0)
@@ -49,7 +49,7 @@ def majority(records: Sequence[Record], policy_name: str) -> Record:
 
     As in `grade_group` an answer of which there are more than of any other wins. A tie is AMBIGUOUS: no rater comes first.
     """
-    answers = [_fold(record) for record in records]
+    answers = [fold_vote(record) for record in records]
     counts = Counter(answer for answer in answers if answer is not None).most_common(2)
     several = replace(records[0], policy=policy_name, reasoning=None, statements=None)
     if not counts:
@@ -65,7 +65,7 @@ def majority(records: Sequence[Record], policy_name: str) -> Record:
     )
 
 
-def _fold(record: Record) -> str | tuple[str, ...] | None:
+def fold_vote(record: Record) -> str | tuple[str, ...] | None:
     """What is counted: the letter, or an open answer by the rule that grades it, so that "Spleen" and "the spleen." are one answer."""
     if record.answer is None or record.choices:
         return record.answer

@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from osler.serving.generation import Generator
+
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -19,8 +21,6 @@ class Activity:
         self.is_draining = False  # finishes what runs, refuses what comes
         self.open_requests = 0  # that hold a place
         self.pending_bytes = 0  # of bodies in memory
-        self.queued = 0  # prompts that wait for the policy
-        self.running = 0  # prompts that the policy continues
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("osler_requests", "Replies by route and status.", ("route", "status"), registry=registry)
         self.seconds = Histogram(
@@ -31,9 +31,12 @@ class Activity:
         )
         self.tokens = Counter("osler_tokens", "Tokens: of prompts, of the images in them, of completions.", ("kind",), registry=registry)
         self.left = Counter("osler_clients_left", "Requests whose client left before the end.", registry=registry)
+        Gauge("osler_open_requests", "Requests that hold a place.", registry=registry).set_function(lambda: self.open_requests)
+
+    def watch(self, generator: Generator) -> None:
+        """Show what waits for a policy and what it does."""
         for name, text, read in (
-            ("osler_open_requests", "Requests that hold a place.", lambda: self.open_requests),
-            ("osler_queued", "Prompts that wait for the policy.", lambda: self.queued),
-            ("osler_running", "Prompts that the policy continues.", lambda: self.running),
+            ("osler_queued", "Requests that wait for the policy.", lambda: generator.load.queued),
+            ("osler_running", "Requests that the policy continues.", lambda: generator.load.running),
         ):
-            Gauge(name, text, registry=registry).set_function(read)
+            Gauge(name, text, registry=self.registry).set_function(read)

@@ -7,7 +7,8 @@ an image or a question.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from osler.errors import OslerError
-from osler.serving.generation import Draining, QueueFull
+from osler.serving.generation import Draining, GenerationFailed, QueueFull
 
 log = logging.getLogger("osler.serving")
 
@@ -25,6 +26,7 @@ DRAIN_RETRY: Final = 10
 """Seconds after which a client may ask a server that is stopping, or the one that takes its place."""
 
 _MAX_MESSAGE: Final = 500
+_TYPE_NAMES: Final = frozenset({"str", "int", "float", "bool", "list", "dict", "none"})
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -72,24 +74,38 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(429, str(error), code="queue_full", headers={"Retry-After": str(max(1, round(error.retry_after)))})
     if isinstance(error, Draining):
         return ApiError(503, "the server is stopping: try again", code="draining", headers={"Retry-After": str(DRAIN_RETRY)})
+    if isinstance(error, GenerationFailed):
+        return ApiError(500, str(error), code="internal_error")
     if isinstance(error, OslerError):
         return ApiError(400, str(error), code=type(error).__name__)
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, f"{str(error.detail).lower()}: see /openapi.json for the routes", headers=error.headers)
-    log.error("a request failed", exc_info=error)
+    # Without its message, which may hold what a client sent.
+    log.error("a request failed: %s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
     return ApiError(500, f"the server failed ({type(error).__name__}): its log says more", code="internal_error")
 
 
 def as_bad_request(error: RequestValidationError) -> ApiError:
     """The first fault of a body or a query in one line; `param` is the path of the value: "messages.0.content"."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:]) or None
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{where}: {message}" if where else message, param=where, code=first["type"])
+    fault = max(
+        error.errors(), key=lambda one: (len(one["loc"]), not one["type"].endswith("_type"))
+    )  # of a union, the member that fits best
+    where = _path_of(fault["loc"][1:]) or None
+    message = fault["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{where}: {message}" if where else message, param=where, code=fault["type"])
+
+
+def _path_of(location: Sequence[int | str]) -> str:
+    """Pydantic's location without the members and tags of unions: "messages.0.content.0.image_url.url"."""
+    parts: list[str] = []
+    for part in map(str, location):
+        if part.replace("_", "").isalnum() and part not in _TYPE_NAMES and not (parts and part == parts[-1] and not part.isdigit()):
+            parts.append(part)
+    return ".".join(parts)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Give every error of the app its shape."""
+    """Give every error that routes expect its shape; the gate does so with the others."""
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
         return as_api_error(error).response()
@@ -98,7 +114,7 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return as_bad_request(error).response()
 
-    for kind in (HTTPException, OslerError, QueueFull, Draining, Exception):
+    for kind in (HTTPException, OslerError, QueueFull, Draining, GenerationFailed):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(RequestValidationError, refuse)
 

@@ -26,6 +26,8 @@ class Health(BaseModel):
 def make_health(generator: Generator | None, activity: Activity) -> APIRouter:
     """The routes that operators watch."""
     router = APIRouter(tags=["health"])
+    if generator is not None:
+        activity.watch(generator)
 
     @router.get("/health")
     async def health() -> Health:
@@ -33,8 +35,8 @@ def make_health(generator: Generator | None, activity: Activity) -> APIRouter:
         return Health(
             status="draining" if activity.is_draining else "ok",
             policy=None if generator is None else generator.policy_name,
-            running=activity.running,
-            queued=activity.queued,
+            running=0 if generator is None else generator.load.running,
+            queued=0 if generator is None else generator.load.queued,
             version=__version__,
         )
 
