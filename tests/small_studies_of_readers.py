@@ -18,7 +18,7 @@ from osler.prompts import render
 from osler.serving.app import create_app
 from osler.serving.readers.plan import StudySettings
 from osler.serving.readers.routes import study_part
-from osler.serving.readers.session import Sessions
+from osler.serving.readers.session import Answer, Sessions
 from osler.serving.readers.study import Study, prepare_study
 from osler.serving.settings import ServerSettings
 from osler.types import Completion, FinishReason, Sample
@@ -85,17 +85,31 @@ Choose = Callable[[Mapping[str, Any]], str]
 
 
 def play(client: TestClient, token: str, choose: Choose, limit: int | None = None) -> list[dict[str, Any]]:
-    """Answer the open cases of a reader until there are none, or `limit` cases; the cases as they were shown."""
+    """Answer the open cases of a reader over HTTP until there are none, or `limit` cases; the cases as they were shown."""
     seen: list[dict[str, Any]] = []
-    while (limit is None or len(seen) < limit) and client.get(f"/study/{token}/state").json()["phase"] == "open":
+    state = client.get(f"/study/{token}/state").json()
+    while state["phase"] == "open" and (limit is None or len(seen) < limit):
         case = client.post(f"/study/{token}/case", json={}).json()
         for number in range(case["pictures"]):
             assert client.get(f"/study/{token}/pictures/{case['position']}/{number}.png").status_code == 200
-        body = {"position": case["position"], "answer": choose(case), "seconds": 1.5 + case["position"] % 3}
-        reply = client.post(f"/study/{token}/answers", json=body)
+        reply = client.post(f"/study/{token}/answers", json=answer_to(case, choose))
         assert reply.status_code == 200, reply.text
+        state = reply.json()
         seen.append(case)
     return seen
+
+
+def play_all(study: Study, *choose: Choose) -> None:
+    """Every reader answers everything, without a server: a reader for each of `choose`."""
+    sessions = Sessions(study)
+    for token, chooses in zip(study.tokens, choose, strict=True):
+        while sessions.state(token)["phase"] == "open":
+            case = sessions.open_case(token)
+            sessions.answer(token, Answer(comment="", **answer_to(case, chooses)))
+
+
+def answer_to(case: Mapping[str, Any], choose: Choose) -> dict[str, Any]:
+    return {"position": case["position"], "answer": choose(case), "seconds": 1.5 + case["position"] % 3}
 
 
 def knows(study: Study, error_rate: float, seed: int) -> Choose:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_studies_of_readers import SECRETS, config_of, knows, make_study, open_client, play, write_model, write_rows
+from small_records import answer
+from small_studies_of_readers import SECRETS, config_of, knows, make_study, open_client, play, play_all, write_model, write_rows
 from starlette.testclient import TestClient
 
+from osler.cli.reader_study import add_study_options
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError, OslerError
 from osler.evaluation.readings import Part, Reading, append_event, events_file, read_events, read_readings
@@ -30,8 +33,6 @@ from osler.serving.readers.plan import Plan, StudySettings, make_plan, read_plan
 from osler.serving.readers.session import Sessions
 from osler.serving.readers.study import Study, holding, prepare_study
 from osler.types import Sample
-
-from small_records import answer  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -348,8 +349,7 @@ def test_a_comment_is_the_reasoning(client: TestClient, study: Study) -> None:
 def test_open_questions(tmp_path: Path, text: str, outcome: str) -> None:
     rows = write_rows(tmp_path, 2, choices=[], answer="liver", question="Which organ is it?")
     study = make_study(tmp_path, rows, num_readers=1, repeated=0, without_image=0)
-    with open_client(study) as client:
-        play(client, study.tokens[0], lambda case: text)
+    play_all(study, lambda case: text)
     assert {record.outcome for record in read_records(study.run.records / "reader_1.jsonl")} == {outcome}
 
 
@@ -375,14 +375,13 @@ def test_tables_and_reports_have_rows_of_readers(tmp_path: Path) -> None:
     rows = write_rows(tmp_path, 16)
     path = write_model(tmp_path, load_split(config_of(rows).data, "test"))
     study = make_study(tmp_path, rows, with_model=str(path), num_readers=3)
-    with open_client(study) as client:
-        for number, token in enumerate(study.tokens):
-            play(client, token, knows(study, 0.1 * number, number))
+    play_all(study, *(knows(study, 0.1 * number, number) for number in range(3)))
     runs = load_runs([study.run.root])
     evaluations = [row for row in collect_evaluations(runs) if row.records]
     readers = ["Reader 1", "Reader 2", "Reader 3", "Readers, majority"]
     assert [row.title for row in evaluations] == ["policy", *readers, *(f"{name} with model" for name in readers)]
     assert [row.is_reader for row in evaluations] == [False] + [True] * 8
+    assert all(row.blind.keys() == evaluations[1].blind.keys() != set() for row in evaluations[1:])
     compared = {row.title: row.baseline for row in change_rows(evaluations)}
     assert compared == {**dict.fromkeys(readers, "policy"), **{f"{name} with model": name for name in readers}}
     part = build_readers(runs, evaluations)
@@ -506,62 +505,71 @@ def test_plans_hold_no_right_answer(study: Study) -> None:
 
 
 SERVER = """
-import sys, pathlib
-sys.path.insert(0, {tests!r})
-import uvicorn
-from small_studies_of_readers import make_study
-from osler.serving.app import create_app
-from osler.serving.readers.routes import study_part
-from osler.serving.readers.session import Sessions
+import argparse, socket, sys
+from osler.cli.reader_study import add_study_options, run_study
 from osler.serving.settings import ServerSettings
-study = make_study(pathlib.Path({folder!r}), pathlib.Path({rows!r}))
-app = create_app(ServerSettings(), None, [study_part(Sessions(study))])
-config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error")
-server = uvicorn.Server(config)
-class Ready:
-    pass
-import asyncio
-async def main():
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    print(server.servers[0].sockets[0].getsockname()[1], study.tokens[0], flush=True)
-    await task
-asyncio.run(main())
+parser = argparse.ArgumentParser()
+add_study_options(parser)
+options = parser.parse_args(sys.argv[1:])
+options.overrides = []
+listener = socket.create_server(("127.0.0.1", 0))
+print(run_study(options, ServerSettings(port=listener.getsockname()[1]), listener))
 """
+"""What `osler serve --study` does with its arguments."""
+
+
+@contextmanager
+def serving(rows: Path, out: Path, stop: signal.Signals) -> Iterator[tuple[str, list[str]]]:
+    """A server of a study in a process of its own, stopped by a signal at the end: the address of reader 1, and what it prints then."""
+    arguments = ["--study", str(rows), "--out", str(out), "--readers", "2", "--repeated", "0.25"]
+    process = subprocess.Popen([sys.executable, "-c", SERVER, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    printed: list[str] = []
+    try:
+        lines = []
+        while not lines or not lines[-1].startswith("Not for clinical use"):
+            lines.append(process.stdout.readline())
+            assert lines[-1], "the server ended"
+        yield lines[1].split()[2], printed
+    finally:
+        process.send_signal(stop)
+        printed += process.stdout.read().splitlines()
+        process.wait()
+        process.stdout.close()
 
 
 def test_a_killed_server_loses_no_confirmed_answer(tmp_path: Path) -> None:
-    """SIGKILL right after a reply; the half of a line that a crash may leave is dropped."""
+    """SIGKILL right after a reply; the half of a line that a crash may leave is dropped. A gentle end says how far the readers are."""
     import httpx2
 
-    rows = write_rows(tmp_path)
-    code = SERVER.format(tests=str(Path(__file__).parent), folder=str(tmp_path), rows=str(rows))
-    given = []
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            port, token = process.stdout.readline().split()
-            with httpx2.Client(base_url=f"http://127.0.0.1:{port}/study/{token}", trust_env=False) as client:
-                assert client.get("/state").json()["done"] == len(given)
-                for _step in range(6):
-                    case = client.post("/case", json={}).json()
-                    letter = "ABCD"[len(given) % 4]
-                    reply = client.post("/answers", json={"position": case["position"], "answer": letter, "seconds": 1.0})
-                    assert reply.json()["done"] == len(given) + 1
-                    given.append(letter)
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()  # type: ignore[union-attr]
-        with events_file(tmp_path / "run", 1).open("a") as file:
-            file.write('{"event": "answ')
-    study = make_study(tmp_path, rows)
-    assert [one.answer for one in read_readings(study.run.root)[1]] == given
-    assert Sessions(study).progress()[1] == (12, 18)
-    num_first = sum(not one.is_repeat and one.part is Part.UNAIDED for one in read_readings(study.run.root)[1])
-    assert len(read_records(study.run.records / "reader_1.jsonl")) == num_first
+    rows, run = write_rows(tmp_path), tmp_path / "run"
+    given: list[str] = []
+    for stop in (signal.SIGKILL, signal.SIGKILL, signal.SIGINT):
+        with serving(rows, run, stop) as (address, printed), httpx2.Client(trust_env=False) as client:
+            assert client.get(f"{address}/state").json()["done"] == len(given)
+            for _ in range(4):
+                case = client.post(f"{address}/case", json={}).json()
+                letter = "ABCD"[len(given) % 4]
+                reply = client.post(f"{address}/answers", json={"position": case["position"], "answer": letter, "seconds": 1.0})
+                assert reply.json()["done"] == len(given) + 1
+                given.append(letter)
+        if stop is signal.SIGKILL:
+            with events_file(run, 1).open("a") as file:
+                file.write('{"event": "answ')
+    assert printed[:2] == ["reader 1: 12 of 18 answered", "reader 2: 0 of 18 answered"]
+    assert [one.answer for one in read_readings(run)[1]] == given
+    num_first = sum(not one.is_repeat and one.part is Part.UNAIDED for one in read_readings(run)[1])
+    assert len(read_records(run / "records/reader_1.jsonl")) == num_first
+
+
+@pytest.mark.parametrize(
+    ("questions", "recipe"), [("demo", "demo"), ("my.toml", "my.toml"), ("rows.jsonl", None), ("rows.CSV", None), (None, None)]
+)
+def test_questions_are_a_recipe_or_a_file(questions: str | None, recipe: str | None) -> None:
+    parser = argparse.ArgumentParser()
+    add_study_options(parser)
+    options = parser.parse_args([] if questions is None else ["--study", questions])
+    assert (options.study, getattr(options, "recipe", None)) == (questions, recipe)
 
 
 def test_a_case_that_is_opened_again_says_so(study: Study) -> None:

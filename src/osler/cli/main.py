@@ -26,6 +26,7 @@ from osler.cli.jobs import add_jobs
 from osler.cli.judge import add_judge
 from osler.cli.matrix import add_matrix
 from osler.cli.report import add_report
+from osler.cli.serve import add_serve
 from osler.cli.split import add_split_verb
 from osler.cli.train import add_training
 from osler.errors import OslerError
@@ -108,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_matrix,
         add_jobs,
         add_report,
+        add_serve,
     ):
         add(verbs)
     return parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from osler.config import Config
     from osler.serving.readers.session import Sessions
     from osler.serving.readers.study import Study
+    from osler.serving.settings import ServerSettings
 
 TABLES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of files that the reader `jsonl` reads; QUESTIONS with another ending is a recipe."""
@@ -74,17 +75,17 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fresh", action="store_true", help="set an existing study aside; by default it continues")
 
 
-def run_study(options: argparse.Namespace) -> Mapping[str, Any]:
-    """Serve the study of `options.study` until it is interrupted, then print the tables of the run; the result has the progress.
+def run_study(options: argparse.Namespace, settings: ServerSettings, listener: socket.socket) -> Mapping[str, Any]:
+    """Serve the study of `options.study` until a signal comes, then print the tables of the run; the result has the progress.
 
-    Besides the options of `add_study_options` it reads `host`, `port` and `overrides`. Raises OslerError for user errors.
+    It reads the options of `add_study_options` and `overrides`. Raises OslerError for user errors.
     """
     from osler.serving.readers.plan import StudySettings
     from osler.serving.readers.session import Sessions
     from osler.serving.readers.study import holding, prepare_study
 
     config = _load_config(options.study, options.overrides)
-    settings = StudySettings(
+    design = StudySettings(
         num_readers=options.readers,
         repeated=options.repeated,
         without_image=options.without_image,
@@ -92,11 +93,13 @@ def run_study(options: argparse.Namespace) -> Mapping[str, Any]:
         seed=config.seed,
     )
     out = options.out or Path("runs") / f"{config.name}-study"
-    study = prepare_study(config, out, settings, with_model=options.with_model, fresh=options.fresh)
+    study = prepare_study(config, out, design, with_model=options.with_model, fresh=options.fresh)
     with holding(study):
         sessions = Sessions(study)
-        _serve(study, sessions, options.host, options.port)
-        sessions.finish()
+        try:
+            _serve(study, sessions, settings, listener)
+        finally:
+            sessions.finish()
     print_study(study, sessions)
     progress = {f"reader {number}": {"answered": done, "of": total} for number, (done, total) in sessions.progress().items()}
     return {"run": study.run.root, "questions": len(study.samples), "readers": progress}
@@ -118,42 +121,25 @@ def _load_config(questions: str, overrides: Sequence[str]) -> Config:
     return load_config(None, ["--data.reader=jsonl", f"--data.root={path}", f"--name={path.stem}", *overrides])
 
 
-def _serve(study: Study, sessions: Sessions, host: str, port: int) -> None:
-    """Serve the readers' pages until the process is interrupted."""
-    import secrets
-
-    import uvicorn
-
+def _serve(study: Study, sessions: Sessions, settings: ServerSettings, listener: socket.socket) -> None:
+    """Serve the readers' pages until a signal comes."""
     from osler.serving.app import create_app
     from osler.serving.readers.routes import study_part
-    from osler.serving.settings import ServerSettings
+    from osler.serving.server import Server
 
-    settings = (
-        ServerSettings(host=host, port=port) if _is_local(host) else ServerSettings(host=host, port=port, api_key=secrets.token_hex(16))
-    )
     app = create_app(settings, None, [study_part(sessions)])
-    _print_addresses(study, sessions, settings.url, is_local=settings.is_local)
-    try:
-        # Without an access log: it would hold the addresses, and they are the keys of the readers.
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
-    except KeyboardInterrupt:
-        return
+    # Without an access log: it would hold the addresses, and they are the keys of the readers.
+    Server(app, on_start=lambda: _print_addresses(study, sessions, settings)).run(sockets=[listener])
 
 
-def _is_local(host: str) -> bool:
-    from osler.serving.settings import ServerSettings
-
-    return ServerSettings(host=host, api_key="0" * 8).is_local
-
-
-def _print_addresses(study: Study, sessions: Sessions, url: str, *, is_local: bool) -> None:
+def _print_addresses(study: Study, sessions: Sessions, settings: ServerSettings) -> None:
     print(f"study: {len(study.samples)} questions, {study.folder}")
     for number, (done, total) in sessions.progress().items():
-        print(f"reader {number}: {url}/study/{study.tokens[number - 1]}  ({done} of {total} answered)")
-    print("Give each reader only their own address: who has it answers as that reader. Ctrl-C stops; the same command continues.")
-    if not is_local:
-        print("The addresses and answers go through the network unencrypted: put a server with TLS in front.", file=sys.stderr)
-    print("Not for clinical use. A study with people needs the approval of your ethics board.")
+        print(f"reader {number}: {settings.url}/study/{study.tokens[number - 1]}  ({done} of {total} answered)")
+    print("Give each reader only their own address: who has it answers as that reader. Ctrl+C stops; the same command continues.")
+    if not settings.is_local:
+        print("Addresses and answers go through the network without encryption: put a server with TLS in front.")
+    print("Not for clinical use. A study with people needs the approval of your ethics board.", flush=True)
 
 
 def print_study(study: Study, sessions: Sessions) -> None:

@@ -167,7 +167,8 @@ def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:
     joined: dict[str, Evaluation] = {}
     for row in rows:
         before = joined.setdefault(row.label, row)
-        joined[row.label] = replace(before, records=before.records or row.records, altered={**before.altered, **row.altered})
+        plain = before if before.records else row  # with what lies beside its records
+        joined[row.label] = replace(plain, altered={**before.altered, **row.altered})
     return list(joined.values())
 
 

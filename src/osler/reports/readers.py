@@ -84,8 +84,9 @@ def _agreements(run: Run, evaluations: Sequence[Evaluation]) -> Iterator[Agreeme
             first, again = _records_of_both(twice, row.records)
             yield AgreementRow(title=f"{row.title}, asked twice", statistic=COHEN, agreement=cohen_kappa(first, again, UNIT))
     together = by_label.get(MAJORITY) or (alone[0] if len(alone) == 1 else None)
-    for policy in (row for row in evaluations if together is not None and not row.is_reader):
-        assert together is not None
+    if together is None:
+        return
+    for policy in (row for row in evaluations if not row.is_reader and not row.is_blind):
         title = f"{policy.title} and {together.title}"
         yield AgreementRow(title=title, statistic=COHEN, agreement=cohen_kappa(policy.records, together.records, UNIT))
 

@@ -25,7 +25,7 @@ MAX_SECONDS: Final = 7 * 86400.0
 _STATIC: Final = Path(__file__).parents[1] / "static" / "study"
 _ASSETS: Final = {"study.css": "text/css", "study.js": "text/javascript"}
 _HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",  # the address holds the token
     "Cache-Control": "no-store",

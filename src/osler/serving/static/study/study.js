@@ -104,7 +104,7 @@ function show(name) {
 
 function showState(next) {
   state = next;
-  find("reader").textContent = `${next.reader}, reader study`;
+  find("reader").textContent = next.reader;
   find("reader-name").textContent = next.reader;
   find("bar").max = next.total;
   find("bar").value = next.done;
@@ -163,6 +163,7 @@ function fill(opened, pictures) {
   find("question").textContent = opened.question;
   find("context").textContent = opened.context ?? "";
   find("case").classList.toggle("blind", pictures.length === 0);
+  find("without").hidden = opened.part !== "without_image";
   find("pictures").classList.toggle("one", pictures.length === 1);
   find("pictures").replaceChildren(...pictures.map(frame));
   find("options").replaceChildren(...opened.choices.map(option));
