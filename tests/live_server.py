@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import httpx
 from fastapi import FastAPI
 
 from osler.serving.app import Part, create_app
@@ -22,6 +23,7 @@ class LiveServer:
     """A running server; `server.drain()` asks it to stop."""
 
     url: str  # "http://127.0.0.1:41234"
+    http: httpx.Client  # of this server
     app: FastAPI
     server: Server
     thread: threading.Thread
@@ -45,7 +47,8 @@ def serve(generator: Generator | None, parts: Sequence[Part] = (), settings: Ser
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.005)
-        yield LiveServer(url=app.state.settings.url, app=app, server=server, thread=thread)
+        with httpx.Client(base_url=app.state.settings.url, timeout=30, trust_env=False) as http:
+            yield LiveServer(url=app.state.settings.url, http=http, app=app, server=server, thread=thread)
     finally:
         server.should_exit = True
         thread.join(10)

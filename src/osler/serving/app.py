@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from osler import __version__
 from osler.serving.activity import Activity
+from osler.serving.answer import make_answer
 from osler.serving.calls import Calls
 from osler.serving.chat import make_chat
 from osler.serving.errors import REFUSALS, add_error_handlers
@@ -19,9 +20,9 @@ from osler.serving.generation import Generator
 from osler.serving.health import make_health
 from osler.serving.limits import Gate
 from osler.serving.log import AnswerLog
-from osler.serving.settings import ServerSettings
-
-DISCLAIMER: Final = "Research tool, not for clinical use."
+from osler.serving.settings import DISCLAIMER, ServerSettings
+from osler.serving.upload_routes import make_uploads
+from osler.serving.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,5 +72,10 @@ def _own_parts(settings: ServerSettings, generator: Generator | None, activity: 
     if generator is not None:
         log = None if settings.log_dir is None else AnswerLog(settings.log_dir)
         calls = Calls(generator, activity, settings)
-        parts += [Part(router=make_chat(calls, log), life=None if log is None else closing(log))]
+        uploads = Uploads(study=settings.study)
+        parts += [
+            Part(router=make_chat(calls, log), life=None if log is None else closing(log)),
+            Part(router=make_uploads(uploads), life=uploads.life()),
+            Part(router=make_answer(calls, uploads, log)),
+        ]
     return parts

@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,9 @@ from osler.serving.activity import Activity
 from osler.serving.errors import ApiError, as_api_error
 from osler.serving.generation import Delta, Finished, GenerationRequest, Generator, Started
 from osler.serving.settings import ServerSettings
+
+_THREADS: Final = 4
+"""Requests whose images are read at a time: a decoded picture may take 192 MB."""
 
 T = TypeVar("T")
 Event = Started | Delta | Finished
@@ -50,6 +54,11 @@ class Calls:
         self.generator = generator
         self.activity = activity
         self.settings = settings
+        self._limiter = CapacityLimiter(_THREADS)
+
+    async def work(self, function: Callable[[], T]) -> T:
+        """The result of a function that blocks, such as reading images."""
+        return await to_thread.run_sync(function, limiter=self._limiter)
 
     async def stream(self, request: GenerationRequest, result: Result) -> AsyncGenerator[Event, None]:
         """The events of a request; `result` is filled with them. Close it to free the place of the request."""

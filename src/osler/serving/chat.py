@@ -7,11 +7,11 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 
 from osler.config import SamplingConfig
 from osler.serving.calls import Calls, EventStream, Result, open_stream
@@ -57,7 +57,7 @@ def make_chat(calls: Calls, log: AnswerLog | None) -> APIRouter:
     async def complete(body: ChatRequest, request: Request) -> Response:
         """Continue a chat about images, which are data URLs."""
         check_model(body.model, generator.policy_name)
-        prompt = await calls.finish(request, run_in_threadpool(to_prompt, body.messages, settings))
+        prompt = await calls.finish(request, calls.work(partial(to_prompt, body.messages, settings)))
         chat = _Chat(body, prompt, calls, log)
         return await chat.stream(request) if body.stream else await chat.answer(request)
 

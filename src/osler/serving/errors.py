@@ -7,6 +7,7 @@ an image or a question.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -77,13 +78,16 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error), code=type(error).__name__)
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, f"{str(error.detail).lower()}: see /openapi.json for the routes", headers=error.headers)
-    log.error("a request failed", exc_info=error)
+    # Without its message, which may hold what a client sent.
+    log.error("a request failed: %s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
     return ApiError(500, f"the server failed ({type(error).__name__}): its log says more", code="internal_error")
 
 
 def as_bad_request(error: RequestValidationError) -> ApiError:
     """The first fault of a body or a query in one line; `param` is the path of the value: "messages.0.content"."""
-    fault = max(error.errors(), key=lambda one: len(one["loc"]))  # of a union, the member that fits best
+    fault = max(
+        error.errors(), key=lambda one: (len(one["loc"]), not one["type"].endswith("_type"))
+    )  # of a union, the member that fits best
     where = _path_of(fault["loc"][1:]) or None
     message = fault["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{where}: {message}" if where else message, param=where, code=fault["type"])
@@ -99,7 +103,7 @@ def _path_of(location: Sequence[int | str]) -> str:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Give every error of the app its shape."""
+    """Give every error that routes expect its shape; the gate does so with the others."""
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
         return as_api_error(error).response()
@@ -108,7 +112,7 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return as_bad_request(error).response()
 
-    for kind in (HTTPException, OslerError, QueueFull, Draining, Exception):
+    for kind in (HTTPException, OslerError, QueueFull, Draining):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(RequestValidationError, refuse)
 

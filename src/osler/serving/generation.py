@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,10 @@ class Draining(Exception):  # noqa: N818 - answered with status 503
     """The server finishes what runs and takes no more requests."""
 
 
+class GenerationFailed(Exception):  # noqa: N818 - answered with status 500
+    """A fault of the server ended a request; the log has its cause. Other requests go on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One prompt and how to continue it. Its completions share the prompt."""
@@ -39,6 +43,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()  # texts that end a completion; they are not part of it
     top_logprobs: int | None = None  # None: no log-probabilities; N: those of the N most likely tokens beside the generated one
     num_choices: int = 0  # letters whose probability at the answer is wanted; 0: none
+    streams: bool = True  # False: no Delta, only Started and Finished, which costs less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ class Load:
 
     running: int  # requests whose completions are generated
     queued: int  # requests that wait or are prepared
+    rows: int = 0  # completions in the running batch
     is_draining: bool = False
 
 
@@ -102,11 +108,12 @@ class Generator(Protocol):
     def load(self) -> Load:
         """What runs and what waits."""
 
-    def stream(self, request: GenerationRequest) -> AsyncIterator[Started | Delta | Finished]:
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Started | Delta | Finished]:
         """The events of a request: Started, then Delta and Finished of its completions, mixed; it ends after the last Finished.
 
-        Closing the iterator frees the request's place at once. Raises QueueFull and Draining before the first event, EngineError for a
-        prompt that is too long, and DataError for an image that cannot be read.
+        Closing the iterator frees the request's place at once. Raises QueueFull, Draining, EngineError for settings that cannot be met and
+        a prompt that is too long, and DataError for an image that cannot be read, all before the first event; later GenerationFailed,
+        and Draining where the generator is closed.
         """
 
     async def drain(self) -> None:

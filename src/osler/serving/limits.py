@@ -94,7 +94,13 @@ class Gate:
             self.activity.left.inc()
             exchange.status = 499
             return
-        await self.app(exchange.scope, _replay(body, exchange.receive), send)
+        try:
+            await self.app(exchange.scope, _replay(body, exchange.receive), send)
+        except Exception as error:
+            problem = as_api_error(error)
+            if exchange.has_begun:
+                raise RuntimeError("a reply broke off") from None  # the server closes the connection
+            await problem.response()(exchange.scope, exchange.receive, send)
 
     def _check(self, exchange: _Exchange) -> None:
         """Everything that the head of a request tells. Raises ApiError, QueueFull and Draining."""

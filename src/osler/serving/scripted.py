@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
 from osler.serving.generation import Delta, Draining, Finished, GenerationRequest, Load, QueueFull, Started, TokenLogprob
@@ -57,9 +57,9 @@ class ScriptedGenerator:
     @property
     def load(self) -> Load:
         """What runs and what waits."""
-        return Load(running=self._running, queued=self._queued, is_draining=self._is_draining)
+        return Load(running=self._running, queued=self._queued, rows=self._running, is_draining=self._is_draining)
 
-    async def stream(self, request: GenerationRequest) -> AsyncIterator[Started | Delta | Finished]:
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Started | Delta | Finished]:
         """See `Generator.stream`. Raises what the script raises."""
         if self._is_draining:
             raise Draining("the server is shutting down: send the request to another one")
@@ -132,7 +132,7 @@ class _Row:
         reason = self._reason()
         if reason is not None and not self.filter.is_stopped:
             piece += self.filter.flush()
-        events: list[Delta | Finished] = [self._delta(piece)] if piece else []
+        events: list[Delta | Finished] = [delta for delta in ([self._delta(piece)] if piece else []) if self.request.streams]
         if reason is not None:
             self.is_done = True
             events.append(Finished(index=self.index, completion=self._complete(reason), logprobs=tuple(self.logprobs)))

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from osler.config import StudyConfig
 from osler.errors import ConfigError
 
 MiB: Final = 1024**2
+DISCLAIMER: Final = "Research tool, not for clinical use."
 LOCAL_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """The Host headers of a server that only this machine reaches."""
 
@@ -35,6 +37,7 @@ class ServerSettings:
     max_tokens: int = 4096  # that a request may ask for
     default_tokens: int = 1024  # where a chat request names no number
     max_generations: int = 16  # `n`, and the votes of an answer
+    study: StudyConfig = field(default_factory=StudyConfig)  # what a prompt shows of a study where a request does not say it
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
