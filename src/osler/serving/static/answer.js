@@ -16,6 +16,7 @@ export function readStream(text) {
 /** Begin a new answer to a question. */
 export function begin(question) {
   show(byId("answer"));
+  bringIntoView();
   byId("asked").textContent = question;
   for (const id of ["verdict", "bars", "look", "take", "facts"]) show(byId(id), false);
   byId("looks").replaceChildren();
@@ -28,6 +29,14 @@ export function begin(question) {
   status("Waiting for the server…");
   live.textContent = "";
   spoken = 0;
+}
+
+/** Scroll to the answer, unless its beginning is in sight. */
+export function bringIntoView(card = byId("answer")) {
+  const box = card.getBoundingClientRect();
+  if (box.top > 0 && box.top < innerHeight / 2) return; // it is in sight already
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  card.scrollIntoView({ block: "start", behavior: isCalm ? "auto" : "smooth" });
 }
 
 export function status(text) {

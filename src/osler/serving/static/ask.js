@@ -48,6 +48,7 @@ export async function ask() {
   entry.pictures = await entry.kept;
   history.add(entry);
   open(entry);
+  answer.bringIntoView();
 }
 
 /** Ask the question of the shown answer again, with other images. */
@@ -131,20 +132,25 @@ function wordsOf(error) {
 
 function newEntry(body, settings) {
   const [first] = seen.shown;
-  const upload = uploads.id;
   const isExample = example && body.question === example.question && uploads.reply?.target === example.target;
   return {
     time: new Date(),
     body: { ...body },
     settings,
-    upload,
+    generation: uploads.generation,
     target: isExample && JSON.stringify(body.choices) === JSON.stringify(example.choices) ? example.target : null,
     pictures: [],
     numPictures: seen.shown.length,
-    lookPath: first ? (image) => seen.pathOf(first, { look: image }) : null,
+    lookPath: first ? lookPathOf(first) : null,
     reply: null,
     looks: [],
   };
+}
+
+/** From a look to the path of what it shows in place of a picture, with the settings of now. */
+function lookPathOf(picture) {
+  const ends = Object.fromEntries(LOOKS.map((look) => [look, seen.endOf(picture, { look })]));
+  return (look) => `/v1/uploads/${uploads.id}/${ends[look]}`;
 }
 
 /** The pictures of an answer, small enough to be kept. */
@@ -164,7 +170,7 @@ function open(entry) {
   answer.begin(entry.body.question);
   answer.render(entry.reply, entry.target);
   renderLooks(entry.looks, entry.lookPath);
-  const isHere = entry.upload === uploads.id;
+  const isHere = entry.generation === uploads.generation;
   show(byId("look-button"), isHere);
   tell(byId("look-hint"), entry.looks.length ? "" : isHere ? "The same question with the image blanked, swapped for another one, and mirrored." : "The image of this answer is no longer open.");
 }
@@ -185,5 +191,11 @@ document.addEventListener("keydown", (event) => {
 });
 history.addEventListener("open", ({ detail: entry }) => {
   if (!running) open(entry);
+});
+uploads.addEventListener("change", () => {
+  running?.abort();
+  if (!history.current) return;
+  history.current = null; // it is about other images
+  show(byId("answer"), false);
 });
 connection.addEventListener("back", () => running || answer.fail(""));

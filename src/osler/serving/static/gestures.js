@@ -38,7 +38,7 @@ function addPointers(viewer, stage) {
     if (!viewer.image || event.button > 0) return;
     stage.focus({ preventScroll: true });
     pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (event.pointerType !== "touch" || isChosen || pointers.size > 1) stage.setPointerCapture(event.pointerId);
+    if (event.pointerType !== "touch" || isChosen || viewer.zoom > 1 || pointers.size > 1) stage.setPointerCapture(event.pointerId);
     pinch = pointers.size === 2 ? { distance: spread(pointers), zoom: viewer.zoom } : null;
   });
 
@@ -51,9 +51,9 @@ function addPointers(viewer, stage) {
     if (pinch && pointers.size === 2) {
       viewer.setZoom((pinch.zoom * spread(pointers)) / Math.max(1, pinch.distance), centre(pointers, stage));
       viewer.pan(x / 2, y / 2);
-    } else if (event.pointerType === "touch" && !isChosen) {
+    } else if (event.pointerType === "touch" && !isChosen && viewer.zoom === 1) {
       return;
-    } else if (tool === "window" && viewer.image?.windows.length && !event.ctrlKey) {
+    } else if (tool === "window" && viewer.image?.windows.length && !event.ctrlKey && (isChosen || event.pointerType !== "touch")) {
       if (!viewer.level) return;
       const width = Math.max(viewer.level.width * (1 + x * LEVEL_PER_PIXEL * 2), 1e-6);
       viewer.setWindow({ center: viewer.level.center + y * LEVEL_PER_PIXEL * viewer.level.width, width }, { isFinal: false });

@@ -42,7 +42,6 @@ class History extends EventTarget {
     const open = () => {
       fillForm(entry.body);
       this.dispatchEvent(new CustomEvent("open", { detail: entry }));
-      byId("answer-title").scrollIntoView({ block: "nearest" });
     };
     return make(
       "li",

@@ -96,7 +96,12 @@ class Seen extends EventTarget {
   }
 
   pathOf(picture, extra) {
-    return `/v1/uploads/${uploads.id}/${picture.image}/shown/${picture.number}.png${this.queryOf(extra)}`;
+    return `/v1/uploads/${uploads.id}/${this.endOf(picture, extra)}`;
+  }
+
+  /** The path of a picture below that of the upload. */
+  endOf(picture, extra) {
+    return `${picture.image}/shown/${picture.number}.png${this.queryOf(extra)}`;
   }
 
   #fillSettings() {

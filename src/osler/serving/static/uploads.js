@@ -11,6 +11,7 @@ class Uploads extends EventTarget {
   reply = null; // of the server, null without images
   selected = new Set(); // indices of the images that the model sees
   maxBytes = Infinity;
+  generation = 0; // changes with other images, and not where the same are sent again
   #source = null; // what was sent: { files } or { example }
   #sending = null;
 
@@ -53,6 +54,7 @@ class Uploads extends EventTarget {
 
   #take(reply) {
     pictures.clear();
+    this.generation += 1;
     this.reply = reply;
     this.selected = new Set(reply.images.filter((image) => image.selected).map((image) => image.index));
     if (!this.selected.size) this.selected.add(0);
@@ -110,6 +112,7 @@ class Uploads extends EventTarget {
     this.#sending?.abort();
     if (this.id) request(`/v1/uploads/${this.id}`, { method: "DELETE" }).catch(() => {});
     this.reply = null;
+    this.generation += 1;
     this.#source = null;
     viewer.close();
     pictures.clear();

@@ -160,6 +160,7 @@ class Viewer extends EventTarget {
     const top = (height - tall * scale) / 2 + this.offset.y * ratio;
     context.drawImage(this.#bitmap, left, top, own * scale, tall * scale);
     stage.dataset.zoom = this.zoom.toFixed(2);
+    stage.classList.toggle("is-zoomed", this.zoom > 1);
   }
 
   /** Words for the picture: for who does not see it, and in its corners. */
@@ -187,7 +188,7 @@ class Viewer extends EventTarget {
     planes.replaceChildren(...image.planes.map((plane) => make("option", { value: plane, text: plane, selected: plane === image.plane })));
     show(byId("plane-field"), image.planes.length > 1);
     show(byId("window-field"), image.windows.length > 0);
-    show(byId("tool-window"), image.windows.length > 0);
+    show(byId("tool-group"), image.windows.length > 0);
     stage.classList.toggle("has-window", image.windows.length > 0);
     this.#fillWindows();
   }
