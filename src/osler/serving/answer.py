@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from osler.config import SamplingConfig
 from osler.serving.answer_reading import describe_look, read_answer
 from osler.serving.answer_types import AnswerReply, AnswerRequest, Look, LookReply, PolicyReply, ShownImages, Timings, UsageReply
 from osler.serving.asked import Asked, check_combination, read_question
-from osler.serving.calls import Calls, Result, open_stream
+from osler.serving.calls import EVENTS_SCHEMA, Calls, Result, open_stream
 from osler.serving.chat import GREEDY
 from osler.serving.errors import ApiError
 from osler.serving.generation import Delta, GenerationRequest, QueueFull, Started
@@ -35,7 +36,7 @@ _REPLIES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "model": AnswerReply,
         "description": "The answer; with `stream` the events start, token, answer, look and done, or error.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENTS_SCHEMA,
     }
 }
 
@@ -71,6 +72,7 @@ class _Asking:
             prefix=self.prompt.prefix,
             num_generations=body.votes,
             max_tokens=min(body.max_tokens, calls.settings.max_tokens),
+            may_clip=True,
             sampling=to_sampling(body),
             seed=body.seed,
             num_choices=len(self.prompt.sample.choices),
@@ -131,16 +133,7 @@ class _Asking:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self, reply: AnswerReply, look: Look) -> LookReply:
-        request = GenerationRequest(
-            messages=self.request.messages,
-            images=alter(self.request.images, look),
-            prefix=self.request.prefix,
-            num_generations=self.request.num_generations,
-            max_tokens=self.request.max_tokens,
-            sampling=self.request.sampling,
-            seed=self.request.seed,
-            num_choices=self.request.num_choices,
-        )
+        request = replace(self.request, images=alter(self.request.images, look), streams=False)
         while True:
             try:
                 result = await self.calls.collect(request)

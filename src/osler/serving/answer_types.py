@@ -59,7 +59,7 @@ class AnswerRequest(StrictModel):
 
     question: Annotated[str, Field(min_length=1)]
     choices: Annotated[list[str], Field(max_length=MAX_CHOICES, default_factory=list)]  # none: an open question
-    images: Annotated[list[AskedImage], Field(default_factory=list)]
+    images: Annotated[list[AskedImage], Field(max_length=256, default_factory=list)]
     study: AskedStudy | None = None
     upload: Annotated[str, Field(max_length=100)] | None = None
     study_settings: StudySettings = StudySettings()

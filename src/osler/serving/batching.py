@@ -125,9 +125,10 @@ class BatchGenerator:
             raise EngineError(f"num_generations = {number} and max_tokens = {request.max_tokens}: give numbers from 1 on")
         if number > 1 and request.sampling is None:
             raise EngineError("greedy completions of one prompt are all the same: give sampling settings for num_generations above 1")
-        if number > settings.max_rows or number * request.max_tokens > settings.max_cache_tokens:
+        length = min(request.max_tokens, self.max_context) if request.may_clip else request.max_tokens
+        if number > settings.max_rows or number * length > settings.max_cache_tokens:
             raise EngineError(
-                f"{number} completions of {request.max_tokens} tokens are more than this server has room for "
+                f"{number} completions of {length} tokens are more than this server has room for "
                 f"({settings.max_rows} completions, {settings.max_cache_tokens} tokens): ask for fewer"
             )
         if not 0 <= request.num_choices <= len(LETTERS) or not 0 <= (request.top_logprobs or 0) <= MAX_TOP:
@@ -185,7 +186,8 @@ class BatchGenerator:
         failure: Exception | None = None
         try:
             if not ticket.is_cancelled and not self._is_closed:
-                ticket.member = Member(request=ticket.request, prompt=self._preparer.prepare(ticket.request))
+                prompt = self._preparer.prepare(ticket.request)
+                ticket.member = Member(request=self._preparer.clip(ticket.request, prompt), prompt=prompt)
                 self._check_room(ticket.member)
         except Exception as error:
             failure = _to_failure(error, "prepared this request")

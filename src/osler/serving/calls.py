@@ -63,9 +63,7 @@ class Calls:
     async def stream(self, request: GenerationRequest, result: Result) -> AsyncGenerator[Event, None]:
         """The events of a request; `result` is filled with them. Close it to free the place of the request."""
         tokens = self.activity.tokens
-        events = self.generator.stream(request)
-        assert isinstance(events, AsyncGenerator)
-        async with aclosing(events):
+        async with aclosing(self.generator.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     result.started = event
@@ -115,6 +113,19 @@ async def _finish(work: Awaitable[T], receive: Receive, seconds: float, activity
 async def _wait_until_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+EVENTS_SCHEMA: Final = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "one event",
+            "properties": {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON"}},
+            "required": ["data"],
+        }
+    }
+}
+"""The `content` of a reply of server-sent events in an OpenAPI schema."""
 
 
 class EventStream(Response):

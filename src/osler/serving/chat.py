@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from osler.config import SamplingConfig
-from osler.serving.calls import Calls, EventStream, Result, open_stream
+from osler.serving.calls import EVENTS_SCHEMA, Calls, EventStream, Result, open_stream
 from osler.serving.chat_messages import ChatPrompt, to_prompt
 from osler.serving.chat_types import ChatCompletion, ChatRequest, ModelCard, ModelList
 from osler.serving.errors import ApiError
@@ -31,7 +31,7 @@ _REPLIES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "model": ChatCompletion,
         "description": "The completions; with `stream` events of ChatCompletionChunk, the last one [DONE].",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENTS_SCHEMA,
     }
 }
 
@@ -115,10 +115,12 @@ class _Chat:
             images=self.prompt.images,
             num_generations=1 if sampling is None else self.number,
             max_tokens=min(asked, settings.max_tokens),  # it is an upper limit; "length" says that it was reached
+            may_clip=True,
             sampling=sampling,
             seed=secrets.randbits(31) if body.seed is None else body.seed % 2**63,
             stop=tuple(stop),
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            streams=bool(body.stream),
         )
 
     async def answer(self, request: Request) -> Response:

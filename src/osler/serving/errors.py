@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from osler.errors import OslerError
-from osler.serving.generation import Draining, QueueFull
+from osler.serving.generation import Draining, GenerationFailed, QueueFull
 
 log = logging.getLogger("osler.serving")
 
@@ -74,6 +74,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(429, str(error), code="queue_full", headers={"Retry-After": str(max(1, round(error.retry_after)))})
     if isinstance(error, Draining):
         return ApiError(503, "the server is stopping: try again", code="draining", headers={"Retry-After": str(DRAIN_RETRY)})
+    if isinstance(error, GenerationFailed):
+        return ApiError(500, str(error), code="internal_error")
     if isinstance(error, OslerError):
         return ApiError(400, str(error), code=type(error).__name__)
     if isinstance(error, HTTPException):
@@ -112,7 +114,7 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return as_bad_request(error).response()
 
-    for kind in (HTTPException, OslerError, QueueFull, Draining):
+    for kind in (HTTPException, OslerError, QueueFull, Draining, GenerationFailed):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(RequestValidationError, refuse)
 

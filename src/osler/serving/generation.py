@@ -38,6 +38,7 @@ class GenerationRequest:
     prefix: str = ""  # forced beginning of every completion
     num_generations: int = 1
     max_tokens: int = 256  # of a completion, without the prefix
+    may_clip: bool = False  # `max_tokens` gives way where prompt and completion would be longer than the context; otherwise EngineError
     sampling: SamplingConfig | None = None  # None: greedy; otherwise every field applies but `max_completion_length`
     seed: int = 0  # equal requests with one seed give equal completions, whatever else is in the batch (up to rounding)
     stop: tuple[str, ...] = ()  # texts that end a completion; they are not part of it

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -40,7 +40,13 @@ class _Exchange:
     headers: Headers
     status: int = 500
     has_begun: bool = False  # whether the head of the reply is out
-    held: int = field(default=0)  # bytes of the body that count as pending
+    held: int = 0  # bytes of the body that count as pending
+    is_received: bool = False  # whether the whole body has arrived
+
+
+class _TooSlow(ApiError):  # noqa: N818 - a reply
+    def __init__(self) -> None:
+        super().__init__(408, "the body did not arrive in time: send it faster, or less of it", headers={"Connection": "close"})
 
 
 class Gate:
@@ -62,12 +68,9 @@ class Gate:
             return
         exchange = _Exchange(scope=scope, receive=receive, send=send, headers=Headers(scope=scope))
         start = time.perf_counter()
-        is_counted = scope["path"] not in WATCHED
-        self.activity.open_requests += is_counted
         try:
             await self._serve(exchange)
         finally:
-            self.activity.open_requests -= is_counted
             self.activity.pending_bytes -= exchange.held
             route = getattr(scope.get("route"), "path", "other")
             self.activity.requests.labels(route, exchange.status).inc()
@@ -86,14 +89,18 @@ class Gate:
         try:
             self._check(exchange)
             body = await self._read_body(exchange)
+            self._check_place(exchange.scope["path"])
         except (ApiError, QueueFull, Draining) as error:
-            await _discard(exchange)
+            if not (exchange.is_received or isinstance(error, _TooSlow)):
+                await _discard(exchange)
             await as_api_error(error).response()(exchange.scope, exchange.receive, send)
             return
         except ConnectionError:  # the client left before its body was complete
             self.activity.left.inc()
             exchange.status = 499
             return
+        is_counted = exchange.scope["path"] not in WATCHED
+        self.activity.open_requests += is_counted
         try:
             await self.app(exchange.scope, _replay(body, exchange.receive), send)
         except Exception as error:
@@ -101,6 +108,8 @@ class Gate:
             if exchange.has_begun:
                 raise RuntimeError("a reply broke off") from None  # the server closes the connection
             await problem.response()(exchange.scope, exchange.receive, send)
+        finally:
+            self.activity.open_requests -= is_counted
 
     def _check(self, exchange: _Exchange) -> None:
         """Everything that the head of a request tells. Raises ApiError, QueueFull and Draining."""
@@ -109,17 +118,21 @@ class Gate:
         check_origin(headers, self.settings)
         if not self._is_open(path):
             check_key(headers, self.settings.api_key)
-        if path in WATCHED:
-            return
-        if self.activity.is_draining:
-            raise Draining
-        if self.activity.open_requests > self.settings.max_requests:
-            raise QueueFull(retry_after=1)
+        self._check_place(path)
         if method in _CHANGING:
             check_content_type(headers)
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdecimal() or len(length) > 15 or int(length) > self.settings.max_body_bytes:
             raise _too_large(self.settings)
+
+    def _check_place(self, path: str) -> None:
+        """Raises QueueFull and Draining. A request holds a place once its body is there."""
+        if path in WATCHED:
+            return
+        if self.activity.is_draining:
+            raise Draining
+        if self.activity.open_requests >= self.settings.max_requests:
+            raise QueueFull(retry_after=1)
 
     def _is_open(self, path: str) -> bool:
         return any(path.startswith(known) if known.endswith("/") and known != "/" else path == known for known in self.open_paths)
@@ -133,12 +146,12 @@ class Gate:
             try:
                 message = await asyncio.wait_for(exchange.receive(), max(left, 0))
             except TimeoutError:
-                raise ApiError(
-                    408, "the body did not arrive in time: send it faster, or less of it", headers={"Connection": "close"}
-                ) from None
+                raise _TooSlow from None
             if message["type"] == "http.disconnect":
                 raise ConnectionError
             chunk = message.get("body", b"")
+            is_more = message.get("more_body", False)
+            exchange.is_received = not is_more
             total += len(chunk)
             if total > self.settings.max_body_bytes:
                 raise _too_large(self.settings)
@@ -147,7 +160,6 @@ class Gate:
             exchange.held += len(chunk)
             self.activity.pending_bytes += len(chunk)
             chunks.append(chunk)
-            is_more = message.get("more_body", False)
         return b"".join(chunks)
 
 

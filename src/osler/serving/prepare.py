@@ -6,7 +6,7 @@ Legend: P tokens of a prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -91,10 +91,16 @@ class Preparer:
         types_P = (ids_P == self.image_id).to(torch.int32)
         return PreparedPrompt(ids=tuple(whole), types_P=types_P, positions_3P=self._place(ids_P, types_P, images), images=images)
 
+    def clip(self, request: GenerationRequest, prompt: PreparedPrompt) -> GenerationRequest:
+        """The request with as many tokens as the context has room for after its prompt, where it asks for more and allows that."""
+        room = self.max_context - len(prompt)
+        return replace(request, max_tokens=room) if request.may_clip and request.max_tokens > room else request
+
     def _check_length(self, length: int, request: GenerationRequest) -> None:
-        if length + request.max_tokens > self.max_context:
+        needed = 1 if request.may_clip else request.max_tokens
+        if length + needed > self.max_context:
             raise EngineError(
-                f"the prompt takes {length} tokens and the completion may take {request.max_tokens}, together more than the "
+                f"the prompt takes {length} tokens and the completion may take {needed}, together more than the "
                 f"{self.max_context} of this server: shorten the question, show fewer or smaller images, or ask for fewer tokens"
             )
 

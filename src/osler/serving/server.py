@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
@@ -37,7 +39,7 @@ class Server(uvicorn.Server):
     A second signal stops at once. `drain_seconds` of the settings bounds the wait.
     """
 
-    def __init__(self, app: FastAPI, *, log_config: dict[str, Any] | None = None) -> None:
+    def __init__(self, app: FastAPI, *, log_config: dict[str, Any] | None = None, on_start: Callable[[], None] | None = None) -> None:
         settings: ServerSettings = app.state.settings
         super().__init__(
             uvicorn.Config(
@@ -56,8 +58,15 @@ class Server(uvicorn.Server):
         )
         self.activity: Activity = app.state.activity
         self.drain_seconds = settings.drain_seconds
+        self.on_start = on_start  # called when the server listens
         self._stops_at = float("inf")
         self._idle_since: dict[Any, float] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.on_start is not None:
+            self.on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a signal handler
         """Begin to stop; see the class."""

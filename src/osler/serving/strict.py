@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from osler.serving.errors import ApiError
@@ -20,10 +20,24 @@ _SMALL: Final = 1 << 16
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+_MAX_VALUES: Final = 250_000
+"""Values of a body. A value takes up to a hundred bytes of memory, whose text may have three."""
+
+_MAX_KEYS: Final = 200
+"""Keys of an object; each wrong one takes time to refuse."""
+
+
 class StrictModel(BaseModel):
     """A part of a body. The values have their types already: true, "5", NaN and Infinity are no numbers."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bound(cls, body: Any) -> Any:
+        if isinstance(body, dict) and len(body) > _MAX_KEYS:
+            raise ApiError(400, f"an object has more than {_MAX_KEYS} keys: send those that are documented", code="json_invalid")
+        return body
 
 
 class StrictRoute(APIRoute):
@@ -49,6 +63,8 @@ class _StrictRequest(Request):
 
 def parse_json(body: bytes) -> Any:
     """The value of a JSON body. Raises ApiError (400) for what is not JSON, NaN and Infinity included, and for half a surrogate pair."""
+    if sum(body.count(sign) for sign in (b",", b"[", b"{")) > _MAX_VALUES:
+        raise ApiError(400, f"the body has more than {_MAX_VALUES:,} values: send less", code="json_invalid")
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
         if _SURROGATE.search(body):
