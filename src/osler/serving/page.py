@@ -71,6 +71,7 @@ class AboutReply(BaseModel):
     max_votes: int
     max_tokens: int
     max_bytes: int  # of one request
+    keeps_answers: bool  # whether questions and answers are written to a file, without images
     disclaimer: str
 
 
@@ -110,6 +111,7 @@ def make_page(settings: ServerSettings, generator: Generator | None, uploads: Up
             max_votes=settings.max_generations,
             max_tokens=settings.max_tokens,
             max_bytes=settings.max_body_bytes,
+            keeps_answers=settings.log_dir is not None,
             disclaimer=DISCLAIMER,
         )
 

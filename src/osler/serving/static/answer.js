@@ -95,8 +95,8 @@ function renderVerdict(reply, target) {
     parts.push(said);
     if (reply.abstains) parts.push(make("p", { className: "flag", text: `Abstains: ${percent(reply.confidence)} is below the limit of ${percent(reply.threshold)}` }));
     else if (reply.confidence !== null) {
-      const what = reply.vote_share === null ? "probability of this option among the options" : "of the votes";
-      parts.push(make("p", { className: "hint", text: `${percent(reply.confidence)}: ${what}; no measure of being right` }));
+      const what = reply.vote_share === null ? "of the probability among the options" : "of the votes";
+      parts.push(make("p", { className: "hint", text: `${percent(reply.confidence)} ${what}. A sure answer can be wrong.` }));
     }
   }
   if (target) {

@@ -66,14 +66,15 @@ async function look() {
         const isOther = reply.answer !== entry.reply.answer;
         entry.reply = reply;
         if (isOther) answer.render(reply, entry.target);
+        answer.status("Answered; asking with other images…");
       },
       look: (one) => {
         entry.looks.push(one);
         renderLook(one);
       },
     });
-    answer.status("Asked again");
   });
+  if (entry.looks.length) answer.status("Answered, also with other images");
   byId("look-summary").textContent = summarize(entry.looks);
   byId("look-button").textContent = "Ask again";
   if (!entry.looks.length) renderLooks([], null);

@@ -56,8 +56,12 @@ export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** A share as whole percent; what is not quite all or nothing is not shown as that. */
 export function percent(share) {
-  return share === null || share === undefined ? "–" : `${Math.round(share * 100)} %`;
+  if (share === null || share === undefined) return "–";
+  const whole = Math.round(share * 100);
+  if (whole === 100 && share < 1) return "> 99 %";
+  return whole === 0 && share > 0 ? "< 1 %" : `${whole} %`;
 }
 
 /** A window as the page names it: "soft tissue", "of the file". */

@@ -12,8 +12,9 @@ const STYLE = `
 body { margin: 2rem auto; max-width: 46rem; padding: 0 1rem; font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
 h1 { font-size: 1.35rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 .warning { border: 1px solid currentColor; border-radius: .5rem; padding: .5rem .8rem; font-weight: 600; }
-.pictures { display: flex; flex-wrap: wrap; gap: .6rem; padding: 0; list-style: none; }
-.pictures img { display: block; max-width: 100%; height: 14rem; width: auto; background: #000; border-radius: .35rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .8rem; padding: 0; list-style: none; }
+.pictures li:only-child { max-width: 22rem; grid-column: 1 / -1; }
+.pictures img { display: block; width: 100%; height: auto; background: #000; border-radius: .35rem; }
 .soft, figcaption, dt { color: var(--soft); font-size: .875rem; }
 .option { display: grid; grid-template-columns: 2rem 1fr auto; gap: .1rem .6rem; margin: .5rem 0; }
 progress { grid-column: 2 / -1; width: 100%; height: .55rem; accent-color: var(--fill); }

@@ -31,6 +31,7 @@ async function begin() {
   seen.reset(about.study.choice === "information" ? "information" : "even", about.study.slices);
   byId("layout").value = about.study.layout;
   uploads.maxBytes = about.max_bytes;
+  show(byId("keeps"), about.keeps_answers);
   document.documentElement.dataset.ready = "true";
   if (isFirstVisit()) uploads.send({ example: "picture" });
 }
@@ -58,6 +59,15 @@ byId("key-form").addEventListener("submit", (event) => {
   byId("key").value = "";
   begin();
 });
+
+// The image stays in sight beside a long answer; of a card that is higher than the window its lower end does.
+const card = byId("viewer");
+function stick() {
+  const top = Math.min(70, innerHeight - card.offsetHeight - 16);
+  card.style.setProperty("--sticky-top", `${top}px`);
+}
+new ResizeObserver(stick).observe(card);
+addEventListener("resize", stick);
 
 const help = byId("help");
 byId("help-open").addEventListener("click", () => help.showModal());

@@ -88,7 +88,8 @@ class Uploads extends EventTarget {
     const image = this.images[index];
     byId("image-name").textContent = image.name;
     for (const [place, tab] of [...byId("tabs").children].entries()) press(tab.querySelector("button"), place === index);
-    const notes = [...(this.reply.notes ?? []), ...image.notes];
+    const side = { L: "left", R: "right", B: "both sides" }[image.laterality];
+    const notes = [...(this.reply.notes ?? []), ...image.notes, ...(side ? [`side by the header: ${side}`] : [])];
     byId("notes").replaceChildren(...notes.map((note) => make("li", { text: note })));
     const kept = image.windows.includes(viewer.window) ? { window: viewer.window } : {};
     viewer.open(this.id, image, { ...kept, ...view });

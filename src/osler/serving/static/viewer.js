@@ -183,6 +183,7 @@ class Viewer extends EventTarget {
   #fillControls() {
     const { image } = this;
     show(byId("slices"), image.num_slices > 1);
+    byId("viewer").classList.toggle("is-study", image.num_slices > 1);
     slider.max = String(image.num_slices - 1);
     const planes = byId("plane");
     planes.replaceChildren(...image.planes.map((plane) => make("option", { value: plane, text: plane, selected: plane === image.plane })));
