@@ -238,8 +238,8 @@ class _Session:
         """The messages of a request. Raises EngineError for a prefix that the endpoint cannot continue."""
         if prompt.prefix and not self.settings.continues_prefix:
             raise EngineError(
-                f"{prompt.sample.id} begins the answer, which not every endpoint continues: with vLLM, SGLang and osler serve set "
-                "[eval] continues_prefix = true"
+                f"{prompt.sample.id} begins the answer, which not every endpoint continues: with vLLM and SGLang set [eval] "
+                "continues_prefix = true"
             )
         messages = self.engine.images.fill_in(prompt)
         return [*messages, {"role": "assistant", "content": prompt.prefix}] if prompt.prefix else messages
