@@ -14,6 +14,7 @@ import osler
 from osler.config import StudyConfig
 from osler.errors import ConfigError, DataError
 from osler.images.fingerprints import digest_image
+from osler.images.geometry import HasShownWindow, unturned
 from osler.images.montage import Montage, ReducedImage, count_columns, count_tokens, fit
 from osler.images.slices import choose_pictures, measure_entropy
 from osler.images.study import Study, load, pick_series, read_series, spread
@@ -382,3 +383,53 @@ def test_other_files_and_a_window_that_does_not_fit_are_told(tmp_path: Path) -> 
     (tmp_path / "s" / "notes.txt").write_text("none")
     picked = pick_series(Study(root=tmp_path, path="s"), "lung")
     assert picked.notes == ("1 other file: left out", "the window lung does not fit and is left out")
+
+
+@pytest.mark.parametrize(("asked", "given"), [((3, 1), (1, 3)), ((0,), (0,)), ((2, 2), (2,)), ((4,), None), ((-1,), None), ((), None)])
+def test_slices_are_shown_one_by_one_where_they_are_asked_for(
+    tmp_path: Path, asked: tuple[int, ...], given: tuple[int, ...] | None
+) -> None:
+    save_series(tmp_path / "s", values())
+    study = Study(root=tmp_path, path="s")
+    if given is None:
+        with pytest.raises(DataError, match="slices 0 to 3"):
+            choose_pictures(study, StudyConfig(), asked)
+    else:
+        assert choose_pictures(study, StudyConfig(), asked).indices == given
+
+
+def test_more_slices_than_fit_are_refused(tmp_path: Path) -> None:
+    save_series(tmp_path / "s", values())
+    with pytest.raises(DataError, match="ask for at most 3"):
+        choose_pictures(Study(root=tmp_path, path="s"), StudyConfig(max_tokens=12), (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("window", "header", "shown"),
+    [
+        (None, {"WindowCenter": "40", "WindowWidth": "400"}, (40, 400)),
+        (None, {}, (322.5, 45)),  # the range of the values of the slice
+        ("lung", {"RescaleType": "HU"}, (-600, 1500)),
+        ("10..30", {}, (20, 20)),
+        ("file:2", {"WindowCenter": ["40", "50"], "WindowWidth": ["400", "350"]}, (50, 350)),
+        ("lung+bone+brain", {}, None),
+    ],
+)
+@pytest.mark.parametrize("plane", [None, "coronal"])
+def test_a_slice_tells_its_window(tmp_path: Path, window: str | None, header: Any, shown: tuple[float, float] | None, plane: Any) -> None:
+    save_series(tmp_path / "s", values(), **header)
+    if plane and window is None and not header:
+        pytest.skip("a cut needs one window")
+    source = unturned(pick_series(Study(root=tmp_path, path="s", window=window, plane=plane)).series.slices[-1 if plane is None else 0])
+    assert isinstance(source, HasShownWindow)
+    found = source.read_window()
+    assert (found and (found.center, found.width)) == shown
+
+
+def test_a_volume_tells_its_range(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "s.nii.gz", values())
+    source = unturned(pick_series(Study(root=tmp_path, path="s.nii.gz")).series.slices[0])
+    assert isinstance(source, HasShownWindow)
+    found = source.read_window()
+    assert found is not None
+    assert (found.center, found.width) == (172.5, 345)

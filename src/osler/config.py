@@ -74,10 +74,14 @@ Layout = Literal["images", "montage", "video"]
 """How the slices of a study become images of a prompt."""
 
 
+MAX_SHOWN_SLICES: Final = 256
+"""The most slices of a study that a prompt shows."""
+
+
 class StudyConfig(Section):
     """`[data.study]`: what a prompt shows of a series, a volume or a cine. A single picture is shown as it is."""
 
-    slices: int = Field(default=8, ge=1, le=256)  # of each study; all of them where it has no more
+    slices: int = Field(default=8, ge=1, le=MAX_SHOWN_SLICES)  # of each study; all of them where it has no more
     choice: Literal["even", "around", "information"] = "even"  # see `osler.images.slices`
     plane: Plane | None = None  # default: the plane in which they were taken
     window: str | None = None  # "auto", "lung", "40/400", "lung+mediastinum+bone"; default: that of the files. See `osler.images.windows`

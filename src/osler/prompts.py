@@ -210,9 +210,14 @@ def _render_text(sample: Sample, strategy: Strategy, phase: Phase) -> str:
         template, block = strategy.open_template, sample.question
     if strategy.context_layout is not None and sample.context is not None and (line := strategy.context_layout(sample.context)):
         block = f"{line}\n{block}"
-    if "<|" in block and "|>" in block:
+    if has_chat_token(block):
         raise DataError(f"{sample.id} contains a chat token (<|..|>): remove it, because a processor interprets it as a control token")
     return template.replace(PLACEHOLDER, block)
+
+
+def has_chat_token(text: str) -> bool:
+    """Whether a text contains something like "<|im_end|>", which a processor interprets as a control token."""
+    return "<|" in text and "|>" in text
 
 
 def without_context(block: str) -> str:

@@ -36,7 +36,7 @@ def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -
     records = [grade_completion(prompt, completion, policy_name) for completion in group]
     if len(records) == 1:
         return records[0]
-    answers = [_fold(record) for record in records]
+    answers = [fold_vote(record) for record in records]
     counts = Counter(answer for answer in answers if answer is not None)
     if not counts:
         return replace(records[0], vote_share=0.0)
@@ -44,7 +44,7 @@ def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -
     return replace(records[answers.index(answer)], vote_share=count / len(records))
 
 
-def _fold(record: Record) -> str | tuple[str, ...] | None:
+def fold_vote(record: Record) -> str | tuple[str, ...] | None:
     """What is counted: the letter, or an open answer by the rule that grades it, so that "Spleen" and "the spleen." are one answer."""
     if record.answer is None or record.choices:
         return record.answer

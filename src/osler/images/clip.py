@@ -75,4 +75,9 @@ def part_frames(picture: Image) -> list[Image]:
 
 def count_image_units(source: ImageSource) -> int:
     """How many pictures' tokens an image takes at most: one for each pair of frames of a clip, else 1."""
-    return -(-len(source.sources) // 2) if isinstance(source, Clip) else 1
+    return count_pairs(len(source.sources)) if isinstance(source, Clip) else 1
+
+
+def count_pairs(num_frames: int) -> int:
+    """The pairs of frames that the image processor makes; the last frame stands twice where their number is odd."""
+    return -(-num_frames // 2)

@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING, Final, Literal
 
 from osler.errors import ConfigError, DataError
 from osler.images.dicom_header import DicomError, damage_errors, has_dicom_mark, naming_damage
-from osler.images.dicom_pixels import read_picture, read_size, read_values
+from osler.images.dicom_pixels import read_picture, read_size, read_values, read_window
 from osler.images.files import ImageFile
-from osler.images.windows import WindowChoice, parse_windows
+from osler.images.windows import Window, WindowChoice, parse_windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +70,11 @@ class DicomFrame:
         """The values of the frame in one row, in the units of the modality, without padding. Raises what `load` raises."""
         with self._opened() as stream:
             return read_values(stream, self.frame)
+
+    def read_window(self) -> Window | None:
+        """The window that shows the values; None for three of them, for a lookup table and for colours. Raises what `load` raises."""
+        with self._opened() as stream:
+            return read_window(stream, self.frame, self._windows)
 
     def with_window(self, window: str) -> DicomFrame:
         """The same slice with another window. Raises ConfigError for one that it cannot have."""

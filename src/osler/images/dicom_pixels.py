@@ -14,7 +14,7 @@ from osler.images.dicom_header import DicomError, Header, naming_damage, read_he
 from osler.images.dicom_values import FrameValues, Padding, pixel_shape, read_entries, read_frame_values
 from osler.images.limits import size_fault
 from osler.images.ultrasound import union
-from osler.images.windows import WHITE, FileWindow, Preset, Window, WindowChoice, apply_range, apply_window
+from osler.images.windows import WHITE, FileWindow, Preset, Window, WindowChoice, apply_range, apply_window, to_range
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,26 @@ def read_values(stream: IO[bytes], frame: int = 0) -> NDArray[np.float64]:
     with naming_damage("pixels or tables that do not fit its header"):
         kept = stored[~_find_padding(stored, values.padding) | ~np.isfinite(stored)]
         return values.transform(kept.astype(np.float64))
+
+
+def read_window(stream: IO[bytes], frame: int = 0, windows: tuple[WindowChoice, ...] = ()) -> Window | None:
+    """The window by which `read_picture` shows a greyscale frame: that of the file, the one asked for, or the range of its values.
+
+    None for three windows, for a lookup table of the file, and for colours. Raises what `read_picture` raises.
+    """
+    header = read_header(stream)
+    _check_frame(header, frame)
+    if not header.is_grey or len(windows) > 1:
+        return None
+    with naming_damage("a damaged header"):
+        values = read_frame_values(header, frame)
+        window = _choose(values, windows[0] if windows else None)
+    if window is not None or values.voi_table is not None:
+        return window
+    if _is_display(header, values):
+        return to_range(0.0, float((1 << header.bits_stored) - 1))
+    shown = read_values(stream, frame)
+    return to_range(float(shown.min()), float(shown.max())) if shown.size else None
 
 
 def _check_numbers(stored: NDArray[Any], stream: IO[bytes], header: Header, frame: int) -> None:
@@ -272,12 +292,7 @@ def _tones(header: Header, values: FrameValues, window: Window | None, seen: NDA
     """The function from stored values to tones. `seen` are the stored values of the picture without padding, each at least once."""
     import numpy as np
 
-    is_display = (  # values that were made to be shown, as in a PNG: no range is guessed
-        header.bits_stored <= _SHORT
-        and not header.is_signed
-        and values.modality_table is None
-        and (values.slope, values.intercept) == (1, 0)
-    )
+    is_display = _is_display(header, values)
     low, high = 0.0, float((1 << header.bits_stored) - 1) if is_display else 0.0
     if window is None and values.voi_table is None and not is_display and seen.size:
         ends = seen if values.modality_table else np.array([seen.min(), seen.max()])
@@ -295,6 +310,12 @@ def _tones(header: Header, values: FrameValues, window: Window | None, seen: NDA
         return WHITE - shown if header.photometric == "MONOCHROME1" else shown
 
     return tones
+
+
+def _is_display(header: Header, values: FrameValues) -> bool:
+    """Whether the values were made to be shown, as in a PNG: no range is guessed."""
+    is_unsigned_byte = header.bits_stored <= _SHORT and not header.is_signed
+    return is_unsigned_byte and values.modality_table is None and (values.slope, values.intercept) == (1, 0)
 
 
 def _to_bytes(stored: NDArray[Any], bits: int) -> NDArray[np.uint8]:

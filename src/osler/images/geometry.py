@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 from osler.images.files import HasHeader
 from osler.images.fingerprints import digest_image
 from osler.images.sizes import size_of
+from osler.images.windows import Window
 from osler.taxonomy import Plane
 from osler.types import ImageSource
 
@@ -118,6 +119,14 @@ class HasWindow(Protocol):
 
     def with_window(self, window: str) -> ImageSource:
         """The same slice with another window. Raises ConfigError for one that it cannot have."""
+
+
+@runtime_checkable
+class HasShownWindow(Protocol):
+    """A slice that knows the window by which its values are shown."""
+
+    def read_window(self) -> Window | None:
+        """The window; None for three of them, for a lookup table and for colours. Raises what `load` raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 from osler.errors import DataError
 from osler.images.dicom import DicomFrame
 from osler.images.fingerprints import digest_image
-from osler.images.geometry import PLANES, Series, unturned
+from osler.images.geometry import PLANES, HasShownWindow, Series, unturned
 from osler.images.limits import size_fault
 from osler.images.montage import check_headers
+from osler.images.windows import Window
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class CutSlice:
         picture = PIL.Image.fromarray(np.ascontiguousarray(part[::-1] if rows == _HEAD else part))
         size = _picture_size(self.stack, self.plane, (picture.width, picture.height))
         return picture if picture.size == size else picture.resize(size, PIL.Image.Resampling.BILINEAR)
+
+    def read_window(self) -> Window | None:
+        """The window of the slices that it is cut from."""
+        first = unturned(self.stack.slices[0])
+        return first.read_window() if isinstance(first, HasShownWindow) else None
 
     def check_header(self) -> None:
         """Raise DataError where the file of a slice is missing, not an image, or too large."""

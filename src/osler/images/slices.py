@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from osler.config import Layout, StudyConfig
+from osler.config import MAX_SHOWN_SLICES, Layout, StudyConfig
 from osler.errors import DataError
 from osler.images.clip import Clip
 from osler.images.geometry import Series, measure_steps
@@ -40,21 +40,26 @@ class ShownStudy:
     notes: tuple[str, ...]  # about the series, in words
 
 
-def choose_pictures(study: Study, config: StudyConfig) -> ShownStudy:
+def choose_pictures(study: Study, config: StudyConfig, indices: tuple[int, ...] | None = None) -> ShownStudy:
     """The pictures of a study that a prompt shows. A window and a plane of the study itself go before those of `config`.
 
-    Raises DataError, one line that names the study, where it cannot be read or does not give what the rule needs.
+    `indices` are the slices to show, from 0, in place of the choice of `config`; they are shown in the order of the series.
+    Raises DataError, one line that names the study, where it cannot be read or does not give what the rule needs, and for a slice that it
+    does not have or more slices than fit into the limit of tokens.
     """
-    return _choose_pictures(study, config, study.file_state())
+    return _choose_pictures(study, config, indices, study.file_state())
 
 
 @lru_cache(maxsize=_KEPT)
-def _choose_pictures(study: Study, config: StudyConfig, _state: int) -> ShownStudy:
+def _choose_pictures(study: Study, config: StudyConfig, asked: tuple[int, ...] | None, _state: int) -> ShownStudy:
     study = replace(study, plane=study.plane or config.plane)
     picked = pick_series(study, config.window)
     series = picked.series
     is_one = len(series.slices) == 1
-    indices = (0,) if is_one else _choose(study, picked, config)
+    if asked is not None:
+        indices = _check_indices(study, len(series.slices), asked, config)
+    else:
+        indices = (0,) if is_one else _choose(study, picked, config)
     slices = tuple(series.slices[index] for index in indices)
     return ShownStudy(
         pictures=slices if is_one else _arrange(slices, config),
@@ -68,7 +73,7 @@ def _choose_pictures(study: Study, config: StudyConfig, _state: int) -> ShownStu
 
 
 def _choose(study: Study, picked: PickedSeries, config: StudyConfig) -> tuple[int, ...]:
-    number, count = len(picked.series.slices), _count_slices(config)
+    number, count = len(picked.series.slices), count_slices(config)
     if config.choice == "even":
         return spread(number, count)
     if config.choice == "around":
@@ -78,7 +83,17 @@ def _choose(study: Study, picked: PickedSeries, config: StudyConfig) -> tuple[in
     return tuple(max(range(begin, end), key=lambda index: measure_entropy(slices[index].load())) for begin, end in parts if begin < end)
 
 
-def _count_slices(config: StudyConfig) -> int:
+def _check_indices(study: Study, number: int, asked: tuple[int, ...], config: StudyConfig) -> tuple[int, ...]:
+    """The slices that are asked for one by one, in the order of the series."""
+    indices = tuple(sorted(set(asked)))
+    if not indices or not 0 <= indices[0] <= indices[-1] < number:
+        raise DataError(f"study {study.path!r} has the slices 0 to {number - 1}: ask for at least one of them, and for no other")
+    if len(indices) > (most := count_slices(config.model_copy(update={"slices": min(number, MAX_SHOWN_SLICES)}))):
+        raise DataError(f"study {study.path!r}: {len(indices)} slices are more than a prompt takes: ask for at most {most}")
+    return indices
+
+
+def count_slices(config: StudyConfig) -> int:
     """As many slices as are asked for, or as fit into the limit of tokens when each has as few as a processor gives."""
     if not config.max_tokens or config.layout == "montage":
         return config.slices

@@ -101,7 +101,7 @@ class Study:
     def digest(self) -> str:
         """The SHA-256 of all files of the study in their order, of its label and of its settings."""
         state = hashlib.sha256(repr([getattr(self, name) for name in SETTINGS if name != "label"]).encode())
-        for path in sorted(_list_files(self), key=_natural):
+        for path in sorted(_list_files(self), key=natural_key):
             state.update(ImageFile(root=self.root, path=path).digest().encode())
         if self.label is not None:
             state.update(f"label {ImageFile(root=self.root, path=self.label).digest()}".encode())
@@ -154,11 +154,14 @@ def study_at(path: str | Path) -> Study:
 
 
 def pick_series(study: Study, usual_window: str | None = None) -> PickedSeries:
-    """The series that is shown: the one that the study names by its number, else the longest of those whose slices have positions.
+    """The series that is shown: `find_series` with `dress_series`."""
+    return dress_series(study, find_series(study), usual_window)
+
+
+def find_series(study: Study) -> PickedSeries:
+    """The series that the study names by its number, else the longest of those whose slices have positions, as its files give it.
 
     Where no slice has a position: the longest series, or, where each holds one picture (the views of an X-ray study), all of them together.
-    `usual_window` is that of a study without one, where it fits: a preset for what the header says is no CT does not, nor a window of the
-    file for a volume.
     """
     found, refused = _read(study)
     notes = tuple(f"{reason}: left out" for reason in refused[:_MAX_TOLD])
@@ -176,8 +179,18 @@ def pick_series(study: Study, usual_window: str | None = None) -> PickedSeries:
         chosen = max(found, key=lambda series: (series.positions is not None, len(series.slices)))
         if len(found) > 1:
             notes += (_explain(found, chosen),)
+    return PickedSeries(series=chosen, notes=notes)
+
+
+def dress_series(study: Study, found: PickedSeries, usual_window: str | None = None) -> PickedSeries:
+    """A found series with a window, cut in the plane of the study.
+
+    `usual_window` is that of a study without one, where it fits: a preset for what the header says is no CT does not, nor a window of the
+    file for a volume.
+    """
+    chosen, notes = found.series, found.notes
     asked = study.window if study.window == AUTO else usual_window if study.window is None else None
-    if asked is not None and (study.window == AUTO or _fits(chosen, asked)):
+    if asked is not None and (study.window == AUTO or fits_window(chosen, asked)):
         if asked == AUTO:
             found_window = find_window(chosen.slices, study.file_state())
             asked, notes = found_window.window, (*notes, found_window.note)
@@ -214,8 +227,8 @@ def _explain(found: Sequence[Series], chosen: Series) -> str:
     return f"{len(found)} series: number {found.index(chosen) + 1} is shown, {why}{kind}"
 
 
-def _fits(series: Series, window: str) -> bool:
-    """Whether the window of a recipe is for such a series."""
+def fits_window(series: Series, window: str) -> bool:
+    """Whether the window of a recipe is for such a series. Raises ConfigError for an unknown one."""
     if any(isinstance(source, ImageFile) or _has_colours(unturned(source)) for source in series.slices[:1]):
         return False  # a picture has no values
     if window == AUTO:
@@ -241,6 +254,12 @@ def read_series(study: Study) -> tuple[Series, ...]:
 
 def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     """The series of a study, and its DICOM files that are refused, each with its reason."""
+    own = replace(study, series=None, position=None, label=None, label_value=None)
+    return _read_once(own, own.file_state())
+
+
+@lru_cache(maxsize=8)  # the series of a folder are often looked at one after the other
+def _read_once(study: Study, _state: int) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     paths = _list_files(study)
     if _folder_of(study) is None:
         return _read_file(study), ()
@@ -257,7 +276,7 @@ def _read(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
         return read_volume(study.root, volumes[0], plane=study.plane, window=window), ()
     if volumes:
         raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them")
-    pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=_natural)
+    pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=natural_key)
     if not pictures:
         raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume: check the path")
     return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),), ()
@@ -330,7 +349,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _natural(path: str) -> list[tuple[int, str]]:
+def natural_key(path: str) -> list[tuple[int, str]]:
     """A key that sorts "2.png" before "10.png"."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in _DIGITS.split(path)]
 

@@ -23,7 +23,7 @@ from osler.images.files import ImageFile
 from osler.images.geometry import PLANES, Series, Turn, orient, turned
 from osler.images.limits import MAX_SLICES, size_fault
 from osler.images.volume_headers import VolumeError, VolumeHeader, read_volume_header
-from osler.images.windows import FileWindow, Preset, Window, WindowChoice, apply_range, apply_window, parse_windows
+from osler.images.windows import FileWindow, Preset, Window, WindowChoice, apply_range, apply_window, parse_windows, to_range
 from osler.taxonomy import Plane
 
 if TYPE_CHECKING:
@@ -100,6 +100,14 @@ class VolumeSlice:
         with _reading(self.root, self.path) as (stream, header):
             stored = np.asarray(_File.of(stream, header).open()[..., self.time].take(self.index, axis=self.axis))
             return stored.astype(np.float64).ravel() * header.slope + header.intercept
+
+    def read_window(self) -> Window | None:
+        """The window that shows the values; None for three of them. Without one the range of the whole file. Raises what `load` raises."""
+        if self._windows:
+            choice = self._windows[0] if len(self._windows) == 1 else None
+            return choice.window if isinstance(choice, Preset) else choice if isinstance(choice, Window) else None
+        with _reading(self.root, self.path) as (stream, header):
+            return to_range(*_find_range(_File.of(stream, header)))
 
     def with_window(self, window: str) -> VolumeSlice:
         """The same slice with another window. Raises ConfigError for one that it cannot have."""

@@ -141,6 +141,12 @@ def _parse_one(text: str) -> WindowChoice:
     raise ConfigError(f"window {text!r} is unknown: {', '.join(PRESETS)}, {ways}")
 
 
+def to_range(low: float, high: float) -> Window | None:
+    """The window of the values that are black and white; None where they are equal."""
+    window = Window(center=(low + high) / 2, width=high - low, function=VoiFunction.LINEAR_EXACT)
+    return window if window.is_valid else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LookupTable:
     """A modality or VOI lookup table: `entries[i]` is the output for the value `first + i`; values outside take the nearest end."""

@@ -25,12 +25,12 @@ class RatedAnswer:
 
 def rate_answers(records: Iterable[Record], source: ConfidenceSource) -> list[RatedAnswer]:
     """One entry per record: the confidence is the probability of the chosen option, or the share of votes for the answer."""
-    return [RatedAnswer(confidence=_confidence(record, source), is_correct=is_correct(record)) for record in records]
+    return [RatedAnswer(confidence=confidence_of(record, source), is_correct=is_correct(record)) for record in records]
 
 
 def confidence_sources(records: Sequence[Record]) -> tuple[ConfidenceSource, ...]:
     """The sources that give a confidence for at least one of these records."""
-    return tuple(source for source in _SOURCES if any(_confidence(record, source) is not None for record in records))
+    return tuple(source for source in _SOURCES if any(confidence_of(record, source) is not None for record in records))
 
 
 def with_confidence(rated: Iterable[RatedAnswer]) -> tuple[list[float], list[bool]]:
@@ -45,7 +45,8 @@ def with_confidence(rated: Iterable[RatedAnswer]) -> tuple[list[float], list[boo
     return [confidence for confidence, _ in pairs], [right for _, right in pairs]
 
 
-def _confidence(record: Record, source: ConfidenceSource) -> float | None:
+def confidence_of(record: Record, source: ConfidenceSource) -> float | None:
+    """The confidence in the answer of one record; None without an answer, and where the record holds no confidence of this source."""
     if record.answer is None:
         return None
     if source == "vote_share":

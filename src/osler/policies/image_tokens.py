@@ -53,19 +53,22 @@ def check_study_tokens(prompts: Sequence[Prompt], processor: Any) -> None:
 
     Looks at the sizes of pictures only where their share is so small, or their tokens of such a side, that this may be.
     """
-    side = token_side_of(processor.image_processor)
-    enlarged, largest = _most_of_enlarged(processor.image_processor), max_image_tokens(processor)
     for prompt in prompts:
-        for picture, reduced in _reduced_pictures(prompt.sample.images):
-            if reduced.max_tokens >= (enlarged if reduced.token_side == side else largest):
-                continue
-            if (number := count_image_tokens(picture, processor)) <= reduced.max_tokens:
-                continue
-            remedy = f"min_tokens = {number}, and max_tokens to no less" if reduced.token_side == side else f"token_side = {side}"
-            raise ConfigError(
-                f"{prompt.sample.id} shows a picture of {number} image tokens, of which [data.study] max_tokens leaves it "
-                f"{reduced.max_tokens}: set [data.study] {remedy}"
-            )
+        check_study_images(prompt.sample.images, processor, name=prompt.sample.id)
+
+
+def check_study_images(images: Sequence[ImageSource], processor: Any, *, name: str) -> None:
+    """The same for the images of one prompt, which `name` names in the error."""
+    side = token_side_of(processor.image_processor)
+    for picture, reduced in _reduced_pictures(images):
+        most = _most_of_enlarged(processor.image_processor) if reduced.token_side == side else max_image_tokens(processor)
+        if reduced.max_tokens >= most or (number := count_image_tokens(picture, processor)) <= reduced.max_tokens:
+            continue
+        remedy = f"min_tokens = {number}, and max_tokens to no less" if reduced.token_side == side else f"token_side = {side}"
+        raise ConfigError(
+            f"{name} shows a picture of {number} image tokens, of which [data.study] max_tokens leaves it "
+            f"{reduced.max_tokens}: set [data.study] {remedy}"
+        )
 
 
 def _reduced_pictures(sources: Sequence[ImageSource]) -> Iterator[tuple[ImageSource, ReducedImage]]:

@@ -166,7 +166,7 @@ class FrozenVision:
 
         Images that are not in the store go through the tower in one batch.
         """
-        keys = [self._key(picture) if self.store is not None else "" for picture in pictures]
+        keys = [hash_picture(picture, self.fingerprint) if self.store is not None else "" for picture in pictures]
         encoded: dict[int, ImageFeatures] = {}
         for place, (key, (patches, _)) in enumerate(zip(keys, images, strict=True)):
             features = self.store.read(key, patches.device) if self.store is not None else None
@@ -182,12 +182,13 @@ class FrozenVision:
                     self.store.write(keys[place], own)
         return [encoded[place] for place in range(len(images))]
 
-    def _key(self, picture: Image) -> str:
-        """The SHA-256 of the pixels, the tower and the settings."""
-        pixels = picture.convert("RGB")
-        digest = hashlib.sha256(f"{self.fingerprint} {pixels.size} {count_frames(picture)} ".encode())
-        digest.update(pixels.tobytes())
-        return digest.hexdigest()
+
+def hash_picture(picture: Image, settings: str = "") -> str:
+    """The SHA-256 of a picture's pixels and of `settings`, in hexadecimal."""
+    pixels = picture.convert("RGB")
+    digest = hashlib.sha256(f"{settings} {pixels.size} {count_frames(picture)} ".encode())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
 
 
 def to_bytes(tensor: Tensor) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -20,11 +19,10 @@ from osler.evaluation.engines.options import LetterRecorder
 from osler.policies.image_tokens import check_study_tokens
 from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy
-from osler.policies.precision import without_gradient
+from osler.policies.precision import spare_core, without_gradient
 from osler.types import Completion, FinishReason, ImageSource, Prompt
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 CACHED_IMAGES: Final = 64
@@ -88,7 +86,7 @@ class HfEngine:
         features = FeatureCache(self.policy.model)
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
         mixed = torch.autocast(self.policy.device.type, dtype=torch.bfloat16, enabled=self.is_bf16)
-        with torch.random.fork_rng(devices=devices), mixed, without_gradient(self.policy.model), _spare_core(self.policy.device):
+        with torch.random.fork_rng(devices=devices), mixed, without_gradient(self.policy.model), spare_core(self.policy.device):
             torch.manual_seed(seed)
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
@@ -172,17 +170,3 @@ class HfEngine:
             cut.append((row if end is None else row[: end + 1], FinishReason.LENGTH if end is None else FinishReason.STOP))
         texts = self.policy.tokenizer.batch_decode([row for row, _ in cut], skip_special_tokens=True)
         return [Completion(text=text, token_ids=tuple(row), finish_reason=reason) for text, (row, reason) in zip(texts, cut, strict=True)]
-
-
-@contextmanager
-def _spare_core(device: torch.device) -> Iterator[None]:
-    """On a CPU keep one core free for the next batch: torch threads that wait for a core spin, which is ten times slower on two cores."""
-    import torch
-
-    threads = torch.get_num_threads()
-    if device.type == "cpu" and threads > 1:
-        torch.set_num_threads(threads - 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

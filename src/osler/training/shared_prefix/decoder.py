@@ -24,7 +24,7 @@ from torch.nn.functional import rms_norm
 
 from osler.training.shared_prefix import cpu_kernels
 from osler.training.shared_prefix.attention import PromptCache, query_heads_per_key
-from osler.training.shared_prefix.decoding_cache import DecodingCache, JoinedCache, SplitCache
+from osler.training.shared_prefix.decoding_cache import DecodingCache, JoinedCache, SplitCache, StepCache
 
 PACK_FROM: Final = 6
 """Weights are packed (`cpu_kernels`) for completions of at least this many tokens; below, packing takes longer than it saves."""
@@ -80,6 +80,61 @@ class _PackedBlock(_Block):
         return cpu_kernels.linear_onto(gated, residual_AE, self.down, "add")
 
 
+class StepModel:
+    """The text decoder and the head of a model, as decoding steps use them. The weights are read once.
+
+    `packs` makes packed copies of the weights, which `cpu_kernels.fits` allows.
+    """
+
+    def __init__(self, model: Any, *, packs: bool) -> None:
+        self.text = model.model.language_model
+        self.blocks = [_PackedBlock(layer) if packs else _Block(layer) for layer in self.text.layers]
+        self.head: Callable[[Tensor], Tensor] = model.lm_head
+        if packs:
+            self.head = partial(cpu_kernels.linear, weights=cpu_kernels.pack(model.lm_head))
+        self.num_kv: int = self.text.config.num_key_value_heads
+        self.epsilon: float = self.text.config.rms_norm_eps
+        self.floor = torch.tensor(self.epsilon)
+
+    def rotations(self, positions_AT: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and signed sine [A, T, D] of M-RoPE positions of text, in the precision and on the device of `like`."""
+        cos_ATD, sin_ATD = self.text.rotary_emb(like, positions_AT.expand(3, -1, -1))
+        # With the sign of the rotated half in the sine, a step needs no negation and no copy.
+        half = sin_ATD.shape[-1] // 2
+        return cos_ATD, torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1)
+
+    def step(self, tokens_A: Tensor, rotation: tuple[Tensor, Tensor], cache: StepCache, begun: Any) -> Tensor:
+        """Logits [A, V] of the next token after `tokens_A`; `rotation` has a cosine and signed sine [A, 1, D] of their positions."""
+        hidden_AE = self.text.embed_tokens(tokens_A)
+        for number, block in enumerate(self.blocks):
+            heads = self._project(block, self._normalise(hidden_AE, block.attention_norm), rotation, cache.dtype)
+            hidden_AE = block.out_proj(cache.attend(number, begun, *heads, block.scaling), hidden_AE)
+            hidden_AE = block.mlp(self._normalise(hidden_AE, block.mlp_norm), hidden_AE)
+        return self.head(self._normalise(hidden_AE, self.text.norm.weight))
+
+    def _normalise(self, rows: Tensor, weight: Tensor | None) -> Tensor:
+        """RMS norm over the last dimension. PyTorch's own is one kernel on a GPU but nine on a CPU."""
+        if rows.device.type != "cpu" or rows.dtype != torch.float32:
+            return rms_norm(rows, rows.shape[-1:], weight, self.epsilon)
+        norm = vector_norm(rows, dim=-1, keepdim=True)
+        normed = rows * torch.addcmul(self.floor, norm, norm, value=1 / rows.shape[-1]).rsqrt_()
+        return normed if weight is None else normed.mul_(weight)
+
+    def _project(
+        self, block: _Block, hidden_AE: Tensor, rotation: tuple[Tensor, Tensor], dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [A, H, D] and keys [A, K, D], rotated and in the precision of the cache, and values [A, K, D]."""
+        num_kv = self.num_kv
+        heads_AHD = block.qkv(hidden_AE).view(len(hidden_AE), -1, rotation[0].shape[-1])
+        value_AKD = heads_AHD[:, -num_kv:]
+        rotated_AHD = heads_AHD[:, :-num_kv]  # queries, then keys; rotated below
+        if block.head_norms:
+            parts = (rotated_AHD[:, :-num_kv], rotated_AHD[:, -num_kv:])
+            rotated_AHD = torch.cat([self._normalise(part, norm) for part, norm in zip(parts, block.head_norms, strict=True)], dim=1)
+        rotated_AHD = rotate(rotated_AHD, *rotation).to(dtype)
+        return rotated_AHD[:, :-num_kv], rotated_AHD[:, -num_kv:], value_AKD
+
+
 class Decoder:
     """Decodes `num_generations` completions of each cached prompt, group after group, one token of each completion in a step.
 
@@ -98,37 +153,24 @@ class Decoder:
         splits_cache: bool | None = None,
     ) -> None:
         self.device = caches[0].next_B.device
-        self._read_weights(model, packs=not static and max_length >= PACK_FROM and cpu_kernels.fits(model))
-        self.epsilon: float = self.text.config.rms_norm_eps
-        self.floor = torch.tensor(self.epsilon)
+        self.model = StepModel(model, packs=not static and max_length >= PACK_FROM and cpu_kernels.fits(model))
         self.cos_TA1D, self.sin_TA1D = self._rotations(caches, num_generations, max_length)
-        self.num_kv = caches[0].layers[0][0].shape[1]
         self.cache: DecodingCache
         if self.device.type == "cuda" if splits_cache is None else splits_cache:
             self.cache = SplitCache(caches, num_generations, max_length, static=static)
         else:
             self.cache = JoinedCache(caches, num_generations, max_length, query_heads_per_key(model), static=static)
 
-    def _read_weights(self, model: Any, *, packs: bool) -> None:
-        self.text = model.model.language_model
-        self.blocks = [_PackedBlock(layer) if packs else _Block(layer) for layer in self.text.layers]
-        self.head: Callable[[Tensor], Tensor] = model.lm_head
-        if packs:
-            self.head = partial(cpu_kernels.linear, weights=cpu_kernels.pack(model.lm_head))
-
     def _rotations(self, caches: Sequence[PromptCache], num_generations: int, max_length: int) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine [T, A, 1, D] of the positions of all tokens of the completions."""
         next_A = torch.cat([cache.next_B for cache in caches]).repeat_interleave(num_generations)
         positions_AT = next_A[:, None] + torch.arange(max_length, device=self.device)
-        cos_ATD, sin_ATD = self.text.rotary_emb(caches[0].last_BE, positions_AT.expand(3, -1, -1))
-        # With the sign of the rotated half in the sine, a step needs no negation and no copy.
-        half = sin_ATD.shape[-1] // 2
-        signed_ATD = torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1)
-        return cos_ATD.transpose(0, 1)[:, :, None].contiguous(), signed_ATD.transpose(0, 1)[:, :, None].contiguous()
+        cos_ATD, sin_ATD = self.model.rotations(positions_AT, caches[0].last_BE)
+        return cos_ATD.transpose(0, 1)[:, :, None].contiguous(), sin_ATD.transpose(0, 1)[:, :, None].contiguous()
 
     def refill(self, model: Any, caches: Sequence[PromptCache]) -> None:
         """Take the weights of `model` and write other prompts, as many and of the same padded width, into a static decoder's memory."""
-        self._read_weights(model, packs=False)
+        self.model = StepModel(model, packs=False)
         tables = self._rotations(caches, self.cache.num_generations, len(self.cos_TA1D))
         for own, new in zip((self.cos_TA1D, self.sin_TA1D), tables, strict=True):
             own.copy_(new)
@@ -150,33 +192,7 @@ class Decoder:
         rotation = self.cos_TA1D[place], self.sin_TA1D[place]
         if isinstance(place, Tensor):
             rotation = rotation[0][0], rotation[1][0]
-        begun = self.cache.begin(place)
-        hidden_AE = self.text.embed_tokens(tokens_A)
-        for number, block in enumerate(self.blocks):
-            heads = self._project(block, self._normalise(hidden_AE, block.attention_norm), rotation)
-            hidden_AE = block.out_proj(self.cache.attend(number, begun, *heads, block.scaling), hidden_AE)
-            hidden_AE = block.mlp(self._normalise(hidden_AE, block.mlp_norm), hidden_AE)
-        return self.head(self._normalise(hidden_AE, self.text.norm.weight))
-
-    def _normalise(self, rows: Tensor, weight: Tensor | None) -> Tensor:
-        """RMS norm over the last dimension. PyTorch's own is one kernel on a GPU but nine on a CPU."""
-        if rows.device.type != "cpu" or rows.dtype != torch.float32:
-            return rms_norm(rows, rows.shape[-1:], weight, self.epsilon)
-        norm = vector_norm(rows, dim=-1, keepdim=True)
-        normed = rows * torch.addcmul(self.floor, norm, norm, value=1 / rows.shape[-1]).rsqrt_()
-        return normed if weight is None else normed.mul_(weight)
-
-    def _project(self, block: _Block, hidden_AE: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [A, H, D] and keys [A, K, D], rotated and in the precision of the cache, and values [A, K, D]."""
-        num_kv = self.num_kv
-        heads_AHD = block.qkv(hidden_AE).view(len(hidden_AE), -1, rotation[0].shape[-1])
-        value_AKD = heads_AHD[:, -num_kv:]
-        rotated_AHD = heads_AHD[:, :-num_kv]  # queries, then keys; rotated below
-        if block.head_norms:
-            parts = (rotated_AHD[:, :-num_kv], rotated_AHD[:, -num_kv:])
-            rotated_AHD = torch.cat([self._normalise(part, norm) for part, norm in zip(parts, block.head_norms, strict=True)], dim=1)
-        rotated_AHD = rotate(rotated_AHD, *rotation).to(self.cache.dtype)
-        return rotated_AHD[:, :-num_kv], rotated_AHD[:, -num_kv:], value_AKD
+        return self.model.step(tokens_A, rotation, self.cache, self.cache.begin(place))
 
 
 def rotate(heads_AHD: Tensor, cos_A1D: Tensor, signed_sin_A1D: Tensor) -> Tensor:

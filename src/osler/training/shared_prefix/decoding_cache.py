@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,20 @@ Buffers = list[tuple[Tensor, Tensor]]
 
 WIDTH_MULTIPLE: Final = 64
 """Static caches have prompts of such widths, so that prompts of similar length fit the same buffers."""
+
+
+class StepCache(Protocol):
+    """What one decoding step needs of a KV cache."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of keys and values."""
+
+    def attend(self, layer: int, begun: Any, query_AHD: Tensor, key_AKD: Tensor, value_AKD: Tensor, scaling: float) -> Tensor:
+        """Attention [A, H D] of one token of each completion over all that comes before it; stores its key and value.
+
+        `begun` is what all layers of the step share.
+        """
 
 
 class DecodingCache(ABC):

@@ -123,12 +123,14 @@ def write_studies(out: Path, *, samples: Sequence[Sample], file_format: FileForm
     check_leftovers(out, {path for study in studies for path in _paths(study, file_format)}, _PATTERNS)
     rows: list[dict[str, Any]] = []
     written: set[tuple[Term, ...]] = set()  # the reader gives the terms of one row to all
-    write = _write_nifti if file_format == "nifti" else _write_dicom
     table = out / "phantom_study.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out, prefix=".phantom_study.") as draft:
         for sample, study in zip(tqdm(samples, unit="study", desc="phantom"), studies, strict=True):
-            rows.append(_row(sample, study, write(Path(draft), study)) | ({} if sample.terms in written else {"terms": _terms(sample)}))
+            rows.append(
+                _row(sample, study, write_study(Path(draft), study, file_format))
+                | ({} if sample.terms in written else {"terms": _terms(sample)})
+            )
             written.add(sample.terms)
         table.unlink(missing_ok=True)
         for path in dict.fromkeys(path for study in studies for path in _paths(study, file_format)):
@@ -136,6 +138,14 @@ def write_studies(out: Path, *, samples: Sequence[Sample], file_format: FileForm
             Path(draft, path).replace(out / path)
     write_json_lines(table, rows)
     return len(rows)
+
+
+def write_study(out: Path, study: PhantomStudy, file_format: FileFormat) -> list[Any]:
+    """Write the files of one study below `out`; returns its images as a row of `jsonl` gives them.
+
+    Raises DataError for a study that is no volume where NIfTI is asked for, and MissingExtra without the extra "medical".
+    """
+    return _write_nifti(out, study) if file_format == "nifti" else _write_dicom(out, study)
 
 
 def _study_of(sample: Sample) -> PhantomStudy:

@@ -1,0 +1,114 @@
+"""From completions to an answer, by the grader, and in words to what another image changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from osler.evaluation.votes import fold_vote, grade_completion, grade_group
+from osler.metrics.confidence import ConfidenceSource, confidence_of
+from osler.serving.answer_types import AnswerReply, ChoiceReply, Look, LookReply
+from osler.text import fold_answer
+from osler.types import LETTERS, Completion, Prompt, answer_text
+
+_BEGINNINGS: Final = {
+    Look.BLANK: "With the image blanked",
+    Look.SWAPPED: "With an image of something else",
+    Look.MIRRORED: "With the image mirrored",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadAnswer:
+    """What the completions of a question say."""
+
+    answer: str | None
+    answer_text: str | None
+    reasoning: str | None
+    completion: str
+    rule: str
+    is_well_formed: bool
+    finish_reason: str
+    choices: list[ChoiceReply]
+    vote_share: float | None
+    confidence: float | None
+
+    def values(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def read_answer(prompt: Prompt, completions: Sequence[Completion], policy: str) -> ReadAnswer:
+    """The answer of the completions of one prompt: of the only one, or the most frequent one."""
+    record = grade_group(prompt, completions, policy)
+    choices = prompt.sample.choices
+    probabilities = _mean_probabilities(completions)
+    answers = [fold_vote(grade_completion(prompt, one, policy)) for one in completions]
+    # The rule of an open answer ends with how it compares with a reference, and there is none.
+    rule = record.rule if choices or record.answer is None else record.rule.rpartition(".")[0]
+    source: ConfidenceSource = "vote_share" if len(completions) > 1 else "option_probabilities"
+    return ReadAnswer(
+        answer=record.answer,
+        answer_text=answer_text(record.answer, choices),
+        reasoning=record.reasoning,
+        completion=record.completion,
+        rule=rule,
+        is_well_formed=record.is_well_formed,
+        finish_reason=record.finish_reason,
+        choices=[
+            ChoiceReply(
+                letter=letter,
+                text=text,
+                probability=None if probabilities is None else probabilities[place],
+                votes=answers.count(letter) / len(answers),
+            )
+            for place, (letter, text) in enumerate(zip(LETTERS, choices, strict=False))
+        ],
+        vote_share=record.vote_share,
+        confidence=confidence_of(record, source),
+    )
+
+
+def _mean_probabilities(completions: Sequence[Completion]) -> list[float] | None:
+    """The mean over the completions that have any."""
+    rows = [one.option_probabilities for one in completions if one.option_probabilities is not None]
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else None
+
+
+def describe_look(look: Look, other: ReadAnswer, reply: AnswerReply) -> LookReply:
+    """The answer with another image beside that with the image itself."""
+    before, after = _probability(reply.choices, reply.answer), _probability(other.choices, reply.answer)
+    changed = _folded(other.answer, reply) != _folded(reply.answer, reply)
+    now = _name(other.answer, other.answer_text)
+    if other.answer is None:
+        said = "it gives no answer that can be read"
+    elif not changed:
+        said = f"it still answers {now}"
+    else:
+        said = f"it answers {now}" + ("" if reply.answer is None else f" in place of {_name(reply.answer, reply.answer_text)}")
+    if before is not None and after is not None:
+        said += f"; the probability of {reply.answer} goes from {before:.2f} to {after:.2f}"
+    return LookReply(
+        image=look,
+        answer=other.answer,
+        answer_text=other.answer_text,
+        reasoning=other.reasoning,
+        choices=other.choices,
+        changed=changed,
+        gain=None if before is None or after is None else before - after,
+        sentence=f"{_BEGINNINGS[look]} {said}.",
+    )
+
+
+def _folded(answer: str | None, reply: AnswerReply) -> object:
+    return answer if answer is None or reply.choices else fold_answer(answer)
+
+
+def _probability(choices: Sequence[ChoiceReply], letter: str | None) -> float | None:
+    return next((choice.probability for choice in choices if choice.letter == letter), None)
+
+
+def _name(answer: str | None, text: str | None) -> str:
+    """ "B (Liver)", or an open answer in quotes."""
+    return f'"{answer}"' if answer == text else f"{answer} ({text})" if text is not None else str(answer)

@@ -1,0 +1,85 @@
+"""From the body of /v1/answer to a prompt, by the renderer and the readers of everything else."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from osler.context import Context
+from osler.errors import DataError
+from osler.evaluation.question import make_prompt
+from osler.images.slices import ShownStudy
+from osler.serving.answer_types import AnswerRequest, AskedStudy
+from osler.serving.errors import ApiError
+from osler.serving.pictures import read_images
+from osler.serving.received_files import ReceivedFile
+from osler.serving.settings import ServerSettings
+from osler.serving.uploads import Uploads
+from osler.types import ImageSource, Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question that can be answered."""
+
+    prompt: Prompt
+    slices: list[int] | None  # of the study that is shown; None without one, and for several
+    upload: str | None  # that was made for this question, and is removed after it
+
+
+def check_combination(body: AnswerRequest) -> None:
+    """Raise ApiError (400) for values that do not go together."""
+    if sum((bool(body.images), body.study is not None, body.upload is not None)) > 1:
+        raise ApiError(400, "images, study and upload exclude each other: send one of them", param="images")
+    if body.look and not (body.images or body.study or body.upload):
+        raise ApiError(400, "look needs an image: send one, or leave look out", param="look")
+    if body.threshold is not None and not body.choices and body.votes == 1:
+        raise ApiError(400, "an open answer has no confidence without votes: give votes above 1, or no threshold", param="threshold")
+    if body.votes > 1 and body.temperature == 0:
+        raise ApiError(400, "votes at temperature 0 are all the same: give a temperature above 0, or leave it out", param="temperature")
+
+
+def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSettings) -> Asked:
+    """The prompt of a question. Blocks: call it in a thread. Raises ApiError, DataError and ConfigError."""
+    made: str | None = None
+    try:
+        shown: tuple[ShownStudy, ...] = ()
+        if body.study is not None:
+            made = uploads.add(list(_decode(body.study))).id
+            shown = uploads.shown(made, body.study.settings or body.study_settings)
+        elif body.upload is not None:
+            shown = uploads.shown(body.upload, body.study_settings)
+        images: tuple[ImageSource, ...] = tuple(picture for study in shown for picture in study.pictures)
+        if body.images:
+            images = read_images([(image.url, f"images.{number}.url") for number, image in enumerate(body.images)], settings)
+        with _naming("context"):
+            context = None if body.context is None else Context(**body.context.model_dump(exclude_none=True))
+        prompt = make_prompt(images, body.question, body.choices, strategy=body.strategy, context=context)
+    except BaseException:
+        if made is not None:
+            uploads.remove(made)
+        raise
+    return Asked(prompt=prompt, slices=list(shown[0].indices) if len(shown) == 1 else None, upload=made)
+
+
+def _decode(study: AskedStudy) -> Iterator[ReceivedFile]:
+    for number, file in enumerate(study.files):
+        try:
+            content = base64.b64decode("".join(file.data.split()), validate=True)
+        except (binascii.Error, ValueError):
+            param = f"study.files.{number}.data"
+            raise ApiError(400, f"{param} is not base64: encode the bytes of the file", param=param) from None
+        yield ReceivedFile(name=file.name, stream=io.BytesIO(content))
+
+
+@contextmanager
+def _naming(param: str) -> Iterator[None]:
+    """Name the parameter in errors of its value."""
+    try:
+        yield
+    except DataError as error:
+        raise ApiError(400, f"{param}: {error}", param=param) from None

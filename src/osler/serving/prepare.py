@@ -1,0 +1,135 @@
+"""From a request to the input of a policy: images decoded and cut into patches, text tokenised, positions of all tokens.
+
+Legend: P tokens of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from osler.errors import EngineError
+from osler.images.clip import count_frames, count_pairs
+from osler.policies.image_tokens import check_study_images
+from osler.policies.load import Policy
+from osler.policies.vision_features import ImageFeatures, hash_picture
+from osler.serving.generation import GenerationRequest
+from osler.serving.image_cache import ImageCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImage:
+    """An image of a prompt: its features where they are known, else its patches."""
+
+    key: str  # hash of its content
+    grid: tuple[int, int, int]  # patches: time, rows, columns
+    patches: Tensor | None  # [patches, values of a patch]
+    features: ImageFeatures | None
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory of the patches."""
+        return 0 if self.patches is None else self.patches.nbytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedPrompt:
+    """The input of the policy for one prompt."""
+
+    ids: tuple[int, ...]
+    types_P: Tensor  # 1 for an image token
+    positions_3P: Tensor  # M-RoPE
+    images: tuple[PreparedImage, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_image_tokens(self) -> int:
+        """The number of image tokens."""
+        return int(self.types_P.sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory of the images' patches."""
+        return sum(image.num_bytes for image in self.images)
+
+
+class Preparer:
+    """Prepares requests for a policy, in any thread. `max_context` in tokens."""
+
+    def __init__(self, policy: Policy, images: ImageCache, max_context: int) -> None:
+        self.policy, self.images, self.max_context = policy, images, max_context
+        self.merged: int = policy.processor.image_processor.merge_size**2  # patches of an image token
+        self.image_id: int = policy.model.config.image_token_id
+        self.refused_ids = {policy.model.config.video_token_id}
+
+    def prepare(self, request: GenerationRequest) -> PreparedPrompt:
+        """The prompt of a request. Raises EngineError where it is too long or its messages name other images, DataError for a bad image."""
+        processor = self.policy.processor
+        check_study_images(request.images, processor, name="the request")
+        text = processor.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False) + request.prefix
+        ids: list[int] = processor.tokenizer(text)["input_ids"]
+        if self.refused_ids & set(ids) or ids.count(self.image_id) != len(request.images):
+            raise EngineError(
+                f"the messages have {ids.count(self.image_id)} places for {len(request.images)} images: name each image once and leave "
+                "out control tokens"
+            )
+        self._check_length(len(ids), request)
+        pictures = [source.load() for source in request.images]
+        # By their sizes first: the patches of a large image take much more memory than the image.
+        self._check_length(len(ids) - len(pictures) + sum(map(self._count_tokens, pictures)), request)
+        images = tuple(map(self._read, pictures))
+        counts = [times * rows * columns // self.merged for times, rows, columns in (image.grid for image in images)]
+        whole = self._spread(ids, counts)
+        ids_P = torch.tensor(whole)
+        types_P = (ids_P == self.image_id).to(torch.int32)
+        return PreparedPrompt(ids=tuple(whole), types_P=types_P, positions_3P=self._place(ids_P, types_P, images), images=images)
+
+    def clip(self, request: GenerationRequest, prompt: PreparedPrompt) -> GenerationRequest:
+        """The request with as many tokens as the context has room for after its prompt, where it asks for more and allows that."""
+        room = self.max_context - len(prompt)
+        return replace(request, max_tokens=room) if request.may_clip and request.max_tokens > room else request
+
+    def _check_length(self, length: int, request: GenerationRequest) -> None:
+        needed = 1 if request.may_clip else request.max_tokens
+        if length + needed > self.max_context:
+            raise EngineError(
+                f"the prompt takes {length} tokens and the completion may take {needed}, together more than the "
+                f"{self.max_context} of this server: shorten the question, show fewer or smaller images, or ask for fewer tokens"
+            )
+
+    def _count_tokens(self, picture: Image) -> int:
+        frames = count_frames(picture)
+        patches = int(self.policy.processor.image_processor.get_number_of_image_patches(picture.height // frames, picture.width, {}))
+        return count_pairs(frames) * patches // self.merged
+
+    def _read(self, picture: Image) -> PreparedImage:
+        key = hash_picture(picture)
+        if (known := self.images.find(key)) is not None:
+            return PreparedImage(key=key, grid=known.grid, patches=None, features=known.features)
+        found = self.policy.processor.image_processor([picture], return_tensors="pt")
+        times, rows, columns = found["image_grid_thw"][0].tolist()
+        return PreparedImage(key=key, grid=(times, rows, columns), patches=found["pixel_values"], features=None)
+
+    def _spread(self, ids: Sequence[int], counts: Sequence[int]) -> list[int]:
+        """Each image token as often as its image has tokens: what the processor does in the text."""
+        left = iter(counts)
+        whole: list[int] = []
+        for token in ids:
+            whole += [token] * next(left) if token == self.image_id else [token]
+        return whole
+
+    def _place(self, ids_P: Tensor, types_P: Tensor, images: Sequence[PreparedImage]) -> Tensor:
+        """The M-RoPE positions [3, P]."""
+        if not images:
+            return torch.arange(len(ids_P)).expand(3, -1)
+        model: Any = self.policy.model.model
+        grids = torch.tensor([image.grid for image in images])
+        positions_31P: Tensor = model.get_rope_index(ids_P[None], mm_token_type_ids=types_P[None], image_grid_thw=grids)[0]
+        return positions_31P[:, 0]
