@@ -18,7 +18,7 @@ from osler.config import SamplingConfig
 from osler.serving.answer_reading import describe_look, read_answer
 from osler.serving.answer_types import AnswerReply, AnswerRequest, Look, LookReply, PolicyReply, ShownImages, Timings, UsageReply
 from osler.serving.asked import Asked, check_combination, read_question
-from osler.serving.calls import Calls, Result, open_stream
+from osler.serving.calls import EVENTS_SCHEMA, Calls, Result, open_stream
 from osler.serving.chat import GREEDY
 from osler.serving.errors import ApiError
 from osler.serving.generation import Delta, GenerationRequest, QueueFull, Started
@@ -36,7 +36,7 @@ _REPLIES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "model": AnswerReply,
         "description": "The answer; with `stream` the events start, token, answer, look and done, or error.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENTS_SCHEMA,
     }
 }
 

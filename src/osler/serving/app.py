@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from osler import __version__
@@ -63,7 +65,21 @@ def create_app(settings: ServerSettings, generator: Generator | None, parts: Seq
         )
     for part in own:
         app.include_router(part.router)
+    app.openapi = partial(_describe, app)  # type: ignore[method-assign]
     return app
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI schema, without FastAPI's own status for wrong bodies, and with the key where one is asked for."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+            operation["responses"].pop("422", None)
+        if app.state.settings.api_key is not None:
+            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"key": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema
 
 
 def _own_parts(settings: ServerSettings, generator: Generator | None, activity: Activity) -> list[Part]:

@@ -115,6 +115,19 @@ async def _wait_until_left(receive: Receive) -> None:
         pass
 
 
+EVENTS_SCHEMA: Final = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "one event",
+            "properties": {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON"}},
+            "required": ["data"],
+        }
+    }
+}
+"""The `content` of a reply of server-sent events in an OpenAPI schema."""
+
+
 class EventStream(Response):
     """A reply of server-sent events, which ends when its client leaves. `describe` makes the event of an error after the head is out."""
 

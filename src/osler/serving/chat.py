@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from osler.config import SamplingConfig
-from osler.serving.calls import Calls, EventStream, Result, open_stream
+from osler.serving.calls import EVENTS_SCHEMA, Calls, EventStream, Result, open_stream
 from osler.serving.chat_messages import ChatPrompt, to_prompt
 from osler.serving.chat_types import ChatCompletion, ChatRequest, ModelCard, ModelList
 from osler.serving.errors import ApiError
@@ -31,7 +31,7 @@ _REPLIES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "model": ChatCompletion,
         "description": "The completions; with `stream` events of ChatCompletionChunk, the last one [DONE].",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENTS_SCHEMA,
     }
 }
 
