@@ -85,6 +85,7 @@ class OpenAIEngine:
         num_generations: int = 1,
         sampling: SamplingConfig | None = None,
         seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.generate`. The endpoint decides whether equal calls return equal completions. Raises what `generate_each` raises."""
         answered = self.generate_each(
@@ -93,6 +94,7 @@ class OpenAIEngine:
             num_generations=num_generations,
             sampling=sampling,
             seed=seed,
+            on_text=on_text,
         )
         groups = {one.position: one.completions for one in answered}
         return [groups[position] for position in range(len(prompts))]
