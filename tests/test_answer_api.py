@@ -16,11 +16,10 @@ from PIL import Image, ImageStat
 from small_studies import save_nifti, save_series, values
 from test_chat_api import png
 
+from osler.evaluation.looks import Look, alter
 from osler.images.clip import Clip, count_frames
 from osler.images.embedded import ImageBytes
-from osler.serving.answer_types import Look
 from osler.serving.generation import GenerationRequest
-from osler.serving.looks import alter
 from osler.serving.pictures import read_data_url
 from osler.serving.scripted import ANSWER_PROBABILITY, ScriptedGenerator
 from osler.serving.settings import ServerSettings

@@ -1,13 +1,10 @@
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from small_prompts import Noise, make_prompt
 from tiny_checkpoint import save_hub_layout, save_tiny
 
 from osler.config import PolicyConfig, SamplingConfig, build_config
@@ -16,41 +13,7 @@ from osler.evaluation.engines import ENGINES, open_engine
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.policies.load import Policy, load_policy
-from osler.prompts import render
-from osler.types import Completion, FinishReason, Prompt, Sample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """A picture of random pixels."""
-
-    seed: int
-    width: int = 56
-    height: int = 56
-
-    @property
-    def uri(self) -> str:
-        return f"noise:{self.seed}"
-
-    def load(self) -> Image.Image:
-        if self.seed < 0:
-            raise DataError(f"{self.uri} cannot be drawn: use a seed of 0 or more")
-        pixels = np.random.default_rng(self.seed).integers(0, 255, (self.height, self.width, 3), dtype=np.uint8)
-        return Image.fromarray(pixels)
-
-
-def make_prompt(number: int, words: int = 3, images: Sequence[Noise] | None = None) -> Prompt:
-    sample = Sample(
-        id=f"own/{number}",
-        dataset="own",
-        images=tuple([Noise(seed=number)] if images is None else images),
-        question=" ".join(["what"] * words) + f" {number}?",
-        choices=("CT", "MRI"),
-        target="A",
-        modality=None,
-        question_type=None,
-    )
-    return render(sample, "no_think")
+from osler.types import Completion, FinishReason
 
 
 @pytest.fixture(scope="module")

@@ -242,7 +242,7 @@ def test_mistakes_are_told_in_one_line(
 
 
 def test_an_unknown_engine_is_refused_before_a_file_is_written(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(OslerError, match="unknown engine 'vllmm': use one of hf, scripted, option_prior"):
+    with pytest.raises(OslerError, match="unknown engine 'vllmm': use one of hf, openai, vllm, scripted, option_prior"):
         evaluate(make_config(tiny_folder, eval={"engine": "vllmm"}), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

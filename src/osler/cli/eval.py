@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, run_folder
 from osler.cli.launching import add_launcher, launching_of
-from osler.cli.tables import print_accuracies, print_table
+from osler.cli.tables import print_accuracies, print_table, printable
 from osler.errors import ConfigError
 
 if TYPE_CHECKING:
     from osler.config import Config
     from osler.evaluation.reliance import Reliance
     from osler.evaluation.run import EvaluationResult
+    from osler.evaluation.usage import UsageSummary
     from osler.experiments.probes import ProbeResult, ProbeResults
 
 
@@ -35,10 +37,19 @@ def add_eval(verbs: Any) -> None:
         "osler eval demo --circular                     does the order of the options matter? every rotation of the options",
         "osler eval slake --data.root DIR --shards 8 --launcher ray --job-gpus 1",
         "osler eval demo --reasoning all                does the answer depend on the reasoning in LABEL.jsonl?",
+        "osler eval slake --data.root DIR --base-url http://localhost:8000/v1 --policy Qwen/Qwen2-VL-72B-Instruct",
     )
     add_recipe(parser)
     parser.add_argument(
-        "--policy", default=None, help="packaged policy, run folder, model folder or Hugging Face id (default: the recipe's)"
+        "--policy",
+        default=None,
+        help="packaged policy, run folder, model folder or Hugging Face id; with --base-url the name under which the endpoint serves it "
+        "(default: the recipe's)",
+    )
+    parser.add_argument("--limit", type=int, default=None, metavar="N", help="ask N random test questions; short for --data.test.limit")
+    parser.add_argument("--engine", default=None, metavar="NAME", help="hf, openai, vllm or another engine; short for --eval.engine")
+    parser.add_argument(
+        "--base-url", default=None, metavar="URL", help="ask the OpenAI-compatible endpoint there, such as http://localhost:8000/v1"
     )
     parser.add_argument("--label", default="eval", help="name of the records file, and of the row in reports (default: %(default)s)")
     probes = parser.add_argument_group(
@@ -61,9 +72,17 @@ def add_eval(verbs: Any) -> None:
     add_launcher(parser)
 
 
+def short_options(options: argparse.Namespace) -> list[str]:
+    """The overrides that short options stand for. An address alone names the engine `openai`."""
+    engine = "openai" if options.engine is None and options.base_url is not None else options.engine
+    pairs = {"data.test.limit": options.limit, "eval.engine": engine, "eval.base_url": options.base_url}
+    return [f"--{key}={json.dumps(value)}" for key, value in pairs.items() if value is not None]
+
+
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.config import load_config
 
+    options.overrides = [*options.overrides, *short_options(options)]
     config = load_config(options.recipe, options.overrides)
     if options.dry_run:
         return print_dry_run(config, options.verb)
@@ -110,8 +129,26 @@ def print_evaluation(result: EvaluationResult) -> None:
     answers = {result.label: read_answers(result.path)}
     rows, blind = [(result.label, result.records)], {result.label: result.blind}
     print_accuracies(rows, in_domain=result.in_domain, blind=blind, blind_answers=answers)
+    if result.usage is not None:
+        print_usage(result.usage)
     if (same := result.float32) is not None:
         print(f"{same.total - same.num_same} of {same.total} answers differ from those in float32")
+
+
+def print_usage(usage: UsageSummary) -> None:
+    """Print what the answers of an endpoint took, on standard error."""
+    took = f"median {usage.median_seconds:.2f} s, 95 % within {usage.slow_seconds:.2f} s"
+    counts = [f"{usage.num_repeated:,} repeated"] * bool(usage.num_repeated) + [f"{usage.num_refused:,} refused"] * bool(usage.num_refused)
+    if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        counts.append(f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens")
+    if usage.cost is not None:
+        counts.append(f"cost {usage.cost:,.4f}")
+    print("; ".join([f"{usage.num_requests:,} requests: {took}", *counts]), file=sys.stderr)
+    if usage.num_uncounted:
+        print(f"{usage.num_uncounted:,} requests without a number of tokens are not in these sums", file=sys.stderr)
+    if len(usage.fingerprints) > 1:
+        found = ", ".join(f"{printable(name)} {count:,}" for name, count in usage.fingerprints.items())
+        print(f"note: the endpoint reports {len(usage.fingerprints)} configurations of the model ({found})", file=sys.stderr)
 
 
 def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
@@ -137,6 +174,7 @@ def evaluation_to_json(result: EvaluationResult) -> dict[str, Any]:
         "mean_tokens": summary.mean_tokens,
         "image_gain": {"value": gain.gain.value, "interval": [gain.gain.low, gain.gain.high], "over": gain.baseline},
         "truth": truth_to_json(result.records),
+        "usage": None if result.usage is None else result.usage.to_json(),
         "float32": None if result.float32 is None else {"same": result.float32.num_same, "questions": result.float32.total},
     }
 

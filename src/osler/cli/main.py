@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from osler import __version__
+from osler.cli.ask import add_ask
 from osler.cli.audit import add_audit
 from osler.cli.common import EPILOG, name_reader
 from osler.cli.data import add_data
@@ -105,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_export,
         add_training,
         add_eval,
+        add_ask,
         add_judge,
         add_matrix,
         add_jobs,

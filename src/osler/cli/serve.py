@@ -135,7 +135,7 @@ def _check_extra() -> None:
 
 def _read_settings(options: argparse.Namespace) -> ServerSettings:
     """Raises ConfigError for values that are out of range or do not go together."""
-    from osler.evaluation.judge.endpoint import read_key
+    from osler.evaluation.endpoint import read_key
     from osler.serving.settings import ServerSettings
 
     for name in ("max_batch", "max_queue", "max_context", "max_tokens", "timeout"):

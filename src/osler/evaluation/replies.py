@@ -124,7 +124,10 @@ class ReplyBuilder:
     has_tokens: bool = False
 
     def add(self, value: Any) -> str:
-        """Take a piece, and return what it adds to the text. Raises RequestFailure for what is no piece of a reply."""
+        """Take a piece, and return what it adds: reasoning as <think>..</think>, then the text.
+
+        Raises RequestFailure for what is no piece of a reply.
+        """
         if isinstance(value, Mapping) and value.get("error"):
             raise read_error(value["error"])
         try:
@@ -139,12 +142,15 @@ class ReplyBuilder:
             message = choice.message or choice.delta
             if choice.index != 0 or message is None:
                 continue
-            added += message.content or ""
-            self.reasoning += message.reasoning_content or message.reasoning or ""
+            thought = message.reasoning_content or message.reasoning or ""
+            text = message.content or ""
+            added += "<think>" * bool(thought and not self.reasoning) + thought
+            added += "</think>" * bool(text and not self.text and (self.reasoning or thought)) + text
+            self.reasoning += thought
+            self.text += text
             self.refusal += message.refusal or ""
             self.finish_reason = choice.finish_reason or self.finish_reason
             self._add_tokens(choice.logprobs)
-        self.text += added
         return added
 
     def _add_tokens(self, logprobs: Any) -> None:

@@ -257,10 +257,11 @@ def describe_terms(config: Config, prompts: Sequence[Prompt]) -> dict[str, Any]:
     if config.eval.num_votes > 1:
         drawn = config.sampling.model_dump(mode="json", exclude={"max_completion_length"})
         terms |= {"num_votes": config.eval.num_votes, "sampling": drawn, "seed": config.seed}
-    if config.eval.engine == "hf":
+    if config.eval.engine in ("hf", "vllm"):
         from osler.policies.sources import fingerprint
 
-        loading = config.policy.model_dump(mode="json", include={"dtype", "attn_implementation", "min_pixels", "max_pixels"})
+        kept = {"dtype", "min_pixels", "max_pixels"} | ({"attn_implementation"} if config.eval.engine == "hf" else set())
+        loading = config.policy.model_dump(mode="json", include=kept)
         terms |= {"policy": fingerprint(config.policy.path), "batch_size": config.eval.batch_size, **loading}
         if (dtype := eval_dtype(config)) != config.policy.dtype:
             terms["arithmetic"] = dtype

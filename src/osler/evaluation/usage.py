@@ -108,8 +108,8 @@ def summarize_usage(rows: Sequence[RequestUsage]) -> UsageSummary | None:
         completion_tokens=_sum(row.completion_tokens for row in rows),
         num_uncounted=sum(row.prompt_tokens is None or row.completion_tokens is None for row in rows),
         cost=math.fsum(costs) if costs else None,
-        models=Counter(row.model for row in rows if row.model is not None),
-        fingerprints=Counter(row.fingerprint for row in rows if row.fingerprint is not None),
+        models=dict(Counter(row.model for row in rows if row.model is not None)),
+        fingerprints=dict(Counter(row.fingerprint for row in rows if row.fingerprint is not None)),
     )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
@@ -15,15 +15,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from osler.config import SamplingConfig
-from osler.serving.answer_reading import describe_look, read_answer
-from osler.serving.answer_types import AnswerReply, AnswerRequest, Look, LookReply, PolicyReply, ShownImages, Timings, UsageReply
+from osler.evaluation.answer_reading import ReadAnswer, describe_look, read_answer
+from osler.evaluation.looks import Look, alter
+from osler.serving.answer_types import AnswerReply, AnswerRequest, LookReply, PolicyReply, ShownImages, Timings, UsageReply
 from osler.serving.asked import Asked, check_combination, read_question
 from osler.serving.calls import EVENTS_SCHEMA, Calls, Result, open_stream
 from osler.serving.chat import GREEDY
 from osler.serving.errors import ApiError
 from osler.serving.generation import Delta, GenerationRequest, QueueFull, Started
 from osler.serving.log import AnswerLog
-from osler.serving.looks import alter
 from osler.serving.settings import DISCLAIMER
 from osler.serving.strict import StrictRoute
 from osler.serving.uploads import Uploads
@@ -108,9 +108,10 @@ class _Asking:
                         yield "start", {"images": self._images(result).model_dump()}
                     elif isinstance(event, Delta) and event.index == 0:
                         yield "token", {"text": event.text}
-            reply = self._reply(result)
+            read = self._read(result)
+            reply = self._reply(result, read)
             yield "answer", reply.model_dump(mode="json")
-            async with aclosing(self._looks(reply)) as looks:
+            async with aclosing(self._looks(read)) as looks:
                 async for look in looks:
                     reply.look.append(look)
                     yield "look", look.model_dump(mode="json")
@@ -121,9 +122,9 @@ class _Asking:
             if self.asked.upload is not None:
                 asyncio.get_running_loop().run_in_executor(None, _forget, self.uploads, self.asked.upload)
 
-    async def _looks(self, reply: AnswerReply) -> AsyncGenerator[LookReply, None]:
+    async def _looks(self, own: ReadAnswer) -> AsyncGenerator[LookReply, None]:
         """The same question with other images, all at a time."""
-        tasks = [asyncio.ensure_future(self._look(reply, look)) for look in dict.fromkeys(self.body.look)]
+        tasks = [asyncio.ensure_future(self._look(own, look)) for look in dict.fromkeys(self.body.look)]
         try:
             for task in tasks:
                 yield await task
@@ -132,7 +133,7 @@ class _Asking:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self, reply: AnswerReply, look: Look) -> LookReply:
+    async def _look(self, own: ReadAnswer, look: Look) -> LookReply:
         request = replace(self.request, images=alter(self.request.images, look), streams=False)
         while True:
             try:
@@ -140,20 +141,22 @@ class _Asking:
                 break
             except QueueFull as full:
                 await asyncio.sleep(min(full.retry_after, _LONGEST_WAIT))
-        return describe_look(look, read_answer(self.prompt, _completions(result), self.calls.generator.policy_name), reply)
+        return LookReply(**asdict(describe_look(look, self._read(result), own)))
 
     def _images(self, result: Result) -> ShownImages:
         assert result.started is not None
         return ShownImages(count=len(self.request.images), tokens=result.started.image_tokens, slices=self.asked.slices)
 
-    def _reply(self, result: Result) -> AnswerReply:
+    def _read(self, result: Result) -> ReadAnswer:
+        return read_answer(self.prompt, _completions(result), self.calls.generator.policy_name)
+
+    def _reply(self, result: Result, read: ReadAnswer) -> AnswerReply:
         assert result.started is not None
         assert result.total is not None
         generator = self.calls.generator
-        read = read_answer(self.prompt, _completions(result), generator.policy_name)
         prompt, completion = result.prompt_tokens, result.completion_tokens
         return AnswerReply(
-            **read.values(),
+            **asdict(read),
             abstains=self.body.threshold is not None and (read.confidence is None or read.confidence < self.body.threshold),
             threshold=self.body.threshold,
             look=[],

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from osler.evaluation.looks import Look
 from osler.serving.strict import StrictModel
 from osler.serving.study_settings import StudySettings
 
 MAX_CHOICES: Final = 26
 MAX_FILES: Final = 2000
-
-
-class Look(StrEnum):
-    """An image that is shown in place of the given one, to see whether the answer depends on it."""
-
-    BLANK = "blank"  # uniform grey
-    SWAPPED = "swapped"  # a phantom of another modality
-    MIRRORED = "mirrored"  # left and right changed
 
 
 class AskedImage(StrictModel):

@@ -59,7 +59,7 @@ OpenEngine = Callable[[Config], Engine]
 
 
 def eval_dtype(config: Config) -> Literal["float32", "bfloat16"]:
-    """The arithmetic of the engine `hf`: `[eval] dtype`; for "auto" that of training, as far as this machine trains in it."""
+    """The arithmetic of the engines `hf` and `vllm`: `[eval] dtype`; for "auto" that of training, as far as this machine trains in it."""
     if config.eval.dtype != "auto":
         return config.eval.dtype
     if config.policy.dtype == "bfloat16" or not config.grpo.get("bf16"):
@@ -88,6 +88,12 @@ def _open_openai(config: Config) -> Engine:
     from osler.evaluation.engines.openai import open_openai
 
     return open_openai(config)
+
+
+def _open_vllm(config: Config) -> Engine:
+    from osler.evaluation.engines.vllm import open_vllm
+
+    return open_vllm(config, eval_dtype(config))
 
 
 def _open_scripted(config: Config) -> Engine:

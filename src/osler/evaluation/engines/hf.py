@@ -6,7 +6,7 @@ a checkpoint or of a version of Transformers never apply.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,6 +16,7 @@ from osler.config import SamplingConfig
 from osler.errors import DataError, EngineError
 from osler.evaluation.engines.features import FeatureCache
 from osler.evaluation.engines.options import LetterRecorder
+from osler.evaluation.engines.streaming import TextStream
 from osler.policies.image_tokens import check_study_tokens
 from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy
@@ -74,12 +75,17 @@ class HfEngine:
         num_generations: int = 1,
         sampling: SamplingConfig | None = None,
         seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[list[Completion]]:
-        """See `Engine.generate`. Raises EngineError for a prompt that is too long and for several greedy completions, and ConfigError
-        where the processor cannot keep `[data.study] max_tokens`.
+        """See `Engine.generate`. `on_text` gets the text of the only completion of the only prompt as it comes, without the prefix.
+
+        Raises EngineError for a prompt that is too long and for several greedy completions, and ConfigError where the processor cannot keep
+        `[data.study] max_tokens`.
         """
         import torch
 
+        if on_text is not None and (len(prompts), num_generations) != (1, 1):
+            raise EngineError("the text of one completion can be passed on as it comes, not that of several")
         check_study_tokens(prompts, self.policy.processor)
         settings = self._settings(max_completion_length, num_generations, sampling)
         groups: dict[int, list[Completion]] = {}
@@ -91,9 +97,13 @@ class HfEngine:
             for batch in self._prepare(prompts):
                 inputs = {name: tensor.to(self.policy.device) for name, tensor in batch.inputs.items()}
                 recorder = LetterRecorder(letters=self.letters) if self.letters is not None else None
+                stream = None if on_text is None else TextStream(self.policy.tokenizer, settings.eos_token_id, on_text)
                 with features.use_for(batch.images):
                     tokens = self.policy.model.generate(
-                        **inputs, generation_config=settings, logits_processor=[recorder] if recorder is not None else None
+                        **inputs,
+                        generation_config=settings,
+                        logits_processor=[recorder] if recorder is not None else None,
+                        streamer=stream,
                     )
                 completions = self._read(tokens[:, inputs["input_ids"].shape[1] :].tolist(), settings.eos_token_id)
                 if recorder is not None:

@@ -85,6 +85,7 @@ class OpenAIEngine:
         num_generations: int = 1,
         sampling: SamplingConfig | None = None,
         seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[list[Completion]]:
         """See `Engine.generate`. The endpoint decides whether equal calls return equal completions. Raises what `generate_each` raises."""
         answered = self.generate_each(
@@ -93,6 +94,7 @@ class OpenAIEngine:
             num_generations=num_generations,
             sampling=sampling,
             seed=seed,
+            on_text=on_text,
         )
         groups = {one.position: one.completions for one in answered}
         return [groups[position] for position in range(len(prompts))]
@@ -238,8 +240,8 @@ class _Session:
         """The messages of a request. Raises EngineError for a prefix that the endpoint cannot continue."""
         if prompt.prefix and not self.settings.continues_prefix:
             raise EngineError(
-                f"{prompt.sample.id} begins the answer, which not every endpoint continues: with vLLM, SGLang and osler serve set "
-                "[eval] continues_prefix = true"
+                f"{prompt.sample.id} begins the answer, which not every endpoint continues: with vLLM and SGLang set [eval] "
+                "continues_prefix = true"
             )
         messages = self.engine.images.fill_in(prompt)
         return [*messages, {"role": "assistant", "content": prompt.prefix}] if prompt.prefix else messages

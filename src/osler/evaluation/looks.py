@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from osler.data.phantom.images import PhantomImage
 from osler.evaluation.ablations import SyntheticImage
 from osler.images.clip import FRAMES, count_frames, part_frames
-from osler.serving.answer_types import Look
 from osler.taxonomy import Modality
 from osler.types import ImageSource
 
@@ -21,6 +21,14 @@ _GREY: Final = PhantomImage(modality=Modality.CT, split="test", seed=0, index=1,
 _COLOURED: Final = PhantomImage(modality=Modality.FUNDUS, split="test", seed=0, index=1, size=_SIZE)
 _SATURATION: Final = 24
 """The mean saturation, of 255, from which a picture counts as coloured."""
+
+
+class Look(StrEnum):
+    """An image that is shown in place of the given one, to see whether the answer depends on it."""
+
+    BLANK = "blank"  # uniform grey
+    SWAPPED = "swapped"  # a phantom of another modality
+    MIRRORED = "mirrored"  # left and right changed
 
 
 def alter(images: Sequence[ImageSource], look: Look) -> tuple[ImageSource, ...]:

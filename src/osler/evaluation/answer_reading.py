@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
+from osler.evaluation.looks import Look
 from osler.evaluation.votes import fold_vote, grade_completion, grade_group
 from osler.metrics.confidence import ConfidenceSource, confidence_of
-from osler.serving.answer_types import AnswerReply, ChoiceReply, Look, LookReply
 from osler.text import fold_answer
 from osler.types import LETTERS, Completion, Prompt, answer_text
 
@@ -17,6 +17,16 @@ _BEGINNINGS: Final = {
     Look.SWAPPED: "With an image of something else",
     Look.MIRRORED: "With the image mirrored",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceShare:
+    """One of the choices."""
+
+    letter: str
+    text: str
+    probability: float | None  # at the token of the answer, all choices together 1; with votes the mean; None where it is not known
+    votes: float  # share of the completions with this answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +40,23 @@ class ReadAnswer:
     rule: str
     is_well_formed: bool
     finish_reason: str
-    choices: list[ChoiceReply]
-    vote_share: float | None
-    confidence: float | None
+    choices: tuple[ChoiceShare, ...]
+    vote_share: float | None  # None for a single completion
+    confidence: float | None  # the share of votes, or the probability of the answer
 
-    def values(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookChange:
+    """The answer with another image, beside that with the image itself."""
+
+    image: Look
+    answer: str | None
+    answer_text: str | None
+    reasoning: str | None
+    choices: tuple[ChoiceShare, ...]
+    changed: bool
+    gain: float | None  # probability of the answer with the image, less that of the same answer with this one
+    sentence: str
 
 
 def read_answer(prompt: Prompt, completions: Sequence[Completion], policy: str) -> ReadAnswer:
@@ -56,15 +76,15 @@ def read_answer(prompt: Prompt, completions: Sequence[Completion], policy: str) 
         rule=rule,
         is_well_formed=record.is_well_formed,
         finish_reason=record.finish_reason,
-        choices=[
-            ChoiceReply(
+        choices=tuple(
+            ChoiceShare(
                 letter=letter,
                 text=text,
                 probability=None if probabilities is None else probabilities[place],
                 votes=answers.count(letter) / len(answers),
             )
             for place, (letter, text) in enumerate(zip(LETTERS, choices, strict=False))
-        ],
+        ),
         vote_share=record.vote_share,
         confidence=confidence_of(record, source),
     )
@@ -76,20 +96,20 @@ def _mean_probabilities(completions: Sequence[Completion]) -> list[float] | None
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else None
 
 
-def describe_look(look: Look, other: ReadAnswer, reply: AnswerReply) -> LookReply:
-    """The answer with another image beside that with the image itself."""
-    before, after = _probability(reply.choices, reply.answer), _probability(other.choices, reply.answer)
-    changed = _folded(other.answer, reply) != _folded(reply.answer, reply)
+def describe_look(look: Look, other: ReadAnswer, own: ReadAnswer) -> LookChange:
+    """The answer with another image, `other`, beside that with the image itself."""
+    before, after = _probability(own.choices, own.answer), _probability(other.choices, own.answer)
+    changed = _folded(other.answer, own) != _folded(own.answer, own)
     now = _name(other.answer, other.answer_text)
     if other.answer is None:
         said = "it gives no answer that can be read"
     elif not changed:
         said = f"it still answers {now}"
     else:
-        said = f"it answers {now}" + ("" if reply.answer is None else f" in place of {_name(reply.answer, reply.answer_text)}")
+        said = f"it answers {now}" + ("" if own.answer is None else f" in place of {_name(own.answer, own.answer_text)}")
     if before is not None and after is not None:
-        said += f"; the probability of {reply.answer} goes from {before:.2f} to {after:.2f}"
-    return LookReply(
+        said += f"; the probability of {own.answer} goes from {before:.2f} to {after:.2f}"
+    return LookChange(
         image=look,
         answer=other.answer,
         answer_text=other.answer_text,
@@ -101,11 +121,11 @@ def describe_look(look: Look, other: ReadAnswer, reply: AnswerReply) -> LookRepl
     )
 
 
-def _folded(answer: str | None, reply: AnswerReply) -> object:
-    return answer if answer is None or reply.choices else fold_answer(answer)
+def _folded(answer: str | None, own: ReadAnswer) -> object:
+    return answer if answer is None or own.choices else fold_answer(answer)
 
 
-def _probability(choices: Sequence[ChoiceReply], letter: str | None) -> float | None:
+def _probability(choices: Sequence[ChoiceShare], letter: str | None) -> float | None:
     return next((choice.probability for choice in choices if choice.letter == letter), None)
 
 
