@@ -60,7 +60,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "special": [tokenizer.eos_token_id, tokenizer.pad_token_id, sorted(tokenizer.all_special_ids)],
         "pixels": pixels["pixel_values"].tolist(),
         "logits": logits.tolist(),
-        "settings": {key: getattr(model.generation_config, key) for key in ("do_sample", "max_new_tokens", "eos_token_id")},
+        "settings": {key: getattr(model.generation_config, key) or None for key in ("do_sample", "max_new_tokens", "eos_token_id")},
         "processor": whole_processor(folder, picture, text),
         "unnamed": unnamed_weights(folder, config),
     }
@@ -87,17 +87,21 @@ def unnamed_weights(folder: Path, config: Any) -> list[str] | None:
         {"qwen2_vl": gguf.MODEL_ARCH.QWEN2VL, "qwen2_5_vl": gguf.MODEL_ARCH.QWEN2VL, "qwen3_vl": gguf.MODEL_ARCH.QWEN3VL}[config.model_type],
         config.get_text_config().num_hidden_layers,
     )
-    vision = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, config.vision_config.depth)
+    # Three or more: the numbers of the blocks also count the layers of the merger, of which there are three.
+    vision = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, max(3, config.vision_config.depth))
     names = []
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
             names += list(weights.keys())
+    if config.model_type == "qwen3_vl":  # the converter names these by itself
+        names = [name for name in names if ".merger." not in name and ".deepstack_merger_list." not in name]
     return [name for name in names if not _is_named(name, text, vision)]
 
 
 def _is_named(name: str, text: Any, vision: Any) -> bool:
-    """As the converter looks names up. It splits the fused `qkv` of the vision tower into three, and takes the two frames of a patch apart."""
+    """As the converter looks names up: without the parts that newer families have, and with the fused `qkv` of the vision tower in three."""
     endings = (".weight", ".bias")
+    name = name.replace("language_model.", "").removeprefix("model.") if "visual" in name else name.replace("language_model.", "")
     parts = [name.replace("qkv", part) for part in ("q", "k", "v")] if "visual" in name and "qkv" in name else [name]
     table = vision if "visual" in name else text
     return all(table.get_name(part, try_suffixes=endings) is not None for part in parts)
@@ -141,7 +145,9 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("the following arguments are required: --other")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "there.json"
-        subprocess.run([options.other, __file__, str(options.folder), "--measure", str(out)], check=True)
+        if subprocess.run([options.other, __file__, str(options.folder), "--measure", str(out)], check=False).returncode:
+            sys.stdout.write(f"{options.folder} cannot be measured with {options.other}\n")
+            return 1
         there = json.loads(out.read_text(encoding="utf-8"))
     differences = compare(here, there)
     versions = " and ".join(f"transformers {side['versions']['transformers']} (torch {side['versions']['torch']})" for side in (here, there))

@@ -4,6 +4,8 @@ A folder that Transformers 5.23 saves does not run under 4.57:
 
 - `rope_parameters` is unknown there. Without `rope_scaling` the forward pass fails, and without `rope_theta` the default of the family is
   used, which may be another number. 5.23 replaces `rope_parameters` by a `rope_scaling` beside it, so it needs `rope_theta` too.
+- `tie_word_embeddings` is written for the whole model, where 4.57 reads it of the text model. Without it there the output layer, which the
+  files do not hold because it is the embedding, gets random weights: other logits, and no error.
 - `extra_special_tokens` is a list, where 4.57 expects a mapping; both read a list of `additional_special_tokens`.
 - The tokenizer's class `TokenizersBackend` does not exist there; it was `PreTrainedTokenizerFast`, which both know.
 - The settings of the images are in `processor_config.json`, where 4.57 does not look; both read `preprocessor_config.json`, the file of the
@@ -28,12 +30,14 @@ _SIZES: Final = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 
 
 def readable_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json with the rotary settings of the text under both names: `rope_parameters`, and `rope_scaling` with `rope_theta`."""
+    """config.json with the rotary settings of the text under both names, and the tie of embedding and output layer in both places."""
     values = dict(config)
-    if isinstance(values.get("text_config"), Mapping):
-        values["text_config"] = _with_both_ropes(values["text_config"])
-        return values
-    return _with_both_ropes(values)
+    if not isinstance(values.get("text_config"), Mapping):
+        return _with_both_ropes(values)
+    values["text_config"] = _with_both_ropes(values["text_config"])
+    if "tie_word_embeddings" in values:
+        values["text_config"]["tie_word_embeddings"] = values["tie_word_embeddings"]
+    return values
 
 
 def _with_both_ropes(text: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,7 +60,11 @@ def _save(finished: FinishedRun, folder: Path, shard_size: str) -> torch.Tensor:
         policy.model.save_pretrained(folder, max_shard_size=shard_size)
         policy.tokenizer.save_pretrained(folder)
     write_json(folder / "generation_config.json", generation_settings(policy, finished.config))
-    make_readable(folder, image_settings(policy.processor.image_processor), policy.family.processor_class)
+    make_readable(folder)
+    images = readable_images(image_settings(policy.processor.image_processor), policy.family.processor_class)
+    write_json(folder / "preprocessor_config.json", images)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors 0.8 writes them for their owner alone
     return probe(policy.model, policy.processor)
 
 
@@ -70,13 +73,11 @@ def image_settings(image_processor: Any) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in image_processor.to_dict().items()}
 
 
-def make_readable(folder: Path, images: Mapping[str, Any], processor_class: str) -> None:
-    """Write the files beside the weights in a form that Transformers 4.57 and 5.23 both read (see `compatibility`)."""
+def make_readable(folder: Path) -> None:
+    """Rewrite the configs of model and tokenizer in a form that Transformers 4.57 and 5.23 both read (see `compatibility`)."""
     config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
     write_json(config, readable_config(read_json_object(config)))
-    write_json(tokenizer, {**readable_tokenizer(read_json_object(tokenizer)), "processor_class": processor_class})
-    write_json(folder / "preprocessor_config.json", readable_images(images, processor_class))
-    (folder / "processor_config.json").unlink(missing_ok=True)
+    write_json(tokenizer, readable_tokenizer(read_json_object(tokenizer)))
 
 
 def generation_settings(policy: Policy, config: Config) -> dict[str, Any]:
