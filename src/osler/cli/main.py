@@ -24,6 +24,7 @@ from osler.cli.eval import add_eval
 from osler.cli.export import add_export
 from osler.cli.judge import add_judge
 from osler.cli.matrix import add_matrix
+from osler.cli.publish import add_publish
 from osler.cli.report import add_report
 from osler.cli.split import add_split_verb
 from osler.cli.train import add_training
@@ -95,6 +96,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"osler {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_demo, add_data, add_audit, add_split_verb, add_export, add_training, add_eval, add_judge, add_matrix, add_report):
+    for add in (add_demo, add_data, add_audit, add_split_verb, add_export, add_training, add_eval, add_judge, add_matrix, add_report, add_publish):
         add(verbs)
     return parser
