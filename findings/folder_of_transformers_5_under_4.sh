@@ -6,11 +6,11 @@
 # output layer random weights, which it says in a log message and not in an error. With all three the logits are equal.
 #
 # Seen: what 4.57.6 does with the folder, edited step by step:
-#       as saved: tokenizer ValueError, forward TypeError
+#       as saved: tokenizer fails, forward TypeError
 #       rope_scaling: other logits
 #       and rope_theta: other logits
 #       and tie_word_embeddings of the text: equal logits
-#       PreTrainedTokenizerFast: tokenizer AttributeError
+#       PreTrainedTokenizerFast: tokenizer fails
 #       and additional_special_tokens: tokenizer equal
 set -euo pipefail
 folder=$(mktemp -d)
@@ -56,8 +56,8 @@ def edit(name, **values):
 def tokenizer():
     try:
         return "equal" if AutoTokenizer.from_pretrained(folder)("a <image> b")["input_ids"] == [1, 3, 2] else "other"
-    except Exception as error:
-        return type(error).__name__
+    except Exception:  # which one depends on the packages that are installed
+        return "fails"
 
 def forward():
     try:
@@ -87,9 +87,9 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/python" "$folder/make.py" "$folder/saved" > /dev/null 2> /dev/null
 seen=$(PYTHONPATH="$folder/four" "$folder/venv/bin/python" "$folder/load.py" "$folder/saved" 2> /dev/null)
 echo "$seen"
-[ "$seen" = "as saved: tokenizer ValueError, forward TypeError
+[ "$seen" = "as saved: tokenizer fails, forward TypeError
 rope_scaling: other logits
 and rope_theta: other logits
 and tie_word_embeddings of the text: equal logits
-PreTrainedTokenizerFast: tokenizer AttributeError
+PreTrainedTokenizerFast: tokenizer fails
 and additional_special_tokens: tokenizer equal" ] || { echo "changed" >&2; exit 1; }

@@ -1,13 +1,13 @@
-"""Does a published folder give equal logits in two versions of Transformers? Run by hand: `python tools/check_published.py FOLDER --other PYTHON`.
+"""Whether a published folder gives equal logits in two versions of Transformers: `python tools/check_published.py FOLDER --other PYTHON`.
 
-PYTHON is the interpreter of another environment, for example::
+Run by hand. PYTHON is the interpreter of another environment, for example::
 
     python3 -m venv /tmp/transformers-4.57
     /tmp/transformers-4.57/bin/pip install torch==2.13.0 transformers==4.57.6 pillow numpy torchvision gguf
 
-Both versions load model, tokenizer and image processor from the folder, without Osler. They get the same picture and text, and must agree in
-the tokens, in the pixel values, and in the logits. Where the other environment has torchvision, the whole processor is loaded too, and where
-it has gguf, every weight must have a name in llama.cpp's table (its converter itself is no package). Exit code 1 if anything differs.
+Both versions load model, tokenizer and image processor from the folder, without Osler. They get the same picture and text, and must agree
+in the tokens, in the pixel values, and in the logits. Where an environment has torchvision, the whole processor is loaded too, and where it
+has gguf, every weight must have a name in llama.cpp's table (its converter itself is no package). Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -83,10 +83,8 @@ def unnamed_weights(folder: Path, config: Any) -> list[str] | None:
     import gguf  # type: ignore[import-not-found, unused-ignore]
     from safetensors import safe_open
 
-    text = gguf.get_tensor_name_map(
-        {"qwen2_vl": gguf.MODEL_ARCH.QWEN2VL, "qwen2_5_vl": gguf.MODEL_ARCH.QWEN2VL, "qwen3_vl": gguf.MODEL_ARCH.QWEN3VL}[config.model_type],
-        config.get_text_config().num_hidden_layers,
-    )
+    architecture = gguf.MODEL_ARCH.QWEN3VL if config.model_type == "qwen3_vl" else gguf.MODEL_ARCH.QWEN2VL
+    text = gguf.get_tensor_name_map(architecture, config.get_text_config().num_hidden_layers)
     # Three or more: the numbers of the blocks also count the layers of the merger, of which there are three.
     vision = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, max(3, config.vision_config.depth))
     names = []
@@ -99,9 +97,10 @@ def unnamed_weights(folder: Path, config: Any) -> list[str] | None:
 
 
 def _is_named(name: str, text: Any, vision: Any) -> bool:
-    """As the converter looks names up: without the parts that newer families have, and with the fused `qkv` of the vision tower in three."""
+    """As the converter looks names up: without what newer families put before them, and the fused `qkv` of the vision tower in three."""
     endings = (".weight", ".bias")
-    name = name.replace("language_model.", "").removeprefix("model.") if "visual" in name else name.replace("language_model.", "")
+    name = name.replace("language_model.", "")
+    name = name.removeprefix("model.") if "visual" in name else name
     parts = [name.replace("qkv", part) for part in ("q", "k", "v")] if "visual" in name and "qkv" in name else [name]
     table = vision if "visual" in name else text
     return all(table.get_name(part, try_suffixes=endings) is not None for part in parts)
@@ -118,9 +117,8 @@ def largest_difference(first: Any, second: Any) -> float:
 def compare(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
     """What differs, a line for each; [] where the versions agree."""
     found = [f"{name} differ: {here[name]} and {there[name]}" for name in ("ids", "special", "settings") if here[name] != there[name]]
-    for name in ("pixels", "logits"):
-        if (difference := largest_difference(here[name], there[name])) > TOLERANCE:
-            found.append(f"{name} differ by {difference:.1e}")
+    measured = {name: largest_difference(here[name], there[name]) for name in ("pixels", "logits")}
+    found += [f"{name} differ by {difference:.1e}" for name, difference in measured.items() if difference > TOLERANCE]
     for side in (here, there):
         version = f"transformers {side['versions']['transformers']}"
         if side["processor"] is not None and side["processor"] != side["ids"]:
@@ -149,18 +147,22 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.write(f"{options.folder} cannot be measured with {options.other}\n")
             return 1
         there = json.loads(out.read_text(encoding="utf-8"))
+    print_comparison(options.folder, here, there)
     differences = compare(here, there)
-    versions = " and ".join(f"transformers {side['versions']['transformers']} (torch {side['versions']['torch']})" for side in (here, there))
-    number = len(here["ids"][0])
-    sys.stdout.write(f"{options.folder}: {versions}, {number} tokens\n")
-    sys.stdout.write(f"largest difference of pixels {largest_difference(here['pixels'], there['pixels']):.1e}, ")
-    sys.stdout.write(f"of logits {largest_difference(here['logits'], there['logits']):.1e}\n")
-    for side in (here, there):
-        checked = [name for name, value in (("the whole processor", side["processor"]), ("llama.cpp's names", side["unnamed"])) if value is not None]
-        sys.stdout.write(f"transformers {side['versions']['transformers']}: {' and '.join(checked) or 'neither torchvision nor gguf'}\n")
-    for line in differences:
-        sys.stdout.write(f"{line}\n")
+    sys.stdout.write("".join(f"{line}\n" for line in differences))
     return 1 if differences else 0
+
+
+def print_comparison(folder: Path, here: dict[str, Any], there: dict[str, Any]) -> None:
+    """Print the versions, what was checked in each, and the largest differences."""
+    sys.stdout.write(f"{folder}: {len(here['ids'][0])} tokens\n")
+    for side in (here, there):
+        more = {"the whole processor": side["processor"], "llama.cpp's names": side["unnamed"]}
+        checked = [name for name, value in more.items() if value is not None]
+        versions = ", ".join(f"{name} {version}" for name, version in side["versions"].items())
+        sys.stdout.write(f"{versions}: {', '.join(['model', 'tokenizer', 'image processor', *checked])}\n")
+    pixels, logits = (largest_difference(here[name], there[name]) for name in ("pixels", "logits"))
+    sys.stdout.write(f"largest difference of pixels {pixels:.1e}, of logits {logits:.1e}\n")
 
 
 if __name__ == "__main__":

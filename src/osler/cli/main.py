@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"osler {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_demo, add_data, add_audit, add_split_verb, add_export, add_training, add_eval, add_judge, add_matrix, add_report, add_publish):
+    first = (add_demo, add_data, add_audit, add_split_verb, add_export, add_training)
+    for add in (*first, add_eval, add_judge, add_matrix, add_report, add_publish):
         add(verbs)
     return parser

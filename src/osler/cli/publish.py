@@ -42,7 +42,11 @@ def add_publish(verbs: Any) -> None:
         help="a run whose results stand beside those of PATH in the card, such as zero-shot or SFT; may be repeated",
     )
     parser.add_argument(
-        "--author", type=Path, default=None, metavar="FILE", help="a TOML file with what only you know: licence, contact, energy, checklist items"
+        "--author",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a TOML file with what only you know: licence, contact, energy, checklist items",
     )
     parser.add_argument("--shard-size", default="5GB", metavar="SIZE", help="the largest file of weights (default: %(default)s)")
     parser.add_argument("--push", default=None, metavar="HUB_ID", help="upload to OWNER/NAME on the Hugging Face hub, after a question")

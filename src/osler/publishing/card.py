@@ -13,7 +13,7 @@ from osler.data.readers import READERS, Reader, ReaderCard
 from osler.data.splits.manifest import load_manifest
 from osler.errors import DataError, PolicyError
 from osler.evaluation.compare import UNIT
-from osler.files import digest_file
+from osler.files import digest_file, read_json_lines
 from osler.metrics import points
 from osler.prompts import Strategy, find_strategy, render
 from osler.publishing.author import Author
@@ -23,7 +23,7 @@ from osler.publishing.results import Results, measure
 from osler.reports.headline import describe_domain, describe_lead, explain_lead, find_lead
 from osler.reports.load_runs import Evaluation
 from osler.reports.page import collect_notes, shared_domain
-from osler.reports.tables import describe_clusters, gain_table, group_title
+from osler.reports.tables import gain_table, group_title
 from osler.run_folder import PACKAGES
 from osler.types import Sample
 
@@ -112,9 +112,11 @@ class Card:
         return int(max(steps)) if steps else None
 
     @property
-    def clusters(self) -> str | None:
-        """The number of images or patients behind the intervals, where it is below that of questions."""
-        return describe_clusters(self.finished.own)
+    def epochs(self) -> float | None:
+        """Passes over the training questions; None where they were not logged."""
+        lines = read_json_lines(self.finished.folder.metrics)
+        epoch = lines[-1].get("epoch") if lines else None
+        return float(epoch) if isinstance(epoch, int | float) else None
 
 
 def build_card(finished: FinishedRun, *, name: str, hub_id: str, author: Author) -> Card:
@@ -188,7 +190,9 @@ def _hyperparameters(finished: FinishedRun) -> list[tuple[str, str]]:
     """The settings of training that the recipe sets, by the names that they have there."""
     config = finished.config
     values = config.to_values()
-    sections: dict[str, Any] = {"policy": {key: values["policy"][key] for key in ("dtype", "min_pixels", "max_pixels", "freeze_vision", "lora")}}
+    sections: dict[str, Any] = {
+        "policy": {key: values["policy"][key] for key in ("dtype", "min_pixels", "max_pixels", "freeze_vision", "lora")}
+    }
     if finished.method != "SFT":
         sections |= {"rewards": values["rewards"], "sampling": values["sampling"], "grpo": values["grpo"]}
     else:

@@ -84,11 +84,15 @@ def check_keys(stated: Mapping[str, Any]) -> None:
         raise ConfigError(f'[checklist] of the --author file has no item {unknown[0]!r}: use names such as "CLAIM 42" and "TRIPOD-LLM 13"')
 
 
+def count_open(card: Card) -> int:
+    """The number of items that wait for the author."""
+    return sum(one.is_open for checklist in read_checklists() for one in answer(card, checklist))
+
+
 def write_checklist(card: Card) -> str:
     """The tables as Markdown."""
     tables = [(checklist, answer(card, checklist)) for checklist in read_checklists()]
-    num_open = sum(one.is_open for _, answers in tables for one in answers)
-    return fill("checklist.md.j2", card=card, tables=tables, num_open=num_open)
+    return fill("checklist.md.j2", card=card, tables=tables, num_open=count_open(card))
 
 
 def _kind(card: Card) -> str:
@@ -112,10 +116,10 @@ def _training(card: Card) -> str | None:
     return f"{card.finished.method}, {card.num_steps:,} steps, one model, {order}; every setting: section Training."
 
 
-def _grading(card: Card) -> str:
+def _grading(_card: Card) -> str:
     return (
-        "Answers are read by fixed rules: no answer and two answers count as wrong. Accuracy and image gain over baselines without the image, "
-        "section Results."
+        "Answers are read by fixed rules: no answer and two answers count as wrong. Accuracy, and image gain over baselines without the "
+        "image: section Results."
     )
 
 
@@ -144,7 +148,11 @@ def _code(card: Card) -> str:
 
 
 def _performance(card: Card) -> str | None:
-    return "Accuracies on the test questions with 95 % intervals, by modality and question type: section Results." if card.finished.own else None
+    return (
+        "Accuracies on the test questions with 95 % intervals, by modality and question type: section Results."
+        if card.finished.own
+        else None
+    )
 
 
 def _limits(_card: Card) -> str:
@@ -153,7 +161,9 @@ def _limits(_card: Card) -> str:
 
 def _preparation(card: Card) -> str:
     policy = card.config.policy
-    sizes = [f"{key} {value:,}" for key, value in (("min_pixels", policy.min_pixels), ("max_pixels", policy.max_pixels)) if value is not None]
+    sizes = [
+        f"{key} {value:,}" for key, value in (("min_pixels", policy.min_pixels), ("max_pixels", policy.max_pixels)) if value is not None
+    ]
     study = card.config.data.study
     shown = f"studies: up to {study.slices} slices, {study.layout}"
     return f"Images are resized by the processor ({', '.join(sizes) or 'its own limits'}), {shown}; [data.study] in the recipe."
@@ -168,7 +178,7 @@ def _selection(card: Card) -> str:
     return f"{'; '.join(parts)}; [data] in the recipe."
 
 
-def _elements(card: Card) -> str:
+def _elements(_card: Card) -> str:
     return "The right answer is the dataset's own; modalities and question types by Osler's taxonomy."
 
 
@@ -209,7 +219,7 @@ def _base(card: Card) -> str:
     return f"Those of {card.base_model or card.finished.base.name}."
 
 
-def _final(card: Card) -> str:
+def _final(_card: Card) -> str:
     return "The weights after the last step."
 
 

@@ -81,7 +81,7 @@ def make_readable(folder: Path) -> None:
 
 
 def generation_settings(policy: Policy, config: Config) -> dict[str, Any]:
-    """generation_config.json: how the policy was evaluated. Greedily, or by votes with the sampling of the recipe, and no longer than there.
+    """generation_config.json: how the policy was evaluated, greedily or by votes with the sampling of the recipe, and no longer.
 
     A sampling default of the base, such as Qwen2-VL's temperature of 0.01, would make other answers than those that the card counts.
     """

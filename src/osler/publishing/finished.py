@@ -76,7 +76,9 @@ def open_finished(root: Path, others: Sequence[Path] = ()) -> FinishedRun:
     folder = Folder(root=root)
     if not folder.config.is_file():
         inside = sorted(path.parent.name for path in root.glob("*/config.json")) if root.is_dir() else []
-        remedy = f"name one of the runs in it, such as {root / inside[0]}" if inside else "name a folder that osler train or osler sft wrote"
+        remedy = (
+            f"name one of the runs in it, such as {root / inside[0]}" if inside else "name a folder that osler train or osler sft wrote"
+        )
         raise OslerError(f"{root} is no run: {remedy}")
     if not folder.policy.is_dir():
         raise OslerError(f"the run in {root} has no trained policy: the command that started it continues it, then publish")

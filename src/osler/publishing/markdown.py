@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -24,10 +25,8 @@ def fill(template: str, **content: Any) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(  # noqa: S701 - Markdown; cells and words are escaped by `cell`
-        loader=PackageLoader("osler.publishing"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(cell=cell, fence=fence, table=write_table, number=lambda value: f"{value:,}", duration=duration)
+    environment = Environment(loader=PackageLoader("osler.publishing"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(cell=cell, fence=fence, quote=quote, table=write_table, number=lambda value: f"{value:,}", duration=duration)
     return environment
 
 
@@ -51,6 +50,11 @@ def fence(text: str, language: str = "") -> str:
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     marks = "`" * max(3, longest + 1)
     return f"{marks}{language}\n{text}\n{marks}"
+
+
+def quote(text: str) -> str:
+    """Text as a string of Python, on one line."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from osler.errors import OslerError
 from osler.files import digest_file, read_json_object, replacing, write_json, write_whole
 from osler.publishing.author import Author
 from osler.publishing.card import Card, build_card, write_card
-from osler.publishing.checklist import check_keys, write_checklist
+from osler.publishing.checklist import check_keys, count_open, write_checklist
 from osler.publishing.dataset_card import build_dataset_card, can_show_ids, write_dataset_card
 from osler.publishing.files import ADAPTER_FILES, SHARD_SIZE, write_policy
 from osler.publishing.finished import FinishedRun, open_finished
@@ -74,7 +74,7 @@ def publish_run(
         kind="model",
         files=list_files(out) if out.is_dir() and any(out.iterdir()) else _planned(finished),
         card=text,
-        num_open=checklist.count("**the author must**"),
+        num_open=count_open(card),
         notes=tuple(_notes(card)),
         is_new=is_new,
     )
@@ -150,7 +150,9 @@ def _planned(finished: FinishedRun) -> tuple[str, ...]:
 def _notes(card: Card) -> list[str]:
     notes = []
     if not card.finished.own:
-        notes.append(f"no evaluation of this policy: osler eval RECIPE --policy {card.finished.folder.root} --out {card.finished.folder.root}")
+        notes.append(
+            f"no evaluation of this policy: osler eval RECIPE --policy {card.finished.folder.root} --out {card.finished.folder.root}"
+        )
     if card.licence is None:
         notes.append("no licence is stated: name one in the file of --author")
     if card.base_model is None and not card.finished.base.is_packaged:

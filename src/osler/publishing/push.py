@@ -1,7 +1,7 @@
 """Uploading a published folder to the hub: what would be uploaded, the question, and the upload.
 
-Only files that `osler publish` wrote are uploaded, each by its name in `published.json`; anything else in the folder stays here. The token is
-the one that `hf auth login` stored: Osler neither asks for it nor reads it.
+Only files that `osler publish` wrote are uploaded, each by its name in `published.json`; anything else in the folder stays here. The token
+is the one that `hf auth login` stored: Osler neither asks for it nor keeps it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Upload:
 
 def check_hub_id(hub_id: str) -> str:
     """The id, if the hub admits it and it names an owner. Raises ConfigError."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(hub_id)

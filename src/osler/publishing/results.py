@@ -10,7 +10,7 @@ from osler import metrics
 from osler.evaluation.compare import UNIT
 from osler.metrics import DASH, Estimate, ImageGain, p_value, percent, points
 from osler.publishing.finished import FinishedRun
-from osler.reports.confidence import TARGET, confidence_rows
+from osler.reports.confidence import confidence_rows
 from osler.reports.load_runs import Evaluation
 from osler.reports.looking import look_rows
 from osler.reports.page import count_tables, shared_domain
@@ -158,7 +158,15 @@ def _confidence_table(own: Sequence[Evaluation]) -> Table | None:
     for row in confidence_rows(own):
         parts = (row.calibration.confidence, row.calibration.accuracy.value, row.calibration.expected_error)
         body.append((row.name, f"{row.calibration.num_answers:,}", *map(percent, parts), _decimals(row.brier), _decimals(row.risk_area)))
-    heads = ("Policy (confidence)", "Answers", "Mean confidence", "Accuracy", "Expected calibration error", "Brier score", "Risk-coverage area")
+    heads = (
+        "Policy (confidence)",
+        "Answers",
+        "Mean confidence",
+        "Accuracy",
+        "Expected calibration error",
+        "Brier score",
+        "Risk-coverage area",
+    )
     return Table(heads=heads, rows=tuple(body)) if body else None
 
 
@@ -183,8 +191,3 @@ def _unshown(gains: PolicyTable[ImageGain] | None) -> tuple[str, ...]:
 
 def _is_shown(gain: Estimate) -> bool:
     return gain.low is not None and gain.low > 0
-
-
-def target_text() -> str:
-    """The accuracy that abstention aims at, in per cent."""
-    return percent(TARGET)
