@@ -66,7 +66,7 @@ def answer(card: Card, checklist: Checklist) -> tuple[Answer, ...]:
 
 def _answer(card: Card, item: Item, stated: str | None) -> Answer:
     filled = FILLS[item.osler](card) if item.osler is not None else None
-    asks = item.author or (item.topic if filled is None else None)
+    asks = item.author or (item.topic[:1].lower() + item.topic[1:] if filled is None else None)
     is_open = stated is None and asks is not None
     return Answer(
         number=item.number,
@@ -101,7 +101,7 @@ def _kind(card: Card) -> str:
 
 
 def _data(card: Card) -> str:
-    source = f"{card.data.card.title} ({card.data.card.source})" if card.data.card is not None else f"read with {card.data.reader}"
+    source = f"{card.data.card.title}: {card.data.card.source}" if card.data.card is not None else f"read with {card.data.reader}"
     return f"{source}; counts and SHA-256 of both splits: section Data."
 
 
