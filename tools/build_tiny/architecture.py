@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler.policies.processor import image_only_processor
+from osler.publishing.files import make_readable
 
 IMAGE_SIZE: Final = 112  # pixels of a side; 16 visual tokens
 PATCH_SIZE: Final = 14
@@ -118,6 +119,7 @@ def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     _set_tokenizer_class(folder / "tokenizer_config.json")
+    make_readable(folder)
 
 
 def _set_tokenizer_class(path: Path) -> None:

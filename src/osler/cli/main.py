@@ -26,6 +26,7 @@ from osler.cli.export import add_export
 from osler.cli.jobs import add_jobs
 from osler.cli.judge import add_judge
 from osler.cli.matrix import add_matrix
+from osler.cli.publish import add_publish
 from osler.cli.report import add_report
 from osler.cli.serve import add_serve
 from osler.cli.split import add_split_verb
@@ -111,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_matrix,
         add_jobs,
         add_report,
+        add_publish,
         add_serve,
     ):
         add(verbs)

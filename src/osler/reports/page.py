@@ -140,7 +140,7 @@ def _leniency(answered: Sequence[Evaluation]) -> Iterator[str]:
             yield undecided
 
 
-def _unfinished(run: Run) -> Iterator[str]:
+def unfinished_evaluations(run: Run) -> Iterator[str]:
     """A line for each evaluation that answered fewer questions than the run's manifest has."""
     part = run.manifest.get("test")
     total = part.get("num_samples") if isinstance(part, dict) else None
@@ -163,7 +163,7 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
         notes.append(f"No training metrics, so no curves: {', '.join(untrained)}.")
     if unevaluated := [run.name for run in runs if not any(row.records for row in run.evaluations)]:
         notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
-    notes += [note for run in runs for note in _unfinished(run)]
+    notes += [note for run in runs for note in unfinished_evaluations(run)]
     if (clusters := describe_clusters(answered)) is not None:
         notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
     questions = {frozenset(record.sample_id for record in row.records) for row in answered}
