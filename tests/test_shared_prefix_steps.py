@@ -245,6 +245,23 @@ def test_the_state_of_a_step_ends_with_its_last_update(sharp_folder: Path, grpo:
     assert trainer.generation is None
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("transposes", [True, False])
+def test_packed_weights_compute_the_same(transposes: bool, has_bias: bool) -> None:
+    if not transposes and not cpu_kernels.has_operators():
+        pytest.skip("this build of PyTorch has no oneDNN")
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(24, 40, bias=has_bias), torch.nn.Linear(24, 16, bias=has_bias)]
+    rows, norm, other = torch.randn(5, 24), torch.rand(24) + 0.5, torch.randn(5, 40)
+    with torch.inference_mode():
+        both = cpu_kernels.linear(rows, cpu_kernels.pack(*layers, norm=norm, transposes=transposes))
+        torch.testing.assert_close(both, torch.cat([layer(rows * norm) for layer in layers], dim=-1))
+        packed, expected = cpu_kernels.pack(layers[0], transposes=transposes), layers[0](rows)
+        torch.testing.assert_close(cpu_kernels.linear(rows, packed, "swish"), torch.nn.functional.silu(expected))
+        torch.testing.assert_close(cpu_kernels.linear_onto(rows, other, packed, "add"), expected + other)
+        torch.testing.assert_close(cpu_kernels.linear_onto(rows, other, packed, "mul"), expected * other)
+
+
 def test_kernels_are_asked_for_by_name() -> None:
     """Without them the decoder runs the model's own modules, which the rows of few tokens do anyway."""
     assert cpu_kernels.has_operators() == torch.backends.mkldnn.is_available()

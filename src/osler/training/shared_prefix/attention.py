@@ -19,6 +19,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
+from osler.policies.patch_embedding import embed_by_product
+
 ATTENTION: Final = "osler_shared_prefix"
 """The name of this attention in the registry of Transformers."""
 
@@ -85,7 +87,8 @@ class BranchLayout:
 def install(model: Any) -> None:
     """Make the text decoder of `model` accept packed rows. Inputs without a layout give the same output as before.
 
-    The attention stays installed: gradient checkpointing calls it again in the backward pass. The vision tower is unchanged.
+    The attention stays installed: gradient checkpointing calls it again in the backward pass. Of the vision tower only the patch embedding
+    changes, to the same product in a faster form.
     """
     if model.config.text_config._attn_implementation == ATTENTION:
         return
@@ -95,6 +98,7 @@ def install(model: Any) -> None:
     model.model.language_model.config._attn_implementation = ATTENTION
     model.model.register_forward_hook(_keep_scored, with_kwargs=True)
     _ShortLastLayer().register(model.model.language_model.layers[-1])
+    embed_by_product(model)
 
 
 class _ShortLastLayer:
