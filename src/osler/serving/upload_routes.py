@@ -13,10 +13,9 @@ from starlette.datastructures import UploadFile
 
 from osler.config import MAX_SHOWN_SLICES, Layout
 from osler.errors import DataError
-from osler.serving.answer_types import Look
+from osler.evaluation.looks import Look, alter
 from osler.serving.errors import ApiError
 from osler.serving.examples import ExampleName, ExampleReply, make_example
-from osler.serving.looks import alter
 from osler.serving.received_files import ReceivedFile
 from osler.serving.study_settings import StudySettings
 from osler.serving.upload_replies import (
