@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import closing
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_verb
+from osler.cli.reader_study import add_study_options, run_study
 from osler.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def add_serve(verbs: Any) -> None:
     )
     _add_address(parser)
     _add_limits(parser)
+    add_study_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default: %(default)s)")
     parser.add_argument(
@@ -101,6 +104,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     settings = _read_settings(options)
     with closing(_listen(settings)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
+        if options.study is not None:
+            return run_study(options, settings, listener)
         return _serve(options, settings, listener)
 
 
@@ -135,7 +140,6 @@ def _check_extra() -> None:
 
 def _read_settings(options: argparse.Namespace) -> ServerSettings:
     """Raises ConfigError for values that are out of range or do not go together."""
-    from osler.evaluation.endpoint import read_key
     from osler.serving.settings import ServerSettings
 
     for name in ("max_batch", "max_queue", "max_context", "max_tokens", "timeout"):
@@ -146,7 +150,7 @@ def _read_settings(options: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         host=options.host,
         port=options.port,
-        api_key=options.api_key if options.api_key_file is None else read_key(options.api_key_file),
+        api_key=_api_key(options),
         allowed_hosts=tuple(options.allow_host),
         cors_origins=tuple(options.cors_origin),
         log_dir=options.log_dir,
@@ -156,6 +160,15 @@ def _read_settings(options: argparse.Namespace) -> ServerSettings:
         max_tokens=options.max_tokens,
         default_tokens=min(1024, options.max_tokens),
     )
+
+
+def _api_key(options: argparse.Namespace) -> str | None:
+    """The key that requests must send. The addresses of a reader study are keys themselves: other routes get one that nobody knows."""
+    from osler.evaluation.endpoint import read_key
+
+    if options.api_key_file is not None:
+        return read_key(options.api_key_file)
+    return secrets.token_hex(16) if options.study is not None and options.api_key is None else options.api_key
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
