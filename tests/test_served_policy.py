@@ -93,7 +93,7 @@ def test_a_limit_gives_way_to_the_context(live: LiveServer) -> None:
 
 
 def test_a_prompt_that_is_too_long(live: LiveServer) -> None:
-    reply = live.http.post("/v1/chat/completions", json=chat_body("word " * 30_000))
+    reply = live.http.post("/v1/chat/completions", json=chat_body("word " * 10_000))
     assert reply.status_code == 400
     assert "more than the 2048 of this server" in reply.json()["error"]["message"]
 

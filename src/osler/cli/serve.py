@@ -153,6 +153,7 @@ def _read_settings(options: argparse.Namespace) -> ServerSettings:
         max_requests=options.max_batch + options.max_queue,
         request_seconds=options.timeout,
         drain_seconds=options.timeout,
+        max_text=32 * options.max_context,
         max_tokens=options.max_tokens,
         default_tokens=min(1024, options.max_tokens),
     )
