@@ -30,6 +30,7 @@ CHECKS = [
 ROUTES = [
     ("GET", "/health"),
     ("GET", "/metrics"),
+    ("GET", "/v1/about"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("POST", "/v1/chat/completions"),
@@ -61,7 +62,7 @@ def test_all_routes_are_tried(schema: Any) -> None:
     assert declared == set(ROUTES)
 
 
-NOTHING_WRONG = {"/health", "/metrics", "/v1/models", "/v1/models/{model}"}
+NOTHING_WRONG = {"/health", "/metrics", "/v1/about", "/v1/models", "/v1/models/{model}"}
 """Routes for which every request fits the schema."""
 
 

@@ -22,6 +22,7 @@ from osler.serving.generation import Generator
 from osler.serving.health import make_health
 from osler.serving.limits import Gate
 from osler.serving.log import AnswerLog
+from osler.serving.page import OPEN_PATHS, make_page
 from osler.serving.settings import DISCLAIMER, ServerSettings
 from osler.serving.upload_routes import make_uploads
 from osler.serving.uploads import Uploads
@@ -93,5 +94,6 @@ def _own_parts(settings: ServerSettings, generator: Generator | None, activity: 
             Part(router=make_chat(calls, log), life=None if log is None else closing(log)),
             Part(router=make_uploads(uploads), life=uploads.life()),
             Part(router=make_answer(calls, uploads, log)),
+            Part(router=make_page(settings, generator, uploads), open_paths=OPEN_PATHS),
         ]
     return parts

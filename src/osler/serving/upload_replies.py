@@ -12,6 +12,7 @@ from osler.data.privacy.context import header_contexts
 from osler.errors import DataError
 from osler.images.dicom import DicomFrame
 from osler.images.files import ImageFile
+from osler.images.fingerprints import digest_image
 from osler.images.geometry import EDGES, PLANES, HasShownWindow, Series, unturned
 from osler.images.reslice import CutSlice
 from osler.images.sizes import size_of
@@ -72,6 +73,7 @@ class PictureSize(BaseModel):
     width: int
     height: int
     marks: Marks | None
+    digest: str  # SHA-256 of what determines its pixels: equal pictures of equal files have one
 
 
 class ShownReply(BaseModel):
@@ -130,7 +132,7 @@ def describe_shown(shown: ShownStudy) -> ShownReply:
         slices=list(shown.indices),
         num_slices=shown.num_slices,
         pictures=[
-            PictureSize(width=width, height=height, marks=marks)
+            PictureSize(width=width, height=height, marks=marks, digest=digest_image(picture))
             for picture, marks in zip(shown.pictures, each, strict=True)
             for width, height in [size_of(picture)]
         ],

@@ -13,8 +13,10 @@ from starlette.datastructures import UploadFile
 
 from osler.config import MAX_SHOWN_SLICES, Layout
 from osler.errors import DataError
+from osler.serving.answer_types import Look
 from osler.serving.errors import ApiError
 from osler.serving.examples import ExampleName, ExampleReply, make_example
+from osler.serving.looks import alter
 from osler.serving.received_files import ReceivedFile
 from osler.serving.study_settings import StudySettings
 from osler.serving.upload_replies import (
@@ -139,9 +141,9 @@ def add_shown(router: APIRouter, uploads: Uploads, work: Callable[..., Any]) -> 
         return reply
 
     @router.get("/{upload_id}/{index}/shown/{number}.png", response_class=Response, responses=_PNG)
-    async def show_picture(upload_id: Id, index: Place, number: Place, asked: Asked) -> Response:
-        """A picture of a prompt exactly as it goes to the image processor of the policy."""
-        reply: Response = await work(lambda: _render_shown(uploads, upload_id, index, number, asked))
+    async def show_picture(upload_id: Id, index: Place, number: Place, asked: Asked, look: Look | None = None) -> Response:
+        """A picture of a prompt exactly as it goes to the image processor of the policy; with `look` what stands in its place."""
+        reply: Response = await work(lambda: _render_shown(uploads, upload_id, index, number, asked, look))
         return reply
 
 
@@ -152,13 +154,14 @@ def _describe(uploads: Uploads, upload_id: str, index: int, asked: StudySettings
         return describe_shown(shown)
 
 
-def _render_shown(uploads: Uploads, upload_id: str, index: int, number: int, asked: StudySettings) -> Response:
+def _render_shown(uploads: Uploads, upload_id: str, index: int, number: int, asked: StudySettings, look: Look | None) -> Response:
     upload = uploads.find(upload_id)
     pictures = upload.show(index, asked.to_config(uploads.study), asked.indices).pictures
     if number >= len(pictures):
         raise ApiError(404, f"a prompt shows {len(pictures)} pictures of it, counted from 0")
+    picture = pictures[number] if look is None else alter([pictures[number]], look)[0]
     with upload.naming():
-        return _as_png(pictures[number].load())
+        return _as_png(picture.load())
 
 
 def _render_slice(uploads: Uploads, upload_id: str, index: int, number: int, window: str | None, plane: Plane | None) -> Response:
