@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_verb
+from osler.cli.reader_study import add_study_options, run_study
 from osler.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_serve(verbs: Any) -> None:
         "osler serve                                        the packaged policy at http://127.0.0.1:8000",
         "osler serve --policy runs/demo/grpo-think --port 9000",
         "osler serve --host 0.0.0.0 --api-key-file key.txt  for other machines, which must send the key",
+        "osler serve --study slake --data.root DIR --readers 3   the same questions for people; see docs/reader_study.md",
         "curl http://127.0.0.1:8000/v1/models",
     )
     parser.add_argument(
@@ -54,6 +56,7 @@ def add_serve(verbs: Any) -> None:
         metavar="DIR",
         help="append every answer with its question, without images, to DIR/answers.jsonl (default: nothing is stored)",
     )
+    add_study_options(parser)
 
 
 def _add_address(parser: argparse.ArgumentParser) -> None:
@@ -98,9 +101,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     _check_extra()
+    if options.study is None and options.overrides:
+        raise ConfigError(f"{options.overrides[0]} sets a recipe, and only --study has one: see osler serve --help")
     settings = _read_settings(options)
     with closing(_listen(settings)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
+        if options.study is not None:
+            return run_study(options, settings, listener)
         return _serve(options, settings, listener)
 
 
