@@ -109,6 +109,7 @@ KINDS: list[tuple[str, Callable[[Path], dict[str, bytes]], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "make", "expected"), KINDS, ids=[kind for kind, _, _ in KINDS])
 def test_every_kind_is_shown_and_asked_about(
     browser: "Browser", url: str, generator: ScriptedGenerator, tmp_path: Path, kind: str, make: Any, expected: dict[str, Any]
@@ -169,6 +170,7 @@ def test_slices_window_and_plane_are_those_that_the_model_sees(
         assert_the_model_saw_the_strip(page, generator.requests[-1])
 
 
+@pytest.mark.slow
 def test_dragging_and_the_wheel_move_the_picture(browser: "Browser", url: str, tmp_path: Path) -> None:
     with opened(browser, url, example=False) as page:
         send(page, [as_file("v.nii.gz", nifti(tmp_path))])
@@ -192,6 +194,7 @@ def test_dragging_and_the_wheel_move_the_picture(browser: "Browser", url: str, t
         assert page.get_attribute("#stage", "data-zoom") == "1.00"
 
 
+@pytest.mark.slow
 def test_files_are_dropped(browser: "Browser", url: str) -> None:
     with opened(browser, url, example=False) as page:
         transfer = page.evaluate_handle(
@@ -204,6 +207,7 @@ def test_files_are_dropped(browser: "Browser", url: str) -> None:
         assert page.inner_text("#image-name") == "dropped.png"
 
 
+@pytest.mark.slow
 def test_the_reasoning_streams_and_can_be_stopped(browser: "Browser") -> None:
     with serving(scripted(delay=0.1), free_port()) as url, opened(browser, url) as page:
         page.click("#ask-button")
@@ -224,6 +228,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "message"), BAD)
 def test_a_bad_file_is_one_line_and_the_question_stays(browser: "Browser", url: str, name: str, content: bytes, message: str) -> None:
     with opened(browser, url) as page:
@@ -268,6 +273,7 @@ def test_a_server_that_goes_and_comes_back_answers_the_kept_question(browser: "B
         assert len(generator.requests[-1].images) == 1
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for_and_kept_in_the_tab(browser: "Browser") -> None:
     with serving(scripted(), free_port(), ServerSettings(api_key="a-key-of-the-test")) as url:
         context = browser.new_context()
@@ -288,6 +294,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(browser: "Browser") -> None:
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"></script><b>?"
 
 
+@pytest.mark.slow
 def test_an_answer_can_be_taken_away(browser: "Browser", url: str, tmp_path: Path) -> None:
     with opened(browser, url, permissions=["clipboard-read", "clipboard-write"], accept_downloads=True) as page:
         ask(page, HOSTILE, (HOSTILE, "two & <i>", "three"))
@@ -299,7 +306,7 @@ def test_an_answer_can_be_taken_away(browser: "Browser", url: str, tmp_path: Pat
         copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
         assert copied["asked"]["question"] == HOSTILE
         assert [look["image"] for look in copied["answer"]["look"]] == ["blank", "swapped", "mirrored"]
-        assert len(copied["pictures"][0]["sha256"]) == 64
+        assert len(copied["pictures"][0]["digest"]) == 64
         with page.expect_download() as download:
             page.click("#download")
         download.value.save_as(tmp_path / "answer.html")
@@ -316,6 +323,7 @@ def test_an_answer_can_be_taken_away(browser: "Browser", url: str, tmp_path: Pat
         assert taken.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)") == [336]
 
 
+@pytest.mark.slow
 def test_the_history_shows_earlier_answers(browser: "Browser", url: str) -> None:
     with opened(browser, url) as page:
         ask(page, "First?")
@@ -348,6 +356,7 @@ def ask_openly(page: "Page") -> None:
         page.click("#options li:last-child button")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "message"), FAULTS)
 def test_what_is_missing_is_said_before_it_is_sent(browser: "Browser", url: str, spoil: Callable[["Page"], object], message: str) -> None:
     with opened(browser, url) as page:
@@ -357,6 +366,7 @@ def test_what_is_missing_is_said_before_it_is_sent(browser: "Browser", url: str,
         assert message in page.inner_text("#ask-error")
 
 
+@pytest.mark.slow
 def test_how_to_ask_and_the_context_reach_the_server(browser: "Browser", url: str, generator: ScriptedGenerator) -> None:
     with opened(browser, url) as page:
         page.click("#context summary")
@@ -378,6 +388,7 @@ def test_how_to_ask_and_the_context_reach_the_server(browser: "Browser", url: st
         assert "votes" in page.inner_text("#verdict")
 
 
+@pytest.mark.slow
 def test_dark_and_light_are_switched_and_remembered(browser: "Browser", url: str) -> None:
     with opened(browser, url, example=False, scheme="dark") as page:
         paper = "getComputedStyle(document.body).backgroundColor"
@@ -406,12 +417,16 @@ def to_state(page: "Page", state: str) -> None:
         page.click("#remove")
         page.click("[data-example=series]")
         wait_for_strip(page, 8)
+    elif state == "gone":
+        page.context.set_offline(True)
+        page.click("#ask-button")
+        page.wait_for_selector("#banner[data-kind=gone]")
     elif state == "help":
         page.evaluate("document.querySelector('#help').showModal()")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", ["empty", "loaded", "series", "answered", "error", "help"])
+@pytest.mark.parametrize("state", ["empty", "loaded", "series", "answered", "error", "gone", "help"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: "Browser", url: str, state: str, width: int, scheme: str) -> None:

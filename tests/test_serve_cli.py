@@ -51,6 +51,8 @@ MISTAKES = [
     (["--policy", "/no/such/policy", "--port", "0"], "/no/such/policy"),
     (["--policy", "no-such-policy-anywhere", "--port", "0"], "no-such-policy-anywhere"),
     (["--device", "warp", "--port", "0"], "warp"),
+    (["--policy.path", "osler-tiny"], "--policy.path sets a recipe"),
+    (["--study", "no-such-recipe", "--port", "0"], "no-such-recipe"),
     (["--log-dir", "/proc/no/such", "--port", "0"], "--log-dir"),
 ]
 

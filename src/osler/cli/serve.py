@@ -37,6 +37,7 @@ def add_serve(verbs: Any) -> None:
         "osler serve                                        the packaged policy at http://127.0.0.1:8000",
         "osler serve --policy runs/demo/grpo-think --port 9000",
         "osler serve --host 0.0.0.0 --api-key-file key.txt  for other machines, which must send the key",
+        "osler serve --study slake --data.root DIR --readers 3   the same questions for people; see docs/reader_study.md",
         "curl http://127.0.0.1:8000/v1/models",
     )
     parser.add_argument(
@@ -57,6 +58,7 @@ def add_serve(verbs: Any) -> None:
         metavar="DIR",
         help="append every answer with its question, without images, to DIR/answers.jsonl (default: nothing is stored)",
     )
+    add_study_options(parser)
 
 
 def _add_address(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +103,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     _check_extra()
+    if options.study is None and options.overrides:
+        raise ConfigError(f"{options.overrides[0]} sets a recipe, and only --study has one: see osler serve --help")
     settings = _read_settings(options)
     with closing(_listen(settings)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
@@ -157,6 +161,7 @@ def _read_settings(options: argparse.Namespace) -> ServerSettings:
         max_requests=options.max_batch + options.max_queue,
         request_seconds=options.timeout,
         drain_seconds=options.timeout,
+        max_text=32 * options.max_context,
         max_tokens=options.max_tokens,
         default_tokens=min(1024, options.max_tokens),
     )

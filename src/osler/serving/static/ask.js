@@ -12,6 +12,7 @@ import { uploads } from "./uploads.js";
 
 const MOST_KEPT = 8; // pictures of an answer that the history and a download hold
 const KEPT_SIDE = 768;
+const STATUS = { queue_full: 429, draining: 503 }; // of errors after the beginning of a stream
 
 let running = null; // the AbortController of what is being asked
 let example = null; // { question, target } of a drawn example
@@ -110,7 +111,7 @@ async function stream(entry, body, signal, on) {
       let text = "";
       const reply = await uploads.using((upload) => postJson("/v1/answer", { ...body, upload }, { signal }));
       for await (const { event, data } of readEvents(reply)) {
-        if (event === "error") throw new Refused(data.error.message, { status: data.error.code === "queue_full" ? 429 : 500, code: data.error.code });
+        if (event === "error") throw new Refused(data.error.message, { status: STATUS[data.error.code] ?? 500, code: data.error.code });
         if (event === "token") on.token?.((text += data.text));
         else on[event]?.(data);
       }
@@ -127,7 +128,10 @@ async function stream(entry, body, signal, on) {
 }
 
 function wordsOf(error) {
-  if (error instanceof Refused && error.status === 401) return "The server asks for an API key: enter it above.";
+  if (error instanceof Refused && error.status === 401) {
+    show(byId("key-form"));
+    return "The server asks for an API key: enter it above.";
+  }
   return error.message;
 }
 

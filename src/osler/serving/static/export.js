@@ -29,7 +29,7 @@ export function toJson(entry) {
     disclaimer: DISCLAIMER,
     time: entry.time.toISOString(),
     asked: { ...asked, study_settings: entry.settings },
-    pictures: entry.pictures.map(({ width, height, digest, slice }) => ({ width, height, sha256: digest, slice })),
+    pictures: entry.pictures.map(({ width, height, digest, slice }) => ({ width, height, digest, slice })),
     answer: { ...entry.reply, look: entry.looks },
     known_answer: entry.target,
   };
@@ -105,7 +105,7 @@ function detailsOf(entry) {
     ["Policy", `${reply.policy.name}, fingerprint ${reply.policy.fingerprint}`],
     ["Prompt", reply.prompt],
     ["SHA-256 of the prompt", reply.prompt_hash],
-    ...entry.pictures.map((picture, place) => [`SHA-256 of picture ${place + 1}`, picture.digest]),
+    ...entry.pictures.map((picture, place) => [`Digest of picture ${place + 1}`, picture.digest]),
     ["Completion", reply.completion],
     ["Read by the rule", reply.rule],
     ["Settings", JSON.stringify(entry.settings)],

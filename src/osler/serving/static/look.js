@@ -39,7 +39,7 @@ export function renderLook(look) {
   if (!place) return;
   place.classList.remove("is-waiting");
   place.classList.toggle("is-changed", look.changed);
-  place.querySelector(".change").textContent = look.changed ? "other answer" : "same answer";
+  place.querySelector(".change").textContent = look.answer === null ? "no answer" : look.changed ? "other answer" : "same answer";
   const gain = look.gain === null ? "" : ` The image gives the answer ${look.gain >= 0 ? "+" : "−"}${percent(Math.abs(look.gain))}.`;
   place.querySelector(".look-text").textContent = look.sentence;
   place.querySelector(".look-text").title = gain.trim();

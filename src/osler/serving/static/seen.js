@@ -1,7 +1,7 @@
 // What the model sees: which slices of which images, as what, in the window and plane of the viewer. Every picture is fetched as it goes to
 // the image processor.
 
-import { getJson, query } from "./api.js";
+import { Gone, getJson, query } from "./api.js";
 import { byId, clamp, count, debounce, make, press, show, tell } from "./dom.js";
 import { paint, pictures } from "./pictures.js";
 import { uploads } from "./uploads.js";
@@ -86,6 +86,7 @@ class Seen extends EventTarget {
       tell(byId("seen-error"), "");
     } catch (error) {
       if (asked !== this.#asked) return;
+      if (error instanceof Gone) return; // asked again when the server is back
       tell(byId("seen-error"), error.message);
     }
     if (!uploads.selected.has(viewer.image?.index)) this.#ofView = [];
@@ -131,7 +132,7 @@ class Seen extends EventTarget {
     const canvas = make("canvas", { role: "img", "aria-label": `Sent to the model: ${words}`, width: 1, height: 1 });
     pictures.load(this.pathOf(picture)).then(
       ({ bitmap }) => paint(canvas, bitmap),
-      (error) => tell(byId("seen-error"), error.message),
+      (error) => error instanceof Gone || tell(byId("seen-error"), error.message),
     );
     const go = () => {
       if (viewer.image.index !== picture.image) uploads.open(picture.image);

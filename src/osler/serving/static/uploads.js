@@ -1,6 +1,6 @@
 // The images of the page: sends them, opens one in the viewer, and sends them again where the server has forgotten them.
 
-import { getJson, patiently, query, Refused, request, sendFiles } from "./api.js";
+import { connection, Gone, getJson, patiently, query, Refused, request, sendFiles } from "./api.js";
 import { byId, count, make, press, show, tell } from "./dom.js";
 import { findFault, takeFiles } from "./files.js";
 import { pictures } from "./pictures.js";
@@ -14,6 +14,7 @@ class Uploads extends EventTarget {
   generation = 0; // changes with other images, and not where the same are sent again
   #source = null; // what was sent: { files } or { example }
   #sending = null;
+  #resending = null;
 
   get id() {
     return this.reply?.upload ?? null;
@@ -76,11 +77,17 @@ class Uploads extends EventTarget {
     }
   }
 
-  async resend() {
+  /** Send the same files again, once for all who miss them. */
+  resend() {
+    this.#resending ??= this.#resend().finally(() => (this.#resending = null));
+    return this.#resending;
+  }
+
+  async #resend() {
     const { index, window, plane, image } = viewer;
     this.reply = { ...this.reply, upload: (await this.#post(this.#source)).upload };
     pictures.clear();
-    if (image) await viewer.open(this.id, image, { index, window, plane });
+    if (image) viewer.open(this.id, image, { index, window, plane });
   }
 
   /** Show one of the images. */
@@ -166,10 +173,12 @@ byId("plane").addEventListener("change", (event) => uploads.changePlane(event.ta
 for (const button of document.querySelectorAll("[data-example]")) {
   button.addEventListener("click", () => uploads.send({ example: button.dataset.example }));
 }
+connection.addEventListener("back", () => viewer.image && viewer.dispatchEvent(new CustomEvent("view")));
+viewer.addEventListener("view", () => viewer.reload());
 viewer.addEventListener("fault", async ({ detail: error }) => {
   try {
     if (error instanceof Refused && error.code === "upload_gone") await uploads.resend();
-    else tell(byId("upload-error"), error.message);
+    else if (!(error instanceof Gone)) tell(byId("upload-error"), error.message); // the banner tells of an absent server
   } catch (again) {
     tell(byId("upload-error"), again.message);
   }

@@ -48,6 +48,11 @@ class Viewer extends EventTarget {
     canvas.setAttribute("aria-label", "No image");
   }
 
+  /** Fetch the slice again where it is missing. */
+  reload() {
+    if (this.image && !this.#bitmap) this.#load();
+  }
+
   get pathOfSlice() {
     return this.#path(this.index);
   }
