@@ -36,7 +36,7 @@ from osler.prompts import render
 from osler.serving.batch_settings import BatchSettings
 from osler.serving.batching import BatchGenerator
 from osler.serving.generation import Finished, GenerationRequest, Generator, Started
-from osler.types import Completion, Prompt
+from osler.types import Completion, Prompt, Sample
 
 MAX_TOKENS: Final = 128
 SIZE: Final = 224  # pixels of a side of an image
@@ -44,7 +44,7 @@ SIZE: Final = 224  # pixels of a side of an image
 
 def ask_questions(number: int, seed: int) -> list[Prompt]:
     """Questions about distinct images, in memory as PNG."""
-    samples = {}
+    samples: dict[str, Sample] = {}
     for sample in read("phantom", split="test", modalities=["mri", "ct", "xray"], num_questions=4 * number, size=SIZE, seed=seed):
         samples.setdefault(sample.images[0].uri, sample)
     chosen = list(samples.values())[:: max(1, len(samples) // number)][:number]
