@@ -28,6 +28,7 @@ from osler.serving.batching import BatchGenerator
 from osler.serving.generation import Delta, Draining, GenerationFailed, GenerationRequest, QueueFull, Started
 from osler.training.shared_prefix.attention import install
 from osler.training.shared_prefix.packed_row import PromptBatch, score_packed
+from osler.training.shared_prefix.self_check import MEAN_IN_HALF
 from osler.types import Completion, Prompt, Sample
 
 TEXT_ONLY = replace(solid_sample((40, 56)), images=(), question="Is the sky blue?")
@@ -104,6 +105,20 @@ def test_training_evaluation_and_server_are_one_policy(family_policy: Policy, pr
     family_policy.processor.save_pretrained(tmp_path / "twin")
     prompts = [replace(render(sample, "no_think"), prefix=prefix) for sample in CASES.values()]
     assert_one_policy(family_policy, load_policy(tmp_path / "twin"), prompts)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_half_precision_changes_no_more_than_rounding(dtype: Any, tiny_folder: Path) -> None:
+    """Weights in bfloat16, or in float32 under autocast, against training's scores in float32."""
+    policy, exact = load_policy(PolicyConfig(path=str(tiny_folder), dtype=dtype)), load_policy(tiny_folder)
+    prompts = [render(sample, "no_think") for sample in CASES.values()]
+    answers = ask_together(policy, [to_request(prompt, top_logprobs=0) for prompt in prompts], is_bf16=dtype == "float32")
+    install(exact.model)
+    add_fused_lm_head(exact.model, temperature=1.0, outputs=("log_probs",))
+    for prompt, answer in zip(prompts, answers, strict=True):
+        (completion,) = answer.completions
+        found, expected = torch.tensor(completion.logprobs), torch.tensor(score_as_training(exact, prompt, completion))
+        assert 0 < (found - expected).abs().mean() < MEAN_IN_HALF
 
 
 @pytest.mark.parametrize("layout", ["images", "montage", "video"])
@@ -255,15 +270,14 @@ def test_a_wrong_request_fails_alone(tiny: Policy, fields: dict[str, Any], error
 def test_a_fault_of_the_model_ends_what_it_computed_and_no_more(
     tiny_folder: Path, is_prefill: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In bfloat16 a step calls the model's own layers, so that a hook can fail in one."""
+    """In bfloat16 the batch calls the model's own layers, so that a hook can fail in one, for a prompt or for a token."""
     policy = load_policy(PolicyConfig(path=str(tiny_folder), dtype="bfloat16"))
     faults = [True]
 
     def fail_once(_module: Any, args: tuple[Any, ...]) -> None:
-        if (args[0].ndim == 3) == is_prefill and faults and faults.pop():
+        if (len(args[0]) > 1) == is_prefill and faults and faults.pop():
             raise RuntimeError("a bit has flipped")
 
-    policy.model.model.language_model.layers[0].mlp.register_forward_pre_hook(fail_once)
     policy.model.model.language_model.layers[0].mlp.down_proj.register_forward_pre_hook(fail_once)
     request = to_request(render(solid_sample((40, 112)), "no_think"), max_tokens=8)
 
@@ -275,7 +289,7 @@ def test_a_fault_of_the_model_ends_what_it_computed_and_no_more(
 
     answer = run(policy, work)
     assert "a bit has flipped" in caplog.text
-    assert_same(answer.completions[0], ask_hf(policy, render(solid_sample((40, 112)), "no_think"), max_tokens=8))
+    assert answer.completions == ask_together(policy, [request])[0].completions
 
 
 def test_weights_that_overflow_are_an_error_of_the_request(tiny: Policy) -> None:

@@ -12,9 +12,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 import torch
@@ -66,7 +66,8 @@ class BatchGenerator:
         self.max_context = min(settings.max_context, max_positions(policy))
         images = ImageCache(settings.max_feature_bytes)
         self._preparer = Preparer(policy, images, self.max_context)
-        self._batch = RunningBatch(policy, settings, images)
+        with self._mode():
+            self._batch = RunningBatch(policy, settings, images)
         self._changed = threading.Condition()  # guards what follows; notified when the model's thread has something to do
         self._unprepared: deque[Ticket] = deque()
         self._num_preparing = 0
@@ -215,8 +216,7 @@ class BatchGenerator:
 
     def _run(self) -> None:
         """The model's thread."""
-        mixed = torch.autocast(self.policy.device.type, dtype=torch.bfloat16, enabled=self.settings.is_bf16)
-        with mixed, without_gradient(self.policy.model), spare_core(self.policy.device):
+        with self._mode(), spare_core(self.policy.device):
             while self._wait():
                 self._drop_cancelled()
                 post = Post()
@@ -226,6 +226,13 @@ class BatchGenerator:
                     self._step(post)
                 post.send()
         self._end_all()
+
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        """The mode in which the model computes."""
+        mixed = torch.autocast(self.policy.device.type, dtype=torch.bfloat16, enabled=self.settings.is_bf16)
+        with mixed, without_gradient(self.policy.model):
+            yield
 
     def _wait(self) -> bool:
         """Wait until there is something to do. False when the generator is closed."""

@@ -41,18 +41,13 @@ class PreparedImage:
 class PreparedPrompt:
     """The input of the policy for one prompt."""
 
-    ids: tuple[int, ...]
-    types_P: Tensor  # 1 for an image token
+    ids_P: Tensor
     positions_3P: Tensor  # M-RoPE
     images: tuple[PreparedImage, ...]
+    num_image_tokens: int
 
     def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def num_image_tokens(self) -> int:
-        """The number of image tokens."""
-        return int(self.types_P.sum())
+        return len(self.ids_P)
 
     @property
     def num_bytes(self) -> int:
@@ -86,10 +81,8 @@ class Preparer:
         self._check_length(len(ids) - len(pictures) + sum(map(self._count_tokens, pictures)), request)
         images = tuple(map(self._read, pictures))
         counts = [times * rows * columns // self.merged for times, rows, columns in (image.grid for image in images)]
-        whole = self._spread(ids, counts)
-        ids_P = torch.tensor(whole)
-        types_P = (ids_P == self.image_id).to(torch.int32)
-        return PreparedPrompt(ids=tuple(whole), types_P=types_P, positions_3P=self._place(ids_P, types_P, images), images=images)
+        ids_P = torch.tensor(self._spread(ids, counts))
+        return PreparedPrompt(ids_P=ids_P, positions_3P=self._place(ids_P, images), images=images, num_image_tokens=sum(counts))
 
     def clip(self, request: GenerationRequest, prompt: PreparedPrompt) -> GenerationRequest:
         """The request with as many tokens as the context has room for after its prompt, where it asks for more and allows that."""
@@ -125,11 +118,12 @@ class Preparer:
             whole += [token] * next(left) if token == self.image_id else [token]
         return whole
 
-    def _place(self, ids_P: Tensor, types_P: Tensor, images: Sequence[PreparedImage]) -> Tensor:
+    def _place(self, ids_P: Tensor, images: Sequence[PreparedImage]) -> Tensor:
         """The M-RoPE positions [3, P]."""
         if not images:
             return torch.arange(len(ids_P)).expand(3, -1)
         model: Any = self.policy.model.model
         grids = torch.tensor([image.grid for image in images])
+        types_P = (ids_P == self.image_id).int()  # as the processor's mm_token_type_ids
         positions_31P: Tensor = model.get_rope_index(ids_P[None], mm_token_type_ids=types_P[None], image_grid_thw=grids)[0]
         return positions_31P[:, 0]

@@ -3,23 +3,22 @@
 Each completion has its own positions. Transformers keeps those of its last forward pass on the model (`rope_deltas`, version 5.23), so two
 prompts with images that decode in turn would continue at each other's positions; here every step is told the position of every token.
 
-Legend: B prompts, P prompt, A completions, L tokens of a slot, D head width, V vocabulary.
+Legend: B prompts, T tokens of all of them, M image tokens of them, A completions, L positions, D head width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from osler.errors import EngineError
 from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy
-from osler.policies.vision_features import ImageFeatures, join_features, split_features
+from osler.policies.vision_features import ImageFeatures, split_features
 from osler.serving.batch_settings import BatchSettings
 from osler.serving.detokenise import Detokeniser
 from osler.serving.generation import Delta, Finished, GenerationFailed, GenerationRequest
@@ -27,14 +26,10 @@ from osler.serving.image_cache import ImageCache, KnownImage, own_memory
 from osler.serving.prepare import PreparedImage, PreparedPrompt
 from osler.serving.rows import CompletionRow, Vocabulary
 from osler.serving.sampler import Draws, Picked, Sampler
-from osler.serving.slots import SlotCache
+from osler.serving.slots import PromptPass, Shape, SlotCache
 from osler.training.shared_prefix import cpu_kernels
-from osler.training.shared_prefix.attention import PromptCache, install
-from osler.training.shared_prefix.decoder import StepModel
-from osler.training.shared_prefix.packed_row import PromptBatch, find_obstacle, prefill
-
-_LIKE_LENGTH: Final = 1.5
-"""Prompts are computed together if the longest is at most so many times as long as the shortest."""
+from osler.training.shared_prefix.decoder import Extras, StepModel
+from osler.training.shared_prefix.packed_row import find_obstacle
 
 Event = Delta | Finished | Exception
 """What happens to a request; an exception ends it."""
@@ -69,13 +64,12 @@ class _Slot:
 class RunningBatch:
     """The completions that are generated now. Raises EngineError for a policy that it cannot run.
 
-    All calls are made in one mode: under autocast without gradient, else in inference mode (`precision.without_gradient`).
+    It is made and used in one mode: under autocast without gradient, else in inference mode (`precision.without_gradient`).
     """
 
     def __init__(self, policy: Policy, settings: BatchSettings, images: ImageCache) -> None:
         if (obstacle := find_obstacle(policy.model)) is not None:
             raise EngineError(f"{policy.name} cannot be served: {obstacle}")
-        install(policy.model)
         self.policy, self.settings, self.images = policy, settings, images
         letters = find_letter_tokens(policy.tokenizer)
         self.vocabulary = Vocabulary(
@@ -86,10 +80,13 @@ class RunningBatch:
         )
         # A generated image token would need an image.
         self.sampler = Sampler([policy.model.config.image_token_id], list(letters))
-        self.cache = SlotCache(settings.max_rows, settings.max_cache_tokens)
+        # The weights never change, so they are packed once.
+        self.model = StepModel(policy.model, packs=cpu_kernels.fits(policy.model))
+        self.cache = SlotCache(Shape.of(policy.model), settings.max_rows, settings.max_cache_tokens)
+        positions_1L = torch.arange(settings.max_context + 1, device=policy.device)[None]
+        tables_1LD = self.model.rotations(positions_1L, self.model.embed(positions_1L[:, :1]))
+        self.rotations = tables_1LD[0][0, :, None].contiguous(), tables_1LD[1][0, :, None].contiguous()  # [L, 1, D] of each position
         self._slots: list[_Slot] = []  # in the order of the cache
-        self._step_model: StepModel | None = None
-        self._rotations: tuple[Tensor, Tensor] | None = None  # cosine and signed sine [L, 1, D] of positions
 
     @property
     def num_rows(self) -> int:
@@ -110,40 +107,28 @@ class RunningBatch:
 
     def join(self, members: Sequence[Member]) -> list[tuple[Member, Event]]:
         """Compute prompts and the first token of each of their completions. After an exception none of them has joined."""
-        events: list[tuple[Member, Event]] = []
-        try:
-            features = self._encode(members)
-            for part in _alike(members, self.settings.max_prefill_tokens):
-                events += self._join_alike(part, features)
-        except Exception:
-            self.drop(members)
-            raise
-        return events
-
-    def _join_alike(self, part: Sequence[Member], features: Mapping[str, ImageFeatures]) -> list[tuple[Member, Event]]:
-        """The same for prompts of similar length."""
-        images = [features[image.key] for member in part for image in member.prompt.images]
-        cache = prefill(self.policy.model, self._batch(part, images))
-        counts = [member.num_rows for member in part]
-        logits_AV = self.policy.model.lm_head(cache.last_BE).repeat_interleave(torch.tensor(counts, device=cache.last_BE.device), dim=0)
-        rows = self._begin(part, cache)
-        picked = self.sampler.pick(logits_AV, [slot.row.draws for slot in rows])
-        self.cache.add(cache, counts)
+        features = self._encode(members)
         start = len(self._slots)
+        counts = [member.num_rows for member in members]
+        try:
+            self.cache.add([len(member.prompt) for member in members for _ in range(member.num_rows)])
+            logits_BV = self._read_prompts(members, features, start)
+            logits_AV = logits_BV.repeat_interleave(torch.tensor(counts, device=logits_BV.device), dim=0)
+            rows = [slot for member in members for slot in self._begin(member)]
+            picked = self.sampler.pick(logits_AV, [slot.row.draws for slot in rows])
+        except Exception:
+            self.cache.cut(start)
+            raise
         self._slots += rows
         return self._take(picked, start)
 
     def step(self) -> list[tuple[Member, Event]]:
         """One token of every completion."""
-        if self._step_model is None or self._rotations is None:
-            self._read_model()
-        assert self._step_model is not None
-        assert self._rotations is not None
         rows = [slot.row for slot in self._slots]
         both = torch.tensor([[row.token_ids[-1] for row in rows], [row.position for row in rows]], device=self.policy.device)
-        cos_L1D, sin_L1D = self._rotations
+        cos_L1D, sin_L1D = self.rotations
         begun = self.cache.begin()
-        logits_AV = self._step_model.step(both[0], (cos_L1D[both[1]], sin_L1D[both[1]]), self.cache, begun)
+        logits_AV = self.model.step(both[0], (cos_L1D[both[1]], sin_L1D[both[1]]), self.cache, begun)
         for row in rows:
             row.position += 1
         return self._take(self.sampler.pick(logits_AV, [row.draws for row in rows]), 0)
@@ -160,19 +145,33 @@ class RunningBatch:
         self.cache.clear()
         return members
 
-    def _read_model(self) -> None:
-        """The weights as steps use them: packed once, as they never change."""
-        model = self.policy.model
-        self._step_model = StepModel(model, packs=cpu_kernels.fits(model))
-        positions_1L = torch.arange(self.settings.max_context + 1, device=self.policy.device)[None]
-        like = self._step_model.text.embed_tokens(positions_1L[:, :1])
-        cos_1LD, sin_1LD = self._step_model.rotations(positions_1L, like)
-        self._rotations = cos_1LD[0, :, None].contiguous(), sin_1LD[0, :, None].contiguous()
+    def _read_prompts(self, members: Sequence[Member], features: Mapping[str, ImageFeatures], start: int) -> Tensor:
+        """The logits [B, V] of the first token after each prompt, whose keys and values are then in the slots from `start` on."""
+        prompts, device = [member.prompt for member in members], self.policy.device
+        attention = PromptPass(self.cache, start, list(map(len, prompts)), [member.num_rows for member in members])
+        ids_T = torch.cat([prompt.ids_P for prompt in prompts]).to(device)
+        image_M = (ids_T == self.policy.model.config.image_token_id).nonzero()[:, 0]
+        hidden_TE = self.model.embed(ids_T)
+        deepstack_ME: tuple[Tensor, ...] = ()
+        if images := [features[image.key] for prompt in prompts for image in prompt.images]:
+            pooled_ME = torch.cat([image.pooled_TE for image in images]).to(hidden_TE.dtype)
+            hidden_TE = hidden_TE.index_copy(0, image_M, pooled_ME)
+            deepstack_ME = tuple(torch.cat(own) for own in zip(*(image.deepstack_TE for image in images), strict=True))
+        positions_31T = torch.cat([prompt.positions_3P for prompt in prompts], dim=1)[:, None].to(device)
+        cos_1TD, sin_1TD = self.model.rotations(positions_31T, hidden_TE)
+        extras = Extras(last_B=attention.last_B, image_M=image_M, deepstack_ME=deepstack_ME)
+        hidden_BE = self.model.run(hidden_TE, (cos_1TD[0, :, None], sin_1TD[0, :, None]), attention, None, extras)
+        return self.model.logits(hidden_BE)
 
     def _encode(self, members: Sequence[Member]) -> dict[str, ImageFeatures]:
         """The features of all images of some prompts, by content; those that are not known yet are computed in one pass."""
         images = {image.key: image for member in members for image in member.prompt.images}
-        features = {key: image.features for key, image in images.items() if image.features is not None}
+        features: dict[str, ImageFeatures] = {}
+        for key, image in images.items():
+            if image.features is not None:
+                features[key] = image.features
+            elif (known := self.images.find(key)) is not None:  # since it was prepared
+                features[key] = known.features
         missing = [image for key, image in images.items() if key not in features]
         if not missing:
             return features
@@ -187,47 +186,27 @@ class RunningBatch:
         patches = torch.cat([image.patches for image in images if image.patches is not None])
         return patches.to(device), torch.tensor([image.grid for image in images], device=device)
 
-    def _batch(self, members: Sequence[Member], features: Sequence[ImageFeatures]) -> PromptBatch:
-        """The prompts of requests as one batch, padded on the left."""
-        prompts, device = [member.prompt for member in members], self.policy.device
-        ids = [torch.tensor(prompt.ids) for prompt in prompts]
-        pad_id = self.policy.tokenizer.pad_token_id
-        positions_BP3 = _pad([prompt.positions_3P.T for prompt in prompts])
-        images = [image for prompt in prompts for image in prompt.images]
-        return PromptBatch(
-            ids_BP=_pad(ids, pad_id).to(device),
-            mask_BP=_pad([torch.ones(len(own), dtype=torch.long) for own in ids]).to(device),
-            types_BP=_pad([prompt.types_P for prompt in prompts]).to(device),
-            positions_3BP=positions_BP3.permute(2, 0, 1).to(device),
-            # The features stand for the patches.
-            pixel_values=torch.empty(0, device=device) if images else None,
-            image_grid_thw=torch.tensor([image.grid for image in images], device=device) if images else None,
-            features=join_features(features) if images else None,
-        )
-
-    def _begin(self, members: Sequence[Member], cache: PromptCache) -> list[_Slot]:
-        """The completions of prompts before their first token."""
-        slots = []
-        for member, position in zip(members, cache.next_B.tolist(), strict=True):
-            request = member.request
-            for index in range(request.num_generations):
-                draws = Draws.begin(
-                    request.sampling,
-                    seed=request.seed,
-                    index=index,
-                    max_tokens=request.max_tokens,
-                    num_top=request.top_logprobs,
-                    letters=request.num_choices > 0,
-                )
-                if request.sampling is not None and request.sampling.repetition_penalty != 1.0:
-                    draws.seen_V = self._seen(member.prompt)
-                # The position of the first token; a step adds one to it for each that follows.
-                slots.append(_Slot(member=member, row=CompletionRow(request, index, draws, self.vocabulary, position)))
-        return slots
+    def _begin(self, member: Member) -> Iterator[_Slot]:
+        """The completions of a prompt before their first token."""
+        request = member.request
+        for index in range(request.num_generations):
+            draws = Draws.begin(
+                request.sampling,
+                seed=request.seed,
+                index=index,
+                max_tokens=request.max_tokens,
+                num_top=request.top_logprobs,
+                letters=request.num_choices > 0,
+            )
+            if request.sampling is not None and request.sampling.repetition_penalty != 1.0:
+                draws.seen_V = self._seen(member.prompt)
+            # Text goes on one behind the largest position of the prompt.
+            position = int(member.prompt.positions_3P.max()) + 1
+            yield _Slot(member=member, row=CompletionRow(request, index, draws, self.vocabulary, position))
 
     def _seen(self, prompt: PreparedPrompt) -> Tensor:
         seen_V = torch.zeros(self.policy.model.lm_head.out_features, dtype=torch.bool, device=self.policy.device)
-        seen_V[list(set(prompt.ids))] = True
+        seen_V[prompt.ids_P.to(seen_V.device)] = True
         return seen_V
 
     def _take(self, picked: Picked, start: int) -> list[tuple[Member, Event]]:
@@ -264,25 +243,6 @@ def _as_failure(error: Exception) -> Exception:
     failure = GenerationFailed("the server failed while it generated this completion: see its log")
     failure.__cause__ = error
     return failure
-
-
-def _pad(rows: Sequence[Tensor], value: float = 0) -> Tensor:
-    """Rows [P, ..] of one batch, padded on the left."""
-    padded: Tensor = pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side="left")
-    return padded
-
-
-def _alike(members: Sequence[Member], max_tokens: int) -> list[list[Member]]:
-    """Requests with prompts of similar length together, of at most `max_tokens` tokens with their padding, or one prompt."""
-    parts: list[list[Member]] = []
-    for member in sorted(members, key=lambda one: len(one.prompt)):
-        part = parts[-1] if parts else []
-        length = len(member.prompt)
-        if part and length * (len(part) + 1) <= max_tokens and length <= _LIKE_LENGTH * len(part[0].prompt):
-            part.append(member)
-        else:
-            parts.append([member])
-    return parts
 
 
 def max_positions(policy: Policy) -> int:

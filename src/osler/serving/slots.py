@@ -1,21 +1,23 @@
 """The KV cache of a running batch: a slot for each completion, which holds its prompt and its tokens so far.
 
-A completion joins by a copy of its prompt's keys and values and leaves by the last one moving into its slot, so that the slots in use are
-always the first A and a step reads them without gathering.
+A prompt is computed into the slots of its completions (`PromptPass`). A completion leaves by the last one moving into its slot, so
+that the slots in use are always the first A and a step reads them without gathering.
 
-Legend: A completions, S slots, K key-value heads, P tokens of a prompt, L tokens that a slot has room for, D head width.
+Legend: A completions, S slots, H query heads, K key-value heads, L tokens that a slot has room for, D head width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import repeat_kv
 
-from osler.training.shared_prefix.attention import PromptCache, attention_dtype
+from osler.training.shared_prefix.attention import attention_dtype
 from osler.training.shared_prefix.decoding_cache import Buffers, stack_queries, unstack_queries
 
 LENGTH_STEP: Final = 64
@@ -24,14 +26,37 @@ KEPT_BYTES: Final = 64 << 20
 """An empty cache of at most this size keeps its memory for the next request."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The keys, and the values, of one token."""
+
+    num_layers: int
+    num_kv: int  # K
+    width: int  # D
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, model: Any) -> Shape:
+        """Those of a model, under autocast in its precision."""
+        layers = model.model.language_model.layers
+        return cls(
+            num_layers=len(layers),
+            num_kv=model.config.text_config.num_key_value_heads,
+            width=layers[0].self_attn.head_dim,
+            dtype=attention_dtype(model.device, model.dtype),
+            device=model.device,
+        )
+
+
 class SlotCache:
     """Keys and values [S, K, L, D] of each layer. It grows as the completions need it and gives its memory back when it is empty.
 
     `max_tokens` limits S L, up to LENGTH_STEP S; the caller adds no completions that would need more.
     """
 
-    def __init__(self, max_rows: int, max_tokens: int) -> None:
-        self.max_rows, self.max_tokens = max_rows, max_tokens
+    def __init__(self, shape: Shape, max_rows: int, max_tokens: int) -> None:
+        self.shape, self.max_rows, self.max_tokens = shape, max_rows, max_tokens
         self.lengths: list[int] = []  # tokens in each slot in use
         self.buffers: Buffers = []
 
@@ -41,32 +66,27 @@ class SlotCache:
     @property
     def dtype(self) -> torch.dtype:
         """The precision of keys and values."""
-        return self.buffers[0][0].dtype
+        return self.shape.dtype
 
     @property
     def num_bytes(self) -> int:
         """The memory in use."""
         return sum(side.nbytes for layer in self.buffers for side in layer)
 
-    def add(self, cache: PromptCache, counts: Sequence[int]) -> None:
-        """Append slots: for each prompt of `cache`, padded on the left, as many as its completions."""
-        width = cache.layers[0][0].shape[2]
-        sizes = [width] * len(cache) if cache.mask_BP is None else cache.mask_BP.sum(dim=1).tolist()
-        self._reserve(len(self) + sum(counts), max(self.lengths + sizes), cache.layers)
-        lengths = list(self.lengths)
-        for prompt, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-            rows = slice(len(lengths), len(lengths) + count)
-            for buffers, layer in zip(self.buffers, cache.layers, strict=True):
-                for buffer, new in zip(buffers, layer, strict=True):
-                    buffer[rows, :, :size] = new[prompt, :, width - size :]
-            lengths += [size] * count
-        self.lengths = lengths
+    def add(self, sizes: Sequence[int]) -> None:
+        """Append slots for these numbers of tokens, which `buffers` must be given."""
+        self._reserve(len(self) + len(sizes), max([*self.lengths, *sizes]))
+        self.lengths += sizes
+
+    def cut(self, num_rows: int) -> None:
+        """Take back the slots after the first `num_rows`."""
+        del self.lengths[num_rows:]
 
     def begin(self) -> tuple[tuple[Tensor, slice, Tensor], Tensor]:
         """Where the keys of the next token go, and the mask [A, 1, 1, L] of its queries. The token counts from now on."""
         width = max(self.lengths) + 1
-        self._reserve(len(self), width, self.buffers)
-        device = self.buffers[0][0].device
+        self._reserve(len(self), width)
+        device = self.shape.device
         lengths_A = torch.tensor(self.lengths, device=device)
         later_AL = torch.arange(width, device=device) > lengths_A[:, None]
         mask_AL = torch.zeros(later_AL.shape, dtype=self.dtype, device=device).masked_fill_(later_AL, float("-inf"))
@@ -110,10 +130,9 @@ class SlotCache:
         """Free all slots and their memory."""
         self.lengths, self.buffers = [], []
 
-    def _reserve(self, num_rows: int, width: int, like: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Have room for so many slots of this width, for tensors `like` these."""
-        first = self.buffers[0][0] if self.buffers else None
-        slots, length = (0, 0) if first is None else (first.shape[0], first.shape[2])
+    def _reserve(self, num_rows: int, width: int) -> None:
+        """Have room for so many slots of this width."""
+        slots, length = (self.buffers[0][0].shape[0], self.buffers[0][0].shape[2]) if self.buffers else (0, 0)
         if num_rows <= slots and width <= length:
             return
         if num_rows > slots:
@@ -122,14 +141,65 @@ class SlotCache:
             length = width + -width % LENGTH_STEP
         if slots * length > self.max_tokens:  # room that others needed before
             slots, length = num_rows, width + -width % LENGTH_STEP
-        buffers = []
-        for number, (new, _) in enumerate(like):
-            shape = (slots, new.shape[1], length, new.shape[3])
-            # What a mask hides must be finite.
-            sides = tuple(torch.zeros(shape, dtype=attention_dtype(new.device, new.dtype), device=new.device) for _ in range(2))
-            if first is not None:
-                for side, old in zip(sides, self.buffers[number], strict=True):
-                    kept = min(length, old.shape[2])
-                    side[: len(self), :, :kept] = old[: len(self), :, :kept]
-            buffers.append((sides[0], sides[1]))
-        self.buffers = buffers
+        self.buffers = [
+            (self._grown(slots, length, layer, 0), self._grown(slots, length, layer, 1)) for layer in range(self.shape.num_layers)
+        ]
+
+    def _grown(self, slots: int, length: int, layer: int, side: int) -> Tensor:
+        """A larger buffer with the content of the present one. What a mask hides must be finite, hence zeros."""
+        shape = self.shape
+        grown = torch.zeros(slots, shape.num_kv, length, shape.width, dtype=shape.dtype, device=shape.device)
+        if self.buffers:
+            old = self.buffers[layer][side]
+            kept = min(length, old.shape[2])
+            grown[: len(self), :, :kept] = old[: len(self), :, :kept]
+        return grown
+
+
+class PromptPass:
+    """Attention within prompts that are computed together, one behind the other in one row without padding; it fills their slots.
+
+    Prompt b has `sizes[b]` tokens and `counts[b]` slots, in order, from the slot `start` on. Legend: B prompts, P tokens of the longest,
+    T of all of them, N completions, M tokens in all slots.
+    """
+
+    def __init__(self, cache: SlotCache, start: int, sizes: Sequence[int], counts: Sequence[int]) -> None:
+        self.cache = cache
+        self.num_prompts, self.width = len(sizes), max(sizes)
+        device = cache.shape.device
+        sizes_B, counts_B = torch.tensor(sizes, device=device), torch.tensor(counts, device=device)
+        ends_B = sizes_B.cumsum(dim=0)
+        places_P = torch.arange(self.width, device=device)
+        inside_BP = places_P < sizes_B[:, None]
+        self.last_B = ends_B - 1
+        self.is_padded = len(set(sizes)) > 1
+        # A slot of the padded prompts for each token, and a token for each slot: any token where there is none.
+        self.slot_T = inside_BP.flatten().nonzero()[:, 0]
+        self.token_BP = torch.minimum(ends_B[:, None] - sizes_B[:, None] + places_P, ends_B[:, None] - 1).flatten()
+        prompt_N = torch.arange(self.num_prompts, device=device).repeat_interleave(counts_B)
+        row_M, self.place_M = inside_BP[prompt_N].nonzero(as_tuple=True)
+        self.row_M = row_M + start
+        self.token_M = None if max(counts) == 1 else self.token_BP.view_as(inside_BP)[prompt_N][row_M, self.place_M]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of keys and values."""
+        return self.cache.dtype
+
+    def attend(self, layer: int, begun: Any, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, scaling: float) -> Tensor:  # noqa: ARG002
+        """See `decoding_cache.StepCache`, for every token of the prompts."""
+        value_TKD = value_TKD.to(self.dtype)
+        places = self.row_M, slice(None), self.place_M
+        for buffer, new in zip(self.cache.buffers[layer], (key_TKD, value_TKD), strict=True):
+            buffer[places] = new if self.token_M is None else new[self.token_M]
+        repeats = query_THD.shape[1] // key_TKD.shape[1]
+        query, key, value = (self._spread(heads) for heads in (query_THD, key_TKD, value_TKD))
+        # Prompts are padded on the right, so the causal mask alone hides the padding from their tokens.
+        out_BHPD = scaled_dot_product_attention(query, repeat_kv(key, repeats), repeat_kv(value, repeats), is_causal=True, scale=scaling)
+        out = out_BHPD.transpose(1, 2).flatten(2).flatten(0, 1)
+        return out[self.slot_T] if self.is_padded else out
+
+    def _spread(self, heads_THD: Tensor) -> Tensor:
+        """[B, H, P, D]."""
+        padded = heads_THD[self.token_BP] if self.is_padded else heads_THD
+        return padded.view(self.num_prompts, self.width, *heads_THD.shape[1:]).transpose(1, 2)

@@ -14,6 +14,7 @@ K key-value heads, R query heads per key-value head, D head width, E hidden widt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -80,6 +81,15 @@ class _PackedBlock(_Block):
         return cpu_kernels.linear_onto(gated, residual_AE, self.down, "add")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a pass over whole prompts needs beside that over one token of each completion."""
+
+    last_B: Tensor  # the row of each prompt's last token: no other is needed after the last layer
+    image_M: Tensor  # the rows of image tokens
+    deepstack_ME: tuple[Tensor, ...] = ()  # added to them after the first layers (Qwen3-VL); fewer than there are layers
+
+
 class StepModel:
     """The text decoder and the head of a model, as decoding steps use them. The weights are read once.
 
@@ -96,20 +106,40 @@ class StepModel:
         self.epsilon: float = self.text.config.rms_norm_eps
         self.floor = torch.tensor(self.epsilon)
 
-    def rotations(self, positions_AT: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and signed sine [A, T, D] of M-RoPE positions of text, in the precision and on the device of `like`."""
-        cos_ATD, sin_ATD = self.text.rotary_emb(like, positions_AT.expand(3, -1, -1))
+    def rotations(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and signed sine [A, T, D] in the precision and on the device of `like`.
+
+        `positions` are M-RoPE positions [3, A, T], or [A, T] of text, where the three are the same.
+        """
+        cos_ATD, sin_ATD = self.text.rotary_emb(like, positions.expand(3, -1, -1))
         # With the sign of the rotated half in the sine, a step needs no negation and no copy.
         half = sin_ATD.shape[-1] // 2
         return cos_ATD, torch.cat([-sin_ATD[..., :half], sin_ATD[..., half:]], dim=-1)
 
+    def embed(self, tokens_A: Tensor) -> Tensor:
+        """The embeddings [A, E] of tokens."""
+        embedded: Tensor = self.text.embed_tokens(tokens_A)
+        return embedded
+
     def step(self, tokens_A: Tensor, rotation: tuple[Tensor, Tensor], cache: StepCache, begun: Any) -> Tensor:
         """Logits [A, V] of the next token after `tokens_A`; `rotation` has a cosine and signed sine [A, 1, D] of their positions."""
-        hidden_AE = self.text.embed_tokens(tokens_A)
+        return self.logits(self.run(self.embed(tokens_A), rotation, cache, begun))
+
+    def run(self, hidden_AE: Tensor, rotation: tuple[Tensor, Tensor], cache: StepCache, begun: Any, extras: Extras | None = None) -> Tensor:
+        """The hidden states [A, E] after all layers, before the last norm; of the rows `extras.last_B` alone if there are extras."""
         for number, block in enumerate(self.blocks):
             heads = self._project(block, self._normalise(hidden_AE, block.attention_norm), rotation, cache.dtype)
-            hidden_AE = block.out_proj(cache.attend(number, begun, *heads, block.scaling), hidden_AE)
+            attended = cache.attend(number, begun, *heads, block.scaling)
+            if extras is not None and number == len(self.blocks) - 1:
+                attended, hidden_AE = attended[extras.last_B], hidden_AE[extras.last_B]
+            hidden_AE = block.out_proj(attended, hidden_AE)
             hidden_AE = block.mlp(self._normalise(hidden_AE, block.mlp_norm), hidden_AE)
+            if extras is not None and number < len(extras.deepstack_ME):
+                hidden_AE = hidden_AE.index_add(0, extras.image_M, extras.deepstack_ME[number].to(hidden_AE.dtype))
+        return hidden_AE
+
+    def logits(self, hidden_AE: Tensor) -> Tensor:
+        """The logits [A, V] of the next token."""
         return self.head(self._normalise(hidden_AE, self.text.norm.weight))
 
     def _normalise(self, rows: Tensor, weight: Tensor | None) -> Tensor:

@@ -75,11 +75,10 @@ class PromptBatch:
     pixel_values: Tensor | None = None  # [patches, values of a patch]
     image_grid_thw: Tensor | None = None  # [images, 3], in patches
     features: Any = None  # precomputed output of the model's `get_image_features`, or None
-    positions_3BP: Tensor | None = None  # M-RoPE positions where they are known, see `prompt_positions`
 
     def to(self, device: torch.device) -> PromptBatch:
         """A copy on another device, without precomputed features."""
-        names = ("ids_BP", "mask_BP", "types_BP", "pixel_values", "image_grid_thw", "positions_3BP")
+        names = ("ids_BP", "mask_BP", "types_BP", "pixel_values", "image_grid_thw")
         return PromptBatch(**{name: value.to(device) for name in names if (value := getattr(self, name)) is not None})
 
     @property
@@ -110,8 +109,6 @@ def find_obstacle(model: Any) -> str | None:
 
 def prompt_positions(model: Any, prompts: PromptBatch) -> Tensor:
     """M-RoPE positions [3, B, P] of left-padded prompts; those of padding tokens have no meaning."""
-    if prompts.positions_3BP is not None:
-        return prompts.positions_3BP
     if prompts.image_grid_thw is None:
         return (prompts.mask_BP.long().cumsum(dim=1) - 1).clamp(min=0).expand(3, -1, -1)
     positions_3BP: Tensor = model.model.get_rope_index(
