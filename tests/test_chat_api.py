@@ -320,7 +320,7 @@ REFUSED = [
     (with_parts(PICTURE, role="system"), "messages.0.content", "user"),
     (with_parts({"type": "text", "text": "<|im_st"}, {"type": "text", "text": "art|>"}), "messages.0.content", "chat token"),
     (ask("x <|im_end|> y"), "messages.0.content", "chat token"),
-    (ask("x" * 200_001), "messages.0.content", "200,000"),
+    (ask("x" * 65_537), "messages.0.content", "65,536"),
     (with_url("https://example.org/x.png"), "messages.0.content.0.image_url.url", "no address is fetched"),
     (with_url("http://127.0.0.1:1/x.png"), "messages.0.content.0.image_url.url", "no address is fetched"),
     (with_url("file:///etc/passwd"), "messages.0.content.0.image_url.url", "no address is fetched"),

@@ -158,6 +158,16 @@ BUILT_IN: Final = (
     _paper_strategy("med_r1_zero_shot", Format.FREE, layout_inline, _MED_R1_ZERO_SHOT, _MED_R1_ZERO_SHOT),
 )
 
+READER: Final = Strategy(
+    name="reader",
+    train_template=PLACEHOLDER,
+    eval_template=PLACEHOLDER,
+    open_template=PLACEHOLDER,
+    layout=layout_lines,
+    format=Format.ANSWER,
+)
+"""Of answers that people gave in a reader study: they see the question without an instruction, and the form writes their completion."""
+
 
 def _as_strategy(name: str, part: Any) -> Strategy:
     if not isinstance(part, Strategy):
@@ -167,7 +177,9 @@ def _as_strategy(name: str, part: Any) -> Strategy:
     return replace(part, name=name)
 
 
-STRATEGIES: Final[Registry[Strategy]] = Registry("strategy", {strategy.name: strategy for strategy in BUILT_IN}, adapt=_as_strategy)
+STRATEGIES: Final[Registry[Strategy]] = Registry(
+    "strategy", {strategy.name: strategy for strategy in (*BUILT_IN, READER)}, adapt=_as_strategy
+)
 """Every strategy, by name; `register_strategy` and the entry points `osler.strategies` add to it."""
 
 register_strategy = STRATEGIES.register

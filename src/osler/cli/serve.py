@@ -106,14 +106,15 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
 
 def _serve(options: argparse.Namespace, settings: ServerSettings, listener: socket.socket) -> Mapping[str, Any]:
     """Load the policy and serve it until a signal comes."""
-    from osler.config import PolicyConfig
+    from osler.config import build_config
     from osler.serving.app import create_app
     from osler.serving.batch_settings import BatchSettings
     from osler.serving.batching import open_generator
     from osler.serving.server import LOGGING, Server
     from osler.serving.settings import DISCLAIMER
 
-    policy = PolicyConfig(path=options.policy, device=options.device, dtype=options.dtype, max_pixels=options.max_pixels)
+    values = {"path": options.policy, "device": options.device, "dtype": options.dtype, "max_pixels": options.max_pixels}
+    policy = build_config({"policy": values}).policy
     limits = BatchSettings(max_rows=options.max_batch, max_queued=options.max_queue, max_context=options.max_context)
     with closing(open_generator(policy, limits)) as generator:
         app = create_app(settings, generator)
@@ -152,6 +153,7 @@ def _read_settings(options: argparse.Namespace) -> ServerSettings:
         max_requests=options.max_batch + options.max_queue,
         request_seconds=options.timeout,
         drain_seconds=options.timeout,
+        max_text=32 * options.max_context,
         max_tokens=options.max_tokens,
         default_tokens=min(1024, options.max_tokens),
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from osler.metrics.truth import ReasoningTruth
     from osler.reports.heat import HeatMap
     from osler.reports.load_runs import Evaluation
+    from osler.reports.readers import ReaderPart
     from osler.types import Record
 
 FILE_WIDTH: Final = 240
@@ -187,6 +188,23 @@ def print_truth(evaluations: Sequence[Evaluation], in_domain: Collection[str] = 
     print("To the point: true, and something in it bears on the question.")
     print("By luck: with the most usual statements in place of its own, or with the facts of another image.")
     print("Distinct: different reasonings. Checked: statements that could be checked, without conclusions that repeat the answer.")
+
+
+def print_readers(part: ReaderPart | None) -> None:
+    """Print how readers agree and how long they took; nothing without a reader study."""
+    from osler.metrics.agreement import coefficient
+
+    if part is None:
+        return
+    if part.agreements:
+        rows = [
+            [row.title, row.statistic, str(row.agreement.num_questions), str(row.agreement.observed), coefficient(row.agreement.kappa)]
+            for row in part.agreements
+        ]
+        print_table(("", "Statistic", "Questions", "Equal answers", "Kappa"), rows, title="Agreement of readers")
+    if part.times:
+        rows = [[row.title, row.part, str(row.num_cases), f"{row.median_text} {row.quartiles_text}"] for row in part.times]
+        print_table(("", "Cases", "Number", "Median time"), rows, title="Time per case, with quartiles")
 
 
 def _truth_cells(truth: ReasoningTruth | None, luck: Luck | None) -> dict[str, str]:

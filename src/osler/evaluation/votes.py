@@ -11,7 +11,7 @@ from osler.config import SamplingConfig
 from osler.evaluation.records import answer_text_of
 from osler.grading import grade, judge
 from osler.text import fold_answer
-from osler.types import Completion, Prompt, Record
+from osler.types import Completion, Outcome, Prompt, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,27 @@ def grade_group(prompt: Prompt, group: Sequence[Completion], policy_name: str) -
         return replace(records[0], vote_share=0.0)
     (answer, count), *_ = counts.most_common(1)
     return replace(records[answers.index(answer)], vote_share=count / len(records))
+
+
+def majority(records: Sequence[Record], policy_name: str) -> Record:
+    """The record of several raters who answered one question, under the name of all of them; `vote_share` is the answer's share.
+
+    As in `grade_group` an answer of which there are more than of any other wins. A tie is AMBIGUOUS: no rater comes first.
+    """
+    answers = [fold_vote(record) for record in records]
+    counts = Counter(answer for answer in answers if answer is not None).most_common(2)
+    several = replace(records[0], policy=policy_name, reasoning=None, statements=None)
+    if not counts:
+        return replace(several, vote_share=0.0)
+    share = counts[0][1] / len(records)
+    if len(counts) > 1 and counts[0][1] == counts[1][1]:
+        outcome = Outcome.AMBIGUOUS.value
+        return replace(several, completion="", answer=None, outcome=outcome, rule="majority.tie", vote_share=share)
+    winner = records[answers.index(counts[0][0])]
+    completion = f"<answer>{winner.answer}</answer>"
+    return replace(
+        several, completion=completion, answer=winner.answer, outcome=winner.outcome, rule=f"majority.{winner.rule}", vote_share=share
+    )
 
 
 def fold_vote(record: Record) -> str | tuple[str, ...] | None:

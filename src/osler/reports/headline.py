@@ -45,7 +45,7 @@ def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | 
     GRPO, on the most questions, under the shortest label ("grpo-think" before "grpo-answer-alone-think").
     """
     by_name = {run.name: run for run in runs}
-    answered = [row for row in evaluations if row.records and not row.is_blind]
+    answered = without_readers([row for row in evaluations if row.records and not row.is_blind])
     if not answered:
         return None
     changes = {change.title: change.baseline for change in change_rows(answered)}
@@ -75,6 +75,11 @@ def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | 
         truth=measure_truth(row.records),
         truth_before=measure_truth(before.records) if before is not None and is_compared else None,
     )
+
+
+def without_readers(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The rows of policies; the rows of readers where there are no others."""
+    return [row for row in evaluations if not row.is_reader] or list(evaluations)
 
 
 def _num_train(run: Run | None) -> int:
@@ -190,7 +195,7 @@ def name_experiment(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> s
     """
     names = list(dict.fromkeys(str(run.config.get("name") or run.name) for run in runs))
     title = _join(names) if len(names) <= MAX_LISTED else f"{names[0]} and {len(names) - 1} more"
-    answered = [row for row in evaluations if row.records and not row.is_blind]
+    answered = without_readers([row for row in evaluations if row.records and not row.is_blind])
     if not answered:
         return title
     stages = {row.stage for row in answered}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,11 @@ from osler.audits.credits import read_answers, read_credits
 from osler.errors import DataError
 from osler.evaluation.compare import TITLES, alteration_of
 from osler.evaluation.judge.summary import JudgeSummary, read_judges
+from osler.evaluation.readings import MAJORITY, MAX_READERS, Part, Reading, read_readings
 from osler.evaluation.records import read_records
 from osler.files import read_json_lines, read_json_object
 from osler.metrics import BLIND_POLICIES
+from osler.prompts import READER
 from osler.types import Record
 
 TRACES: Final = ("environment.json", "metrics.jsonl", "records")
@@ -26,6 +29,9 @@ STAGES: Final[Mapping[str, str]] = {"blind": "Blind", "zero_shot": "Zero-shot", 
 
 _STRATEGIES: Final[Mapping[str, str]] = {"think": "Think", "no_think": "No-Think", "think_after": "Think-After"}
 """Last parts of labels with their titles, in the order of rows."""
+
+_READER: Final = re.compile(rf"(?:reader_(\d+)|{MAJORITY})(\.{Part.WITH_MODEL})?")
+"""Labels of a reader study: "reader_1", "readers_majority.with_model"."""
 
 _ALIASES: Final[Mapping[str, str]] = {
     "step": "step",
@@ -74,6 +80,11 @@ class Evaluation:
         return bool(self.records) and all(record.policy in BLIND_POLICIES for record in self.records)
 
     @property
+    def is_reader(self) -> bool:
+        """Whether people answered, in a reader study."""
+        return self.strategies == {READER.name}
+
+    @property
     def is_zero_shot(self) -> bool:
         """Whether the label names an untrained policy."""
         return self.stage == "zero_shot"
@@ -99,6 +110,7 @@ class Run:
     manifest: Mapping[str, Any]
     curves: Mapping[str, Curve]
     evaluations: tuple[Evaluation, ...]
+    readings: Mapping[int, tuple[Reading, ...]] = field(default_factory=dict)  # number of a reader -> answers, in a reader study
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
@@ -112,7 +124,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _load_run(folder: Path, name: str) -> Run:
-    labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_rank(path.stem)[0], path.stem))
+    labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_rank(path.stem)[0], _reader_rank(path.stem), path.stem))
     return Run(
         name=name,
         config=read_json_object(folder / "config.json"),
@@ -120,6 +132,7 @@ def _load_run(folder: Path, name: str) -> Run:
         manifest=read_json_object(folder / "manifest.json"),
         curves=_read_curves(folder / "metrics.jsonl"),
         evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
+        readings=read_readings(folder),
     )
 
 
@@ -154,7 +167,8 @@ def _join_altered(rows: Sequence[Evaluation]) -> list[Evaluation]:
     joined: dict[str, Evaluation] = {}
     for row in rows:
         before = joined.setdefault(row.label, row)
-        joined[row.label] = replace(before, records=before.records or row.records, altered={**before.altered, **row.altered})
+        plain = before if before.records else row  # with what lies beside its records
+        joined[row.label] = replace(plain, altered={**before.altered, **row.altered})
     return list(joined.values())
 
 
@@ -180,11 +194,22 @@ def _rename_repeated(rows: Sequence[Evaluation], rename: Callable[[Evaluation], 
 
 
 def label_title(label: str) -> str:
-    """The title of a label: "zero_shot" -> "Zero-shot", "grpo-600-no-think" -> "GRPO 600, No-Think"; other labels are unchanged."""
+    """The title of a label: "zero_shot" -> "Zero-shot", "grpo-600-no-think" -> "GRPO 600, No-Think", "reader_1" -> "Reader 1".
+
+    Other labels are unchanged.
+    """
+    if (reader := _READER.fullmatch(label)) is not None:
+        return (f"Reader {reader[1]}" if reader[1] else "Readers, majority") + (" with model" if reader[2] else "")
     stage, rest, strategy = _split_label(label)
     if not stage:
         return label
     return " ".join([STAGES[stage], *(STAGES.get(part, part) for part in rest)]) + (f", {_STRATEGIES[strategy]}" if strategy else "")
+
+
+def unaided_label(label: str) -> str | None:
+    """The label of a reader without the model: "reader_1.with_model" -> "reader_1"; None for another label."""
+    reader = _READER.fullmatch(label)
+    return label.removesuffix(reader[2]) if reader is not None and reader[2] else None
 
 
 def _split_label(label: str) -> tuple[str, list[str], str]:
@@ -198,9 +223,17 @@ def _split_label(label: str) -> tuple[str, list[str], str]:
 
 
 def _rank(label: str) -> tuple[int, int]:
-    """The place of a label's stage and strategy in the order of rows; absent ones come last."""
+    """The place of a label's stage and strategy in the order of rows; absent ones come last, and readers after all policies."""
+    if rank := _reader_rank(label):
+        return len(STAGES) + 1, rank
     stage, _, strategy = _split_label(label)
     return [*STAGES, ""].index(stage), [*_STRATEGIES, ""].index(strategy)
+
+
+def _reader_rank(label: str) -> int:
+    """The place of a reader's label: reader 1, reader 2 .., their majority, and then the same with a model; 0 for another label."""
+    reader = _READER.fullmatch(label)
+    return 0 if reader is None else (int(reader[1]) if reader[1] else MAX_READERS + 1) + (2 * MAX_READERS if reader[2] else 0)
 
 
 def manifest_cells(manifest: Mapping[str, Any], split: str) -> dict[str, dict[str, int]]:

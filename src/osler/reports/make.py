@@ -13,6 +13,7 @@ from osler.files import write_whole
 from osler.reports.audit_page import build_audit
 from osler.reports.examples import FindImage, build_examples, recipe_images
 from osler.reports.glance import build_glance
+from osler.reports.headline import without_readers
 from osler.reports.load_runs import TRACES, collect_evaluations, load_runs
 from osler.reports.matrices import MATRIX_FILE, read_matrix
 from osler.reports.matrix_page import build_matrix_page
@@ -53,7 +54,9 @@ def _build_runs(folders: Sequence[Path], find_image: FindImage | None, examples_
     runs = load_runs(folders)
     evaluations = collect_evaluations(runs)
     images = {run.name: find_image or recipe_images(run.config) for run in runs}
-    last = {row.run: row for row in evaluations if row.records}  # of each run, which is the trained policy
+    last = {
+        row.run: row for row in without_readers([row for row in evaluations if row.records])
+    }  # of each run, which is the trained policy
     featured = [(row, images[row.run]) for row in evaluations if last.get(row.run) is row][-MAX_FEATURED:]
     examples = build_examples(featured, evaluations, per_group=examples_per_group, seed=seed)
     return build_page(runs, evaluations, examples, build_glance(runs, evaluations, images, seed=seed))

@@ -20,6 +20,7 @@ from osler.reports.leniency import describe_leniency, describe_undecided, lenien
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
 from osler.reports.open_questions import OpenRow, open_rows
+from osler.reports.readers import ReaderPart, build_readers
 from osler.reports.reading import ReadingRow, opposite_fields, reading_notes, reading_rows
 from osler.reports.tables import (
     FEW,
@@ -74,6 +75,7 @@ class Page:
     look_figure: Figure | None
     readings: tuple[ReadingRow, ...]  # questions with a changed patient context
     reading_changes: tuple[str, ...]  # what the contradictory contexts say the opposite of
+    readers: ReaderPart | None  # how people agree and how long they took; None without a reader study
     confidence: tuple[ConfidenceRow, ...]
     confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
@@ -121,6 +123,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         look_figure=look_figure(looks),
         readings=readings,
         reading_changes=opposite_fields(readings),
+        readers=build_readers(runs, answered),
         confidence=confidence,
         confidence_figures=tuple(confidence_figures(confidence)),
         accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler import __version__
 from osler.metrics import p_value, percent, points
+from osler.metrics.agreement import coefficient
 from osler.prompts import layout_context
 from osler.reports.load_runs import environment_rows
 from osler.reports.tables import group_title
@@ -44,6 +45,7 @@ def _environment() -> Environment:
         points=points,
         p_value=p_value,
         decimals=lambda value: percent(None) if value is None else f"{value:.3f}",
+        coefficient=coefficient,
         number=lambda value: f"{value:,}",
         two_lines=lambda text: Markup('{}<span class="sub">[{}</span>').format(*text.split(" [")) if " [" in text else text,
         group_title=group_title,

@@ -25,6 +25,7 @@ _RESULTS: Final = (
     ("confidence", "Confidence", "Confidence", "confidence"),
     ("training", "Training", "Training", "training_figures"),
     ("looked", "Did it look?", "Did it look?", "looks"),
+    ("readers", "Readers", "Readers", "readers"),
     ("reading", "Does it read the context and not the image?", "Context", "readings"),
 )
 """The sections of runs before the matrices: id, title, short title, and the field of Page that is empty when there is no such section."""

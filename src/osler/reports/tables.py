@@ -10,7 +10,7 @@ from osler import metrics
 from osler.evaluation.compare import UNIT
 from osler.metrics import Estimate, GroupKey, ImageGain, PairedDifference, Proportion, percent
 from osler.reports.heat import HeatMap, Tile, shade
-from osler.reports.load_runs import Evaluation
+from osler.reports.load_runs import Evaluation, unaided_label
 from osler.taxonomy import Modality, QuestionType
 from osler.types import Record
 
@@ -158,13 +158,24 @@ class ChangeRow:
 
 
 def change_rows(evaluations: Sequence[Evaluation]) -> tuple[ChangeRow, ...]:
-    """Every evaluation compared with its baseline: the zero-shot row of its strategy, else the first zero-shot row, else the first row."""
+    """Every evaluation compared with its baseline: the zero-shot row of its strategy, else the first zero-shot row, else the first row.
+
+    Readers are no baseline of policies: a reader is compared with the last policy, and a reader who saw a model's answers with the same
+    reader without them.
+    """
     sighted = [row for row in evaluations if not row.is_blind]
-    baselines = [row for row in sighted if row.is_zero_shot] or sighted[:1]
+    policies = [row for row in sighted if not row.is_reader]
+    baselines = [row for row in policies if row.is_zero_shot] or policies[:1]
     rows = []
     for row in sighted:
-        if row not in baselines:
+        if row.is_reader:
+            baseline = next((one for one in sighted if (one.run, one.label) == (row.run, unaided_label(row.label))), None)
+            baseline = baseline or (policies[-1] if policies else None)
+        elif row in baselines:
+            baseline = None
+        else:
             baseline = next((start for start in baselines if start.strategies == row.strategies), baselines[0])
+        if baseline is not None:
             change = metrics.paired_difference(baseline.records, row.records, UNIT)
             rows.append(ChangeRow(title=row.title, baseline=baseline.title, change=change, detectable=_detectable(change)))
     adjusted = metrics.holm([row.change.p_value for row in rows])

@@ -7,6 +7,7 @@ template, tokens. One thread runs the model: between two tokens it lets prepared
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import threading
 import time
@@ -78,6 +79,7 @@ class BatchGenerator:
         self._pool = ThreadPoolExecutor(settings.num_preparers, thread_name_prefix="osler-prepare")
         self._thread = threading.Thread(target=self._run, name="osler-batch", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread that runs when the interpreter ends would abort the process
 
     @property
     def policy_name(self) -> str:
@@ -112,6 +114,7 @@ class BatchGenerator:
 
     def close(self) -> None:
         """See `Generator.close`."""
+        atexit.unregister(self.close)
         with self._changed:
             self._is_draining = self._is_closed = True
             self._changed.notify_all()

@@ -13,9 +13,6 @@ from osler.serving.pictures import read_images
 from osler.serving.settings import ServerSettings
 from osler.types import PLACE, ImageSource
 
-MAX_TEXT: Final = 200_000
-"""Characters of all messages."""
-
 _ROLES: Final = {"developer": "system"}  # the newer name of the same thing; no chat template knows it
 
 
@@ -52,8 +49,8 @@ def to_prompt(messages: Sequence[ChatMessage], settings: ServerSettings) -> Chat
                 parts.append({"type": "text", "text": part if isinstance(part, str) else part.text})
         text = "".join(part.get("text", "") for part in parts)
         length += len(text)
-        if length > MAX_TEXT:
-            raise _fault(number, f"makes the chat longer than {MAX_TEXT:,} characters: send less")
+        if length > settings.max_text:
+            raise _fault(number, f"makes the chat longer than {settings.max_text:,} characters: send less")
         if has_chat_token(text):
             raise _fault(number, "contains a chat token (<|..|>): remove it, because the policy reads it as a control token")
         turns.append({"role": _ROLES.get(message.role, message.role), "content": parts if message.role == "user" else text})

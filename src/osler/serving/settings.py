@@ -34,6 +34,7 @@ class ServerSettings:
     drain_seconds: float = 600.0  # for what runs when the server is asked to stop
     max_images: int = 64  # of one request
     max_pixels: int = 64_000_000  # of all images of one request
+    max_text: int = 65_536  # characters of a chat; the command line makes it 32 for each token of the context
     max_tokens: int = 4096  # that a request may ask for
     default_tokens: int = 1024  # where a chat request names no number
     max_generations: int = 16  # `n`, and the votes of an answer

@@ -1,0 +1,1 @@
+"""The reader study: the questions of an evaluation, shown to people."""
