@@ -73,7 +73,7 @@ class PictureSize(BaseModel):
     width: int
     height: int
     marks: Marks | None
-    digest: str  # SHA-256 of what determines its pixels: equal pictures of equal files have one
+    digest: str | None  # SHA-256 of what determines its pixels: equal pictures of equal files have one
 
 
 class ShownReply(BaseModel):
