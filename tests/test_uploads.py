@@ -3,6 +3,8 @@
 import asyncio
 import io
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from starlette.testclient import TestClient
 from osler.config import StudyConfig
 from osler.errors import ConfigError, DataError
 from osler.images.study import Study, pick_series
+from osler.serving.answer_types import Look
 from osler.serving.app import Part, create_app
 from osler.serving.errors import ApiError
+from osler.serving.looks import alter
 from osler.serving.received_files import clean_name
 from osler.serving.settings import ServerSettings
 from osler.serving.study_settings import StudySettings
@@ -368,3 +372,37 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], error: type[Except
 def test_settings_are_strict(body: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         StudySettings.model_validate(body)
+
+
+@pytest.mark.parametrize("look", list(Look))
+def test_what_stands_in_place_of_an_image_is_shown(client: TestClient, uploads: Uploads, look: Look) -> None:
+    example = client.post("/v1/uploads/example").json()["upload"]
+    shown = client.get(f"/v1/uploads/{example}/0/shown/0.png", params={"look": look.value})
+    (source,) = alter(uploads.sources(example, StudySettings()), look)
+    np.testing.assert_array_equal(image_of(shown.content), np.asarray(source.load()))
+
+
+def test_a_shown_picture_has_a_digest_that_changes_with_its_window(client: TestClient, tmp_path: Path) -> None:
+    upload = send(client, {"v.nii.gz": nifti(tmp_path)}).json()["upload"]
+    digests = [
+        [picture["digest"] for picture in client.get(f"/v1/uploads/{upload}/0/shown", params={"window": window}).json()["pictures"]]
+        for window in ("file", "file", "bone")
+    ]
+    assert digests[0] == digests[1]
+    assert len({*digests[0], *digests[2]}) == 8
+
+
+def test_many_threads_send_and_remove(uploads: Uploads) -> None:
+    uploads.limits = UploadLimits(max_uploads=3)
+
+    def work(number: int) -> int:
+        upload = uploads.add(received({"a.png": png(tone=number)}))
+        with suppress(ApiError):  # it may be the oldest of four
+            (source,) = uploads.sources(upload.id, StudySettings())
+            with suppress(DataError):
+                return int(np.asarray(source.load())[0, 0, 0]) - number
+        return 0
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(40))) == {0}
+    assert len(uploads.folders) == 3

@@ -105,7 +105,7 @@ function detailsOf(entry) {
     ["Policy", `${reply.policy.name}, fingerprint ${reply.policy.fingerprint}`],
     ["Prompt", reply.prompt],
     ["SHA-256 of the prompt", reply.prompt_hash],
-    ...entry.pictures.map((picture, place) => [`Digest of picture ${place + 1}`, picture.digest]),
+    ...entry.pictures.map((picture, place) => [`Digest of picture ${place + 1}`, picture.digest ?? "not known"]),
     ["Completion", reply.completion],
     ["Read by the rule", reply.rule],
     ["Settings", JSON.stringify(entry.settings)],
