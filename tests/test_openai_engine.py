@@ -447,3 +447,33 @@ def test_keys_come_from_a_variable_or_a_file(tmp_path: Path, monkeypatch: pytest
         found = make_endpoint(EndpointConfig(base_url="https://host/v1", **setting), "m")
         assert (found.key, found.url, found.attempts) == (KEY, "https://host/v1/chat/completions", 6)
         assert KEY not in repr(found)
+
+
+# Our own server
+
+
+def test_our_own_server_gives_the_records_of_this_process(tmp_path: Path) -> None:
+    """Byte for byte, with probabilities and numbers of tokens: `osler eval --engine openai` and `--engine hf` on the packaged policy."""
+    pytest.importorskip("osler.serving.app", reason="the extra serve is not installed")
+    from contextlib import closing
+
+    from live_server import serve as serve_live
+
+    from osler.config import PolicyConfig, build_config
+    from osler.evaluation.run import evaluate
+    from osler.serving.batching import open_generator
+
+    values: dict[str, Any] = {"data": {"test": {"limit": 10}}, "policy": {"path": "osler-tiny", "device": "cpu"}}
+    settings = {"option_probabilities": True, "max_completion_length": 64, "batch_size": 8}
+    here = evaluate(build_config({**values, "eval": settings}), tmp_path / "here")
+    with closing(open_generator(PolicyConfig(path="osler-tiny", device="cpu"))) as generator, serve_live(generator) as live:
+        asked = {**settings, "engine": "openai", "base_url": f"{live.url}/v1"}
+        there = evaluate(build_config({**values, "eval": asked}), tmp_path / "there")
+        pieces: list[str] = []
+        streamed = OpenAIEngine(Endpoint(url=f"{live.url}/v1/chat/completions", model="osler-tiny")).generate(
+            [make_prompt(0)], max_completion_length=64, on_text=pieces.append
+        )
+    assert there.path.read_bytes() == here.path.read_bytes()
+    assert there.usage is not None
+    assert (there.usage.num_requests, there.usage.num_uncounted, len(there.usage.fingerprints)) == (10, 0, 1)
+    assert "".join(pieces) == streamed[0][0].text != ""
