@@ -194,8 +194,12 @@ def test_letters_are_normalised(logprobs: list[list[float]], probs: tuple[float,
     assert normalise(logprobs) == probs
 
 
-def broken(**_: Any) -> Any:
-    raise ValueError("temperature must be in [0, 2], got 3.0.\nmore")
+class VLLMError(Exception):
+    """`vllm.exceptions.VLLMError`, which is no ValueError."""
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise VLLMError("temperature must be in [0, 2], got 3.0.\nmore")
 
 
 def test_what_the_engine_refuses(processor: Any) -> None:
@@ -210,9 +214,13 @@ def test_what_the_engine_refuses(processor: Any) -> None:
     clip = make_prompt(0, 1, [Clip(sources=(Noise(seed=1), Noise(seed=2)))])  # type: ignore[list-item]
     with pytest.raises(EngineError, match="own/0 shows a clip"):
         engine(processor, llm).generate([clip], max_completion_length=4)
-    parts = VllmParts(generate=llm.generate, make_params=broken, processor=processor, name="tiny")
-    with pytest.raises(EngineError, match=r"settings of \[sampling\]: temperature must be in \[0, 2\], got 3\.0\.$"):
-        VllmEngine(parts).generate([make_prompt(0)], max_completion_length=4)
+    said = r"temperature must be in \[0, 2\], got 3\.0\.$"
+    for changes, what in (({"make_params": broken}, r"settings of \[sampling\]: "), ({"generate": broken}, "vLLM does not generate: ")):
+        parts = VllmParts(
+            **{"generate": llm.generate, "make_params": dict, **changes}, processor=processor, name="tiny", errors=(VLLMError,)
+        )
+        with pytest.raises(EngineError, match=what + said):
+            VllmEngine(parts).generate([make_prompt(0)], max_completion_length=4)
     assert not llm.prompts
     assert engine(processor, llm).generate([], max_completion_length=4) == []
 
