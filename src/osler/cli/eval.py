@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, run_folder
+from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, run_folder, say_where_it_goes
 from osler.cli.tables import print_accuracies, print_table, printable
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     config = load_config(options.recipe, [*options.overrides, *short_options(options)])
     if options.dry_run:
         return print_dry_run(config, options.verb)
+    say_where_it_goes(config, options.policy)
     if options.ablation or options.circular or options.reasoning:
         return run_altered(options, config)
     from osler.evaluation.run import evaluate
