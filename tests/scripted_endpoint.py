@@ -164,6 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
         ]  # fmt: skip
         self._say("<answer>A</answer>", logprobs={"content": content} if self.body.get("logprobs") else None)
 
+    def _rude(self) -> None:
+        """Tries to control a terminal."""
+        self._say("\x1b[31m red\n<answer>A</answer>")
+
     # Nothing to say
 
     def _empty(self) -> None:

@@ -221,6 +221,19 @@ def test_an_address_alone_names_the_engine(server: ScriptedEndpoint, tmp_path: P
     capsys.readouterr()
 
 
+def test_it_is_said_that_images_leave_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that no server has, so that nothing leaves."""
+    monkeypatch.setenv("OSLER_TEST_KEY", KEY)
+    call = ["eval", "demo", "--limit", "1", "--base-url", "http://nowhere.invalid/v1", "--policy", "m", "--out", str(tmp_path / "run")]
+    assert main([*call, "--eval.api_key_env=OSLER_TEST_KEY"]) == 2
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "note: questions, images and patient contexts are sent to nowhere.invalid"
+    assert "without encryption" in second
+    assert "connection" in third
+
+
 EXITS = [
     # model, more arguments, exit code, words
     ("broken", [], 1, "2 of 2 questions got no answer, which is not counted as wrong (http_500 2"),

@@ -16,9 +16,10 @@ from PIL import Image
 from scripted_endpoint import KEY, ScriptedEndpoint, is_unlucky, letter_for, serve, text_of
 from small_prompts import Noise, make_prompt
 
-from osler.config import EndpointConfig, SamplingConfig
+from osler.config import EndpointConfig, PolicyConfig, SamplingConfig, build_config
 from osler.errors import ConfigError, DataError, EngineError, MissingAnswers
 from osler.evaluation.endpoint import Endpoint
+from osler.evaluation.engines import open_engine
 from osler.evaluation.engines.chat_reply import letter_probabilities
 from osler.evaluation.engines.openai import MAX_FAILURES_IN_A_ROW, OpenAIEngine, RequestSettings, make_endpoint
 from osler.evaluation.engines.sent_images import SentImages, encode_picture
@@ -447,3 +448,50 @@ def test_keys_come_from_a_variable_or_a_file(tmp_path: Path, monkeypatch: pytest
         found = make_endpoint(EndpointConfig(base_url="https://host/v1", **setting), "m")
         assert (found.key, found.url, found.attempts) == (KEY, "https://host/v1/chat/completions", 6)
         assert KEY not in repr(found)
+
+
+PRIVATE = [
+    ({"private": True}, {"base_url": "https://host/v1"}, "would go to host: set"),
+    ({"private": True}, {"base_url": "https://host/v1", "may_send_private": True}, None),
+    ({"private": True}, {"base_url": "http://127.0.0.1:8000/v1"}, None),
+    ({}, {"base_url": "https://host/v1"}, None),
+]
+
+
+@pytest.mark.parametrize(("data", "evaluation", "said"), PRIVATE, ids=["refused", "allowed", "here", "public"])
+def test_private_data_stay_here_unless_they_may_leave(data: dict[str, Any], evaluation: dict[str, Any], said: str | None) -> None:
+    config = build_config({"data": data, "policy": {"path": "m"}, "eval": {"engine": "openai", **evaluation}})
+    if said is None:
+        assert open_engine(config).policy_name == "m"
+        return
+    with pytest.raises(ConfigError, match=said):
+        open_engine(config)
+
+
+# Our own server
+
+
+def test_our_own_server_gives_the_records_of_this_process(tmp_path: Path) -> None:
+    """Byte for byte, with probabilities and numbers of tokens: `osler eval --engine openai` and `--engine hf` on the packaged policy."""
+    pytest.importorskip("osler.serving.app", reason="the extra serve is not installed")
+    from contextlib import closing
+
+    from live_server import serve as serve_live
+
+    from osler.evaluation.run import evaluate
+    from osler.serving.batching import open_generator
+
+    values: dict[str, Any] = {"data": {"test": {"limit": 10}}, "policy": {"path": "osler-tiny", "device": "cpu"}}
+    settings = {"option_probabilities": True, "max_completion_length": 64, "batch_size": 8}
+    here = evaluate(build_config({**values, "eval": settings}), tmp_path / "here")
+    with closing(open_generator(PolicyConfig(path="osler-tiny", device="cpu"))) as generator, serve_live(generator) as live:
+        asked = {**settings, "engine": "openai", "base_url": f"{live.url}/v1"}
+        there = evaluate(build_config({**values, "eval": asked}), tmp_path / "there")
+        pieces: list[str] = []
+        streamed = OpenAIEngine(Endpoint(url=f"{live.url}/v1/chat/completions", model="osler-tiny")).generate(
+            [make_prompt(0)], max_completion_length=64, on_text=pieces.append
+        )
+    assert there.path.read_bytes() == here.path.read_bytes()
+    assert there.usage is not None
+    assert (there.usage.num_requests, there.usage.num_uncounted, len(there.usage.fingerprints)) == (10, 0, 1)
+    assert "".join(pieces) == streamed[0][0].text != ""

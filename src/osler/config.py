@@ -214,6 +214,7 @@ class EndpointConfig(Section):
     extra_body: dict[str, Any] = Field(default_factory=dict)  # more fields of a request; they replace those of the engine
     reported_model: str | None = None  # how the endpoint calls the model in its replies, where not as [policy] path does
     continues_prefix: bool = False  # the server continues a begun answer (`continue_final_message` of vLLM and SGLang): for --reasoning
+    may_send_private: bool = False  # that images and texts of a private dataset may go to another machine
     price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # of a million prompt tokens, in any currency
     price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # of a million generated tokens
 

@@ -9,7 +9,7 @@
     checkpoints/       TRL's checkpoints
     policy/            the trained policy
     adapter/           its LoRA adapter, which is merged into policy/
-    records/           evaluations, one JSONL file per label
+    records/           evaluations, one JSONL file per label; in records/usage/ what the answers of an endpoint took
     report.html
 """
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_verb, choose
+from osler.cli.common import add_verb, choose, say_where_it_goes
 from osler.cli.tables import printable
 from osler.context import FIELDS, Context
 from osler.errors import ConfigError
@@ -80,6 +80,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     looks = choose("--look", options.look, tuple(Look)) if options.look else ()
     asked = prepare_question(find_images(paths), question, split_choices(options.choices), config, context=context)
     _print_shown(asked, paths)
+    say_where_it_goes(config)
     engine = open_speaker(config)
     result = ask_question(engine, asked, config, looks=looks, on_text=say)
     print_answer(result, has_spoken=config.eval.num_votes == 1)

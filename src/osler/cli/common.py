@@ -94,6 +94,22 @@ def name_reader(recipe: str | None, overrides: Sequence[str]) -> list[str]:
     return [*overrides, f"--data.reader={name}"]
 
 
+def say_where_it_goes(config: Config, policy: str | None = None) -> None:
+    """Say on standard error that images and texts go to another machine, where `[eval] engine` asks one.
+
+    Raises ConfigError and DataError for a wrong address or key, before anything is asked.
+    """
+    if config.eval.engine != "openai":
+        return
+    from osler.evaluation.engines.openai import make_endpoint
+
+    endpoint = make_endpoint(config.eval, config.policy.path if policy is None else policy)
+    if not endpoint.is_local:
+        print(f"note: questions, images and patient contexts are sent to {endpoint.host}", file=sys.stderr)
+    if endpoint.sends_key_openly:
+        print("note: the key goes through the network without encryption, because the address begins with http:", file=sys.stderr)
+
+
 def run_folder(options: argparse.Namespace, config: Config) -> Path:
     """The run folder that a verb writes."""
     return options.out or Path("runs") / f"{config.name}-{options.verb}"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, run_folder
+from osler.cli.common import add_recipe, add_run_options, add_verb, choose, print_dry_run, run_folder, say_where_it_goes
 from osler.cli.launching import add_launcher, launching_of
 from osler.cli.tables import print_accuracies, print_table, printable
 from osler.errors import ConfigError
@@ -88,6 +88,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         return print_dry_run(config, options.verb)
     if options.shard is not None:
         return _run_shard(options, config)
+    say_where_it_goes(config, options.policy)
     if options.ablation or options.circular or options.reasoning:
         if options.shards is not None:
             raise ConfigError("--shards answers the questions as they are: leave it out, or leave the alterations out")

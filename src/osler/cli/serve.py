@@ -45,7 +45,6 @@ def add_serve(verbs: Any) -> None:
     )
     _add_address(parser)
     _add_limits(parser)
-    add_study_options(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (default: %(default)s)")
     parser.add_argument(

@@ -16,6 +16,7 @@ from osler.evaluation.looks import Look, alter
 from osler.evaluation.question import make_prompt
 from osler.images.slices import ShownStudy, choose_pictures
 from osler.images.study import Study, study_at
+from osler.images.windows import AUTO, parse_windows
 from osler.types import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -61,8 +62,13 @@ def find_images(paths: Sequence[str]) -> list[Study]:
 def prepare_question(
     images: Sequence[Study], question: str, choices: Sequence[str], config: Config, *, context: Context | None = None
 ) -> AskedQuestion:
-    """The prompt of a question, in the wording of `[prompt] strategy`, with what `[data.study]` shows. Raises what `make_prompt` raises."""
+    """The prompt of a question, in the wording of `[prompt] strategy`, with what `[data.study]` shows.
+
+    Raises ConfigError for an unknown window, also where a picture has no use for it, and what `make_prompt` raises.
+    """
     section = config.data.study
+    if section.window != AUTO:
+        parse_windows(section.window)
     prompt = make_prompt(images, question, choices, strategy=config.prompt.strategy, context=context, study=section)
     return AskedQuestion(prompt=prompt, studies=tuple(choose_pictures(study, section) for study in images))
 

@@ -46,10 +46,19 @@ class Endpoint:
     max_reply_bytes: int = 1 << 20
 
     @property
+    def host(self) -> str:
+        """Where requests go: "gpu7.example.org:8000"."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is sent stays on this machine."""
+        return urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
+
+    @property
     def sends_key_openly(self) -> bool:
         """Whether a key goes through a network without encryption."""
-        parts = urlsplit(self.url)
-        return self.key is not None and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
+        return self.key is not None and urlsplit(self.url).scheme == "http" and not self.is_local
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -308,13 +308,19 @@ def make_endpoint(section: EndpointConfig, model: str) -> Endpoint:
 def open_openai(config: Config) -> OpenAIEngine:
     """The engine that `[eval]` describes, for the model that `[policy] path` names. No request is made.
 
-    Raises the errors of `make_endpoint`, and MissingExtra without the extra "endpoint".
+    Raises the errors of `make_endpoint`, ConfigError for a private dataset and another machine, and MissingExtra without the extra
+    "endpoint".
     """
     if find_spec("openai") is None:
         raise MissingExtra("openai", "endpoint")
     section = config.eval
+    endpoint = make_endpoint(section, config.policy.path)
+    if config.data.private and not endpoint.is_local and not section.may_send_private:
+        raise ConfigError(
+            f"the dataset is private, and its images and texts would go to {endpoint.host}: set [eval] may_send_private = true if they may"
+        )
     return OpenAIEngine(
-        make_endpoint(section, config.policy.path),
+        endpoint,
         concurrency=section.concurrency,
         settings=RequestSettings(
             dialect=section.dialect,

@@ -232,16 +232,17 @@ def open_vllm(config: Config, dtype: str) -> VllmEngine:
     if source.adapter is not None:
         raise PolicyError(f"{config.policy.path} is an adapter, which the engine vllm does not load: merge it into a full policy first")
     try:
-        vllm = import_module("vllm")
+        vllm, exceptions = import_module("vllm"), import_module("vllm.exceptions")
     except ImportError:
         raise MissingExtra("vllm", None) from None
     processor = open_processor(config.policy)
+    errors = (exceptions.VLLMError, ValueError, RuntimeError, OSError)  # the first is no ValueError, whatever its members are called
     try:
         llm = vllm.LLM(**llm_arguments(config, source, dtype))
-    except (ValueError, RuntimeError, OSError) as error:
+    except errors as error:
         raise EngineError(f"vLLM cannot load {source.name}: {first_line(error)}") from error
     return VllmEngine(
-        VllmParts(generate=llm.generate, make_params=vllm.SamplingParams, processor=processor, name=source.name),
+        VllmParts(generate=llm.generate, make_params=vllm.SamplingParams, processor=processor, name=source.name, errors=errors),
         max_prompt_length=config.trainer.max_prompt_length,
         option_probabilities=config.eval.option_probabilities,
     )
