@@ -401,8 +401,9 @@ def test_a_folder_of_runs_names_one_of_them(run: Path) -> None:
 def test_a_published_folder_is_used_again_with_an_edited_card(run: Path, published: Published, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(published.folder, tmp_path / "tiny-radiology"))
     (folder / "README.md").write_text("edited")
-    again = publish_run(run, folder)
+    again = publish_run(run, folder, hub_id="example/tiny")
     assert not again.is_new
+    assert any("does not name example/tiny" in note for note in again.notes)
     assert (folder / "README.md").read_text() == "edited"
     (folder / "config.json").write_text("{}")
     with pytest.raises(OslerError, match=r"config.json was changed"):
