@@ -11,7 +11,7 @@ from osler.config import Config, build_config
 from osler.errors import ConfigError, OslerError, PolicyError
 from osler.files import read_json_object
 from osler.policies.sources import PACKAGED_POLICIES, find_policy, fingerprint
-from osler.reports.load_runs import Evaluation, Run, collect_evaluations, load_runs
+from osler.reports.load_runs import TRACES, Evaluation, Run, collect_evaluations, load_runs
 from osler.reports.page import unfinished_evaluations
 from osler.run_folder import Run as Folder
 
@@ -86,6 +86,9 @@ def open_finished(root: Path, others: Sequence[Path] = ()) -> FinishedRun:
         config = build_config(read_json_object(folder.config))
     except ConfigError as error:
         raise ConfigError(f"{folder.config} is not as this version of Osler writes it: {error}") from None
+    for other in others:
+        if not any((other / name).exists() for name in TRACES):
+            raise OslerError(f"{other} is no run: give --with a folder that osler train, sft or eval wrote")
     runs = load_runs([root, *others])
     for line in [line for run in runs for line in unfinished_evaluations(run)]:
         raise OslerError(line)

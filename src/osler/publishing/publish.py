@@ -75,7 +75,7 @@ def publish_run(
         files=list_files(out) if out.is_dir() and any(out.iterdir()) else _planned(finished),
         card=text,
         num_open=count_open(card),
-        notes=tuple(_notes(card)),
+        notes=(*_notes(card), *([] if is_new or hub_id is None else _stale(out, hub_id))),
         is_new=is_new,
     )
 
@@ -147,11 +147,18 @@ def _planned(finished: FinishedRun) -> tuple[str, ...]:
     return ("README.md", "CHECKLIST.md", *policy, "chat_template.jinja", "preprocessor_config.json", *adapter, LIST)
 
 
+def _stale(out: Path, hub_id: str) -> list[str]:
+    """A card that was written before the id was known."""
+    if hub_id in (out / "README.md").read_text(encoding="utf-8"):
+        return []
+    return [f"{out / 'README.md'} does not name {hub_id}, so its example loads something else: edit it, or publish into a new folder"]
+
+
 def _notes(card: Card) -> list[str]:
     notes = []
     if not card.finished.own:
         notes.append(
-            f"no evaluation of this policy: osler eval RECIPE --policy {card.finished.folder.root} --out {card.finished.folder.root}"
+            f"the policy was not evaluated: osler eval RECIPE --policy {card.finished.folder.root} --out {card.finished.folder.root}"
         )
     if card.licence is None:
         notes.append("no licence is stated: name one in the file of --author")
