@@ -26,7 +26,7 @@ def groups_of(values: Hashes, max_distance: int) -> list[int]:
     is_near = near(values, max_distance)
     labels = np.arange(len(values))
     while True:
-        spread = np.where(is_near, labels[None, :], len(values)).min(axis=1)
+        spread = np.where(is_near, labels[None, :], len(values)).min(axis=1, initial=len(values))
         if (spread == labels).all():
             return labels.tolist()
         labels = spread
