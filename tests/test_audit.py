@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from osler.audits.baselines import BASELINES, OptionPrior, Vocabulary, blind_accuracy, blind_credits, case_style, chance, punctuation_style
+from osler.audits.baselines import BASELINES, OptionPrior, blind_accuracy, blind_credits, case_style, chance, punctuation_style
+from osler.audits.question_arrays import Vocabulary
 from osler.data.phantom import build_samples
 from osler.metrics import DASH
 from osler.taxonomy import Modality

@@ -1,31 +1,40 @@
 """Leaks counted by hand, near-duplicates by brute force, and the cases that file names tell."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
 import pytest
 
 from osler.audits.leaks import (
     Leak,
-    cache_keys,
+    LeakKeys,
     case_keys,
     cases_by_source,
     count_shared_images,
+    hash_keys,
     image_keys,
     image_uris,
     leak_matrix,
-    near_keys,
-    paths_naming_target,
-    row_keys,
-    turned_keys,
+    names_target,
+    near_spread,
+    turned_spread,
 )
+from osler.audits.numbering import Keys, KeyTable, SampleTable
 from osler.data.splits.cases import CASES, case_of, read_case
 from osler.images.files import ImageFile
 from osler.types import Sample
 
+if TYPE_CHECKING:
+    from osler.audits.leaks import Spread
+
 ROOT = Path("nowhere")
+Domains = Mapping[str, list[Sample]]
 
 
 def sample(
@@ -55,9 +64,22 @@ TEST = {
 }
 
 
-@pytest.mark.parametrize(("keys", "shared"), [(row_keys, 2), (image_keys({}), 3), (case_keys, 0)])
-def test_matrix(keys, shared: int) -> None:
-    found = leak_matrix(cache_keys(keys), TRAIN, TEST)
+def leaks(keys: Keys | None, train: Domains, test: Domains, spread: Spread | None = None) -> dict[str, dict[str, Leak]]:
+    """The matrix of the samples of some domains, by the keys of rows where none are given."""
+    samples: list[Sample] = []
+    places: list[dict[str, np.ndarray]] = []
+    for part in (train, test):
+        places.append({})
+        for name, rows in part.items():
+            places[-1][name] = np.arange(len(samples), len(samples) + len(rows))
+            samples += rows
+    table = SampleTable.of(samples).rows() if keys is None else KeyTable.of(keys, samples)
+    return leak_matrix(LeakKeys(table=table, spread=spread), *places)
+
+
+@pytest.mark.parametrize(("keys", "shared"), [(None, 2), (image_keys({}), 3), (case_keys, 0)])
+def test_matrix(keys: Keys | None, shared: int) -> None:
+    found = leaks(keys, TRAIN, TEST)
     assert found["x"] == {"x": Leak(shared=shared, total=4), "none": Leak(shared=0, total=0)}
     assert found["x"]["none"].value is None
     assert found["empty"]["x"].value is None  # nothing is known of an absent train file
@@ -65,8 +87,9 @@ def test_matrix(keys, shared: int) -> None:
 
 def test_digests_find_copies_under_another_name() -> None:
     digests = {ImageFile(root=ROOT, path=path): digest for path, digest in (("a.png", "1"), ("c.png", "1"), ("b.png", None))}
-    assert leak_matrix(image_keys(digests), TRAIN, TEST)["x"]["x"].shared == 4
-    assert count_shared_images(image_keys(digests), TRAIN["x"], TEST["x"]) == Leak(shared=2, total=2)
+    assert leaks(image_keys(digests), TRAIN, TEST)["x"]["x"].shared == 4
+    table = KeyTable.of(image_keys(digests), [*TRAIN["x"], *TEST["x"]])
+    assert count_shared_images(table, np.arange(2), np.arange(2, 6)) == Leak(shared=2, total=2)
 
 
 TURNED = [("a.png", "b.png"), ("b.png", "b-turned.png")]
@@ -85,8 +108,7 @@ TURNED_ROWS = [
 def test_turned_copies_are_found_from_both_sides(train: list[str], test: list[str], shared: int) -> None:
     pairs = [(ImageFile(root=ROOT, path=one), ImageFile(root=ROOT, path=other)) for one, other in TURNED]
     rows = {"train": [sample(path) for path in train], "test": [sample(path, number=9) for path in test]}
-    keys = cache_keys(turned_keys(pairs))
-    found = leak_matrix(keys, {"x": rows["train"]}, {"x": rows["test"]}, train_keys_of=image_uris)["x"]["x"]
+    found = leaks(image_uris, {"x": rows["train"]}, {"x": rows["test"]}, turned_spread(pairs))["x"]["x"]
     assert found.shared == shared
 
 
@@ -97,13 +119,13 @@ def test_near_duplicates_against_brute_force(distance: int) -> None:
     train, test = (
         [sample(path, number=number) for number, path in enumerate(hashes) if ("copy" in path) == is_copy] for is_copy in (False, True)
     )
-    keys = near_keys({row.images[0]: hashes[row.images[0].path] for row in (*train, *test)}, distance)
+    keys = hash_keys({row.images[0]: hashes[row.images[0].path] for row in (*train, *test)})
     near = {
         other.id
         for one, other in product(train, test)
         if (hashes[one.images[0].path] ^ hashes[other.images[0].path]).bit_count() <= distance
     }
-    assert leak_matrix(keys, {"x": train}, {"x": test})["x"]["x"] == Leak(shared=len(near), total=len(test))
+    assert leaks(keys, {"x": train}, {"x": test}, near_spread(distance))["x"]["x"] == Leak(shared=len(near), total=len(test))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +177,8 @@ def test_a_named_subject_beats_the_file_name() -> None:
 
 def test_cases_by_source_count_only_known_ones() -> None:
     first, second, unread = (f"Images/Chest CT Scan/test/normal/{name}.png" for name in ("000108", "000109", "10"))
-    found = cases_by_source([sample(first)], [sample(first), sample(second), sample(unread), sample("Images/ACRIMA/Im1.png")])
+    samples = [sample(path) for path in (first, first, second, unread, "Images/ACRIMA/Im1.png")]
+    found = cases_by_source(samples, KeyTable.of(case_keys, samples), np.arange(1), np.arange(1, 5))
     assert found == {"Chest CT Scan": Leak(shared=1, total=2)}
 
 
@@ -170,11 +193,11 @@ def test_cases_by_source_count_only_known_ones() -> None:
     ],
 )
 def test_labels_in_paths(path: str, choices: tuple[str, ...], target: str, is_named: bool) -> None:
-    assert paths_naming_target([sample(path, choices=choices, target=target)]) == Leak(shared=is_named, total=1)
+    assert names_target(sample(path, choices=choices, target=target)) is is_named
 
 
 def test_open_ended_rows_have_no_options_in_the_path() -> None:
-    assert paths_naming_target([sample("cnv.png", choices=(), target="CNV")]).value is None
+    assert not names_target(sample("cnv.png", choices=(), target="CNV"))
 
 
 @dataclass(frozen=True)
@@ -187,4 +210,4 @@ class Unreadable:
 
 def test_paths_open_nothing() -> None:
     row = replace(sample("a.png"), images=(Unreadable(),))
-    assert leak_matrix(image_keys({}), {"x": [row]}, {"x": [row]})["x"]["x"].shared == 1
+    assert leaks(image_keys({}), {"x": [row]}, {"x": [row]})["x"]["x"].shared == 1

@@ -1,26 +1,21 @@
-"""Digests against hashlib, perceptual hashes under re-encoding, and the search of near pairs against comparing all with all."""
+"""Digests against hashlib, and perceptual hashes under re-encoding."""
 
 import hashlib
 import io
 import itertools
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from small_runs import SolidImage
 
 from osler.data.phantom.images import PhantomImage
-from osler.errors import ConfigError
 from osler.images.files import ImageFile
 from osler.images.fingerprints import (
     DEFAULT_DISTANCE,
     Fingerprint,
     digest_image,
-    find_near_pairs,
     hash_picture,
     take_fingerprints,
 )
@@ -89,38 +84,3 @@ def test_different_pictures_are_far_apart() -> None:
     hashes = [hash_picture(phantom(2 * index, modality).load()) for modality in Modality for index in range(4)]
     distances = [(one ^ other).bit_count() for one, other in itertools.combinations(hashes, 2)]
     assert np.mean([distance > DEFAULT_DISTANCE for distance in distances]) > 0.99
-
-
-def all_with_all(hashes: list[int], max_distance: int) -> set[frozenset[int]]:
-    pairs = itertools.combinations(set(hashes), 2)
-    return {frozenset(pair) for pair in pairs if bin(pair[0] ^ pair[1]).count("1") <= max_distance}
-
-
-def found_pairs(hashes: list[int], max_distance: int) -> list[frozenset[int]]:
-    return [frozenset(pair) for block in find_near_pairs(hashes, max_distance) for pair in block.tolist()]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 16))
-def test_near_pairs_are_those_of_a_full_comparison(seed: int, max_distance: int) -> None:
-    rng = random.Random(seed)
-    hashes = [rng.getrandbits(64) for _ in range(40)]
-    for _ in range(60):
-        changed = rng.choice(hashes)
-        for bit in rng.sample(range(64), rng.randrange(20)):
-            changed ^= 1 << bit
-        hashes.append(changed)
-    found = found_pairs(hashes, max_distance)
-    assert len(found) == len(set(found))
-    assert set(found) == all_with_all(hashes, max_distance)
-
-
-@pytest.mark.parametrize("hashes", [[], [5], [5, 5], [0, 2**64 - 1]])
-def test_few_hashes_have_no_pairs(hashes: list[int]) -> None:
-    assert found_pairs(hashes, 4) == []
-
-
-@pytest.mark.parametrize("distance", [-1, 17])
-def test_distance_out_of_range(distance: int) -> None:
-    with pytest.raises(ConfigError, match="use 0 to 16"):
-        list(find_near_pairs([1, 2], distance))

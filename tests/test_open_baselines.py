@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from osler.audits.open_baselines import OPEN_BASELINES, NearestQuestion, OpenShares, most_frequent, open_answers, open_matrix
+from osler.audits.open_arrays import OpenArrays
+from osler.audits.open_baselines import OPEN_BASELINES, OpenShares, open_answers, open_matrix
 from osler.grading.comparison import compare
 from osler.taxonomy import QuestionType
 from osler.types import Sample
@@ -63,24 +67,37 @@ def test_blind_answers_are_graded_like_a_policy(
 
 
 def test_the_nearest_question_is_the_same_question_where_train_has_it() -> None:
-    fitted = NearestQuestion.fit(TRAIN[:-1])
-    same = OPEN_BASELINES["question_prior"].fit(TRAIN[:-1])
-    assert fitted.answers(TRAIN[:-1]) == same.answers(TRAIN[:-1])
-    assert fitted.answers([question(9, "肺在哪里?", "x"), question(9, "", "x")]) == ["Heart", "Heart"]  # no known word: the usual answer
-    assert fitted.answers([]) == []
+    found = open_answers(TRAIN, TRAIN)
+    assert found["nearest_question"] == found["question_prior"]
+    unknown = open_answers(TRAIN, [question(8, "肺在哪里?", "x"), question(9, "", "x")])["nearest_question"]
+    assert list(unknown.values()) == ["Heart", "Heart"]  # no known word: the usual answer
 
 
 @pytest.mark.parametrize(
     ("texts", "usual"), [(["Liver", "the liver", "Heart"], "Liver"), (["B", "A"], "A"), (["A, b", "b"], "A, b"), (["", "x", ""], "")]
 )
 def test_the_most_frequent_answer(texts: list[str], usual: str) -> None:
-    assert most_frequent(texts) == usual
+    arrays = OpenArrays.of([question(number, "?", text) for number, text in enumerate(texts)])
+    found = arrays.most_frequent(np.arange(len(texts)), np.full(len(texts), 1))
+    assert [found[0], arrays.target_texts[found[1]]] == [-1, usual]
+
+
+def matrix_of(train: Mapping[str, list[Sample]], test: Mapping[str, list[Sample]]) -> dict[str, dict[str, dict[str, Any]]]:
+    samples: list[Sample] = []
+    places: list[dict[str, np.ndarray]] = []
+    for part in (train, test):
+        places.append({})
+        for name, rows in part.items():
+            kept = [row for row in rows if not row.choices]
+            places[-1][name] = np.arange(len(samples), len(samples) + len(kept))
+            samples += kept
+    return open_matrix(samples, *places, has_contexts=False)
 
 
 def test_without_open_questions_there_is_no_answer() -> None:
     asked = question(9, "Which organ?", "Liver")
     assert open_answers([], [asked]) == open_answers(TRAIN[-1:], [asked]) == open_answers(TRAIN, TRAIN[-1:]) == {}
-    matrix = open_matrix({"ct": TRAIN, "mri": TRAIN[-1:]}, {"ct": [asked, replace(asked, target="Heart"), TRAIN[-1]], "mri": TRAIN[-1:]})
+    matrix = matrix_of({"ct": TRAIN, "mri": TRAIN[-1:]}, {"ct": [asked, replace(asked, target="Heart"), TRAIN[-1]], "mri": TRAIN[-1:]})
     nothing = {"ct": None, "mri": None}
     half = OpenShares(right=0.5, undecided=0.0)
     assert matrix == {name: {"ct": {"ct": half, "mri": None}, "mri": nothing} for name in NAMES}
@@ -88,4 +105,4 @@ def test_without_open_questions_there_is_no_answer() -> None:
 
 def test_undecided_blind_answers_are_no_right_answers() -> None:
     asked = {"all": [question(9, "Which disease?", "Large mass", SIGN), question(8, "Which disease?", "Mass", SIGN)]}
-    assert open_matrix({"all": TRAIN}, asked)["question_prior"]["all"]["all"] == OpenShares(right=0.5, undecided=0.5)
+    assert matrix_of({"all": TRAIN}, asked)["question_prior"]["all"]["all"] == OpenShares(right=0.5, undecided=0.5)

@@ -15,7 +15,8 @@ from PIL.Image import Transpose
 from osler.data.phantom.images import PhantomImage
 from osler.errors import ConfigError
 from osler.images.fingerprints import GRID, NUM_TURNS, Fingerprint, hash_picture, take_fingerprints, turn
-from osler.images.turned import _find_near, find_turned_pairs
+from osler.images.near import match_hashes
+from osler.images.turned import find_turned_pairs
 from osler.taxonomy import Modality
 
 
@@ -138,7 +139,7 @@ def test_near_hashes_are_those_of_a_full_comparison(seed: int, max_distance: int
         for bit in rng.sample(range(64), rng.randrange(20)):
             changed ^= 1 << bit
         queries.append(changed)
-    blocks = _find_near(np.array(queries, dtype=np.uint64), np.array(hashes, dtype=np.uint64), max_distance)
+    blocks = match_hashes(np.array(queries, dtype=np.uint64), np.array(hashes, dtype=np.uint64), max_distance)
     found = [pair for ones, others in blocks for pair in zip(ones.tolist(), others.tolist(), strict=True)]
     everything = itertools.product(range(len(queries)), range(len(hashes)))
     assert len(found) == len(set(found))
@@ -148,6 +149,6 @@ def test_near_hashes_are_those_of_a_full_comparison(seed: int, max_distance: int
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
 def test_many_hashes_are_compared_in_parts(at_once: int) -> None:
     hashes = np.arange(20, dtype=np.uint64)
-    blocks = _find_near(hashes, hashes, 1, at_once)
+    blocks = match_hashes(hashes, hashes, 1, at_once)
     found = [pair for ones, others in blocks for pair in zip(ones.tolist(), others.tolist(), strict=True)]
     assert sorted(found) == [(one, other) for one in range(20) for other in range(20) if (one ^ other).bit_count() <= 1]

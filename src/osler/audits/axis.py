@@ -2,96 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from osler.audits.baselines import Vocabulary, blind_matrix, chance
+from osler.audits.baselines import blind_matrix, chance
 from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
-from osler.audits.leaks import Keys, image_uris, leak_matrix, paths_naming_target
-from osler.audits.open_baselines import open_matrix, open_questions
-from osler.audits.redrawn import domain_order, group_by_domain
+from osler.audits.leaks import Leak, LeakKeys, leak_matrix, names_target
+from osler.audits.numbering import SampleTable
+from osler.audits.open_baselines import open_matrix
+from osler.audits.question_arrays import QuestionArrays, Vocabulary
+from osler.audits.redrawn import domain_order
+from osler.data.select import NONE
 from osler.taxonomy import AXES, Axis
 from osler.types import Sample
 
-Domains = dict[str, list[Sample]]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from osler.audits.numbering import Ints
+
+    Domains = dict[str, Ints]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
-    """The train and test samples of one axis."""
+    """The train and test samples of one axis, as places among all samples of the audit."""
 
-    train: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    train: Ints
+    test: Ints
 
 
-def audit_axis(
-    axis: Axis, splits: Mapping[Axis, Splits], keys: Mapping[LeakKind, Keys], vocabulary: Vocabulary, *, can_recover: bool
-) -> AxisAudit:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbered:
+    """All samples of an audit as arrays, N in all."""
+
+    samples: Sequence[Sample]
+    table: SampleTable
+    keys: Mapping[LeakKind, LeakKeys]
+    vocabulary: Vocabulary
+    arrays: QuestionArrays  # of the samples with choices
+    is_closed: NDArray[np.bool_]  # (N,) whether a sample has choices
+    closed_rows: Ints  # (N,) the row of a sample with choices in `arrays`
+    names_target: NDArray[np.bool_]  # (N,) whether a path names the right option; of test samples only
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], table: SampleTable, keys: Mapping[LeakKind, LeakKeys], test: Ints) -> Numbered:
+        """Number the texts of samples; `test` are the places of those that any axis tests on."""
+        import numpy as np
+
+        vocabulary = Vocabulary()
+        arrays = vocabulary.encode(samples)
+        is_closed = table.is_closed
+        naming = np.zeros(len(samples), dtype=bool)
+        naming[test] = [names_target(samples[place]) for place in test.tolist()]
+        return cls(
+            samples=samples,
+            table=table,
+            keys=keys,
+            vocabulary=vocabulary,
+            arrays=arrays,
+            is_closed=is_closed,
+            closed_rows=np.cumsum(is_closed) - 1,
+            names_target=naming,
+        )
+
+    def closed(self, domains: Domains) -> Domains:
+        """The rows in `arrays` of the samples with choices of each domain."""
+        return {domain: self.closed_rows[places[self.is_closed[places]]] for domain, places in domains.items()}
+
+    def open(self, domains: Domains) -> Domains:
+        """The places of the samples without choices of each domain."""
+        return {domain: places[~self.is_closed[places]] for domain, places in domains.items()}
+
+
+def audit_axis(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered, *, can_recover: bool) -> AxisAudit:
     """The blind baselines and leaks of an axis.
 
     With `can_recover` the train rows of a domain without a train file are collected from the files of the other axis.
     """
-    train, test = _by_domain(axis, splits[axis])
-    recovered = _recover(axis, splits, keys["same_row"]) if can_recover and len(splits) > 1 else {}
-    # Encode everything before anything is fitted.
-    train_arrays, test_arrays, recovered_arrays = (
-        {domain: vocabulary.encode(samples) for domain, samples in domains.items()} for domains in (train, test, recovered)
-    )
-    recovered_blind = blind_matrix(recovered_arrays, {domain: test_arrays[domain] for domain in recovered_arrays}, vocabulary)
-    leaks = {
-        kind: leak_matrix(function, train, test, train_keys_of=image_uris if kind == "turned_copy" else None)
-        for kind, function in keys.items()
-    }
+    train, test = _by_domain(axis, splits[axis], numbered.samples)
+    recovered = _recover(axis, splits, numbered) if can_recover and len(splits) > 1 else {}
+    arrays, vocabulary = numbered.arrays, numbered.vocabulary
+    train_rows, test_rows, recovered_rows = (numbered.closed(domains) for domains in (train, test, recovered))
+    recovered_blind = blind_matrix(arrays, recovered_rows, {domain: test_rows[domain] for domain in recovered}, vocabulary)
+    leaks = {kind: leak_matrix(keys, train, test) for kind, keys in numbered.keys.items()}
+    naming = {domain: numbered.names_target[places[numbered.is_closed[places]]] for domain, places in test.items()}
+    asked = numbered.open(test)
     return AxisAudit(
         axis=axis,
         rows=RowCounts(
-            train={domain: len(samples) for domain, samples in train.items()},
-            test={domain: len(samples) for domain, samples in test.items()},
-            recovered={domain: len(arrays) for domain, arrays in recovered_arrays.items()},
+            train={domain: len(places) for domain, places in train.items()},
+            test={domain: len(places) for domain, places in test.items()},
+            recovered={domain: len(rows) for domain, rows in recovered_rows.items()},
         ),
-        questions={domain: len(arrays) for domain, arrays in test_arrays.items()},
-        chance={domain: chance(arrays) for domain, arrays in test_arrays.items()},
-        blind=blind_matrix(train_arrays, test_arrays, vocabulary),
+        questions={domain: len(rows) for domain, rows in test_rows.items()},
+        chance={domain: chance(arrays.take(rows)) for domain, rows in test_rows.items()},
+        blind=blind_matrix(arrays, train_rows, test_rows, vocabulary),
         leaks={
             kind: {row: {column: leak.value for column, leak in cells.items()} for row, cells in matrix.items()}
             for kind, matrix in leaks.items()
         },
-        label_in_path={domain: paths_naming_target(samples).value for domain, samples in test.items()},
-        open_questions={domain: len(open_questions(samples)) for domain, samples in test.items()},
-        open_blind=open_matrix(train, test),
-        recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_arrays},
+        label_in_path={domain: Leak(shared=int(flags.sum()), total=len(flags)).value for domain, flags in naming.items()},
+        open_questions={domain: len(places) for domain, places in asked.items()},
+        open_blind=open_matrix(numbered.samples, numbered.open(train), asked, has_contexts=_has_contexts(numbered.samples, splits[axis])),
+        recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_rows},
     )
 
 
-def _by_domain(axis: Axis, splits: Splits) -> tuple[Domains, Domains]:
-    """Domain -> train rows, domain -> test rows, in the taxonomy's order; "all" last where there are several domains.
+def _has_contexts(samples: Sequence[Sample], splits: Splits) -> bool:
+    return any(samples[place].context is not None for part in (splits.train, splits.test) for place in part.tolist())
 
-    Every domain is in the first mapping, without rows where it has no train rows; the second holds domains with test rows only.
+
+def _by_domain(axis: Axis, splits: Splits, samples: Sequence[Sample]) -> tuple[Domains, Domains]:
+    """Domain -> train places, domain -> test places, in the taxonomy's order; "all" last where there are several domains.
+
+    Every domain is in the first mapping, without places where it has no train rows; the second holds domains with test rows only.
     """
-    train, test = group_by_domain(splits.train, axis), group_by_domain(splits.test, axis)
+    train, test = (_divide(axis, places, samples) for places in (splits.train, splits.test))
     names = sorted(train.keys() | test.keys(), key=domain_order)
-    train = {name: train.get(name, []) for name in names}
+    train = {name: train.get(name, splits.train[:0]) for name in names}
+    test = {name: test[name] for name in names if name in test}
     if len(names) > 1:
-        train[ALL], test[ALL] = list(splits.train), list(splits.test)
+        train[ALL], test[ALL] = splits.train, splits.test
     return train, test
 
 
-def _recover(axis: Axis, splits: Mapping[Axis, Splits], keys: Keys) -> Domains:
+def _divide(axis: Axis, places: Ints, samples: Sequence[Sample]) -> Domains:
+    """Domain -> the places of its samples."""
+    import numpy as np
+
+    numbers: dict[str, int] = {}
+    domains = np.array(
+        [numbers.setdefault(getattr(samples[place], axis) or NONE, len(numbers)) for place in places.tolist()], dtype=np.int64
+    )
+    return {str(name): places[domains == number] for name, number in numbers.items()}
+
+
+def _recover(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered) -> Domains:
     """The train rows of the one domain without a train file: the rows that are only in files of the other axis.
 
     Empty where no domain lacks its file, or several do.
     """
+    import numpy as np
+
     this, other = splits[axis], splits[other_axis(axis)]
-    without_train = _domains_without_train(axis, this)
+    without_train = _domains_without_train(axis, this, numbered.samples)
     if len(without_train) != 1:
         return {}
-    keys_of_this = {key for sample in (*this.train, *this.test) for key in keys(sample)}
-    rows = {key: sample for sample in (*other.train, *other.test) for key in keys(sample) if key not in keys_of_this}
-    return {without_train.pop(): list(rows.values())}
+    rows = numbered.keys["same_row"].table.numbers  # each sample has one key
+    own, others = np.concatenate([this.train, this.test]), np.concatenate([other.train, other.test])
+    others = others[~np.isin(rows[others], rows[own])]
+    firsts = np.unique(rows[others], return_index=True)[1]
+    lasts = len(others) - 1 - np.unique(rows[others][::-1], return_index=True)[1]
+    return {str(without_train.pop()): others[lasts[np.argsort(firsts)]]}
 
 
-def _domains_without_train(axis: Axis, splits: Splits) -> set[str]:
-    return {getattr(sample, axis) for sample in splits.test} - {getattr(sample, axis) for sample in splits.train} - {None}
+def _domains_without_train(axis: Axis, splits: Splits, samples: Sequence[Sample]) -> set[str]:
+    train, test = ({getattr(samples[place], axis) for place in places.tolist()} for places in (splits.train, splits.test))
+    return test - train - {None}
 
 
 def other_axis(axis: Axis) -> Axis:
@@ -99,16 +169,19 @@ def other_axis(axis: Axis) -> Axis:
     return AXES[axis == AXES[0]]
 
 
-def compare_axes(splits: Mapping[Axis, Splits], keys: Keys) -> dict[Axis, dict[Axis, float | None]]:
+def compare_axes(splits: Mapping[Axis, Splits], numbered: Numbered) -> dict[Axis, dict[Axis, float | None]]:
     """Train axis -> test axis -> share of the test rows of the latter that are train rows of the former.
 
     Both axes divide the same rows. So where a train file of an axis is absent, a row that is in none of its files counts as a train row.
     """
+    import numpy as np
+
+    numbers = numbered.keys["same_row"].table.numbers
     shares: dict[Axis, dict[Axis, float | None]] = {}
     for axis in AXES if len(splits) > 1 else ():
-        train_keys, test_keys = ({key for sample in part for key in keys(sample)} for part in (splits[axis].train, splits[axis].test))
-        is_incomplete = bool(_domains_without_train(axis, splits[axis]))
-        rows = [key for sample in splits[other_axis(axis)].test for key in keys(sample)]
-        shared = sum(row in train_keys or (is_incomplete and row not in test_keys) for row in rows)
-        shares[axis] = {other_axis(axis): shared / len(rows) if rows else None}
+        rows = numbers[splits[other_axis(axis)].test]
+        is_shared = np.isin(rows, numbers[splits[axis].train])
+        if _domains_without_train(axis, splits[axis], numbered.samples):
+            is_shared |= ~np.isin(rows, numbers[splits[axis].test])
+        shares[axis] = {other_axis(axis): int(is_shared.sum()) / len(rows) if len(rows) else None}
     return shares

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from osler.audits.context_prior import NAME as CONTEXT_PRIOR
-from osler.audits.context_prior import ContextPrior, ContextWords
+from osler.audits.context_prior import ContextPrior
+from osler.audits.question_arrays import ABSENT, QuestionArrays, Vocabulary
 from osler.metrics.estimates import NO_ESTIMATE, Estimate, wilson
 from osler.text import fold_option
 from osler.types import LETTERS, Sample
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 _PRIOR_GOLD = 0.25
 _PRIOR_SEEN = 1.0
-_ABSENT: Final = -1  # where a question has no option
-
-_fold_question = cache(fold_option)  # a dataset repeats few questions often
+_MAX_GAPS: Final = 4  # numbers of keys for each that can occur, up to which they are not numbered anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,69 +75,6 @@ class OptionPrior:
         return random.Random(f"{seed}/{sample.id}").choice(letters) if letters else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuestionArrays:
-    """Questions with choices as arrays of indices into a Vocabulary."""
-
-    ids: tuple[str, ...]  # of the samples, ("med_r1/ct/test/0", ..)
-    options: Ints  # (N, K) index of an option's text; -1 beyond the last one
-    questions: Ints  # (N,) index of the question's text
-    targets: Ints  # (N,) column of the right option
-    contexts: tuple[ContextWords | None, ...]  # N
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def sizes(self) -> Ints:
-        """(N,) number of options of each question."""
-        sizes: Ints = (self.options != _ABSENT).sum(axis=1)
-        return sizes
-
-
-@dataclass(slots=True)
-class Vocabulary:
-    """The distinct texts of an audit with their indices, so that each text is processed once however often it occurs."""
-
-    options: dict[str, int] = field(default_factory=dict)  # option -> index
-    questions: dict[str, int] = field(default_factory=dict)  # folded question -> index
-    has_contexts: bool = False  # whether a question has a patient context
-    _styles: dict[Callable[[str], str], Ints] = field(default_factory=dict)
-
-    def encode(self, samples: Iterable[Sample]) -> QuestionArrays:
-        """The samples that have choices as arrays, with new texts added; open-ended samples are skipped."""
-        import numpy as np
-
-        closed = [sample for sample in samples if sample.choices]
-        contexts = tuple(ContextWords.of(sample.context) for sample in closed)
-        self.has_contexts |= any(context is not None for context in contexts)
-        options = np.full((len(closed), max((len(sample.choices) for sample in closed), default=1)), _ABSENT, dtype=np.int64)
-        for row, sample in enumerate(closed):
-            options[row, : len(sample.choices)] = [self.options.setdefault(choice, len(self.options)) for choice in sample.choices]
-        return QuestionArrays(
-            ids=tuple(sample.id for sample in closed),
-            options=options,
-            questions=np.array(
-                [self.questions.setdefault(_fold_question(sample.question), len(self.questions)) for sample in closed], dtype=np.int64
-            ),
-            targets=np.array([LETTERS.index(sample.target) for sample in closed], dtype=np.int64),
-            contexts=contexts,
-        )
-
-    def measure(self, function: Callable[[str], int]) -> Ints:
-        """`function` of every option text, in the order of their indices."""
-        import numpy as np
-
-        return np.array([function(text) for text in self.options], dtype=np.int64)
-
-    def number(self, style: Callable[[str], str]) -> Ints:
-        """A number for the `style` of every option text, the same number for the same style; `style` must be a named function."""
-        if style not in self._styles or len(self._styles[style]) < len(self.options):
-            numbers: dict[str, int] = {}
-            self._styles[style] = self.measure(lambda text: numbers.setdefault(style(text), len(numbers)))
-        return self._styles[style]
-
-
 def case_style(text: str) -> str:
     """How an option is capitalised: "none", "lower", "upper", "title", "sentence" or "mixed"."""
     if text.lower() == text.upper():
@@ -161,6 +96,10 @@ def _option_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
 
 def _length_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
     return vocabulary.measure(len)[arrays.options]
+
+
+def _is_lower_case(text: str) -> bool:
+    return text == text.lower()
 
 
 def _letter_keys(arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:  # noqa: ARG001 - the keys of every baseline take a vocabulary
@@ -198,7 +137,7 @@ BASELINES: Final[Mapping[str, Baseline]] = {
     "lower_case": Baseline(
         title="Lower case",
         what="the option without capitals; nothing is fitted",
-        keys=lambda arrays, vocabulary: vocabulary.measure(lambda text: text == text.lower())[arrays.options],
+        keys=lambda arrays, vocabulary: vocabulary.measure(_is_lower_case)[arrays.options],
         how="fixed",
     ),
     "case": Baseline(
@@ -254,22 +193,6 @@ def chance(arrays: QuestionArrays) -> float | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lookup:
-    """A fitted baseline: the score of every key that occurs in train, and of all other keys."""
-
-    keys: Ints  # sorted
-    scores: Floats
-    default: float
-
-    def look_up(self, keys: Ints) -> Floats:
-        """The score of each key, in the shape of `keys`."""
-        import numpy as np
-
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, self.scores[places], self.default)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLookup:
     """The fitted baseline of the patient context."""
 
@@ -285,7 +208,7 @@ class ContextLookup:
         texts = [""] * (int(numbers.max(initial=-1)) + 1)
         for text, number in zip(vocabulary.options, numbers.tolist(), strict=True):
             texts[number] = text
-        options = np.where(train.options == _ABSENT, _ABSENT, keys)
+        options = np.where(train.options == ABSENT, ABSENT, keys)
         return cls(prior=ContextPrior.fit(train.contexts, options, train.targets, texts), texts=tuple(texts))
 
     def look_up(self, keys: Ints, arrays: QuestionArrays) -> Floats:
@@ -299,37 +222,52 @@ class ContextLookup:
         return np.round(scores_NK, 9)  # so that equal evidence ties, in whatever order it was added
 
 
-def fit(baseline: Baseline, train: QuestionArrays, vocabulary: Vocabulary) -> Lookup | ContextLookup | None:
-    """The scores of keys in train; None for a fixed baseline and without train questions.
+def number_keys(baseline: Baseline, arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
+    """(N, K) the keys of every option; of a baseline that looks them up, as numbers from 0 with few gaps, equal for equal keys.
 
     Call it once the vocabulary holds every sample of the audit.
     """
     import numpy as np
 
+    keys = baseline.keys(arrays, vocabulary)
+    if baseline.how in ("fixed", "context") or not keys.size:
+        return keys
+    lowest = int(keys.min())
+    if int(keys.max()) - lowest <= _MAX_GAPS * keys.size:
+        return keys - lowest
+    return np.unique(keys, return_inverse=True)[1].reshape(keys.shape)
+
+
+def fit(baseline: Baseline, keys: Ints, train: QuestionArrays, vocabulary: Vocabulary) -> Floats | ContextLookup | None:
+    """The score of each key of `number_keys`, whose rows of the train questions are `keys` (N, K), up to the highest in train.
+
+    None for a fixed baseline and without train questions.
+    """
+    import numpy as np
+
     if baseline.how == "fixed" or not len(train):
         return None
-    keys = baseline.keys(train, vocabulary)
     if baseline.how == "context":
         return ContextLookup.fit(keys, train, vocabulary)
-    distinct, seen = np.unique(keys[train.options != _ABSENT], return_counts=True)
-    right = keys[np.arange(len(train)), train.targets]
-    gold = np.bincount(np.searchsorted(distinct, right), minlength=len(distinct))
-    if baseline.how == "count":
-        return Lookup(keys=distinct, scores=gold.astype(np.float64), default=0.0)
-    return Lookup(keys=distinct, scores=(gold + _PRIOR_GOLD) / (seen + _PRIOR_SEEN), default=_PRIOR_GOLD / _PRIOR_SEEN)
+    seen = np.bincount(keys[train.options != ABSENT])
+    gold = np.bincount(keys[np.arange(len(train)), train.targets], minlength=len(seen))
+    return gold.astype(np.float64) if baseline.how == "count" else (gold + _PRIOR_GOLD) / (seen + _PRIOR_SEEN)
 
 
-def score(baseline: Baseline, lookup: Lookup | ContextLookup | None, arrays: QuestionArrays, keys: Ints) -> Floats | None:
-    """(N,) the credit of every question with the baseline's `keys` (N, K); None for a fitted baseline without a lookup."""
+def score(baseline: Baseline, lookup: Floats | ContextLookup | None, arrays: QuestionArrays, keys: Ints) -> Floats | None:
+    """(N,) the credit of every question with its `number_keys` (N, K); None for a fitted baseline without a lookup."""
     import numpy as np
 
     if lookup is None and baseline.how != "fixed":
         return None
     if isinstance(lookup, ContextLookup):
         scores_NK = lookup.look_up(keys, arrays)
+    elif lookup is None:
+        scores_NK = keys.astype(np.float64)
     else:
-        scores_NK = keys.astype(np.float64) if lookup is None else lookup.look_up(keys)
-    scores_NK = np.where(arrays.options == _ABSENT, -np.inf, scores_NK)
+        unseen = 0.0 if baseline.how == "count" else _PRIOR_GOLD / _PRIOR_SEEN
+        scores_NK = np.where(keys < len(lookup), lookup[np.minimum(keys, len(lookup) - 1)], unseen)
+    scores_NK = np.where(arrays.options == ABSENT, -np.inf, scores_NK)
     is_best = scores_NK == scores_NK.max(axis=1, keepdims=True)
     credits_N: Floats = is_best[np.arange(len(arrays)), arrays.targets] / np.maximum(is_best.sum(axis=1), 1)
     return credits_N
@@ -340,27 +278,47 @@ def blind_credits(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, 
 
     Fitted baselines are left out where train has no question with choices.
     """
+    import numpy as np
+
     vocabulary = Vocabulary()
-    train_arrays, test_arrays = vocabulary.encode(train), vocabulary.encode(test)
+    arrays = vocabulary.encode([*train, *test])
+    known, asked = np.split(np.arange(len(arrays)), [sum(bool(sample.choices) for sample in train)])
+    ids = [arrays.ids[row] for row in asked.tolist()]
     credits_by_baseline: dict[str, dict[str, float]] = {}
-    for name, baseline in baselines_for(vocabulary).items():
-        credits_N = score(baseline, fit(baseline, train_arrays, vocabulary), test_arrays, baseline.keys(test_arrays, vocabulary))
+    for name, _, credits_N in _scores(arrays, {"train": known}, asked, vocabulary):
         if credits_N is not None:
-            credits_by_baseline[name] = dict(zip(test_arrays.ids, credits_N.tolist(), strict=True))
+            credits_by_baseline[name] = dict(zip(ids, credits_N.tolist(), strict=True))
     return credits_by_baseline
 
 
 def blind_matrix(
-    train: Mapping[str, QuestionArrays], test: Mapping[str, QuestionArrays], vocabulary: Vocabulary
+    arrays: QuestionArrays, train: Mapping[str, Ints], test: Mapping[str, Ints], vocabulary: Vocabulary
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Baseline -> train -> test -> mean credit; None where a fitted baseline has no train questions, or the test set has none."""
-    matrix: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, baseline in baselines_for(vocabulary).items():
-        lookups = {domain: fit(baseline, arrays, vocabulary) for domain, arrays in train.items()}
-        tested = {domain: (arrays, baseline.keys(arrays, vocabulary)) for domain, arrays in test.items()}
-        matrix[name] = {row: {} for row in train}
-        for row, lookup in lookups.items():
-            for column, arrays_and_keys in tested.items():
-                credits_N = score(baseline, lookup, *arrays_and_keys)
-                matrix[name][row][column] = None if credits_N is None or not len(credits_N) else float(credits_N.mean())
+    """Baseline -> train -> test -> mean credit; None where a fitted baseline has no train questions, or the test set has none.
+
+    `train` and `test` give the rows of each set in `arrays`.
+    """
+    import numpy as np
+
+    asked = np.unique(np.concatenate([np.arange(0), *test.values()]))
+    places = {column: np.searchsorted(asked, rows) for column, rows in test.items()}
+    matrix: dict[str, dict[str, dict[str, float | None]]] = {name: {} for name in baselines_for(vocabulary)}
+    for name, row, credits_N in _scores(arrays, train, asked, vocabulary):
+        matrix[name][row] = {
+            column: None if credits_N is None or not len(where) else float(credits_N[where].mean()) for column, where in places.items()
+        }
     return matrix
+
+
+def _scores(
+    arrays: QuestionArrays, train: Mapping[str, Ints], asked: Ints, vocabulary: Vocabulary
+) -> Iterator[tuple[str, str, Floats | None]]:
+    """The credits of every baseline, fitted on each of the train sets, on the rows `asked`, as `score` gives them."""
+    known, tested = {name: arrays.take(rows) for name, rows in train.items()}, arrays.take(asked)
+    for name, baseline in baselines_for(vocabulary).items():
+        keys = number_keys(baseline, arrays, vocabulary)
+        credits_N: Floats | None = None
+        for row, rows in train.items():
+            if baseline.how != "fixed" or credits_N is None:
+                credits_N = score(baseline, fit(baseline, keys[rows], known[row], vocabulary), tested, keys[asked])
+            yield name, row, credits_N

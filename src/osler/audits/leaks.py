@@ -1,21 +1,37 @@
 """What test shares with train: rows, images, near-duplicates, turned copies, patients or cases; and image paths that name the right option.
 
-A kind of leak is a function from a sample to its keys. A test row leaks when a train row has one of its keys.
+A kind of leak gives every sample keys. A test row leaks when a train row has one of its keys, or one that counts as the same.
+Shapes: N samples, K distinct keys.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, Final
 
+from osler.audits.numbering import Keys, KeyTable
 from osler.data.splits.cases import case_of, source_of
+from osler.images.near import gather_near
+from osler.images.turned import TurnedPairs
 from osler.types import LETTERS, ImageSource, Sample
 
-Keys = Callable[[Sample], Iterable[Hashable]]
-"""The keys of one kind that a sample has, () if none can be read from it."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from osler.audits.numbering import Ints
+
+    Marks = NDArray[np.uint64]
+    Spread = Callable[[Sequence[Hashable], Marks], Marks]
+
+_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+
+MAX_DOMAINS: Final = 64
+"""Train domains that can be told apart: bits of a mark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +47,6 @@ class Leak:
         return self.shared / self.total if self.total else None
 
 
-def row_keys(sample: Sample) -> tuple[Hashable, ...]:
-    """One key: images, question, options as a set, and the text of the right option."""
-    return ((tuple(image.uri for image in sample.images), sample.question, frozenset(sample.choices), sample.target_text),)
-
-
 def image_keys(digests: Mapping[ImageSource, str | None]) -> Keys:
     """One key for each image: the digest of its bytes where it is known, else its path."""
     return lambda sample: [digests.get(image) or image.uri for image in sample.images]
@@ -46,54 +57,68 @@ def case_keys(sample: Sample) -> tuple[Hashable, ...]:
     return () if (case := case_of(sample)) is None else (case,)
 
 
-def cache_keys(keys: Keys) -> Keys:
-    """The same function, which computes the keys of a sample only once."""
-    cached: dict[int, tuple[Sample, tuple[Hashable, ...]]] = {}  # holding the sample prevents that its id is used again
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakKeys:
+    """One kind of leak among some samples."""
 
-    def look_up(sample: Sample) -> tuple[Hashable, ...]:
-        if id(sample) not in cached:
-            cached[id(sample)] = (sample, tuple(keys(sample)))
-        return cached[id(sample)][1]
+    table: KeyTable
+    spread: Spread | None = None
+    """From the marks (K,) of keys to those of all keys that count as the same, themselves included or not; None: only equal keys do."""
 
-    return look_up
+    def find(self, train: Sequence[Ints], rows: Ints) -> Marks:
+        """For each of the samples `rows` a mark in which bit d says that it leaks from `train[d]`, sample numbers like `rows`."""
+        import numpy as np
+
+        assert len(train) <= MAX_DOMAINS
+        marks = np.zeros(len(self.table.known), dtype=np.uint64)
+        for bit, part in enumerate(train):
+            marks[self.table.of_rows(part)] |= np.uint64(1 << bit)
+        if self.spread is not None and len(marks):
+            marks = self.spread(self.table.known, marks)
+        found = np.zeros(len(rows), dtype=np.uint64)
+        counts = self.table.starts[rows + 1] - self.table.starts[rows]
+        (has_keys,) = np.nonzero(counts)
+        if len(has_keys):
+            begins = (np.cumsum(counts) - counts)[has_keys]
+            found[has_keys] = np.bitwise_or.reduceat(marks[self.table.of_rows(rows)], begins)
+        return found
 
 
-def leak_matrix(
-    keys: Keys, train: Mapping[str, Sequence[Sample]], test: Mapping[str, Sequence[Sample]], *, train_keys_of: Keys | None = None
-) -> dict[str, dict[str, Leak]]:
-    """Train -> test -> how many rows of the test set share a key with the train set; 0 of 0 rows where the train set is empty.
+def leak_matrix(kind: LeakKeys, train: Mapping[str, Ints], test: Mapping[str, Ints]) -> dict[str, dict[str, Leak]]:
+    """Train -> test -> how many rows of the test set leak from the train set; 0 of 0 rows where the train set is empty.
 
-    `train_keys_of` gives the keys of train rows where they are others than those of test rows.
+    `train` and `test` give the numbers of their samples in the table of `kind`.
     """
-    train_keys = {name: {key for sample in samples for key in (train_keys_of or keys)(sample)} for name, samples in train.items()}
-    test_keys = {name: [tuple(keys(sample)) for sample in samples] for name, samples in test.items()}
+    import numpy as np
+
+    found = {name: kind.find(list(train.values()), rows) for name, rows in test.items()}
     return {
         train_name: {
-            test_name: Leak(shared=sum(not keys_of_set.isdisjoint(row) for row in rows), total=len(rows) if train[train_name] else 0)
-            for test_name, rows in test_keys.items()
+            test_name: Leak(shared=int(np.count_nonzero(marks & np.uint64(1 << bit))), total=len(marks) if len(rows) else 0)
+            for test_name, marks in found.items()
         }
-        for train_name, keys_of_set in train_keys.items()
+        for bit, (train_name, rows) in enumerate(train.items())
     }
 
 
-def near_keys(hashes: Mapping[ImageSource, int | None], max_distance: int) -> Keys:
-    """Keys that are equal for perceptual hashes at most `max_distance` bits apart: an image's own hash, and every pair that it is part of.
+def near_spread(max_distance: int) -> Spread:
+    """Keys are perceptual hashes, and those at most `max_distance` bits apart count as the same."""
 
-    An image without a hash has no key.
-    """
-    from osler.images.fingerprints import find_near_pairs
+    def spread(known: Sequence[Hashable], marks: Marks) -> Marks:
+        import numpy as np
 
-    pairs: defaultdict[int, list[Hashable]] = defaultdict(list)
-    for block in find_near_pairs((value for value in hashes.values() if value is not None), max_distance):
-        for one, other in block.tolist():
-            pairs[one].append((one, other))
-            pairs[other].append((one, other))
+        values = np.array(known, dtype=np.uint64)
+        order = np.argsort(values)
+        gathered = np.empty_like(marks)
+        gathered[order] = gather_near(values[order], marks[order], max_distance)
+        return gathered
 
-    def keys(sample: Sample) -> list[Hashable]:
-        values = [value for image in sample.images if (value := hashes.get(image)) is not None]
-        return [key for value in values for key in (value, *pairs.get(value, ()))]
+    return spread
 
-    return keys
+
+def hash_keys(hashes: Mapping[ImageSource, int | None]) -> Keys:
+    """The perceptual hash of each image that has one."""
+    return lambda sample: [value for image in sample.images if (value := hashes.get(image)) is not None]
 
 
 def image_uris(sample: Sample) -> tuple[Hashable, ...]:
@@ -101,43 +126,56 @@ def image_uris(sample: Sample) -> tuple[Hashable, ...]:
     return tuple(image.uri for image in sample.images)
 
 
-def turned_keys(pairs: Iterable[tuple[ImageSource, ImageSource]]) -> Keys:
-    """Keys of a test row: the images of which one of its own is a turned or mirrored copy; for train rows that are `image_uris`."""
-    copies: defaultdict[str, list[Hashable]] = defaultdict(list)
-    for one, other in pairs:
-        copies[one.uri].append(other.uri)
-        copies[other.uri].append(one.uri)
-    return lambda sample: [copy for image in sample.images for copy in copies.get(image.uri, ())]
+def turned_spread(pairs: TurnedPairs) -> Spread:
+    """Keys are the names of images, and one counts as the same as another of which it is a turned or mirrored copy, but not as itself."""
+
+    def spread(known: Sequence[Hashable], marks: Marks) -> Marks:
+        import numpy as np
+
+        numbers = {name: number for number, name in enumerate(known)}
+        joined = [(numbers[one.uri], numbers[other.uri]) for one, other in pairs if one.uri in numbers and other.uri in numbers]
+        ones, others = np.array(joined, dtype=np.int64).reshape(-1, 2).T
+        gathered = np.zeros_like(marks)
+        np.bitwise_or.at(gathered, ones, marks[others])
+        np.bitwise_or.at(gathered, others, marks[ones])
+        return gathered
+
+    return spread
 
 
-def count_shared_images(keys: Keys, train: Iterable[Sample], test: Iterable[Sample]) -> Leak:
-    """How many of the distinct test images are also train images."""
-    images = {key for sample in test for key in keys(sample)}
-    return Leak(shared=len(images & {key for sample in train for key in keys(sample)}), total=len(images))
+def count_shared_images(table: KeyTable, train: Ints, test: Ints) -> Leak:
+    """How many of the distinct images of the test samples are also images of the train samples; the keys of `table` are images."""
+    import numpy as np
+
+    images = np.unique(table.of_rows(test))
+    return Leak(shared=len(np.intersect1d(images, table.of_rows(train))), total=len(images))
 
 
-def cases_by_source(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Leak]:
-    """Source -> how many of its test rows with a known case share the case with a train row, e.g. {"Mura": 243 of 309}."""
-    train_cases = {case_of(sample) for sample in train}
+def cases_by_source(samples: Sequence[Sample], cases: KeyTable, train: Ints, test: Ints) -> dict[str, Leak]:
+    """Source -> how many of its test rows with a known case share the case with a train row, e.g. {"Mura": 243 of 309}.
+
+    `cases` has the `case_keys` of the samples; `train` and `test` are places among them.
+    """
+    import numpy as np
+
+    is_known = cases.starts[test + 1] > cases.starts[test]
+    is_shared = np.isin(cases.of_rows(test), cases.of_rows(train))
     shared: defaultdict[str, list[bool]] = defaultdict(list)
-    for sample in test:
-        if (case := case_of(sample)) is not None:
-            source = source_of(sample.images[0].uri) if sample.images else None
-            shared[source or sample.dataset].append(case in train_cases)
+    for row, flag in zip(test[is_known].tolist(), is_shared.tolist(), strict=True):
+        sample = samples[row]
+        source = source_of(sample.images[0].uri) if sample.images else None
+        shared[source or sample.dataset].append(flag)
     return {source: Leak(shared=sum(flags), total=len(flags)) for source, flags in sorted(shared.items())}
 
 
-def paths_naming_target(samples: Iterable[Sample]) -> Leak:
-    """How many rows have a path that holds more of the right option's words than of any other option's, e.g. "../CNV/CNV-17.jpeg".
+def names_target(sample: Sample) -> bool:
+    """Whether a path holds more of the right option's words than of any other option's, e.g. "../CNV/CNV-17.jpeg"; not without options.
 
     A policy does not see the path. It gives the answer away where a prompt shows it, or where rows are sorted, split or filtered by it.
     """
-    flags = [_names_target(sample) for sample in samples if sample.choices]
-    return Leak(shared=sum(flags), total=len(flags))
-
-
-def _names_target(sample: Sample) -> bool:
-    path = frozenset[str]().union(*(_words(image.uri) for image in sample.images))
+    if not sample.choices:
+        return False
+    path = frozenset[str]().union(*(_read_words(image.uri) for image in sample.images))
     shares = [_overlap(choice, path) for choice in sample.choices]
     right = shares.pop(LETTERS.index(sample.target))
     return right > max(shares, default=0.0)
@@ -148,7 +186,9 @@ def _overlap(choice: str, path: frozenset[str]) -> float:
     return len(words & path) / len(words) if words else 0.0
 
 
-@cache
-def _words(text: str) -> frozenset[str]:
+def _read_words(text: str) -> frozenset[str]:
     """Words of two or more letters, lower case; "left.lower_lobe" holds three."""
-    return frozenset(re.findall(r"[^\W\d_]{2,}", text.lower()))
+    return frozenset(_WORD.findall(text.lower()))
+
+
+_words: Final = cache(_read_words)  # of options, of which there are fewer than of paths

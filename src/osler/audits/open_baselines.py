@@ -1,38 +1,48 @@
 """Blind baselines of open questions: answers of train to the same question, a similar one, or the same type of question.
 
 All are scored on test by the grader's own rules, so that the accuracy of a policy on open questions can be compared with them.
+Shapes: N open questions, train and test together.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import log, sqrt
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.audits.baselines import ALL_BASELINES, BASELINES
 from osler.audits.context_prior import NAME as CONTEXT_PRIOR
+from osler.audits.nearest import QuestionWords
+from osler.audits.open_arrays import OpenArrays
 from osler.grading.comparison import compare
 from osler.metrics.estimates import Share
-from osler.metrics.overlap import overlap_words
-from osler.text import fold_answer, fold_option
 from osler.types import Sample
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    import numpy as np
+    from numpy.typing import NDArray
 
-ROWS_AT_ONCE: Final = 256
-"""Questions that are compared with all training questions at a time."""
+    from osler.audits.numbering import Ints
 
 
-class Answerer(Protocol):
-    """A fitted baseline."""
+@dataclass(slots=True)
+class OpenQuestions:
+    """Open questions, and what every baseline needs of them."""
 
-    def answers(self, samples: Sequence[Sample]) -> list[str]:
-        """The answer to each open question."""
+    arrays: OpenArrays
+    _words: QuestionWords | None = None
+
+    @property
+    def words(self) -> QuestionWords:
+        """The words of the distinct questions."""
+        if self._words is None:
+            self._words = QuestionWords.of(self.arrays.question_texts)
+        return self._words
+
+
+Answerer = Callable[[OpenQuestions, "Ints", "Ints"], "Ints"]
+"""From open questions, the rows of train, at least one, and those of test: the answer to each of the latter, as a number of its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,100 +51,46 @@ class OpenBaseline:
 
     title: str
     what: str  # what the answer is, as the page says it
-    fit: Callable[[Sequence[Sample]], Answerer]  # on open training questions, at least one
+    answer: Answerer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerPrior:
-    """The most frequent answer of open questions by a key, and of all of them."""
+def _answer_prior(key: Callable[[OpenArrays], Ints]) -> Answerer:
+    """The most frequent answer of open questions with the same key, or of all where the key is not in train."""
 
-    key: Callable[[Sample], Hashable]
-    by_key: Mapping[Hashable, str]
-    usual: str  # "Lung"; the answer to a question whose key is not in train
+    def answer(questions: OpenQuestions, train: Ints, test: Ints) -> Ints:
+        import numpy as np
 
-    @classmethod
-    def fit(cls, samples: Sequence[Sample], key: Callable[[Sample], Hashable]) -> AnswerPrior:
-        """Count the reference answers of open questions, at least one."""
-        targets: defaultdict[Hashable, list[str]] = defaultdict(list)
-        for sample in samples:
-            targets[key(sample)].append(sample.target)
-        by_key = {name: most_frequent(found) for name, found in targets.items()}
-        return cls(key=key, by_key=by_key, usual=most_frequent([sample.target for sample in samples]))
+        arrays = questions.arrays
+        keys = key(arrays)
+        by_key = np.full(int(keys.max(initial=-1)) + 1, -1, dtype=np.int64)
+        found = arrays.most_frequent(train, keys[train])
+        by_key[: len(found)] = found
+        answers = by_key[keys[test]]
+        return np.where(answers >= 0, answers, _usual(arrays, train))
 
-    def answers(self, samples: Sequence[Sample]) -> list[str]:
-        """The answer to each question, e.g. ["Lung"]."""
-        return [self.by_key.get(self.key(sample), self.usual) for sample in samples]
+    return answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NearestQuestion:
-    """The most frequent answer to the training question with the most similar words: the cosine of TF-IDF vectors (Salton 1988).
+def _usual(arrays: OpenArrays, train: Ints) -> int:
+    """The most frequent answer of all."""
+    return int(arrays.most_frequent(train, 0 * train)[0])
 
-    The same question is nearest to itself. Of equally near ones the more frequent is taken, then the first by its text. A question without
-    a known word gets the most frequent answer of all.
+
+def _answer_nearest(questions: OpenQuestions, train: Ints, test: Ints) -> Ints:
+    """The most frequent answer to the training question with the most similar words; without a known word the most frequent of all.
+
+    Of equally near questions the more frequent is taken, then the first by its text.
     """
+    import numpy as np
 
-    places: Mapping[str, int]  # word -> column
-    weights: Sequence[float]  # of each column, its inverse document frequency
-    known_QW: csr_array  # distinct training questions Q by words W, rows of length 1
-    by_question: Sequence[str]  # the answer to each of them
-    usual: str
-
-    @classmethod
-    def fit(cls, samples: Sequence[Sample]) -> NearestQuestion:
-        """Index the distinct open questions, at least one."""
-        targets: defaultdict[str, list[str]] = defaultdict(list)
-        for sample in samples:
-            targets[fold_option(sample.question)].append(sample.target)
-        questions = sorted(targets, key=lambda text: (-len(targets[text]), text))
-        counts = Counter(word for text in questions for word in set(overlap_words(text)))
-        places = {word: column for column, word in enumerate(counts)}
-        weights = [1 + log((1 + len(questions)) / (1 + count)) for count in counts.values()]
-        return cls(
-            places=places,
-            weights=weights,
-            known_QW=_vectors(questions, places, weights),
-            by_question=[most_frequent(targets[text]) for text in questions],
-            usual=most_frequent([sample.target for sample in samples]),
-        )
-
-    def answers(self, samples: Sequence[Sample]) -> list[str]:
-        """The answer to each question."""
-        questions = list(dict.fromkeys(fold_option(sample.question) for sample in samples))
-        found: dict[str, str] = {}
-        for start in range(0, len(questions), ROWS_AT_ONCE):
-            part = questions[start : start + ROWS_AT_ONCE]
-            cosines_NQ = (_vectors(part, self.places, self.weights) @ self.known_QW.T).toarray().round(9)  # equal ones stay equal
-            for text, row, nearest in zip(part, cosines_NQ, cosines_NQ.argmax(axis=1), strict=True):
-                found[text] = self.by_question[nearest] if row[nearest] > 0 else self.usual
-        return [found[fold_option(sample.question)] for sample in samples]
-
-
-def _vectors(texts: Sequence[str], places: Mapping[str, int], weights: Sequence[float]) -> csr_array:
-    """One row of length 1 for each text; a row of zeros for a text without a known word."""
-    from scipy.sparse import csr_array
-
-    values: list[float] = []
-    columns: list[int] = []
-    ends = [0]
-    for text in texts:
-        known = sorted({places[word] for word in overlap_words(text) if word in places})
-        length = sqrt(sum(weights[column] ** 2 for column in known))
-        columns += known
-        values += [weights[column] / length for column in known]
-        ends.append(len(columns))
-    return csr_array((values, columns, ends), shape=(len(texts), len(places)))
-
-
-def most_frequent(texts: Iterable[str]) -> str:
-    """The most frequent of some answers that are counted without case and articles; of equal ones the first by its text."""
-    counts: Counter[tuple[str, ...]] = Counter()
-    spelling: dict[tuple[str, ...], str] = {}
-    for text in sorted(texts):
-        folded = fold_answer(text)
-        counts[folded] += 1
-        spelling.setdefault(folded, text)
-    return spelling[max(counts, key=lambda folded: counts[folded])]
+    arrays = questions.arrays
+    of_train, counts = np.unique(arrays.questions[train], return_counts=True)
+    known = np.array(sorted(of_train.tolist(), key=arrays.question_texts.__getitem__), dtype=np.int64)
+    known = known[np.argsort(-counts[np.searchsorted(of_train, known)], kind="stable")]
+    asked, place = np.unique(arrays.questions[test], return_inverse=True)
+    nearest = questions.words.find_nearest(known, asked)
+    answers = arrays.most_frequent(train, arrays.questions[train])[known[nearest]]
+    return np.where(nearest >= 0, answers, _usual(arrays, train))[place]
 
 
 OPEN_BASELINES: Final[Mapping[str, OpenBaseline]] = MappingProxyType(
@@ -142,22 +98,22 @@ OPEN_BASELINES: Final[Mapping[str, OpenBaseline]] = MappingProxyType(
         "option_prior": OpenBaseline(
             title=BASELINES["option_prior"].title,
             what="the most frequent answer in train to the same type of question",
-            fit=lambda samples: AnswerPrior.fit(samples, lambda sample: sample.question_type),
+            answer=_answer_prior(lambda arrays: arrays.question_types),
         ),
         "question_prior": OpenBaseline(
             title=BASELINES["question_prior"].title,
             what="the most frequent answer in train to the same question, or to any where the question is new",
-            fit=lambda samples: AnswerPrior.fit(samples, lambda sample: fold_option(sample.question)),
+            answer=_answer_prior(lambda arrays: arrays.questions),
         ),
         "nearest_question": OpenBaseline(
             title="Nearest question",
             what="the most frequent answer in train to the question with the most similar words",
-            fit=NearestQuestion.fit,
+            answer=_answer_nearest,
         ),
         CONTEXT_PRIOR: OpenBaseline(
             title=ALL_BASELINES[CONTEXT_PRIOR].title,
             what="the most frequent answer in train beside the same patient context, or of all where the context is new",
-            fit=lambda samples: AnswerPrior.fit(samples, attrgetter("context")),
+            answer=_answer_prior(lambda arrays: arrays.contexts),
         ),
     }
 )
@@ -173,9 +129,8 @@ class OpenShares:
     undecided: Share
 
 
-def _used(samples: Iterable[Sample]) -> dict[str, OpenBaseline]:
-    """The baselines of such data."""
-    has_contexts = any(sample.context is not None for sample in samples)
+def _used(has_contexts: bool) -> dict[str, OpenBaseline]:
+    """The baselines of data with or without patient contexts."""
     return {name: baseline for name, baseline in OPEN_BASELINES.items() if name != CONTEXT_PRIOR or has_contexts}
 
 
@@ -186,29 +141,75 @@ def open_questions(samples: Iterable[Sample]) -> list[Sample]:
 
 def open_answers(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, dict[str, str]]:
     """Baseline -> sample id -> answer, for every open test question; {} where train or test has none."""
+    import numpy as np
+
     known, asked = open_questions(train), open_questions(test)
     if not known or not asked:
         return {}
     ids = [sample.id for sample in asked]
-    used = _used((*known, *asked))
-    return {name: dict(zip(ids, baseline.fit(known).answers(asked), strict=True)) for name, baseline in used.items()}
+    questions = OpenQuestions(OpenArrays.of([*known, *asked]))
+    rows, texts = np.arange(len(known) + len(asked)), questions.arrays.target_texts
+    used = _used(any(sample.context is not None for sample in (*known, *asked)))
+    return {
+        name: dict(zip(ids, [texts[number] for number in baseline.answer(questions, *np.split(rows, [len(known)])).tolist()], strict=True))
+        for name, baseline in used.items()
+    }
 
 
-def open_matrix(train: Mapping[str, Sequence[Sample]], test: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Baseline -> train domain -> test domain -> OpenShares; None where either has no open question."""
-    asked = {domain: open_questions(samples) for domain, samples in test.items()}
-    known = {domain: open_questions(samples) for domain, samples in train.items()}
+def open_matrix(
+    samples: Sequence[Sample], train: Mapping[str, Ints], test: Mapping[str, Ints], *, has_contexts: bool
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Baseline -> train domain -> test domain -> OpenShares; None where either has no open question.
+
+    `train` and `test` give the places of each domain's open questions in `samples`; `has_contexts` whether any question, also one with
+    choices, has a patient context.
+    """
+    import numpy as np
+
+    places = np.unique(np.concatenate([np.arange(0), *train.values(), *test.values()]))
+    questions = OpenQuestions(OpenArrays.of([samples[place] for place in places.tolist()]))
+    known, asked = ({domain: np.searchsorted(places, rows) for domain, rows in part.items()} for part in (train, test))
+    everything = np.unique(np.concatenate([np.arange(0), *asked.values()]))
+    columns = {domain: np.searchsorted(everything, rows) for domain, rows in asked.items()}
+    grader = _Grader(arrays=questions.arrays)
     matrix: dict[str, dict[str, dict[str, Any]]] = {}
-    everything = (sample for samples in (*train.values(), *test.values()) for sample in samples)  # of closed questions too, as for these
-    for name, baseline in _used(everything).items():
-        fitted = {domain: baseline.fit(samples) if samples else None for domain, samples in known.items()}
-        matrix[name] = {
-            row: {column: _score(answerer, samples) if answerer and samples else None for column, samples in asked.items()}
-            for row, answerer in fitted.items()
-        }
+    for name, baseline in _used(has_contexts).items():
+        matrix[name] = {}
+        for row, rows in known.items():
+            has_both = len(rows) > 0 and len(everything) > 0
+            results = grader.grade(baseline.answer(questions, rows, everything), everything) if has_both else None
+            matrix[name][row] = {
+                column: None if results is None or not len(where) else _shares(results[where]) for column, where in columns.items()
+            }
     return matrix
 
 
-def _score(answerer: Answerer, samples: Sequence[Sample]) -> OpenShares:
-    results = [compare(answer, sample.target).is_right for answer, sample in zip(answerer.answers(samples), samples, strict=True)]
-    return OpenShares(right=results.count(True) / len(results), undecided=results.count(None) / len(results))
+def _shares(results: NDArray[np.int8]) -> OpenShares:
+    return OpenShares(right=int((results == _RIGHT).sum()) / len(results), undecided=int((results == _UNDECIDED).sum()) / len(results))
+
+
+_RIGHT: Final = 1
+_UNDECIDED: Final = 2
+
+
+@dataclass(slots=True, kw_only=True)
+class _Grader:
+    """Compares answers with references, each pair of texts once."""
+
+    arrays: OpenArrays
+    _known: dict[int, int] = field(default_factory=dict)
+
+    def grade(self, answers: Ints, rows: Ints) -> NDArray[np.int8]:
+        """_RIGHT, _UNDECIDED or 0 for the answers to these questions."""
+        import numpy as np
+
+        texts = self.arrays.target_texts
+        pairs, place = np.unique(self.arrays.targets[rows] * len(texts) + answers, return_inverse=True)  # those of one reference together
+        found = np.empty(len(pairs), dtype=np.int8)
+        for number, pair in enumerate(pairs.tolist()):
+            if (result := self._known.get(pair)) is None:
+                target, answer = divmod(pair, len(texts))
+                is_right = compare(texts[answer], texts[target]).is_right
+                result = self._known[pair] = _UNDECIDED if is_right is None else int(is_right)
+            found[number] = result
+        return found[place]

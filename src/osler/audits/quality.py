@@ -7,13 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
+from osler.audits.numbering import SampleTable, number_rows
 from osler.metrics.estimates import Count, Share
 from osler.text import fold_words, ignore_case_and_end
 from osler.types import LETTERS, Sample
+
+if TYPE_CHECKING:
+    from osler.audits.numbering import Ints
 
 _SYNONYMS: Final = (
     ("age related macular degeneration", "agerelated macular degeneration", "amd", "armd"),
@@ -133,11 +137,16 @@ class Quality:
         return sum(self.refused.values())
 
 
-def assess(samples: Sequence[Sample], refused: Iterable[str] = ()) -> Quality:
-    """The faults of samples; a row that is in several files counts once. `refused` holds the reader's reason for each row left out."""
-    distinct = list({(sample.images, sample.question, sample.choices, sample.target): sample for sample in samples}.values())
+def assess(samples: Sequence[Sample], refused: Iterable[str] = (), *, table: SampleTable | None = None) -> Quality:
+    """The faults of samples; a row that is in several files counts once. `refused` holds the reader's reason for each row left out.
+
+    `table` is that of the samples where there is one already.
+    """
+    table = table or SampleTable.of(samples)
+    places = _distinct(table)
+    distinct = [table.samples[place] for place in places.tolist()]
     closed = [sample for sample in distinct if sample.choices]
-    contradictory, by_option = _find_contradictions(distinct)
+    contradictory, by_option = _find_contradictions(table, places)
     return Quality(
         num_rows=len(distinct),
         num_closed=len(closed),
@@ -149,6 +158,16 @@ def assess(samples: Sequence[Sample], refused: Iterable[str] = ()) -> Quality:
         contradicted_by_option=_fault(by_option),
         letters=_balance_letters(closed),
     )
+
+
+def _distinct(table: SampleTable) -> Ints:
+    """The place of the last of equal rows, in the order of the first of them."""
+    import numpy as np
+
+    numbers = number_rows(table.images, table.questions, table.choices, table.targets)
+    firsts = np.unique(numbers, return_index=True)[1]
+    lasts = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]
+    return lasts[np.argsort(firsts)]
 
 
 def _fault(samples: Iterable[Sample]) -> Fault:
@@ -174,15 +193,21 @@ def is_target_repeated(sample: Sample) -> bool:
     return concepts.count(concepts[LETTERS.index(sample.target)]) > 1
 
 
-def _find_contradictions(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
+def _find_contradictions(table: SampleTable, places: Ints) -> tuple[list[Sample], list[Sample]]:
     """The rows with the images and question of another row but another right answer, and those of them that have it as a distractor."""
-    groups: defaultdict[tuple[object, str], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.images, sample.question].append(sample)
+    import numpy as np
+
+    asked = number_rows(table.images[places], table.questions[places])
+    order = np.argsort(asked, kind="stable")
+    sizes = np.bincount(asked)
+    firsts = np.unique(asked, return_index=True)[1]
+    ends = np.cumsum(sizes)
     contradictory: list[Sample] = []
     by_option: list[Sample] = []
-    for members in groups.values():
-        golds = {name_concept(sample.target_text) for sample in members} if len(members) > 1 else set[str]()
+    several = np.flatnonzero(sizes > 1)
+    for group in several[np.argsort(firsts[several])].tolist():
+        members = [table.samples[place] for place in places[order[ends[group] - sizes[group] : ends[group]]].tolist()]
+        golds = {name_concept(sample.target_text) for sample in members}
         if len(golds) < 2:
             continue
         contradictory += members

@@ -8,20 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from osler.audits.axis import Splits, audit_axis, compare_axes, other_axis
-from osler.audits.baselines import ALL_BASELINES, Vocabulary
+from osler.audits.axis import Numbered, Splits, audit_axis, compare_axes, other_axis
+from osler.audits.baselines import ALL_BASELINES
 from osler.audits.findings import GATES, LEAK_TITLES, Audit, AxisAudit, LeakKind, SharedImages, SourceCases
 from osler.audits.leaks import (
-    Keys,
-    cache_keys,
+    LeakKeys,
     case_keys,
     cases_by_source,
     count_shared_images,
+    hash_keys,
     image_keys,
-    near_keys,
-    row_keys,
-    turned_keys,
+    image_uris,
+    near_spread,
+    turned_spread,
 )
+from osler.audits.numbering import KeyTable, SampleTable
 from osler.audits.quality import assess
 from osler.audits.redrawn import RedrawnComparison, compare_redrawn
 from osler.config import DataConfig
@@ -29,7 +30,8 @@ from osler.data.readers import READERS, Refusal
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
-from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, check_distance, take_fingerprints
+from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, take_fingerprints
+from osler.images.near import check_distance
 from osler.images.turned import TurnedPairs, find_turned_pairs
 from osler.metrics import percent
 from osler.taxonomy import AXES, Axis
@@ -56,7 +58,7 @@ class AuditOptions:
 class Matching:
     """How the rows of two splits are recognised as the same."""
 
-    keys: Mapping[LeakKind, Keys]
+    keys: Mapping[LeakKind, LeakKeys]
     images: str  # how images are compared, "by path"
     fingerprints: Mapping[ImageSource, Fingerprint]  # of the images that were opened
     turned: TurnedPairs  # of these images
@@ -90,23 +92,27 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
 
     Raises ConfigError for options out of range and for redrawing data that are redrawn already, and what reading the data raises.
     """
+    import numpy as np
+
     options = options or AuditOptions()
     _check(data, options)
     refused: list[Refusal] = []
     notes: list[str] = []
     main: Axis = "question_type" if data.options.get("axis") == "question_type" else "modality"
     has_axis_files = _has_axis_files(data)
-    splits = _read_axes(data, main, has_axis_files, refused, notes)
-    samples = [sample for axis, part in splits.items() if has_axis_files or axis == main for sample in (*part.train, *part.test)]
-    matching = _choose_matching(samples, options, notes)
-    vocabulary = Vocabulary()
-    axes = {axis: audit_axis(axis, splits, matching.keys, vocabulary, can_recover=has_axis_files) for axis in AXES if axis in splits}
+    samples, splits = _read_axes(data, main, has_axis_files, refused, notes)
+    table = SampleTable.of(samples)
+    matching = _choose_matching(table, options, notes)
     train, test = splits[main].train, splits[main].test
-    shared = count_shared_images(matching.keys["same_image"], train, test)
+    numbered = Numbered.of(samples, table, matching.keys, np.unique(np.concatenate([part.test for part in splits.values()])))
+    axes = {axis: audit_axis(axis, splits, numbered, can_recover=has_axis_files) for axis in AXES if axis in splits}
+    shared = count_shared_images(matching.keys["same_image"].table, train, test)
+    cases = cases_by_source(samples, matching.keys["same_case"].table, train, test)
     items: dict[str, RedrawnComparison] = {}
     if options.redrawn:
         known, bits = matching.fingerprints, options.max_distance
-        items = compare_redrawn(train, test, by=main, seed=data.seed, fingerprints=known, max_distance=bits, turned=matching.turned)
+        parts = ([samples[place] for place in part.tolist()] for part in (train, test))
+        items = compare_redrawn(*parts, by=main, seed=data.seed, fingerprints=known, max_distance=bits, turned=matching.turned)
         if not items:
             notes.append("No test question has choices, so no distractors were redrawn.")
     return Audit(
@@ -115,9 +121,9 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
         axis=main,
         axes=axes,
         images=SharedImages(compared=matching.images, num_test=shared.total, num_shared=shared.shared),
-        cases={source: SourceCases(share=leak.value, num_rows=leak.total) for source, leak in cases_by_source(train, test).items()},
-        across_axes=compare_axes(splits, matching.keys["same_row"]) if has_axis_files else {},
-        quality=assess(samples, (refusal.reason for refusal in refused)),
+        cases={source: SourceCases(share=leak.value, num_rows=leak.total) for source, leak in cases.items()},
+        across_axes=compare_axes(splits, numbered) if has_axis_files else {},
+        quality=assess(samples, (refusal.reason for refusal in refused), table=table),
         notes=(*notes, *_note_absent_files(axes.values())),
         reasons=tuple(_find_reasons(axes[main], options)),
         items=items,
@@ -141,41 +147,54 @@ def _has_axis_files(data: DataConfig) -> bool:
     return reader is not None and "axis" in reader.card.options and data.manifest is None
 
 
-def _read_axes(data: DataConfig, main: Axis, has_axis_files: bool, refused: list[Refusal], notes: list[str]) -> dict[Axis, Splits]:
-    """The samples of both axes, the main one first; the other axis is left out, with a note, where its files cannot be read."""
-    main_splits, other = _read_splits(data, refused), other_axis(main)
+def _read_axes(
+    data: DataConfig, main: Axis, has_axis_files: bool, refused: list[Refusal], notes: list[str]
+) -> tuple[list[Sample], dict[Axis, Splits]]:
+    """The samples of both axes, and the places of their splits; the other axis is left out, with a note, where it cannot be read."""
+    samples: list[Sample] = []
+    splits = {main: _read_splits(data, refused, samples)}
+    other = other_axis(main)
     if not has_axis_files:
-        return {main: main_splits, other: main_splits}
+        return samples, splits | {other: splits[main]}
     options = {key: value for key, value in data.options.items() if key != "name"} | {"axis": other}
     try:
-        return {main: main_splits, other: _read_splits(data.model_copy(update={"options": options}), refused)}
+        splits[other] = _read_splits(data.model_copy(update={"options": options}), refused, samples)
     except DataError as error:
         notes.append(f"The files of the other axis, {other}, were not audited: {error}.")
-        return {main: main_splits}
+    return samples, splits
 
 
-def _read_splits(data: DataConfig, refused: list[Refusal]) -> Splits:
-    return Splits(train=tuple(load_split(data, "train", refused=refused)), test=tuple(load_split(data, "test", refused=refused)))
+def _read_splits(data: DataConfig, refused: list[Refusal], samples: list[Sample]) -> Splits:
+    """The places of the train and test samples, which are appended to `samples`."""
+    import numpy as np
+
+    train, test = load_split(data, "train", refused=refused), load_split(data, "test", refused=refused)
+    begin, middle = len(samples), len(samples) + len(train)
+    samples += train
+    samples += test
+    return Splits(train=np.arange(begin, middle), test=np.arange(middle, len(samples)))
 
 
-def _choose_matching(samples: Iterable[Sample], options: AuditOptions, notes: list[str]) -> Matching:
+def _choose_matching(table: SampleTable, options: AuditOptions, notes: list[str]) -> Matching:
     """Compare images by path, or by bytes and perceptual hash where their files are opened."""
-    sources = list({image.uri: image for sample in samples for image in sample.images}.values())
+    samples = table.samples
+    sources = list({image.uri: image for images in table.image_tuples for image in images}.values())
     is_opened = _should_open_images(sources, options, notes)
     fingerprints = take_fingerprints(sources, has_progress=len(sources) > MAX_AUTO_IMAGES) if is_opened else {}
-    keys: dict[LeakKind, Keys] = {
-        "same_row": cache_keys(row_keys),
-        "same_image": cache_keys(image_keys({image: fingerprint.digest for image, fingerprint in fingerprints.items()})),
-        "same_case": cache_keys(case_keys),
+    digests = {image: fingerprint.digest for image, fingerprint in fingerprints.items()}
+    keys: dict[LeakKind, LeakKeys] = {
+        "same_row": LeakKeys(table=table.rows()),
+        "same_image": LeakKeys(table=KeyTable.of(image_keys(digests), samples)),
+        "same_case": LeakKeys(table=KeyTable.of(case_keys, samples)),
     }
     if not is_opened:
         return Matching(keys=keys, images="by path", fingerprints={}, turned=[])
-    if unreadable := sum(fingerprint.digest is None for fingerprint in fingerprints.values()):
+    if unreadable := sum(digest is None for digest in digests.values()):
         notes.append(f"{unreadable:,} of {len(fingerprints):,} images cannot be read and are compared by path.")
     hashes = {image: fingerprint.perceptual_hash for image, fingerprint in fingerprints.items()}
-    keys["near_duplicate"] = cache_keys(near_keys(hashes, options.max_distance))
+    keys["near_duplicate"] = LeakKeys(table=KeyTable.of(hash_keys(hashes), samples), spread=near_spread(options.max_distance))
     turned = find_turned_pairs(fingerprints, options.max_distance)
-    keys["turned_copy"] = cache_keys(turned_keys(turned))
+    keys["turned_copy"] = LeakKeys(table=KeyTable.of(image_uris, samples), spread=turned_spread(turned))
     notes.append("Copies that are turned by 90, 180 or 270 degrees or mirrored are found; cropped copies are not looked for.")
     images = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
     return Matching(keys=keys, images=images, fingerprints=fingerprints, turned=turned)

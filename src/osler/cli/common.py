@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from osler.errors import ConfigError
 from osler.files import packaged_recipes
-from osler.images.fingerprints import DEFAULT_DISTANCE, MAX_DISTANCE
+from osler.images.fingerprints import DEFAULT_DISTANCE
+from osler.images.near import MAX_DISTANCE
 
 if TYPE_CHECKING:
     from osler.config import Config

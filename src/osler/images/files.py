@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -46,9 +45,11 @@ _SIGNATURES: Final = {
 FORMATS: Final = tuple(_SIGNATURES)  # of PIL; DICOM files are read too
 
 
-@lru_cache(maxsize=1 << 17)  # an audit reads the uri of every image of a dataset many times
+_UNTIDY: Final = re.compile(r"//|/$|(?:^|/)\.(?:/|$)")
+
+
 def _normalize(path: str) -> str:
-    return PurePosixPath(path).as_posix()
+    return PurePosixPath(path).as_posix() if _UNTIDY.search(path) else path  # an audit reads the uri of every image many times
 
 
 class EncodedImage(ABC):

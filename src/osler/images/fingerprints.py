@@ -1,21 +1,22 @@
 """Fingerprints of images: the SHA-256 of the bytes, and a perceptual hash that survives re-encoding and resizing.
 
 The digest finds the same file under another name, the perceptual hash the same picture in another file. An image that cannot be opened has
-no digest, and a picture without structure (one flat colour) has no perceptual hash. `turned` finds turned and mirrored copies.
+no digest, and a picture without structure (one flat colour) has no perceptual hash. `near` compares hashes, `turned` finds turned
+and mirrored copies.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from osler.errors import ConfigError, DataError
+from osler.errors import DataError
+from osler.images.near import HASH_BITS
 from osler.types import HasDigest, ImageSource
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Pixel = TypeVar("Pixel", bound="np.generic")
-
-HASH_BITS: Final = 64
-MAX_DISTANCE: Final = 16
-"""The largest distance that can be searched; two unrelated pictures differ in 32 bits on average."""
 
 DEFAULT_DISTANCE: Final = 4
 """Near-duplicates differ in at most so many bits: half the size, JPEG at quality 30 or another gamma changes 0 to 4."""
@@ -41,8 +38,6 @@ NUM_TURNS: Final = 8
 
 _MIN_CONTRAST: Final = 1.0  # in grey levels: a lower standard deviation counts as one flat colour
 _BATCH: Final = 256  # images submitted to the threads at a time
-MAX_COMPARISONS: Final = 1 << 22
-"""Pairs of hashes compared at once: 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,54 +108,6 @@ def _take_fingerprint(source: ImageSource) -> Fingerprint:
         return Fingerprint(digest=digest, perceptual_hash=None)
     first, *others = (_hash_grey(turn(grey, number)) for number in range(NUM_TURNS))
     return Fingerprint(digest=digest, perceptual_hash=first, turned_hashes=tuple(others), grey=grey.tobytes())
-
-
-def check_distance(max_distance: int) -> None:
-    """Raise ConfigError for a distance outside 0 to MAX_DISTANCE."""
-    if not 0 <= max_distance <= MAX_DISTANCE:
-        raise ConfigError(f"a perceptual distance of {max_distance} bits: use 0 to {MAX_DISTANCE}")
-
-
-def cut_bands(max_distance: int) -> NDArray[np.uint64]:
-    """Masks that cut a hash into `max_distance + 1` bands: two hashes that differ in at most so many bits agree in one of them."""
-    import numpy as np
-
-    edges = np.linspace(0, HASH_BITS, max_distance + 2).astype(int)
-    return np.array([((1 << int(high)) - (1 << int(low))) for low, high in pairwise(edges)], dtype=np.uint64)
-
-
-def find_near_pairs(hashes: Iterable[int], max_distance: int) -> Iterator[NDArray[np.uint64]]:
-    """Every pair of distinct hashes that differ in at most `max_distance` bits, each pair once, in arrays of shape (K, 2).
-
-    Only hashes that share one of the bands of `cut_bands` are compared (pigeonhole principle); 82,000 hashes take seconds. Raises
-    ConfigError for a distance outside 0 to MAX_DISTANCE.
-    """
-    import numpy as np
-
-    check_distance(max_distance)
-    values = np.array(sorted(set(hashes)), dtype=np.uint64)
-    masks = cut_bands(max_distance)
-    for band, mask in enumerate(masks):
-        keys = values & mask
-        order = np.argsort(keys, kind="stable")
-        starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]])) if len(order) else order
-        for start, stop in pairwise([*starts, len(order)]):
-            yield from _compare_bucket(values[order[start:stop]], masks[:band], max_distance)
-
-
-def _compare_bucket(bucket: NDArray[np.uint64], earlier: NDArray[np.uint64], max_distance: int) -> Iterator[NDArray[np.uint64]]:
-    """The near pairs among hashes that share a band, without those that share an earlier band as well: these were found before."""
-    import numpy as np
-
-    step = max(1, MAX_COMPARISONS // len(bucket))
-    for begin in range(0, len(bucket) - 1, step):
-        rows = bucket[begin : begin + step]
-        differing = rows[:, None] ^ bucket[None, begin:]
-        is_near = np.triu(np.bitwise_count(differing) <= max_distance, k=1)
-        one, other = np.nonzero(is_near)
-        is_new = (differing[one, other][:, None] & earlier[None, :]).all(axis=1)
-        if is_new.any():
-            yield np.stack([rows[one[is_new]], bucket[begin + other[is_new]]], axis=1)
 
 
 def map_images(measure: Callable[[ImageSource], T], sources: Iterable[ImageSource], *, has_progress: bool = False) -> dict[ImageSource, T]:

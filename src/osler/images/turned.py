@@ -6,10 +6,11 @@ each other's mirror image. So the small grey copies have to agree as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from osler.images.fingerprints import DEFAULT_DISTANCE, GRID, MAX_COMPARISONS, NUM_TURNS, Fingerprint, check_distance, cut_bands, turn
+from osler.images.fingerprints import DEFAULT_DISTANCE, GRID, NUM_TURNS, Fingerprint, turn
+from osler.images.near import check_distance, match_hashes
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def find_turned_pairs(fingerprints: Mapping[ImageSource, Fingerprint], max_dista
     turned = np.array([fingerprint.turned_hashes for fingerprint in known], dtype=np.uint64)  # (images, NUM_TURNS - 1)
     greys = np.frombuffer(b"".join(fingerprint.grey for fingerprint in known), np.uint8).reshape(-1, GRID, GRID)
     found: set[tuple[int, int]] = set()
-    for queries, others in _find_near(turned.ravel(), hashes, min(max_distance, DEFAULT_DISTANCE)):
+    for queries, others in match_hashes(turned.ravel(), hashes, min(max_distance, DEFAULT_DISTANCE)):
         ones, turns = np.divmod(queries, NUM_TURNS - 1)
         is_apart = np.bitwise_count(hashes[ones] ^ hashes[others]) > max_distance  # an image and itself are near
         ones, others, turns = ones[is_apart], others[is_apart], turns[is_apart] + 1
@@ -54,33 +55,6 @@ def find_turned_pairs(fingerprints: Mapping[ImageSource, Fingerprint], max_dista
             pairs = np.sort(np.stack([ones[part][is_copy], others[part][is_copy]], axis=1), axis=1)
             found.update(map(tuple, pairs.tolist()))
     return [(images[one], images[other]) for one, other in sorted(found)]
-
-
-def _find_near(
-    queries: NDArray[np.uint64], hashes: NDArray[np.uint64], max_distance: int, at_once: int = MAX_COMPARISONS
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The positions of every query and every hash that differ in at most `max_distance` bits, each pair once, in pairs of arrays (K,)."""
-    import numpy as np
-
-    masks = cut_bands(max_distance)
-    for band, mask in enumerate(masks):
-        order = np.argsort(hashes & mask, kind="stable")
-        keys = (hashes & mask)[order]
-        starts = np.searchsorted(keys, queries & mask, side="left")
-        counts = np.searchsorted(keys, queries & mask, side="right") - starts
-        ends = np.cumsum(counts)
-        begin = 0
-        while begin < len(queries):  # as many queries as give `at_once` pairs, at least one
-            done = int(ends[begin - 1]) if begin else 0
-            end = max(begin + 1, int(np.searchsorted(ends, done + at_once, side="right")))
-            ones = np.repeat(np.arange(begin, end), counts[begin:end])
-            offsets = np.arange(len(ones)) - np.repeat(ends[begin:end] - counts[begin:end] - done, counts[begin:end])
-            others = order[starts[ones] + offsets]
-            differing = queries[ones] ^ hashes[others]
-            is_near = np.bitwise_count(differing) <= max_distance
-            is_near[is_near] = (differing[is_near][:, None] & masks[None, :band]).all(axis=1)  # else an earlier band has found it
-            yield ones[is_near], others[is_near]
-            begin = end
 
 
 def _correlate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from osler.types import Sample
@@ -59,6 +59,9 @@ CASES: Final[Mapping[str, NamingRule]] = {
 """Source folder below `Images/` -> its rule."""
 
 
+_FOLDER: Final = "Images"
+
+
 def case_of(sample: Sample) -> str | None:
     """The patient or case of a sample, from its `subject_id` or else from the path of its first image; None if unknown."""
     if sample.subject_id is not None:
@@ -69,12 +72,16 @@ def case_of(sample: Sample) -> str | None:
 def source_of(uri: str) -> str | None:
     """The source folder of an image, "Mura" for "Images/Mura/..."; None for other paths."""
     parts = uri.split("/", 2)
-    return parts[1] if len(parts) == 3 and parts[0] == "Images" else None
+    return parts[1] if len(parts) == 3 and parts[0] == _FOLDER else None
 
 
-@cache
 def read_case(uri: str) -> str | None:
     """The case in the path of an image, e.g. "Images/Mura/../patient11186/study1/image2.png" -> "Mura:patient11186"; None if unknown."""
+    return _read_case(uri) if uri.startswith(f"{_FOLDER}/") else None  # most datasets have no such paths, so nothing is kept of them
+
+
+@lru_cache(maxsize=1 << 17)
+def _read_case(uri: str) -> str | None:
     source = source_of(uri)
     if source is None or (rule := CASES.get(source)) is None:
         return None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.data.splits.cases import read_case
 from osler.errors import ConfigError, DataError
-from osler.images.fingerprints import Fingerprint, find_near_pairs
+from osler.images.fingerprints import Fingerprint
+from osler.images.near import group_near
 from osler.images.turned import TurnedPairs
 from osler.metrics.clusters import connect
 from osler.taxonomy import Modality
@@ -49,14 +49,21 @@ def group_samples(
     """
     import numpy as np
 
-    keys = [list(_shared_keys(sample, fingerprints, max_distance)) for sample in samples]
-    pairs: Iterable[tuple[Hashable, Hashable]] = ()
-    if max_distance is not None:
-        blocks = find_near_pairs((key[1] for sample_keys in keys for key in sample_keys if key[0] == "hash"), max_distance)
-        pairs = ((("hash", one), ("hash", other)) for block in blocks for one, other in block.tolist())
+    near = {} if max_distance is None else _near_groups(fingerprints, samples, max_distance)
+    keys = [list(_shared_keys(sample, fingerprints, near)) for sample in samples]
     present = {source for sample in samples for source in sample.images}
     turns = ((("image", one), ("image", other)) for one, other in turned or () if one in present and other in present)
-    return np.asarray(connect(keys, chain(pairs, turns)), dtype=np.int32)
+    return np.asarray(connect(keys, turns), dtype=np.int32)
+
+
+def _near_groups(fingerprints: Mapping[ImageSource, Fingerprint], samples: Iterable[Sample], max_distance: int) -> dict[int, int]:
+    """Perceptual hash -> the number of its group of near-duplicates, of the images of these samples only."""
+    import numpy as np
+
+    taken = (fingerprints.get(source) for sample in samples for source in sample.images)
+    hashes = {one.perceptual_hash for one in taken if one is not None and one.perceptual_hash is not None}
+    values = np.array(sorted(hashes), dtype=np.uint64)
+    return dict(zip(values.tolist(), group_near(values, max_distance).tolist(), strict=True))
 
 
 def assign_groups(
@@ -125,15 +132,15 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         raise ConfigError(f"splits of {given}: give two or more shares above 0 that add up to 1")
 
 
-def _shared_keys(sample: Sample, fingerprints: Mapping[ImageSource, Fingerprint], max_distance: int | None) -> Iterator[tuple[Any, ...]]:
-    """What connects a sample to others: samples with a common key are in one group."""
+def _shared_keys(sample: Sample, fingerprints: Mapping[ImageSource, Fingerprint], near: Mapping[int, int]) -> Iterator[tuple[Any, ...]]:
+    """What connects a sample to others: samples with a common key are in one group. `near` gives the groups of perceptual hashes."""
     for source in sample.images:
         yield "image", source
         fingerprint = fingerprints.get(source)
         if fingerprint is not None and fingerprint.digest is not None:
             yield "digest", fingerprint.digest
-        if fingerprint is not None and fingerprint.perceptual_hash is not None and max_distance is not None:
-            yield "hash", fingerprint.perceptual_hash
+        if fingerprint is not None and fingerprint.perceptual_hash is not None and fingerprint.perceptual_hash in near:
+            yield "near", near[fingerprint.perceptual_hash]
         if (case := read_case(source.uri)) is not None:
             yield "case", case
     if sample.subject_id is not None:
