@@ -18,6 +18,7 @@ VERBS = [
     ["train"],
     ["sft"],
     ["eval"],
+    ["ask"],
     ["report"],
 ]
 

@@ -13,6 +13,7 @@ from small_prompts import Noise, make_prompt
 
 from osler.config import PolicyConfig, SamplingConfig, build_config
 from osler.errors import DataError, EngineError, MissingExtra, PolicyError
+from osler.evaluation.engines import open_engine
 from osler.evaluation.engines.vllm import (
     MAX_LETTER_TOKENS,
     VllmEngine,
@@ -256,4 +257,4 @@ def test_what_cannot_be_opened_is_one_line(tiny_folder: Path, tmp_path: Path) ->
         open_vllm(build_config({"policy": {"path": "./nowhere"}}), "float32")
     if importlib.util.find_spec("vllm") is None:
         with pytest.raises(MissingExtra, match="vllm is not installed: pip install vllm"):
-            open_vllm(build_config({"policy": {"path": str(tiny_folder)}}), "float32")
+            open_engine(build_config({"policy": {"path": str(tiny_folder)}, "eval": {"engine": "vllm"}}))

@@ -122,6 +122,7 @@ def _as_engine(name: str, part: Any) -> OpenEngine:
 _BUILT_IN: Final[Mapping[str, OpenEngine]] = {
     "hf": _open_hf,
     "openai": _open_openai,
+    "vllm": _open_vllm,
     "scripted": _open_scripted,
     "option_prior": _open_option_prior,
 }
