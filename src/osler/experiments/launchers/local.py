@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from osler.experiments.launchers import Commands
+from osler.experiments.launchers.launcher import Commands
 
 MAX_WORKERS: Final = 3
 ALLOCATOR: Final = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483648"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler.errors import ConfigError, MissingExtra, OslerError, first_line
-from osler.experiments.launchers import Commands, Resources
+from osler.experiments.launchers.launcher import Commands, Resources
 from osler.experiments.launchers.local import run_on_node
 
 MAX_TASKS: Final = 256
