@@ -46,7 +46,7 @@ class Launching:
     """Which launcher to open, as a command line says it."""
 
     name: LauncherName = "local"
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     settings: Mapping[str, str] = field(default_factory=dict)  # of the launcher's own
 
     def open(self) -> Launcher:
