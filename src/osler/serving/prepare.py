@@ -17,6 +17,7 @@ from osler.errors import EngineError
 from osler.images.clip import count_frames, count_pairs
 from osler.policies.image_tokens import check_study_images
 from osler.policies.load import Policy
+from osler.policies.patches import PatchReader
 from osler.policies.vision_features import ImageFeatures, hash_picture
 from osler.serving.generation import GenerationRequest
 from osler.serving.image_cache import ImageCache
@@ -61,6 +62,7 @@ class Preparer:
     def __init__(self, policy: Policy, images: ImageCache, max_context: int) -> None:
         self.policy, self.images, self.max_context = policy, images, max_context
         self.merged: int = policy.processor.image_processor.merge_size**2  # patches of an image token
+        self.patch_reader = PatchReader.of(policy.processor.image_processor)
         self.image_id: int = policy.model.config.image_token_id
         self.refused_ids = {policy.model.config.video_token_id}
 
@@ -106,6 +108,9 @@ class Preparer:
         key = hash_picture(picture)
         if (known := self.images.find(key)) is not None:
             return PreparedImage(key=key, grid=known.grid, patches=None, features=known.features)
+        if self.patch_reader is not None and count_frames(picture) == 1:
+            patches, grid = self.patch_reader.read(picture)
+            return PreparedImage(key=key, grid=grid, patches=patches, features=None)
         found = self.policy.processor.image_processor([picture], return_tensors="pt")
         times, rows, columns = found["image_grid_thw"][0].tolist()
         return PreparedImage(key=key, grid=(times, rows, columns), patches=found["pixel_values"], features=None)
