@@ -1,29 +1,30 @@
 """Requests per second of the running batch of `osler serve` beside one prompt at a time.
 
-    python benchmarks/serving.py [--policy osler-tiny] [--clients 64] [--requests 192] [--rounds 3] [--json]
-    python benchmarks/serving.py --profile build/serving.prof
+    python benchmarks/serving.py [--policy osler-tiny] [--clients 64] [--requests 192] [--rounds 5] [--arms batch,http] [--json]
 
-Each round asks new questions, every one about a phantom image of its own of 224 x 224 pixels, as PNG. `one` calls `HfEngine`, the engine of
-`osler eval`, with one prompt at a time; `batch` has as many clients as --clients, each of which asks its next question when its last one is
-answered, in one process with the generator. Both decode the same images, and the script asserts that they give the same completions.
-It prints the requests per second of both, their ratio and the latencies of `batch`.
+Each round asks new questions, each about a phantom image of its own of 224 x 224 pixels, as PNG. `one` calls `HfEngine`, the engine of
+`osler eval`, with one prompt at a time. The arms have --clients clients, each of which asks its next question when its last one is
+answered: `batch` in one process with the generator, `http` with httpx in another process than `osler serve`. All decode the same images,
+and the script asserts that they give the same completions. It prints the requests per second of each, the ratios and the latencies.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import cProfile
+import base64
 import gc
 import io
 import json
+import re
+import signal
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -35,11 +36,12 @@ from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.serving.batch_settings import BatchSettings
 from osler.serving.batching import BatchGenerator
-from osler.serving.generation import Finished, GenerationRequest, Generator, Started
+from osler.serving.generation import Finished, GenerationRequest, Generator
 from osler.types import Completion, Prompt, Sample
 
 MAX_TOKENS: Final = 128
 SIZE: Final = 224  # pixels of a side of an image
+WARM_UP: Final = 32  # questions of a round that is not counted
 
 
 def ask_questions(number: int, seed: int) -> list[Prompt]:
@@ -73,77 +75,138 @@ def ask_one_by_one(engine: HfEngine, prompts: Sequence[Prompt]) -> list[Completi
     return [engine.generate([prompt], max_completion_length=MAX_TOKENS)[0][0] for prompt in prompts]
 
 
-async def ask_at_once(generator: Generator, prompts: Sequence[Prompt], num_clients: int) -> tuple[list[Completion], dict[str, list[float]]]:
-    """The completions of prompts, asked by several clients, and the seconds of each request."""
-    completions: list[Completion | None] = [None] * len(prompts)
-    seconds: dict[str, list[float]] = {"started": [], "total": []}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What an arm gave."""
+
+    texts: list[str]
+    seconds: list[float]  # of each request
+
+
+async def ask_at_once(generator: Generator, prompts: Sequence[Prompt], num_clients: int) -> Answers:
+    """The completions of prompts, asked by several clients of the generator."""
+    answers = Answers(texts=[""] * len(prompts), seconds=[])
     places = iter(range(len(prompts)))
 
     async def ask() -> None:
         for place in places:
             begin = time.perf_counter()
             async for event in generator.stream(to_request(prompts[place])):
-                if isinstance(event, Started):
-                    seconds["started"].append(time.perf_counter() - begin)
                 if isinstance(event, Finished):
-                    completions[place] = event.completion
-            seconds["total"].append(time.perf_counter() - begin)
+                    answers.texts[place] = event.completion.text
+            answers.seconds.append(time.perf_counter() - begin)
 
     await asyncio.gather(*(ask() for _ in range(num_clients)))
-    return [completion for completion in completions if completion is not None], seconds
-
-
-def measure(policy_path: str, num_clients: int, num_requests: int, num_rounds: int, profile: Path | None = None) -> dict[str, Any]:
-    """The requests per second of both, in turn, and their ratio."""
-    engine = HfEngine(load_policy(policy_path), batch_size=1, option_probabilities=True)
-    generator = BatchGenerator(load_policy(policy_path), BatchSettings(max_rows=num_clients), policy_fingerprint="")
-    rounds = []
-    for number in range(num_rounds + 1):
-        is_warm_up = number == 0
-        prompts = ask_questions(16 if is_warm_up else num_requests, seed=number)
-        gc.collect()
-        begin = time.perf_counter()
-        one = ask_one_by_one(engine, prompts)
-        middle = time.perf_counter()
-        with _profiled(None if is_warm_up else profile):
-            batch, seconds = asyncio.run(ask_at_once(generator, prompts, num_clients))
-        end = time.perf_counter()
-        differing = [(ours.text, theirs.text) for ours, theirs in zip(batch, one, strict=True) if ours.token_ids != theirs.token_ids]
-        assert not differing, f"{len(differing)} completions differ, e.g. {differing[0]}"
-        if not is_warm_up:
-            rounds.append((middle - begin, end - middle, one, seconds))
-    generator.close()
-    return _summarise(rounds, num_clients, num_requests)
-
-
-def _summarise(rounds: Sequence[Any], num_clients: int, num_requests: int) -> dict[str, Any]:
-    totals = sorted(second for *_, seconds in rounds for second in seconds["total"])
-    ratios = [one / batch for one, batch, *_ in rounds]
-    return {
-        "clients": num_clients,
-        "requests": num_requests,
-        "tokens": round(statistics.mean(len(completion.token_ids) for *_, own, _ in rounds for completion in own), 1),
-        "one_per_second": round(num_requests / statistics.median(one for one, *_ in rounds), 2),
-        "batch_per_second": round(num_requests / statistics.median(batch for _, batch, *_ in rounds), 2),
-        "ratio": round(statistics.median(ratios), 2),
-        "lowest": round(min(ratios), 2),
-        "highest": round(max(ratios), 2),
-        "latency_median_s": round(statistics.median(totals), 3),
-        "latency_95_s": round(totals[int(0.95 * len(totals))], 3),
-        "threads": torch.get_num_threads(),
-    }
+    return answers
 
 
 @contextmanager
-def _profiled(path: Path | None) -> Iterator[None]:
-    """Write a profile of this thread, the event loop's."""
-    if path is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with cProfile.Profile() as profile:
-        yield
-    profile.dump_stats(path)
+def serve(policy: str, num_clients: int) -> Iterator[str]:
+    """The URL of `osler serve` in another process."""
+    command = [sys.executable, "-m", "osler", "serve", "--policy", policy, "--port", "0", "--max-batch", str(num_clients)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        try:
+            line = server.stdout.readline()
+            found = re.search(r"http://\S+", line)
+            assert found is not None, f"the server did not start: {line}"
+            yield found.group()
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+
+
+async def ask_over_http(url: str, prompts: Sequence[Prompt], num_clients: int) -> Answers:
+    """The completions of prompts, asked by several clients of one process over HTTP."""
+    import httpx
+
+    bodies = [_to_body(prompt) for prompt in prompts]
+    answers = Answers(texts=[""] * len(prompts), seconds=[])
+    places = iter(range(len(prompts)))
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=num_clients)) as client:
+
+        async def ask() -> None:
+            for place in places:
+                begin = time.perf_counter()
+                reply = await client.post("/v1/answer", content=bodies[place], headers={"Content-Type": "application/json"})
+                reply.raise_for_status()
+                answers.texts[place] = reply.json()["completion"]
+                answers.seconds.append(time.perf_counter() - begin)
+
+        await asyncio.gather(*(ask() for _ in range(num_clients)))
+    return answers
+
+
+def _to_body(prompt: Prompt) -> bytes:
+    (image,) = prompt.sample.images
+    assert isinstance(image, ImageBytes)
+    body = {
+        "question": prompt.sample.question,
+        "choices": list(prompt.sample.choices),
+        "images": [{"url": f"data:image/png;base64,{base64.b64encode(image.content).decode()}"}],
+        "max_tokens": MAX_TOKENS,
+    }
+    return json.dumps(body).encode()
+
+
+@contextmanager
+def open_arms(names: Sequence[str], policy: str, num_clients: int) -> Iterator[dict[str, Callable[[Sequence[Prompt]], Answers]]]:
+    """A function of the prompts for each arm."""
+    with ExitStack() as stack:
+        arms: dict[str, Callable[[Sequence[Prompt]], Answers]] = {}
+        if "batch" in names:
+            generator = BatchGenerator(load_policy(policy), BatchSettings(max_rows=num_clients), policy_fingerprint="")
+            stack.callback(generator.close)
+            arms["batch"] = lambda prompts: asyncio.run(ask_at_once(generator, prompts, num_clients))
+        if "http" in names:
+            url = stack.enter_context(serve(policy, num_clients))
+            arms["http"] = lambda prompts: asyncio.run(ask_over_http(url, prompts, num_clients))
+        yield arms
+
+
+def measure(names: Sequence[str], policy: str, num_clients: int, num_requests: int, num_rounds: int) -> dict[str, Any]:
+    """The requests per second of one prompt at a time and of each arm, in turn, and their ratios."""
+    engine = HfEngine(load_policy(policy), batch_size=1, option_probabilities=True)
+    one: list[float] = []
+    times: dict[str, list[float]] = {name: [] for name in names}
+    latencies: dict[str, list[float]] = {name: [] for name in names}
+    num_tokens: list[int] = []
+    with open_arms(names, policy, num_clients) as arms:
+        for number in range(num_rounds + 1):
+            prompts = ask_questions(num_requests if number else WARM_UP, seed=number)
+            gc.collect()
+            begin = time.perf_counter()
+            expected = ask_one_by_one(engine, prompts)
+            one.append(time.perf_counter() - begin)
+            num_tokens += [len(completion.token_ids) for completion in expected] if number else []
+            for name, ask in arms.items():
+                begin = time.perf_counter()
+                answers = ask(prompts)
+                times[name].append(time.perf_counter() - begin)
+                latencies[name] += answers.seconds if number else []
+                pairs = zip(answers.texts, (completion.text for completion in expected), strict=True)
+                differing = [(ours, theirs) for ours, theirs in pairs if ours != theirs]
+                assert not differing, f"{len(differing)} completions of {name} differ, e.g. {differing[0]}"
+    return {
+        "clients": num_clients,
+        "requests": num_requests,
+        "tokens": round(statistics.mean(num_tokens), 1),
+        "threads": torch.get_num_threads(),
+        "one_per_second": round(num_requests / statistics.median(one[1:]), 2),
+        **{name: _summarise(num_requests, one[1:], times[name][1:], sorted(latencies[name])) for name in names},
+    }
+
+
+def _summarise(num_requests: int, one: Sequence[float], own: Sequence[float], latencies: Sequence[float]) -> dict[str, float]:
+    ratios = [theirs / ours for theirs, ours in zip(one, own, strict=True)]
+    return {
+        "per_second": round(num_requests / statistics.median(own), 2),
+        "ratio": round(statistics.median(ratios), 2),
+        "lowest": round(min(ratios), 2),
+        "highest": round(max(ratios), 2),
+        "latency_median_s": round(statistics.median(latencies), 3),
+        "latency_95_s": round(latencies[int(0.95 * len(latencies))], 3),
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -152,13 +215,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--policy", default="osler-tiny")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=192, help="of each round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--profile", type=Path, help="file for a profile of the event loop")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--arms", default="batch,http")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    result = measure(options.policy, options.clients, options.requests, options.rounds, options.profile)
+    result = measure(options.arms.split(","), options.policy, options.clients, options.requests, options.rounds)
     for name, value in result.items():
-        print(f"{name:>18}  {value}", file=sys.stderr if options.json else sys.stdout)
+        print(f"{name:>15}  {value}", file=sys.stderr if options.json else sys.stdout)
     if options.json:
         print(json.dumps(result))
     return 0

@@ -8,13 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_cases import packaged, sampled, to_request
 from small_runs import solid_sample
-from tiny_checkpoint import make_processor, make_tokenizer, save_tiny
+from tiny_checkpoint import make_model, make_processor, make_tokenizer, save_tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     LogitsProcessorList,
@@ -30,6 +31,7 @@ from transformers import (
 from osler.errors import EngineError
 from osler.policies.families import FAMILIES
 from osler.policies.load import load_policy
+from osler.policies.patches import PatchReader, embed_linearly
 from osler.policies.vision_features import ImageFeatures
 from osler.prompts import render
 from osler.serving.batch_settings import BatchSettings
@@ -229,6 +231,44 @@ def test_prompts_are_those_of_the_processor(model_type: str, squares: list[tuple
     if squares:
         assert torch.equal(torch.cat([image.patches for image in found.images if image.patches is not None]), inputs["pixel_values"])
         assert [image.grid for image in found.images] == [tuple(grid) for grid in inputs["image_grid_thw"].tolist()]
+
+
+SIZES = [(224, 224), (40, 300), (57, 33), (1000, 700), (112, 112)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_patches_are_those_of_the_processor_to_the_bit(size: tuple[int, int], mode: str) -> None:
+    image_processor = packaged("osler-tiny").processor.image_processor
+    picture = PIL.Image.frombytes(mode, size, random.Random(1).randbytes(size[0] * size[1] * len(mode)))
+    reader = PatchReader.of(image_processor)
+    assert reader is not None
+    patches, grid = reader.read(picture)
+    expected = image_processor([picture], return_tensors="pt")
+    assert torch.equal(patches, expected["pixel_values"])
+    assert [grid] == [tuple(own) for own in expected["image_grid_thw"].tolist()]
+
+
+def test_an_unknown_processor_makes_its_own_patches() -> None:
+    image_processor = make_processor().image_processor
+    assert PatchReader.of(image_processor) is not None
+    image_processor.do_normalize = False
+    assert PatchReader.of(image_processor) is None
+    assert PatchReader.of(object()) is None
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_patches_are_embedded_alike_by_a_linear_layer(model_type: str) -> None:
+    model = make_model(model_type)
+    side = model.config.vision_config.patch_size
+    patches, grid = torch.rand(16, 3 * 2 * side * side), torch.tensor([[1, 4, 4]])
+    names = [name for name, _ in model.named_parameters()]
+    with torch.no_grad():
+        before = model.model.get_image_features(patches, grid).pooler_output[0]
+        embed_linearly(model)
+        assert type(model.model.visual.patch_embed.proj) is not torch.nn.Conv3d
+        torch.testing.assert_close(model.model.get_image_features(patches, grid).pooler_output[0], before, rtol=1e-5, atol=1e-5)
+    assert [name for name, _ in model.named_parameters()] == names
 
 
 def test_limits_are_positive() -> None:

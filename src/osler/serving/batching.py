@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import threading
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from typing import Final
 import torch
 
 from osler.config import PolicyConfig
-from osler.errors import EngineError, OslerError
+from osler.errors import EngineError
 from osler.policies.load import Policy, load_policy
 from osler.policies.precision import spare_core, without_gradient
 from osler.policies.sources import fingerprint
@@ -29,7 +28,6 @@ from osler.serving.generation import (
     Delta,
     Draining,
     Finished,
-    GenerationFailed,
     GenerationRequest,
     Load,
     QueueFull,
@@ -37,20 +35,20 @@ from osler.serving.generation import (
 )
 from osler.serving.image_cache import ImageCache
 from osler.serving.prepare import Preparer
-from osler.serving.running_batch import Event, Member, RunningBatch, max_positions
+from osler.serving.running_batch import Event, Member, RunningBatch, max_positions, to_failure
 from osler.serving.tickets import Post, Ticket
 from osler.types import LETTERS
 
-GATHER_PROMPTS: Final = 8
+GATHER_PROMPTS: Final = 16
 """Prompts that are computed together rather than one by one while more are being prepared."""
 GATHER_SECONDS: Final = 0.03
-"""How long a prepared request waits for others at most."""
+"""How long a prepared request waits for others at most where nothing runs."""
+GATHER_SECONDS_BESIDE: Final = 0.1
+"""The same beside running completions, which go on meanwhile."""
 MAX_TOP: Final = 20
 """Most likely tokens that a request may ask for."""
 RECENT: Final = 32
 """Finished requests by which the time until a place is free is estimated."""
-
-logger = logging.getLogger(__name__)
 
 
 class BatchGenerator:
@@ -194,7 +192,7 @@ class BatchGenerator:
                 ticket.member = Member(request=self._preparer.clip(ticket.request, prompt), prompt=prompt)
                 self._check_room(ticket.member)
         except Exception as error:
-            failure = _to_failure(error, "prepared this request")
+            failure = to_failure(error, "prepared this request")
         with self._changed:
             self._num_preparing -= 1
             if self._is_closed:
@@ -249,7 +247,8 @@ class BatchGenerator:
             return None
         if len(self._ready) >= GATHER_PROMPTS or not (self._num_preparing or self._unprepared):
             return 0
-        return max(0.0, self._ready[0].prepared_at + GATHER_SECONDS - time.monotonic())
+        longest = GATHER_SECONDS_BESIDE if self._batch.num_rows else GATHER_SECONDS
+        return max(0.0, self._ready[0].prepared_at + longest - time.monotonic())
 
     def _drop_cancelled(self) -> None:
         """Free the places of requests that nobody reads."""
@@ -291,7 +290,7 @@ class BatchGenerator:
                 for ticket in tickets:
                     self._join([ticket], post)
                 return
-            post.add(tickets[0], _to_failure(error, "computed this prompt"))
+            post.add(tickets[0], to_failure(error, "computed this prompt"))
             return
         for member, ticket in members.items():
             ticket.is_running = True
@@ -306,7 +305,7 @@ class BatchGenerator:
         try:
             events = self._batch.step()
         except Exception as error:
-            failure = _to_failure(error, "generated this completion")
+            failure = to_failure(error, "generated this completion")
             for member in self._batch.clear():
                 post.add(self._running.pop(member), failure)
             return
@@ -336,16 +335,6 @@ class BatchGenerator:
 def open_generator(config: PolicyConfig, settings: BatchSettings | None = None) -> BatchGenerator:
     """The generator of the policy that a `[policy]` section names. Raises PolicyError and EngineError."""
     return BatchGenerator(load_policy(config), settings, policy_fingerprint=fingerprint(config.path))
-
-
-def _to_failure(error: Exception, what: str) -> Exception:
-    """The error that a caller sees: a user's mistake as it is, anything else without its details, which the log has."""
-    if isinstance(error, OslerError):
-        return error
-    logger.error("a fault while the server %s", what, exc_info=error)
-    failure = GenerationFailed(f"the server failed while it {what}: see its log")
-    failure.__cause__ = error
-    return failure
 
 
 def _stopped() -> Draining:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import torch
 from PIL.Image import Image
@@ -17,9 +18,13 @@ from osler.errors import EngineError
 from osler.images.clip import count_frames, count_pairs
 from osler.policies.image_tokens import check_study_images
 from osler.policies.load import Policy
+from osler.policies.patches import PatchReader
 from osler.policies.vision_features import ImageFeatures, hash_picture
 from osler.serving.generation import GenerationRequest
 from osler.serving.image_cache import ImageCache
+
+KEPT_POSITIONS: Final = 256
+"""Prompts whose positions are kept, for others with images of the same size at the same places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,9 @@ class Preparer:
     def __init__(self, policy: Policy, images: ImageCache, max_context: int) -> None:
         self.policy, self.images, self.max_context = policy, images, max_context
         self.merged: int = policy.processor.image_processor.merge_size**2  # patches of an image token
+        self.patch_reader = PatchReader.of(policy.processor.image_processor)
         self.image_id: int = policy.model.config.image_token_id
+        self._positions = lru_cache(maxsize=KEPT_POSITIONS)(self._find_positions)
         self.refused_ids = {policy.model.config.video_token_id}
 
     def prepare(self, request: GenerationRequest) -> PreparedPrompt:
@@ -106,6 +113,9 @@ class Preparer:
         key = hash_picture(picture)
         if (known := self.images.find(key)) is not None:
             return PreparedImage(key=key, grid=known.grid, patches=None, features=known.features)
+        if self.patch_reader is not None and count_frames(picture) == 1:
+            patches, grid = self.patch_reader.read(picture)
+            return PreparedImage(key=key, grid=grid, patches=patches, features=None)
         found = self.policy.processor.image_processor([picture], return_tensors="pt")
         times, rows, columns = found["image_grid_thw"][0].tolist()
         return PreparedImage(key=key, grid=(times, rows, columns), patches=found["pixel_values"], features=None)
@@ -119,11 +129,15 @@ class Preparer:
         return whole
 
     def _place(self, ids_P: Tensor, images: Sequence[PreparedImage]) -> Tensor:
-        """The M-RoPE positions [3, P]."""
+        """The M-RoPE positions [3, P]. They depend on where the images stand and on their grids alone."""
         if not images:
             return torch.arange(len(ids_P)).expand(3, -1)
+        is_image_P = ids_P == self.image_id
+        positions_3P: Tensor = self._positions(is_image_P.numpy().tobytes(), tuple(image.grid for image in images))
+        return positions_3P
+
+    def _find_positions(self, is_image: bytes, grids: tuple[tuple[int, int, int], ...]) -> Tensor:
+        types_1P = torch.frombuffer(bytearray(is_image), dtype=torch.bool).int()[None]  # as the processor's mm_token_type_ids
         model: Any = self.policy.model.model
-        grids = torch.tensor([image.grid for image in images])
-        types_P = (ids_P == self.image_id).int()  # as the processor's mm_token_type_ids
-        positions_31P: Tensor = model.get_rope_index(ids_P[None], mm_token_type_ids=types_P[None], image_grid_thw=grids)[0]
+        positions_31P: Tensor = model.get_rope_index(types_1P.long(), mm_token_type_ids=types_1P, image_grid_thw=torch.tensor(grids))[0]
         return positions_31P[:, 0]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from osler.evaluation.engines.options import find_answer
+from osler.evaluation.engines.options import find_letter
 from osler.policies.letters import option_probabilities
 from osler.serving.detokenise import Detokeniser
 from osler.serving.generation import Delta, Finished, GenerationRequest, TokenLogprob
@@ -21,7 +20,6 @@ from osler.types import Completion, FinishReason
 class Vocabulary:
     """What all completions share of a policy's tokenizer."""
 
-    tokenizer: Any
     detokeniser: Detokeniser
     stop_ids: frozenset[int]
     letters: Mapping[int, int]  # token id -> letter, see `letters.find_letter_tokens`
@@ -100,7 +98,8 @@ class CompletionRow:
         letters = self.vocabulary.letters
         if not self._letter_logits:
             return None
-        step = find_answer(self.vocabulary.tokenizer, self.token_ids, self.request.prefix, letters)
+        pieces = [self.vocabulary.detokeniser.text_of(token) for token in self.token_ids]
+        step = find_letter(pieces, [token in letters for token in self.token_ids], self.request.prefix)
         if step is None or step not in self._letter_logits:
             return None
         probs = option_probabilities(self._letter_logits[step], letters, self.request.num_choices)

@@ -8,6 +8,7 @@ Legend: B prompts, T tokens of all of them, M image tokens of them, A completion
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from osler.errors import EngineError
+from osler.errors import EngineError, OslerError
 from osler.policies.letters import find_letter_tokens
 from osler.policies.load import Policy
+from osler.policies.patches import embed_linearly
 from osler.policies.vision_features import ImageFeatures, split_features
 from osler.serving.batch_settings import BatchSettings
 from osler.serving.detokenise import Detokeniser
@@ -33,6 +35,8 @@ from osler.training.shared_prefix.packed_row import find_obstacle
 
 Event = Delta | Finished | Exception
 """What happens to a request; an exception ends it."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,10 +74,10 @@ class RunningBatch:
     def __init__(self, policy: Policy, settings: BatchSettings, images: ImageCache) -> None:
         if (obstacle := find_obstacle(policy.model)) is not None:
             raise EngineError(f"{policy.name} cannot be served: {obstacle}")
+        embed_linearly(policy.model)
         self.policy, self.settings, self.images = policy, settings, images
         letters = find_letter_tokens(policy.tokenizer)
         self.vocabulary = Vocabulary(
-            tokenizer=policy.tokenizer,
             detokeniser=Detokeniser(policy.tokenizer),
             stop_ids=frozenset(policy.model.generation_config.eos_token_id),
             letters=letters,
@@ -222,7 +226,7 @@ class RunningBatch:
                 own = slot.row.take(picked.tokens[place], picked.scores.get(place), picked.letter_logits.get(place))
             except Exception as error:
                 failed.add(slot.member)
-                events.append((slot.member, _as_failure(error)))
+                events.append((slot.member, to_failure(error, "generated this completion")))
             else:
                 events += [(slot.member, event) for event in own]
         self._remove([place for place, slot in enumerate(self._slots) if slot.row.is_done or slot.member in failed])
@@ -237,10 +241,12 @@ class RunningBatch:
         del self._slots[len(self.cache) :]
 
 
-def _as_failure(error: Exception) -> Exception:
-    if isinstance(error, EngineError):
+def to_failure(error: Exception, what: str) -> Exception:
+    """The error that a caller sees: a user's mistake as it is, anything else without its details, which the log has."""
+    if isinstance(error, OslerError):
         return error
-    failure = GenerationFailed("the server failed while it generated this completion: see its log")
+    logger.error("a fault while the server %s", what, exc_info=error)
+    failure = GenerationFailed(f"the server failed while it {what}: see its log")
     failure.__cause__ = error
     return failure
 
