@@ -175,12 +175,13 @@ def test_no_letter_stands_beside_a_picture_of_another_plane(browser: "Browser", 
         wait_for_strip(page, 4)
         assert page.inner_text("#mark-top") == "A"
         waiting: list[Route] = []
-        page.route("**/slices/*plane=coronal*", lambda route: waiting.append(route))
+        is_held = True
+        page.route("**/slices/*plane=coronal*", lambda route: waiting.append(route) if is_held else route.continue_())
         page.select_option("#plane", "coronal")
         page.wait_for_selector("#stage.is-loading")
         assert [page.inner_text(f"#mark-{side}") for side in ("left", "right", "top", "bottom")] == [""] * 4
         assert not pixels_of(page.locator("#canvas")).any()
-        page.unroute("**/slices/*plane=coronal*")
+        is_held = False
         for route in waiting:
             route.continue_()
         page.wait_for_selector("#mark-top:has-text('H')")
