@@ -54,7 +54,7 @@ class Questions:
 
     def __init__(self) -> None:
         found: dict[str, Sample] = {}
-        for sample in read("phantom", split="test", modalities=["mri", "ct", "xray"], num_questions=256):
+        for sample in read("phantom", split="test", modalities=["mri", "ct", "xray"], num_questions=64):
             found.setdefault(sample.images[0].uri, sample)
         self.samples = [(sample, sample.images[0].load()) for sample in found.values()]
         self.number = 0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from osler.serving.looks import alter
 from small_uploads import SECRET, dicom, jpeg, nifti, png, radiograph, received, series, transparent
 from starlette.testclient import TestClient
 
@@ -20,7 +21,6 @@ from osler.images.study import Study, pick_series
 from osler.serving.answer_types import Look
 from osler.serving.app import Part, create_app
 from osler.serving.errors import ApiError
-from osler.serving.looks import alter
 from osler.serving.received_files import clean_name
 from osler.serving.settings import ServerSettings
 from osler.serving.study_settings import StudySettings
