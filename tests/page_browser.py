@@ -124,7 +124,7 @@ def wait_until(page: Page, holds: Callable[[], bool]) -> None:
 
 def wait_for_strip(page: Page, number: int | None = None) -> None:
     """Wait until what the model sees is painted."""
-    page.wait_for_selector("#strip canvas:not([width='1'])")
+    page.wait_for_selector("#strip:not(.is-stale) canvas:not([width='1'])")
     if number is not None:
         page.wait_for_selector(f"#strip li:nth-child({number}):last-child canvas:not([width='1'])")
     page.wait_for_selector("#strip:not(:has(canvas[width='1']))")

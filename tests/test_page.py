@@ -30,7 +30,7 @@ from osler.serving.scripted import ScriptedGenerator
 from osler.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.skipif(find_missing() is not None, reason=str(find_missing()))
 
@@ -150,8 +150,6 @@ def test_slices_window_and_plane_are_those_that_the_model_sees(
         page.wait_for_selector("#window option:checked:has-text('/')", state="attached")
         assert float(page.get_attribute("#stage", "data-zoom") or 0) == 1.25
         assert "slice 3 of 4" in (page.get_attribute("#canvas", "aria-label") or "")
-        page.wait_for_timeout(400)
-        wait_for_strip(page, 3)
         page.fill("#question", "Which?")
         page.fill("#options input >> nth=0", "left")
         page.keyboard.press("Control+Enter")
@@ -168,6 +166,35 @@ def test_slices_window_and_plane_are_those_that_the_model_sees(
         page.click("#ask-button")
         page.wait_for_selector("#history-list li:nth-child(2)")
         assert_the_model_saw_the_strip(page, generator.requests[-1])
+
+
+@pytest.mark.slow
+def test_no_letter_stands_beside_a_picture_of_another_plane(browser: "Browser", url: str, tmp_path: Path) -> None:
+    with opened(browser, url, example=False) as page:
+        send(page, [as_file("v.nii.gz", nifti(tmp_path))])
+        wait_for_strip(page, 4)
+        assert page.inner_text("#mark-top") == "A"
+        waiting: list[Route] = []
+        is_held = True
+        page.route("**/slices/*plane=coronal*", lambda route: waiting.append(route) if is_held else route.continue_())
+        page.select_option("#plane", "coronal")
+        page.wait_for_selector("#stage.is-loading")
+        assert [page.inner_text(f"#mark-{side}") for side in ("left", "right", "top", "bottom")] == [""] * 4
+        assert not pixels_of(page.locator("#canvas")).any()
+        is_held = False
+        for route in waiting:
+            route.continue_()
+        page.wait_for_selector("#mark-top:has-text('H')")
+        assert pixels_of(page.locator("#canvas")).any()
+
+
+@pytest.mark.slow
+def test_another_upload_begins_with_its_own_window(browser: "Browser", url: str, tmp_path: Path) -> None:
+    with opened(browser, url, example=False) as page:
+        for _ in range(2):
+            send(page, [as_file("v.nii.gz", nifti(tmp_path))])
+            page.wait_for_selector("#window option[value=file]:checked", state="attached")
+            page.select_option("#window", "lung")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +38,7 @@ _FAULTS: Final = ("missing", "uneven", "tilt", "shear")
 _WINDOWS: Final = ("WindowCenter", "WindowWidth", "VOILUTFunction")
 MAX_LEAN: Final = 20.0
 """Degrees by which slices may lie obliquely and still be cut as if they lay straight."""
+_DECODING: Final = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,9 +159,14 @@ def _to_patient(tones: NDArray[np.uint8], plane: str) -> NDArray[np.uint8]:
     return upright.transpose(*(order.index(axis) for axis in range(3)), 3)
 
 
-@lru_cache(maxsize=1)
 def _load_tones(stack: Stack) -> NDArray[np.uint8]:
-    """All slices, (slice, row, column, colour)."""
+    """All slices, (slice, row, column, colour). Threads that ask at the same time share one decoding."""
+    with _DECODING:
+        return _decode_tones(stack)
+
+
+@lru_cache(maxsize=1)
+def _decode_tones(stack: Stack) -> NDArray[np.uint8]:
     import numpy as np
 
     first = stack.slices[0].load()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ MAX_LEAN: Final = 0.5
 """Degrees between an axis and the normal of its slices from which on a shear is named."""
 
 _CHUNK: Final = 1 << 22
+_UNPACKING: Final = threading.Lock()
 _SQUARE: Final = 0.01
 
 
@@ -277,7 +279,9 @@ class _File:
 
         header = self.header
         if header.is_compressed:
-            stored = np.ndarray(header.stored_shape, header.dtype, _unpack(self), order="F")
+            with _UNPACKING:  # threads that ask at the same time share one
+                unpacked = _unpack(self)
+            stored = np.ndarray(header.stored_shape, header.dtype, unpacked, order="F")
             return stored.transpose(header.axes)
         self.stream.seek(0, os.SEEK_END)
         if self.stream.tell() < header.offset + _size(header):

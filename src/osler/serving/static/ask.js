@@ -34,18 +34,19 @@ export async function ask() {
     error.field?.focus();
     return;
   }
-  answer.fail("");
-  const settings = seen.settings();
-  const entry = { ...newEntry(body, settings), kept: keepPictures(seen.shown) };
+  let entry = null;
   answer.begin(body.question);
   const isDone = await run(async (signal) => {
+    await seen.settle();
+    const settings = seen.settings();
+    entry = { ...newEntry(body, settings), kept: keepPictures(seen.shown) };
     await stream(entry, { ...body, study_settings: settings }, signal, {
       start: ({ images }) => answer.status(`Looking at ${count(images.count, "picture")}…`),
       token: (text) => answer.stream(text),
       answer: (reply) => (entry.reply = reply),
     });
   });
-  if (!isDone || !entry.reply) return;
+  if (!isDone || !entry?.reply) return;
   entry.pictures = await entry.kept;
   history.add(entry);
   open(entry);

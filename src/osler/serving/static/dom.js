@@ -42,15 +42,6 @@ export function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
 }
 
-/** The last of several calls, after a pause. */
-export function debounce(action, milliseconds) {
-  let timer = 0;
-  return (...values) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => action(...values), milliseconds);
-  };
-}
-
 /** "1 slice", "3 slices". */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;

@@ -2,11 +2,12 @@
 // the image processor.
 
 import { Gone, getJson, query } from "./api.js";
-import { byId, clamp, count, debounce, make, press, show, tell } from "./dom.js";
+import { byId, clamp, count, make, press, show, tell } from "./dom.js";
 import { paint, pictures } from "./pictures.js";
 import { uploads } from "./uploads.js";
 import { viewer } from "./viewer.js";
 
+const PAUSE = 200; // milliseconds
 const MOST_PAINTED = 64; // thumbnails; further pictures are counted
 
 /** Events: "change" when the model sees other pictures. */
@@ -15,6 +16,7 @@ class Seen extends EventTarget {
   #hand = new Set(); // slices that are chosen by hand
   #ofView = []; // slices of the image in the viewer
   #plane = null;
+  #timer = 0;
   #asked = 0;
 
   /** The `study_settings` of a question. */
@@ -55,8 +57,22 @@ class Seen extends EventTarget {
     if (slices) byId("count").value = String(slices);
   }
 
+  /** Ask the server anew, after a pause in which more may change. */
+  refreshSoon() {
+    byId("strip").classList.add("is-stale");
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.refresh(), PAUSE);
+  }
+
+  /** Wait until what is shown belongs to the settings. */
+  async settle() {
+    for (let tries = 0; tries < 5 && byId("strip").classList.contains("is-stale"); tries += 1) await this.refresh();
+  }
+
   /** Ask the server anew what it shows to the model. */
   async refresh() {
+    clearTimeout(this.#timer);
+    byId("strip").classList.add("is-stale");
     const asked = (this.#asked += 1);
     if (!uploads.id) {
       this.shown = [];
@@ -91,6 +107,7 @@ class Seen extends EventTarget {
     }
     if (!uploads.selected.has(viewer.image?.index)) this.#ofView = [];
     this.shown = found;
+    byId("strip").classList.remove("is-stale");
     this.#fillStrip();
     this.#fillTicks();
     this.dispatchEvent(new CustomEvent("change"));
@@ -178,11 +195,10 @@ class Seen extends EventTarget {
 }
 
 export const seen = new Seen();
-const refreshSoon = debounce(() => seen.refresh(), 150);
 viewer.addEventListener("slice", () => seen.onSlice());
-viewer.addEventListener("view", refreshSoon);
-uploads.addEventListener("select", refreshSoon);
+viewer.addEventListener("view", () => seen.refreshSoon());
+uploads.addEventListener("select", () => seen.refreshSoon());
 byId("choice").addEventListener("change", () => seen.onChoice());
-byId("count").addEventListener("input", debounce(() => seen.refresh(), 400));
+byId("count").addEventListener("input", () => seen.refreshSoon());
 byId("layout").addEventListener("change", () => seen.refresh());
 byId("toggle-slice").addEventListener("click", () => seen.toggleSlice());

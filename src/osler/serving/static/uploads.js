@@ -63,7 +63,8 @@ class Uploads extends EventTarget {
     show(byId("drop"), false);
     show(byId("loaded"));
     show(byId("remove"));
-    this.open(Math.min(...this.selected), reply.window ? { window: reply.window } : {});
+    const first = Math.min(...this.selected);
+    this.open(first, { window: reply.window ?? this.images[first].window });
   }
 
   /** Do something with the upload; where the server no longer has it, send it again first. */

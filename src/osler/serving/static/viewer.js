@@ -7,6 +7,7 @@ import { addGestures } from "./gestures.js";
 
 const MOST_ZOOM = 16;
 const SMOOTH_BELOW = 6; // screen pixels for one of the picture
+const SLOW = 250; // milliseconds after which the stage says that it waits
 const AHEAD = 2; // slices that are fetched before they are asked for
 
 const canvas = byId("canvas");
@@ -23,7 +24,7 @@ class Viewer extends EventTarget {
   level = null; // { center, width } of the slice that is shown
   zoom = 1;
   offset = { x: 0, y: 0 }; // of the picture's centre from the stage's, in CSS pixels
-  #bitmap = null;
+  #drawn = null; // the picture on the canvas: { bitmap, index, position }
   #asked = 0;
   #isLoading = false;
 
@@ -34,23 +35,25 @@ class Viewer extends EventTarget {
     this.window = window;
     this.plane = plane;
     this.index = clamp(index, 0, image.num_slices - 1);
-    this.#bitmap = null;
+    this.#drawn = null;
+    this.level = null;
     this.zoom = 1;
     this.offset = { x: 0, y: 0 };
+    this.draw();
     this.#fillControls();
     return this.#load();
   }
 
   close() {
     this.image = null;
-    this.#bitmap = null;
+    this.#drawn = null;
     this.#asked += 1;
     canvas.setAttribute("aria-label", "No image");
   }
 
   /** Fetch the slice again where it is missing. */
   reload() {
-    if (this.image && !this.#bitmap) this.#load();
+    if (this.image && this.#drawn?.index !== this.index) this.#load();
   }
 
   get pathOfSlice() {
@@ -127,17 +130,19 @@ class Viewer extends EventTarget {
     this.#label();
     if (this.#isLoading) return; // the one that loads looks again when it is done
     this.#isLoading = true;
-    const image = this.image;
+    const { image, index } = this;
+    const slow = setTimeout(() => stage.classList.add("is-loading"), SLOW);
     try {
       const picture = await pictures.load(this.pathOfSlice);
       if (this.image !== image || !image) return;
-      this.#bitmap = picture.bitmap;
+      this.#drawn = { bitmap: picture.bitmap, index, position: picture.position };
       if (asked === this.#asked || !this.level) this.level = picture.level;
-      this.position = picture.position;
       this.draw();
     } catch (error) {
       this.dispatchEvent(new CustomEvent("fault", { detail: error }));
     } finally {
+      clearTimeout(slow);
+      stage.classList.remove("is-loading");
       this.#isLoading = false;
       if (this.image && asked !== this.#asked) this.#load();
       else if (this.image) this.#label();
@@ -156,33 +161,41 @@ class Viewer extends EventTarget {
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, width, height);
-    if (!this.#bitmap) return;
-    const { width: own, height: tall } = this.#bitmap;
+    if (!this.#drawn) return;
+    const { bitmap } = this.#drawn;
+    const { width: own, height: tall } = bitmap;
     const scale = Math.min(width / own, height / tall) * this.zoom;
     context.imageSmoothingEnabled = scale < SMOOTH_BELOW * ratio;
     context.imageSmoothingQuality = "high";
     const left = (width - own * scale) / 2 + this.offset.x * ratio;
     const top = (height - tall * scale) / 2 + this.offset.y * ratio;
-    context.drawImage(this.#bitmap, left, top, own * scale, tall * scale);
+    context.drawImage(bitmap, left, top, own * scale, tall * scale);
     stage.dataset.zoom = this.zoom.toFixed(2);
     stage.classList.toggle("is-zoomed", this.zoom > 1);
   }
 
-  /** Words for the picture: for who does not see it, and in its corners. */
+  /** Words for the picture that is drawn: for who does not see it, and at its edges. Without one there are no letters. */
   #label() {
     const image = this.image;
     if (!image) return;
+    slider.setAttribute("aria-valuetext", image.num_slices > 1 ? `slice ${this.index + 1} of ${image.num_slices}` : "only slice");
+    const marks = this.#drawn ? image.marks : null;
+    for (const side of ["left", "right", "top", "bottom"]) byId(`mark-${side}`).textContent = marks?.[side] ?? "";
+    byId("corner-level").textContent = this.#drawn && this.level ? `C ${shorten(this.level.center)}  W ${shorten(this.level.width)}` : "";
+    if (!this.#drawn) {
+      byId("corner").textContent = "";
+      canvas.setAttribute("aria-label", `${image.name}: not here yet`);
+      return;
+    }
+    const { index, position: millimetres } = this.#drawn;
     const isMany = image.num_slices > 1;
-    const place = isMany ? `slice ${this.index + 1} of ${image.num_slices}` : "";
-    const position = isMany && this.position !== null && this.position !== undefined ? `${this.position.toFixed(1)} mm` : "";
+    const place = isMany ? `slice ${index + 1} of ${image.num_slices}` : "";
+    const position = isMany && millimetres !== null ? `${millimetres.toFixed(1)} mm` : "";
     const kind = [image.plane, image.modality ?? ""].filter(Boolean).join(" ") || "picture";
     const sides = image.marks ? `, left edge is ${sideName(image.marks.left)}, upper edge ${sideName(image.marks.top)}` : "";
     const shown = this.window ? `, window ${windowTitle(this.window)}` : "";
     canvas.setAttribute("aria-label", `${image.name}: ${kind}${place ? `, ${place}` : ""}${shown}${sides}`);
-    slider.setAttribute("aria-valuetext", [place, position].filter(Boolean).join(", ") || "only slice");
-    byId("corner").textContent = [place && `${this.index + 1} / ${image.num_slices}`, position].filter(Boolean).join("  ");
-    byId("corner-level").textContent = this.level ? `C ${shorten(this.level.center)}  W ${shorten(this.level.width)}` : "";
-    for (const side of ["left", "right", "top", "bottom"]) byId(`mark-${side}`).textContent = image.marks?.[side] ?? "";
+    byId("corner").textContent = [place && `${index + 1} / ${image.num_slices}`, position].filter(Boolean).join("  ");
   }
 
   #fillControls() {
