@@ -99,3 +99,11 @@ def forget_after(run: Run, step: int) -> None:
     for checkpoint in run.checkpoints.glob("checkpoint-*"):
         if int(checkpoint.name.partition("-")[2]) > step:
             shutil.rmtree(checkpoint)
+
+
+def as_run(policy: Path, folder: Path) -> Path:
+    """A run folder around a checkpoint, without training and evaluation."""
+    folder.mkdir()
+    (folder / "config.json").write_text(build_config({"policy": {"path": str(policy)}}).to_json())
+    shutil.copytree(policy, folder / "policy")
+    return folder

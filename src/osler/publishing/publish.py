@@ -157,9 +157,8 @@ def _stale(out: Path, hub_id: str) -> list[str]:
 def _notes(card: Card) -> list[str]:
     notes = []
     if not card.finished.own:
-        notes.append(
-            f"the policy was not evaluated: osler eval RECIPE --policy {card.finished.folder.root} --out {card.finished.folder.root}"
-        )
+        root = card.finished.folder.root
+        notes.append(f"the policy was not evaluated: osler eval RECIPE --policy {root} --out {root}")
     if card.licence is None:
         notes.append("no licence is stated: name one in the file of --author")
     if card.base_model is None and not card.finished.base.is_packaged:
