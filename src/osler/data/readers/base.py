@@ -79,6 +79,13 @@ class Notes(Counter[str]):
             known.append(self.row)
         super().__setitem__(note, count)
 
+    def absorb(self, other: Notes) -> None:
+        """Add what another reading noted after this one."""
+        for note, count in other.items():
+            known = self.examples[note]
+            known += [row for row in other.examples[note] if row not in known][: MAX_EXAMPLES - len(known)]
+            super().__setitem__(note, self[note] + count)
+
 
 class Rows:
     """Collects the samples, refusals and notes of one dataset."""
