@@ -75,7 +75,7 @@ def fold_label(text: str) -> str:
     return _NOT_ASCII_ALPHANUMERIC.sub("", text.lower())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 15)
 def fold_phrase(text: str) -> tuple[str, ...]:
     """Ignore what `split_words` ignores, line breaks, and punctuation at both ends: "The X-ray." -> ("the", "x", "ray").
 

@@ -69,7 +69,7 @@ class Answer:
     is_question: bool
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1 << 15)
 def read_items(text: str, *, with_synonyms: bool = True) -> Answer:
     """The items of the last MAX_LENGTH characters of a text. Without synonyms only spelling, plural and the sentence are ignored."""
     text = _NUMBER_WORD.sub(lambda match: _NUMBER_WORDS[match[0].lower()], text[-MAX_LENGTH:])

@@ -79,6 +79,13 @@ class Notes(Counter[str]):
             known.append(self.row)
         super().__setitem__(note, count)
 
+    def absorb(self, other: Notes) -> None:
+        """Add what another reading noted after this one."""
+        for note, count in other.items():
+            known = self.examples[note]
+            known += [row for row in other.examples[note] if row not in known][: MAX_EXAMPLES - len(known)]
+            super().__setitem__(note, self[note] + count)
+
 
 class Rows:
     """Collects the samples, refusals and notes of one dataset."""
@@ -118,9 +125,16 @@ class Rows:
         return ReadReport(samples=samples, refused=tuple(self._refused), notes=notes, examples=examples, splits=tuple(splits))
 
 
+def _others(sample: Sample) -> tuple[str, ...]:
+    return (sample.subject_id or "", sample.rationale or "", *(image.uri for image in sample.images))
+
+
 def _check_texts(sample: Sample) -> None:
     """Raise DataError for a text that no file can hold, as JSON may give half of a surrogate pair, and for a chat token in a prompt."""
     contexts = sample.context.texts if sample.context is not None else ()
+    joined = "".join((sample.id, sample.dataset, sample.question, *sample.choices, sample.target, *contexts, *_others(sample)))
+    if "<|" not in joined and joined.isascii():
+        return
     if any("<|" in text and "|>" in text for text in (sample.question, *sample.choices, *contexts)):
         raise DataError("a text holds a chat token (<|..|>), which a processor takes for a control token: remove it")
     texts = (

@@ -9,21 +9,26 @@ counted; `docs/datasets.md` lists the layouts.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, check_object
-from osler.data.readers.layouts.conversation import take_apart
-from osler.data.readers.layouts.draft import Draft, base_of, draft_row, finish, needs_base
-from osler.data.readers.layouts.fields import Fields, find_fields
+from osler.data.readers.base import Notes, ReaderCard, ReadReport, Rows, check_choice
+from osler.data.readers.layouts.draft import Draft, base_of, finish
 from osler.data.readers.layouts.pictures import Pictures
-from osler.data.readers.layouts.tables import Table, find_tables, split_of
+from osler.data.readers.layouts.reading import How, Part, ReadRow, drafts_of, how_to_read, merge, read_part, read_rows
+from osler.data.readers.layouts.tables import Table, find_tables
+from osler.data.readers.read_files import cut_lines
 from osler.errors import DataError
+from osler.parallel import Workers
 from osler.taxonomy import SPLITS
 from osler.types import Sample
+
+PIECE_BYTES: Final = 4 << 20
+"""Of a file of lines that several processes read."""
 
 CARD: Final = ReaderCard(
     title="Rows of a file or a folder",
@@ -38,19 +43,11 @@ CARD: Final = ReaderCard(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """A row, or one question of a row's chat."""
-
-    name: str  # "train.jsonl:7"
-    id: str  # its own, or "train/7"
-    dataset: str
-    fields: Fields
-
-
-def read(root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field") -> ReadReport:
+def read(
+    root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field", workers: Workers | None = None
+) -> ReadReport:
     """All rows of a file, or of the tables of a folder; with `split` those of the tables named after it, and of tables named after none
-    the rows that name it, or all rows where none names a split.
+    the rows that name it, or all rows where none names a split. Large files are read by `workers`.
 
     An id that several of the tables that are read use gets the table's name before it. Raises DataError for files that cannot be read.
     """
@@ -63,106 +60,64 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         remedy = f"ask for it with --data.{'test' if split == 'test' else 'train'}.split={tables[0].split}, or rename a table"
         raise DataError(f"{root} holds no table of the split {split}, only {others}: {remedy}")
     rows = Rows(": give each row its own, or number the rows with --data.ids=row")
-    parsed = {table.name: list(_parse(table, ids, rows)) for table in wanted}
-    owners: dict[str, set[str]] = defaultdict(set)  # id -> names of its tables
-    for name, members in parsed.items():
-        for row in members:
-            owners[row.id].add(name)
-    for table in wanted:
-        drafts = dict(_draft(parsed[table.name] if table.split else _of_split(parsed[table.name], split, rows), rows))
-        base = base_of(draft for _, draft in drafts.values())
-        if base is None and any(needs_base(draft) for _, draft in drafts.values()):
-            base = _base_of_all(tables, parsed, ids)
-        folder = root if root.is_dir() else root.parent
-        pictures = Pictures(folder, rows.notes, table.prefix) if images is None else Pictures(Path(images), rows.notes)
-        for name, (row, draft) in drafts.items():
-            rows.add(name, _finish, row, draft, base, pictures, table, owners[row.id], rows.notes)
+    folder, pictures = root if root.is_dir() else root.parent, None if images is None else Path(images)
+    hows = [how_to_read(table, split, pictures, folder, has_own_ids=ids == "field") for table in wanted]
+    parts = [_read_table(table, how, workers or Workers()) for table, how in zip(wanted, hows, strict=True)]
+    owners = Counter(row_id for part in parts for row_id in part.ids) if len(parts) > 1 else Counter[str]()
+    for part, how in zip(parts, hows, strict=True):
+        rows.notes.absorb(part.notes)
+        base = base_of(drafts_of(part))
+        if base is None and any(drafts_of(part)):
+            base = _base_of_all(tables, folder, has_own_ids=ids == "field")
+        finisher = _Finisher(how=how, base=base, pictures=Pictures(how.root, rows.notes, how.prefix), notes=rows.notes)
+        for row in part.rows:
+            rows.add(row.name, finisher.finish, row, is_shared=owners[row.id] > 1)
+        part.rows.clear()
     named = {table.split for table in wanted if split is None}
-    named |= {split_of(str(row.fields.first("split") or "")) for members in parsed.values() for row in members if split is None}
+    named |= {name for part in parts for name in part.named if split is None}
     report = rows.report(_share_terms, splits=[name for name in SPLITS if name in named])
     order = {table.name: place for place, table in enumerate(tables)}
     return replace(report, refused=tuple(sorted(report.refused, key=lambda refusal: _place_of(refusal.row, order))))
 
 
-def _base_of_all(tables: Sequence[Table], parsed: Mapping[str, Sequence[_Row]], ids: str) -> int | DataError | None:
-    """What all tables together prove, for one that proves nothing itself; those that are not read are parsed for it."""
-    members = (parsed[table.name] if table.name in parsed else list(_parse(table, ids, Rows())) for table in tables)
-    return base_of(draft for rows in members for _, (_, draft) in _draft(rows, Rows()))
+def _read_table(table: Table, how: How, workers: Workers) -> Part:
+    """All rows of a table; those of a large file of lines in pieces."""
+    if table.lines is None or workers.num == 1:
+        return merge([read_rows(table.rows(), how)], how)
+    return merge(workers.map(partial(read_part, how=how), cut_lines(table.lines, PIECE_BYTES)), how)
 
 
-def _parse(table: Table, ids: str, rows: Rows) -> Iterator[_Row]:
-    """The rows of a table; those that cannot be parsed are refused."""
-    for number, raw in table.rows():
-        rows.notes.row = name = f"{table.name}:{number}"
-        try:
-            if isinstance(raw, DataError):
-                raise raw
-            parts = take_apart(check_object(raw), rows.notes)
-            for place, part in enumerate(parts, start=1):
-                end = f"/{place}" if len(parts) > 1 else ""
-                fields = find_fields(part)
-                dataset = str(fields.first("dataset") or table.stem)
-                own = fields.first("id") if ids == "field" else None
-                yield _Row(
-                    name=f"{name}{end}",
-                    id=f"{_id_text(own)}{end}" if own is not None else f"{dataset}/{number}{end}",
-                    dataset=dataset,
-                    fields=fields,
-                )
-        except DataError as error:
-            rows.refuse(name, error)
-    rows.notes.row = ""
+def _base_of_all(tables: Sequence[Table], folder: Path, *, has_own_ids: bool) -> int | DataError | None:
+    """What all tables together prove, for one that proves nothing itself; all are read again for it."""
+    hows = (how_to_read(table, None, None, folder, has_own_ids=has_own_ids) for table in tables)
+    return base_of(draft for table, how in zip(tables, hows, strict=True) for draft in drafts_of(read_rows(table.rows(), how)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finisher:
+    """Makes the samples of a table's rows, now that all rows are read."""
+
+    how: How
+    base: int | DataError | None
+    pictures: Pictures
+    notes: Notes
+
+    def finish(self, row: ReadRow, *, is_shared: bool) -> Sample:
+        """The sample of a row, whose id other tables may share. Raises DataError for a row that is refused."""
+        if isinstance(row.made, str):
+            raise DataError(row.made)
+        name = f"{self.how.stem}/{row.id}" if is_shared else row.id
+        if is_shared:
+            self.notes["id of several tables, with the table's name before it"] += 1
+        if isinstance(row.made, Draft):
+            return finish(row.made, self.base, self.pictures, self.notes, name=name, dataset=row.dataset)
+        return replace(row.made, id=name) if is_shared else row.made
 
 
 def _place_of(row: str, order: dict[str, int]) -> tuple[int, ...]:
     """Where a row stands: "train.jsonl:7/2" -> (place of its table, 7, 2)."""
     table, _, number = row.rpartition(":")
     return order[table], *map(int, number.split("/"))
-
-
-def _id_text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise DataError(f"the id is {type(value).__name__}, not text")
-    return str(value).strip()
-
-
-def _of_split(rows: Sequence[_Row], split: str | None, collected: Rows) -> Sequence[_Row]:
-    """The rows that name a split; all rows where none is asked for or named. A row that names none where others do is refused."""
-    named = {row.name: split_of(str(row.fields.first("split") or "")) for row in rows}
-    if not any(named.values()):
-        if split is not None and rows:
-            collected.notes["table that names no split: every split reads all of it"] += 1
-        return rows
-    for row in rows:
-        if named[row.name] is None:
-            said = row.fields.first("split")
-            what = "it names no split" if said is None else f"it names the split {str(said)[:40]!r}"
-            reason = f"{what}, and other rows train, validation or test: mend it"
-            collected.refuse(row.name, DataError(reason))
-    return [row for row in rows if named[row.name] is not None and split in (None, named[row.name])]
-
-
-def _draft(rows: Sequence[_Row], collected: Rows) -> Iterator[tuple[str, tuple[_Row, Draft]]]:
-    """The drafts of the rows by name; rows that give none are refused."""
-    for row in rows:
-        collected.notes.row = row.name
-        try:
-            yield row.name, (row, draft_row(row.fields, collected.notes))
-        except DataError as error:
-            collected.refuse(row.name, error)
-    collected.notes.row = ""
-
-
-def _finish(
-    row: _Row, draft: Draft, base: int | DataError | None, pictures: Pictures, table: Table, owners: set[str], notes: Counter[str]
-) -> Sample:
-    name = row.id
-    if len(owners) > 1:
-        notes["id of several tables, with the table's name before it"] += 1
-        name = f"{table.stem}/{row.id}"
-    return finish(draft, base, pictures, notes, name=name, dataset=row.dataset)
 
 
 def _share_terms(samples: Sequence[Sample], _: Counter[str]) -> Sequence[Sample]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +14,7 @@ from osler.errors import DataError
 
 MAX_FILE_BYTES: Final = 512 * 1024**2
 MAX_LINE_BYTES: Final = 16 * 1024**2
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 def load_rows(path: Path) -> list[Any]:
@@ -34,21 +38,59 @@ def load_object(path: Path) -> dict[str, Any]:
     return value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinePart:
+    """Some lines of a JSON Lines file."""
+
+    path: Path
+    begin: int = 0  # where the first line begins, in bytes
+    size: int | None = None  # in bytes; None: up to the end
+    first: int = 1  # the number of the first line
+
+
+def cut_lines(path: Path, size: int) -> list[LinePart]:
+    """The parts of a JSON Lines file, of about `size` bytes each. Raises DataError for a file that cannot be read."""
+    parts: list[LinePart] = []
+    begin, first = 0, 1
+    with _open(path) as stream:
+        while block := stream.read(size):
+            block += stream.readline()
+            parts.append(LinePart(path=path, begin=begin, size=len(block), first=first))
+            begin, first = begin + len(block), first + block.count(b"\n")
+    return parts
+
+
 def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and value of each line of a JSON Lines file that is not blank; the value of an invalid line is a DataError.
 
     Raises DataError for a file that cannot be read.
     """
-    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            if len(line) > MAX_LINE_BYTES:
-                raise DataError(f"the line has {len(line):,} bytes, more than {MAX_LINE_BYTES:,}")
-            value = parse_json(line, path)
-        except DataError as error:
-            value = DataError(str(error).removeprefix(f"{path} "))
-        yield number, value
+    yield from load_part(LinePart(path=path))
+
+
+def load_part(part: LinePart) -> Iterator[tuple[int, Any]]:
+    """The same of a part of a file, one line in memory at a time."""
+    left = part.size
+    with _open(part.path) as stream:
+        stream.seek(part.begin)
+        if part.begin == 0 and stream.peek(len(_BOM)).startswith(_BOM):
+            stream.seek(len(_BOM))
+            left = None if left is None else left - len(_BOM)
+        for number, line in enumerate(stream, start=part.first):
+            left = None if left is None else left - len(line)
+            if line.strip():
+                yield number, _parse_line(line.removesuffix(b"\n"), part.path)
+            if left == 0:
+                return
+
+
+def _parse_line(line: bytes, path: Path) -> Any:
+    try:
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(f"the line has {len(line):,} bytes, more than {MAX_LINE_BYTES:,}")
+        return parse_json(line, path)
+    except DataError as error:
+        return DataError(str(error).removeprefix(f"{path} "))
 
 
 def is_there(path: Path) -> bool:
@@ -61,6 +103,13 @@ def is_there(path: Path) -> bool:
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file without a byte order mark. Raises DataError for a file that is missing, too large or unreadable."""
+    with _open(path) as stream:
+        return stream.read().removeprefix(_BOM)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[io.BufferedReader]:
+    """A file of bounded size. Raises DataError for one that is missing, too large or unreadable, also while it is read."""
     try:
         if not path.exists():
             raise DataError(f"{path} does not exist: check the data root")
@@ -68,7 +117,8 @@ def read_bytes(path: Path) -> bytes:
             raise DataError(f"{path} is not a file: name the annotation file")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise DataError(f"{path} has {size:,} bytes, more than {MAX_FILE_BYTES:,}: split it into several files")
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        with path.open("rb") as stream:
+            yield stream
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
 

@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from functools import lru_cache
+from typing import Any, Final, Literal, cast
 
 from osler.data.readers.base import Label, number_to_text
 from osler.errors import DataError
@@ -63,15 +64,23 @@ def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
     if not 2 <= len(raw) <= len(LETTERS):
         raise DataError(f"{len(raw)} options: a question has 2 to {len(LETTERS)}")
     choices = tuple(_option_text(letter, value, notes) for letter, value in zip(LETTERS, raw, strict=False))
-    if len({fold_words(choice) or choice for choice in choices}) < len(choices):
+    if len({_option_words(choice) for choice in choices}) < len(choices):
         notes["two options are equal but for case or punctuation"] += 1
     if any("_" in choice for choice in choices):
         notes["label with an underscore among the options, such as 'x_ray'"] += 1
     return choices
 
 
+@lru_cache(maxsize=1 << 15)
+def _option_words(choice: str) -> str:
+    return fold_words(choice) or choice
+
+
+_fold_option: Final = lru_cache(maxsize=1 << 15)(ignore_case_and_end)  # a dataset repeats its options
+
+
 def _option_text(letter: str, value: Any, notes: Counter[str]) -> str:
-    value = number_to_text(value, "among the options", notes)
+    value = number_to_text(value, "among the options", notes) if not isinstance(value, str) else value
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"option {letter} is {'empty' if isinstance(value, str) else 'not text'}")
     return repair_mojibake(value.strip(), notes)
@@ -191,8 +200,8 @@ def agreed_letter(letter: str | None, text: str | None, choices: Sequence[str], 
 
 def only_letter(index: int, choices: Sequence[str]) -> str:
     """The letter of the option at this place. Raises DataError where another option has the same text."""
-    text = ignore_case_and_end(choices[index])
-    if sum(ignore_case_and_end(choice) == text for choice in choices) > 1:
+    text = _fold_option(choices[index])
+    if [_fold_option(choice) for choice in choices].count(text) > 1:
         raise DataError(f"the right answer {choices[index][:80]!r} is given by several options")
     return LETTERS[index]
 
@@ -207,11 +216,19 @@ def text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int 
     """The place of the first option with this text but for case, spacing and final punctuation, which `notes` counts; None without one."""
     if answer in choices:
         return choices.index(answer)
-    folded = [ignore_case_and_end(choice) for choice in choices]
-    if ignore_case_and_end(answer) not in folded:
+    folded = [_fold_option(choice) for choice in choices]
+    if _fold_option(answer) not in folded:
         return None
     notes["right answer equals its option but for case, spacing or a full stop"] += 1
-    return folded.index(ignore_case_and_end(answer))
+    return folded.index(_fold_option(answer))
+
+
+@lru_cache(maxsize=1 << 12)
+def _parse_or_none(raw: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(raw)
+    except DataError:
+        return None
 
 
 def parse_label(raw: Any, parse: Callable[[str], Label], kind: str, notes: Counter[str]) -> Label | None:
@@ -219,11 +236,9 @@ def parse_label(raw: Any, parse: Callable[[str], Label], kind: str, notes: Count
     if not isinstance(raw, str):
         notes[f"no {kind} given"] += 1
         return None
-    try:
-        value = parse(raw)
-    except DataError:
+    if (value := _parse_or_none(raw, parse)) is None:
         notes[f"{kind} outside the taxonomy: {raw[:60]!r}"] += 1
         return None
     if raw != str(value):
         notes[f"{kind} written {raw[:60]!r}, read as {str(value)!r}"] += 1
-    return value
+    return cast("Label", value)

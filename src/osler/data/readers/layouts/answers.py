@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from osler.data.readers.base import number_to_text
@@ -33,6 +34,7 @@ _PLACE: Final = re.compile(r"\d{1,2}(?:\.0)?")
 _PLACE_NAMES: Final = frozenset({"answeridx", "answerindex", "cop"})
 """Fields in which a number is a place even where an option's text is that number."""
 _MAX_REPLY: Final = 80
+_MAX_KEPT: Final = 80
 _QUOTES: Final = (('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("**", "**"))
 _YES_NO: Final = (("yes",), ("no",))
 
@@ -181,6 +183,22 @@ def _letter_and_text(letter: str, text: str, choices: Sequence[str], notes: Coun
 
 def _unwrap(value: Any, notes: Counter[str]) -> str:
     """The text of an answer without list, tag, box, quotes, "Option" and full-width letters. Raises DataError for several answers."""
+    if not isinstance(value, str) or len(value) > _MAX_KEPT:
+        return _unwrap_any(value, notes)
+    text, told = _unwrap_kept(value)
+    for note in told:
+        notes[note] += 1
+    return text
+
+
+@lru_cache(maxsize=1 << 13)  # a dataset repeats its answers
+def _unwrap_kept(value: str) -> tuple[str, tuple[str, ...]]:
+    """The text, and what `_unwrap_any` notes of it."""
+    notes: Counter[str] = Counter()
+    return _unwrap_any(value, notes), tuple(notes.elements())
+
+
+def _unwrap_any(value: Any, notes: Counter[str]) -> str:
     value = parse_literal(value)
     if isinstance(value, (list, tuple)):
         members = [member for member in value if not is_absent(member)]

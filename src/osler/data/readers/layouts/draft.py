@@ -152,6 +152,8 @@ def _is_same_question(question: str, text: str) -> bool:
 
 
 def _metadata(fields: Fields) -> dict[str, Any]:
+    if "metadata" not in fields.parts:
+        return {}
     value = check_object(parse_literal(fields.first("metadata")) or {}, "'metadata'")
     try:
         json.dumps(value)
@@ -179,7 +181,7 @@ def _label(fields: Fields, part: str, parse: Callable[[str], Label], notes: Coun
 
 def _known(fields: Fields, part: str, kind: Any) -> Any:
     """The facts or the terms of a row, None without any. Raises DataError, which names the field that is wrong."""
-    if (value := parse_literal(fields.first(part))) is None:
+    if part not in fields.parts or (value := parse_literal(fields.first(part))) is None:
         return None
     from pydantic import ValidationError
 

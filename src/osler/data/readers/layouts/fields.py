@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -63,7 +64,7 @@ _IMAGE_COLUMN: Final = re.compile(r"image[\s_-]*(\d{1,2})", re.IGNORECASE)
 def is_absent(value: Any) -> bool:
     """Whether a value says nothing: None, NaN, an empty or blank text, an empty list or object, also as text."""
     if isinstance(value, str):
-        return value.strip() in ("", "[]", "{}")
+        return not value or ((value[0] in "[{" or value[0].isspace()) and value.strip() in ("", "[]", "{}"))
     return value is None or value in ([], {}, ()) or (isinstance(value, float) and value != value)
 
 
@@ -83,6 +84,27 @@ class Fields:
         yield from self.parts.get(part, ())
 
 
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """What a name says."""
+
+    key: str
+    part: str | None = None
+    letter: str | None = None  # of an option
+    number: int | None = None  # of an image
+
+
+@lru_cache(maxsize=1 << 12)  # every row of a file has the same names
+def _column(name: str) -> _Column:
+    if (part := _PART_OF.get(key := fold_label(name))) is not None:
+        return _Column(key, part=part)
+    if match := _OPTION_COLUMN.fullmatch(name.strip()):
+        return _Column(key, letter=match[1].upper())
+    if match := _IMAGE_COLUMN.fullmatch(name.strip()):
+        return _Column(key, number=int(match[1]))
+    return _Column(key)
+
+
 def find_fields(row: Mapping[str, Any]) -> Fields:
     """The fields of a row. Options in columns A, B, C, .. and images in columns image_1, image_2, .. become one list each.
 
@@ -95,18 +117,22 @@ def find_fields(row: Mapping[str, Any]) -> Fields:
     for name, value in row.items():
         if not isinstance(name, str) or is_absent(value):
             continue
-        if (part := _PART_OF.get(key := fold_label(name))) is not None:
-            own = found.setdefault(part, {})
-            if key in own and own[key][1] != value:
-                raise DataError(f"{own[key][0]!r} and {name!r} differ: keep one of them")
-            own[key] = (name, value)
-        elif match := _OPTION_COLUMN.fullmatch(name.strip()):
-            letters[match[1].upper()] = value
-        elif match := _IMAGE_COLUMN.fullmatch(name.strip()):
-            numbers[int(match[1])] = value
+        column = _column(name)
+        if column.part is not None:
+            own = found.setdefault(column.part, {})
+            if column.key in own and own[column.key][1] != value:
+                raise DataError(f"{own[column.key][0]!r} and {name!r} differ: keep one of them")
+            own[column.key] = (name, value)
+        elif column.letter is not None:
+            letters[column.letter] = value
+        elif column.number is not None:
+            numbers[column.number] = value
         else:
             unread.append(name)
-    parts = {part: tuple(own[key] for key in sorted(own, key=_RANK.__getitem__)) for part, own in found.items()}
+    parts = {
+        part: tuple(own.values()) if len(own) == 1 else tuple(own[key] for key in sorted(own, key=_RANK.__getitem__))
+        for part, own in found.items()
+    }
     if "A" in letters and len(letters) > 1:
         parts["choices"] = (*parts.get("choices", ()), ("A, B, ..", letters))
     if numbers:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from osler.data.readers.layouts.fields import MAX_TEXT, is_absent, parse_literal
@@ -22,6 +23,9 @@ _LINE_MARK: Final = re.compile(rf"^[ \t]*(?:[-*•][ \t]+)?(\*\*|__)?{_MARK}(?:\
 _ROW_MARK: Final = re.compile(rf"(?:(?<=[\s,;，；。?？!:：])|^){_MARK}\s*(?=\S)")
 _OWN_MARK: Final = re.compile(rf"{_MARK}\s*(?=\S)")
 _OWN_NUMBER: Final = re.compile(r"(\d{1,2})(?:[.:]\s+|[)、]\s*)(?=\S)")
+_ORDERS: Final = (tuple(LETTERS), tuple(map(str, range(1, 27))))
+_ANY_MARK: Final = re.compile(r"(?<![^\W_])[A-Za-z][).:、\]）．：］】]")
+"""What every mark of an option holds, whatever stands around it."""
 _NUMBER_LINE: Final = re.compile(r"^[ \t]*(\d{1,2})[).:、][ \t]*(?=\S)", re.MULTILINE)
 _HEADING: Final = re.compile(
     r"(?:(?<=\n)|(?<=[.?!。？！：] )|(?<=[.?!。？！：]))(?:answer\s+)?(?:options?|choices?|选项|選項)(?:\s+are)?\s*[:：]?$", re.IGNORECASE
@@ -109,17 +113,35 @@ def _sorted_options(options: Sequence[tuple[Any, Any]]) -> tuple[tuple[str, ...]
     raise DataError(f"the options are named {', '.join(sorted(named)[:8])}, not A, B, C, ..: give them as a list")
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A letter or a number that an option brings, and where its text begins behind it."""
+
+    name: str
+    end: int
+
+
+@lru_cache(maxsize=1 << 15)
+def _own_marks(choice: str) -> tuple[_Own | None, _Own | None]:
+    """The letter and the number of an option's own."""
+    plain = choice.translate(_FULL_WIDTH)
+    letter, number = _OWN_MARK.match(plain), _OWN_NUMBER.match(plain)
+    return (_Own(_letter(letter), letter.end()) if letter else None, _Own(number[1], number.end()) if number else None)
+
+
 def _without_marks(choices: tuple[str, ...], notes: Counter[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The options without letters or numbers of their own, and these: ("1. CT", "2. MRI") -> (("CT", "MRI"), ("1", "2")).
 
     Raises DataError for letters in another order, and where only some options bring theirs.
     """
-    for pattern, order in ((_OWN_MARK, tuple(LETTERS)), (_OWN_NUMBER, tuple(map(str, range(1, 27))))):
-        marks = [pattern.match(choice.translate(_FULL_WIDTH)) for choice in choices]
-        names = tuple((_letter(mark) if pattern is _OWN_MARK else mark[1]) if mark else "" for mark in marks)
+    for kind, order in enumerate(_ORDERS):
+        marks = [_own_marks(choice)[kind] for choice in choices]
+        if not any(marks):
+            continue
+        names = tuple(mark.name if mark else "" for mark in marks)
         if names == order[: len(choices)]:
             notes["options with letters or numbers of their own"] += 1
-            return tuple(choice[mark.end() :] for choice, mark in zip(choices, marks, strict=True) if mark), names
+            return tuple(choice[mark.end :] for choice, mark in zip(choices, marks, strict=True) if mark), names
         if sorted(names) == sorted(order[: len(choices)]) or (all(names) and names[0] == order[0] and len(set(names)) == len(names)):
             raise DataError(f"the options bring the letters {', '.join(names)}: sort them, or leave the letters out")
         if names[:2] == order[:2]:
@@ -150,7 +172,7 @@ def find_options(text: str, notes: Counter[str]) -> Problem | None:
 
 def find_numbered(text: str) -> tuple[str, Options] | None:
     """Question and options of a text that ends with lines "1) CT", "2) MRI"; only an answer tells whether these are options."""
-    marks = list(_NUMBER_LINE.finditer(text))
+    marks = list(_NUMBER_LINE.finditer(text)) if "\n" in text else []
     if len(marks) < 2 or [mark[1] for mark in marks] != [str(number) for number in range(1, len(marks) + 1)]:
         return None
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
@@ -166,6 +188,8 @@ def without_options(text: str, choices: Sequence[str]) -> str | None:
 
     Raises DataError for other options, or these in another order.
     """
+    if not _ANY_MARK.search(text):
+        return None
     try:
         parts = find_options(text, Counter())
     except DataError:
@@ -179,6 +203,8 @@ def without_options(text: str, choices: Sequence[str]) -> str | None:
 
 def _take_apart(text: str, notes: Counter[str]) -> Problem | None:
     """The text before the options, and these, without an instruction behind the last."""
+    if not _ANY_MARK.search(text):
+        return None
     parts, is_row = _in_lines(text), False
     if parts is None:
         parts, is_row = _in_a_row(text), True

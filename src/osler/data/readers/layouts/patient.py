@@ -12,6 +12,7 @@ from osler.data.readers.layouts.fields import Fields, find_fields, is_absent, pa
 from osler.errors import DataError
 
 _COLUMNS: Final = tuple(name for name in FIELDS if name != "text")
+_PARTS: Final = frozenset({"context", *_COLUMNS})
 _PARSERS: Final = {"age": parse_age, "sex": parse_sex, "laterality": parse_laterality}
 
 
@@ -21,6 +22,8 @@ def read_context(fields: Fields, notes: Counter[str], *, is_own: bool = False) -
     An object must hold nothing but known fields with valid values. A column may mean something else: one that does not hold what its name
     says is counted and left out. Raises DataError for a wrong object, and for two fields that disagree.
     """
+    if _PARTS.isdisjoint(fields.parts):
+        return None
     given = fields.first("context")
     value = given if is_own else parse_literal(given)
     known = _read_object(value) if isinstance(value, Mapping) else _read_text(value)

@@ -61,7 +61,11 @@ class Pictures:
 
     def read_captions(self, given: Sequence[tuple[str, Any]]) -> tuple[str | None, ...]:
         """The captions of the images that `read_all` gives. Raises DataError for one that is no text of a line."""
-        return tuple(_read_caption(member) for member in _members(given[0][1])) if given else ()
+        if not given:
+            return ()
+        if isinstance(path := given[0][1], str) and not path.lstrip().startswith(("[", "{")):
+            return (None,)
+        return tuple(_read_caption(member) for member in _members(path))
 
     def _read(self, value: Any) -> tuple[ImageSource, ...]:
         images = tuple(self._read_one(member) for member in _members(value))

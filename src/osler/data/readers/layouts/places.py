@@ -30,6 +30,8 @@ class Placed:
 def cut_end(text: str) -> tuple[str, str]:
     """The text without the places at its end, and these, so that they part no option from its question."""
     end = len(text.rstrip())
+    if not text.endswith(">", 0, end):
+        return text[:end], text[end:].strip()
     while match := _AT_END.search(text, max(0, end - _LONGEST), end):
         end = len(text[: match.start()].rstrip())
     return text[:end], text[end:].strip()
@@ -38,7 +40,7 @@ def cut_end(text: str) -> tuple[str, str]:
 def lead(text: str) -> str:
     """The text with the places at its end before it, unless it has others, whose order that would change."""
     question, places = cut_end(text)
-    return text if _PLACE.search(question) else put_back(question, places)
+    return text if "<" in question and _PLACE.search(question) else put_back(question, places)
 
 
 def put_back(question: str, places: str) -> str:
@@ -63,6 +65,8 @@ def place_images(
     Raises DataError where the places are not as many as the images, for a numbered place that is missing or there twice, and for a place in
     an option.
     """
+    if context is None and not any(captions) and "<" not in question and not any("<" in choice for choice in choices):
+        return Placed(context=None, question=question, images=tuple(images))
     if any(_PLACE.search(choice) for choice in choices):
         raise DataError("an option holds a place of an image: options are texts")
     if any(_PLACE.search(caption or "") for caption in captions):

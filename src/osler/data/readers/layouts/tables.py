@@ -21,6 +21,8 @@ from osler.errors import ConfigError, DataError
 SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """In the order in which the files of a folder are read."""
 
+LINE_SUFFIXES: Final = (".jsonl", ".ndjson")
+
 Row = tuple[int, Any]
 """The number of a row from 1, and its object; a DataError in place of a row that cannot be parsed."""
 
@@ -52,6 +54,7 @@ class Table:
     split: str | None  # what its name says
     prefix: str  # "train/": its folder below the root, where its image paths start
     rows: Callable[[], Iterator[Row]]
+    lines: Path | None = None  # the file, where the rows are its lines
 
 
 def find_tables(root: Path) -> list[Table]:
@@ -133,6 +136,7 @@ def _table(files: Sequence[Path], root: Path) -> Table:
         split=split_of(stem) or (split_of(inner) if inner else None),
         prefix="" if inner is None else f"{inner}/",
         rows=rows,
+        lines=first if len(files) == 1 and first.suffix.lower() in LINE_SUFFIXES else None,
     )
 
 
