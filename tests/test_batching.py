@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from serving_cases import MAX_TOKENS, Answer, ask_together, collect, packaged, run, sampled, to_request
 from shared_prefix_cases import sharpen
 from small_runs import SolidImage, solid_sample
@@ -342,6 +344,62 @@ def test_a_reader_that_leaves_the_queue_is_forgotten(tiny: Policy) -> None:
         assert len((await collect(generator, replace(request, max_tokens=3))).completions[0].token_ids) == 3
 
     run(tiny, work, max_rows=1, max_queued=1)
+
+
+def test_a_reader_that_leaves_makes_room_for_the_images_of_others(tiny: Policy) -> None:
+    tiny.model.generation_config.eos_token_id = [-1]
+    request = to_request(render(solid_sample((40, 112)), "no_think"), max_tokens=4)
+
+    async def work(generator: BatchGenerator) -> None:
+        running = generator.stream(long_request())
+        await anext(running)
+        leaving = asyncio.create_task(collect(generator, request))  # whose patches are all that may be kept
+        while not generator._ready:
+            await asyncio.sleep(0.001)
+        waiting = asyncio.create_task(collect(generator, request))
+        await asyncio.sleep(0.01)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        await running.aclose()
+        assert len((await asyncio.wait_for(waiting, 60)).completions[0].token_ids) == 4
+
+    run(tiny, work, max_rows=1, max_prepared_bytes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowImage:
+    """An image that is read when it may be."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    may_end: threading.Event = field(default_factory=threading.Event)
+    uri: str = "slow"
+
+    def load(self) -> Image.Image:
+        self.begun.set()
+        self.may_end.wait()
+        return Image.new("RGB", (112, 112))
+
+
+def test_closing_ends_requests_that_are_not_prepared(tiny: Policy) -> None:
+    request = to_request(render(solid_sample((40, 112)), "no_think"), max_tokens=4)
+
+    async def work(generator: BatchGenerator) -> None:
+        source = SlowImage()
+        tasks = [asyncio.create_task(collect(generator, replace(request, images=(source,)))) for _ in range(3)]
+        await asyncio.to_thread(source.begun.wait)
+        with generator._changed:  # as `close` does, before the thread of the model looks
+            generator._is_closed = True
+        source.may_end.set()
+        for _ in range(1000):
+            if not generator._num_preparing:
+                break
+            await asyncio.sleep(0.001)
+        generator.close()
+        for task in tasks:
+            with pytest.raises(Draining, match="has stopped"):
+                await asyncio.wait_for(task, 60)
+
+    run(tiny, work)
 
 
 def test_draining_finishes_what_runs_and_closing_ends_it(tiny: Policy) -> None:

@@ -160,6 +160,7 @@ class BatchGenerator:
                 for waiting in (self._unprepared, self._ready):
                     if ticket in waiting:
                         waiting.remove(ticket)
+                self._prepare_next()  # where patches of this request left no room for those of others
                 self._changed.notify_all()
         if not self._tickets:
             for future in self._empty:
@@ -177,9 +178,11 @@ class BatchGenerator:
     def _prepare_next(self) -> None:
         """Give the next requests to threads that prepare them; `_changed` is held."""
         held = sum(ticket.member.prompt.num_bytes for ticket in self._ready if ticket.member is not None)
-        while self._unprepared and self._num_preparing < self.settings.num_preparers and held < self.settings.max_prepared_bytes:
+        if self._is_closed or held >= self.settings.max_prepared_bytes:  # closed: `_end_all` tells those that wait
+            return
+        while self._unprepared and self._num_preparing < self.settings.num_preparers:
             ticket = self._unprepared.popleft()
-            if not ticket.is_cancelled and not self._is_closed:
+            if not ticket.is_cancelled:
                 self._num_preparing += 1
                 self._pool.submit(self._prepare, ticket)
 
