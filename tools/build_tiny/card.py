@@ -180,9 +180,9 @@ the format that the strategy asks for: Think, No-Think, Think-After, a bare lett
 stopped long before convergence on purpose, and the language model saw few questions about MRI: this is a policy to train further, on MRI
 in Osler's demo, not a result. Its reasoning is one to three short findings, then the conclusion.
 
-It is an ordinary Qwen2-VL checkpoint: `AutoModelForImageTextToText`, `AutoTokenizer` and `AutoImageProcessor` load it. Images are resized
-to about 112 x 112 pixels, which are 16 visual tokens; each option text of a phantom question is one token; other text falls back to words
-and bytes.
+It is an ordinary Qwen2-VL checkpoint: `AutoModelForImageTextToText`, `AutoTokenizer` and `AutoImageProcessor` load it,
+with equal logits in Transformers 4.57 and 5.23. Images are resized to about 112 x 112 pixels, which are 16 visual tokens; each option text
+of a phantom question is one token; other text falls back to words and bytes.
 
 ## Accuracy
 Greedy answers to held-out phantoms (split "test", seed 4242), per cent, with Wilson's 95 % interval. Chance is 28.8 %: four choices,
