@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from osler.evaluation.looks import alter
 from small_uploads import SECRET, dicom, jpeg, nifti, png, radiograph, received, series, transparent
 from starlette.testclient import TestClient
 
 from osler.config import StudyConfig
 from osler.errors import ConfigError, DataError
+from osler.evaluation.looks import alter
 from osler.images.study import Study, pick_series
 from osler.serving.answer_types import Look
 from osler.serving.app import Part, create_app
