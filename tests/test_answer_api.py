@@ -19,6 +19,7 @@ from test_chat_api import png
 from osler.evaluation.looks import Look, alter
 from osler.images.clip import Clip, count_frames
 from osler.images.embedded import ImageBytes
+from osler.images.files import ImageFile
 from osler.serving.generation import GenerationRequest
 from osler.serving.pictures import read_data_url
 from osler.serving.scripted import ANSWER_PROBABILITY, ScriptedGenerator
@@ -229,6 +230,20 @@ def test_an_upload_is_asked_about(live: LiveServer, tmp_path: Path) -> None:
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "upload_gone")
 
 
+def test_an_image_that_is_lost_while_its_question_waits_is_told_without_a_path() -> None:
+    def lose(request: GenerationRequest) -> str:
+        (image,) = request.images
+        assert isinstance(image, ImageFile)
+        (image.root / image.path).unlink()
+        image.load()
+        raise AssertionError("the image is still there")
+
+    file = {"name": "liver.png", "data": png().partition(",")[2]}
+    with serve(ScriptedGenerator(lose)) as live:
+        reply = live.http.post("/v1/answer", json=ask(images=[], study={"files": [file]}))
+    assert (reply.status_code, reply.json()["error"]["message"]) == (400, "the upload is no longer here: send the files again")
+
+
 REFUSED = [
     (ask(question=""), "question", "at least 1"),
     (ask(question="  "), None, "empty"),
@@ -247,6 +262,7 @@ REFUSED = [
     (ask(votes=True), "votes", "integer"),
     (ask(votes="5"), "votes", "integer"),
     (ask(votes=2, temperature=0), "temperature", "above 0"),
+    (ask(votes=2, top_p=0), "top_p", "above 0"),
     (ask(threshold=1.5), "threshold", "1"),
     (ask(threshold=0.5, choices=[]), "threshold", "votes"),
     (ask(seed=-1), "seed", "0"),
@@ -257,6 +273,7 @@ REFUSED = [
     (ask(context="a man"), "context", "dict"),
     (ask(stream=1), "stream", "boolean"),
     (ask(temprature=1), "temprature", "not permitted"),
+    (ask(**{"x" * 10_000: 1}), "x" * 100, "not permitted"),
     (ask(upload="u_1"), "images", "exclude"),
     (ask(images=[{"url": "https://example.org/x.png"}]), "images.0.url", "no address is fetched"),
     (ask(images=[{"url": png()}] * 65), "images.64.url", "64"),

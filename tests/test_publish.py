@@ -203,9 +203,15 @@ def test_the_recipe_of_the_card_hides_paths() -> None:
         "policy": {"path": "/models/mine"},
         "trainer": {"vision_cache": "/cache"},
         "grpo": {"deepspeed": "~/ds.json", "beta": 0.0},
+        "eval": {
+            "base_url": "http://gpu7.example.org/v1",
+            "api_key_file": "alice/key.txt",
+            "extra_body": {"token": "hidden"},
+            "script": "bob.jsonl",
+        },
     }
     text = json.dumps(public_recipe(build_config(values), "base"))
-    assert not any(part in text for part in ("Smith", "keys", 'images": "/', "/models", "/cache", "~/ds"))
+    assert not any(part in text for part in ("Smith", "keys", 'images": "/', "/models", "/cache", "~/ds", "gpu7", "alice", "hidden", "bob"))
     assert '"beta": 0.0' in text
 
 

@@ -193,6 +193,8 @@ def test_fresh_sets_answers_aside_and_deletes_none(tmp_path: Path) -> None:
     study = make_study(tmp_path, rows)
     with open_client(study) as client:
         play(client, study.tokens[0], lambda case: "B", limit=7)
+    with holding(study), pytest.raises(ConfigError, match="another server"):
+        prepare_study(config_of(rows), tmp_path / "run", StudySettings(num_readers=1), fresh=True)
     fresh = prepare_study(config_of(rows), tmp_path / "run", StudySettings(num_readers=1), fresh=True)
     assert Sessions(fresh).progress() == {1: (0, 12 + 3 + 1)}
     kept = tmp_path / "run/reader_study.1"

@@ -1,5 +1,6 @@
 """An evaluation in parts: the joined records are those of one process, byte for byte."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_joined_records_are_those_of_one_process(tmp_path: Path, votes: tuple[st
     kept = first.read_bytes()
     first.write_bytes(kept[:-100])  # killed in the middle of a line
     assert evaluate_shard(config, tmp_path / "parts", shards[0]).read_bytes() == kept
+    changed = replace(task, terms={**task.terms, "policy": "trained again"})
+    with pytest.raises(ConfigError, match="other policy"):
+        join_shards(changed, tmp_path / "parts", "eval", shards)
     joined = join_shards(task, tmp_path / "parts", "eval", shards)
     for suffix in (".jsonl", ".terms.json"):
         assert joined.with_suffix(suffix).read_bytes() == whole.with_suffix(suffix).read_bytes()

@@ -261,8 +261,8 @@ def _retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); None for anything else."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value[:9])
+    if (seconds := value.strip()).isascii() and seconds.isdigit():
+        return float(seconds[:9])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):

@@ -23,9 +23,11 @@ _Identity = tuple[str, str, str, object, object]
 
 
 def answer_each(
-    engine: AnswersEach, prompts: Sequence[Prompt], *, path: Path, max_completion_length: int, votes: Votes | None = None
+    engine: AnswersEach, prompts: Sequence[Prompt], *, path: Path, max_completion_length: int, votes: Votes | None = None, first: int = 0
 ) -> list[Record]:
     """Answer the prompts that the file does not answer yet, greedily or by `votes`; one record for each prompt, in order.
+
+    `first` is the number of the first prompt among all questions, on which votes depend.
 
     Raises what the engine raises, MissingAnswers among it, after the answers that came are written; and DataError for a file of other
     questions.
@@ -34,14 +36,15 @@ def answer_each(
 
     records = kept_records(path, prompts)
     drawn: dict[str, Any] = {} if votes is None else {"num_generations": votes.num, "sampling": votes.sampling, "seed": votes.seed}
-    missing = {position: prompt for position, prompt in enumerate(prompts) if position not in records}
+    missing = {first + position: prompt for position, prompt in enumerate(prompts) if position not in records}
     with tqdm(total=len(prompts), initial=len(records), desc="eval", unit="question", dynamic_ncols=True, disable=None) as bar:
         for answered in engine.generate_each(missing, max_completion_length=max_completion_length, **drawn):
-            record = grade_group(prompts[answered.position], answered.completions, engine.policy_name)
+            position = answered.position - first
+            record = grade_group(prompts[position], answered.completions, engine.policy_name)
             if answered.usage:
                 append_usage(usage_file(path), answered.usage)
             append_records(path, [record])
-            records[answered.position] = record
+            records[position] = record
             bar.update()
     ordered = [records[position] for position in range(len(prompts))]
     content = "".join(f"{record_to_json(record)}\n" for record in ordered)

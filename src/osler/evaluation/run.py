@@ -185,7 +185,7 @@ def fill_records(
     votes = Votes(num=config.eval.num_votes, sampling=config.sampling, seed=config.seed) if config.eval.num_votes > 1 else None
     length = config.eval.max_completion_length
     if isinstance(opened, AnswersEach):
-        return answer_each(opened, prompts, path=path, max_completion_length=length, votes=votes)
+        return answer_each(opened, prompts, path=path, max_completion_length=length, votes=votes, first=first)
     chunk_size = CHUNK_BATCHES * config.eval.batch_size
     return answer_prompts(opened, prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes, first=first)
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from osler.config import Config
 from osler.errors import ConfigError, DataError
 from osler.evaluation.engines import open_engine
-from osler.evaluation.run import CHUNK_BATCHES, EvaluationTask, fill_records, prepare, resume
+from osler.evaluation.run import CHUNK_BATCHES, EvaluationTask, changed_term, fill_records, name_term, prepare, resume
 from osler.files import write_json, write_whole
 from osler.run_folder import Run
 
@@ -79,20 +79,30 @@ def evaluate_shard(config: Config, out: Path, shard: Shard, *, policy: str | Non
     if shard.start % chunk_size or shard.stop > total or (shard.stop % chunk_size and shard.stop != total):
         raise ConfigError(f"--shard {shard}: begin and end at multiples of {chunk_size}, or end at {total}, the number of questions")
     path = shard_file(out, label, shard)
-    terms = {**task.terms, "shard": str(shard)}
+    terms = _terms_of(task, shard)
     prompts = task.prompts[shard.start : shard.stop]
     fill_records(path, task.config, prompts, terms, lambda: open_engine(task.config), first=shard.start)
     return path
 
 
+def check_terms(task: EvaluationTask, file: Path, shard: Shard) -> None:
+    """Raise ConfigError for the records of a shard that were made with other terms, such as another policy in the same folder."""
+    if (key := changed_term(file, _terms_of(task, shard))) is not None:
+        raise ConfigError(f"{file} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
+
+
+def _terms_of(task: EvaluationTask, shard: Shard) -> dict[str, Any]:
+    return {**task.terms, "shard": str(shard)}
+
+
 def join_shards(task: EvaluationTask, out: Path, label: str, shards: Sequence[Shard]) -> Path:
     """Write the records of all shards, in order, as the records of `label`, with the terms of the whole. Returns the file.
 
-    Raises DataError where a shard is not complete or belongs to other questions.
+    Raises DataError where a shard is not complete or belongs to other questions, and ConfigError where one was made with other terms.
     """
     parts = []
     for shard in shards:
-        file = shard_file(out, label, shard)
+        check_terms(task, file := shard_file(out, label, shard), shard)
         if len(resume(file, task.prompts[shard.start : shard.stop], chunk_size_of(task.config))) != shard.stop - shard.start:
             raise DataError(f"{file} is not complete: the same command answers the rest")
         parts.append(file.read_bytes())

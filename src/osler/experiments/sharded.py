@@ -9,7 +9,7 @@ from pathlib import Path
 from osler.config import Config
 from osler.errors import ConfigError
 from osler.evaluation.run import EvaluationResult, changed_term, evaluate, name_term, prepare
-from osler.evaluation.shards import chunk_size_of, join_shards, plan_shards, shards_folder
+from osler.evaluation.shards import check_terms, chunk_size_of, join_shards, plan_shards, shard_file, shards_folder
 from osler.experiments.jobs import Job, run_jobs
 from osler.experiments.launchers import Launching
 from osler.run_folder import Run, forgetting_unused, open_run
@@ -47,6 +47,8 @@ def evaluate_in_shards(
         path.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     shards = plan_shards(len(task.prompts), chunk_size_of(task.config), num_shards)
+    for shard in shards:  # one that has ended is not begun again
+        check_terms(task, shard_file(out, label, shard), shard)
     chosen = ("--policy", policy) if policy is not None else ()
     shared = ("eval", recipe, *overrides, "--out", str(out), "--label", label, *chosen)
     jobs = [Job(name=shard.name, commands=((*shared, "--shard", str(shard)),)) for shard in shards]

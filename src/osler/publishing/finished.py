@@ -163,14 +163,21 @@ def _product(shape: Sequence[int]) -> int:
     return size
 
 
+_OF_ENDPOINTS: Final = ("base_url", "api_key_env", "api_key_file", "extra_body", "script")
+"""Keys of `[eval]` that name a host, a file or a key of its author; `extra_body` may hold a key."""
+
+
 def public_recipe(config: Config, base: str) -> dict[str, Any]:
     """The recipe of a run without the paths of a machine, which may name people: the values of its config, section by section.
 
-    `[data] root`, `manifest` and `key_file` are left out, `[policy] path` is the name of the base, and any other absolute path is hidden.
+    `[data] root`, `manifest` and `key_file` are left out, and of `[eval]` how an endpoint is reached. `[policy] path` is the name of the
+    base, and any other absolute path is hidden.
     """
     values = config.to_values()
     for key in ("root", "manifest", "key_file"):
         values["data"].pop(key, None)
+    for key in _OF_ENDPOINTS:
+        values["eval"].pop(key, None)
     for section in (values["data"], values["data"]["train"], values["data"]["test"]):
         section["options"] = {key: value for key, value in section["options"].items() if key != "images"}
     values["policy"]["path"] = base

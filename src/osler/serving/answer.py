@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -100,27 +100,35 @@ class _Asking:
 
     async def steps(self) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """(event, value) pairs in their order."""
-        result = Result()
+        upload = self.asked.upload
         try:
-            async with aclosing(self.calls.stream(self.request, result)) as events:
-                async for event in events:
-                    if isinstance(event, Started):
-                        yield "start", {"images": self._images(result).model_dump()}
-                    elif isinstance(event, Delta) and event.index == 0:
-                        yield "token", {"text": event.text}
-            read = self._read(result)
-            reply = self._reply(result, read)
-            yield "answer", reply.model_dump(mode="json")
-            async with aclosing(self._looks(read)) as looks:
-                async for look in looks:
-                    reply.look.append(look)
-                    yield "look", look.model_dump(mode="json")
-            if self.log is not None:
-                images = [image.uri for image in self.prompt.sample.images] if self.body.images else None
-                self.log.write("/v1/answer", {**reply.model_dump(mode="json"), "image_hashes": images})
+            # The images are read when their turn comes, and an error then names them as their user does.
+            with nullcontext() if upload is None else upload.naming():
+                async with aclosing(self._steps()) as steps:
+                    async for step in steps:
+                        yield step
         finally:
-            if self.asked.upload is not None:
-                asyncio.get_running_loop().run_in_executor(None, _forget, self.uploads, self.asked.upload)
+            if upload is not None and not self.asked.is_kept:
+                asyncio.get_running_loop().run_in_executor(None, _forget, self.uploads, upload.id)
+
+    async def _steps(self) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+        result = Result()
+        async with aclosing(self.calls.stream(self.request, result)) as events:
+            async for event in events:
+                if isinstance(event, Started):
+                    yield "start", {"images": self._images(result).model_dump()}
+                elif isinstance(event, Delta) and event.index == 0:
+                    yield "token", {"text": event.text}
+        read = self._read(result)
+        reply = self._reply(result, read)
+        yield "answer", reply.model_dump(mode="json")
+        async with aclosing(self._looks(read)) as looks:
+            async for look in looks:
+                reply.look.append(look)
+                yield "look", look.model_dump(mode="json")
+        if self.log is not None:
+            images = [image.uri for image in self.prompt.sample.images] if self.body.images else None
+            self.log.write("/v1/answer", {**reply.model_dump(mode="json"), "image_hashes": images})
 
     async def _looks(self, own: ReadAnswer) -> AsyncGenerator[LookReply, None]:
         """The same question with other images, all at a time."""
@@ -175,7 +183,7 @@ def to_sampling(body: AnswerRequest) -> SamplingConfig | None:
     temperature = body.temperature if body.temperature is not None else 1.0 if body.votes > 1 else 0.0
     if body.votes == 1 and (temperature < GREEDY or body.top_p == 0):
         return None
-    return SamplingConfig(temperature=max(temperature, GREEDY), top_p=body.top_p or 1.0)
+    return SamplingConfig(temperature=max(temperature, GREEDY), top_p=1.0 if body.top_p is None else body.top_p)
 
 
 def _forget(uploads: Uploads, upload: str) -> None:

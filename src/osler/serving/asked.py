@@ -6,7 +6,7 @@ import base64
 import binascii
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from osler.context import Context
@@ -18,7 +18,7 @@ from osler.serving.errors import ApiError
 from osler.serving.pictures import read_images
 from osler.serving.received_files import ReceivedFile
 from osler.serving.settings import ServerSettings
-from osler.serving.uploads import Uploads
+from osler.serving.uploads import Upload, Uploads
 from osler.types import ImageSource, Prompt
 
 
@@ -28,7 +28,8 @@ class Asked:
 
     prompt: Prompt
     slices: list[int] | None  # of the study that is shown; None without one, and for several
-    upload: str | None  # that was made for this question, and is removed after it
+    upload: Upload | None  # whose images are shown
+    is_kept: bool  # False for an upload that was made for this question, and is removed after it
 
 
 def check_combination(body: AnswerRequest) -> None:
@@ -39,19 +40,22 @@ def check_combination(body: AnswerRequest) -> None:
         raise ApiError(400, "look needs an image: send one, or leave look out", param="look")
     if body.threshold is not None and not body.choices and body.votes == 1:
         raise ApiError(400, "an open answer has no confidence without votes: give votes above 1, or no threshold", param="threshold")
+    if body.votes > 1 and body.top_p == 0:
+        raise ApiError(400, "votes with top_p 0 are all the same: give one above 0, or leave it out", param="top_p")
     if body.votes > 1 and body.temperature == 0:
         raise ApiError(400, "votes at temperature 0 are all the same: give a temperature above 0, or leave it out", param="temperature")
 
 
 def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSettings) -> Asked:
     """The prompt of a question. Blocks: call it in a thread. Raises ApiError, DataError and ConfigError."""
-    made: str | None = None
+    upload: Upload | None = None
     try:
         shown: tuple[ShownStudy, ...] = ()
         if body.study is not None:
-            made = uploads.add(list(_decode(body.study))).id
-            shown = uploads.shown(made, body.study.settings or body.study_settings)
+            upload = uploads.add(list(_decode(body.study)))
+            shown = uploads.shown(upload.id, body.study.settings or body.study_settings)
         elif body.upload is not None:
+            upload = uploads.find(body.upload)
             shown = uploads.shown(body.upload, body.study_settings)
         images: tuple[ImageSource, ...] = tuple(picture for study in shown for picture in study.pictures)
         if body.images:
@@ -60,10 +64,12 @@ def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSetting
             context = None if body.context is None else Context(**body.context.model_dump(exclude_none=True))
         prompt = make_prompt(images, body.question, body.choices, strategy=body.strategy, context=context)
     except BaseException:
-        if made is not None:
-            uploads.remove(made)
+        if upload is not None and body.upload is None:
+            with suppress(ApiError):  # others have taken its place
+                uploads.remove(upload.id)
         raise
-    return Asked(prompt=prompt, slices=list(shown[0].indices) if len(shown) == 1 else None, upload=made)
+    slices = list(shown[0].indices) if len(shown) == 1 else None
+    return Asked(prompt=prompt, slices=slices, upload=upload, is_kept=body.upload is not None)
 
 
 def _decode(study: AskedStudy) -> Iterator[ReceivedFile]:

@@ -26,6 +26,7 @@ DRAIN_RETRY: Final = 10
 """Seconds after which a client may ask a server that is stopping, or the one that takes its place."""
 
 _MAX_MESSAGE: Final = 500
+_MAX_PARAM: Final = 100
 _TYPE_NAMES: Final = frozenset({"str", "int", "float", "bool", "list", "dict", "none"})
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -90,7 +91,7 @@ def as_bad_request(error: RequestValidationError) -> ApiError:
     fault = max(
         error.errors(), key=lambda one: (len(one["loc"]), not one["type"].endswith("_type"))
     )  # of a union, the member that fits best
-    where = _path_of(fault["loc"][1:]) or None
+    where = _path_of(fault["loc"][1:])[:_MAX_PARAM] or None  # a key that is not known is as long as its client likes
     message = fault["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{where}: {message}" if where else message, param=where, code=fault["type"])
 

@@ -82,11 +82,15 @@ class Preparer:
                 f"the messages have {ids.count(self.image_id)} places for {len(request.images)} images: name each image once and leave "
                 "out control tokens"
             )
-        self._check_length(len(ids), request)
-        pictures = [source.load() for source in request.images]
-        # By their sizes first: the patches of a large image take much more memory than the image.
-        self._check_length(len(ids) - len(pictures) + sum(map(self._count_tokens, pictures)), request)
-        images = tuple(map(self._read, pictures))
+        self._check_length(length := len(ids), request)
+        read: list[PreparedImage] = []
+        for source in request.images:  # one after the other: a decoded picture may take 192 MB
+            picture = source.load()
+            # By its size first: the patches of a large image take much more memory than the image.
+            length += self._count_tokens(picture) - 1
+            self._check_length(length, request)
+            read.append(self._read(picture))
+        images = tuple(read)
         counts = [times * rows * columns // self.merged for times, rows, columns in (image.grid for image in images)]
         ids_P = torch.tensor(self._spread(ids, counts))
         return PreparedPrompt(ids_P=ids_P, positions_3P=self._place(ids_P, images), images=images, num_image_tokens=sum(counts))
@@ -100,7 +104,7 @@ class Preparer:
         needed = 1 if request.may_clip else request.max_tokens
         if length + needed > self.max_context:
             raise EngineError(
-                f"the prompt takes {length} tokens and the completion may take {needed}, together more than the "
+                f"the prompt takes {length} tokens or more and the completion may take {needed}, together more than the "
                 f"{self.max_context} of this server: shorten the question, show fewer or smaller images, or ask for fewer tokens"
             )
 

@@ -77,7 +77,8 @@ def clean_name(name: str) -> str:
 
 def is_hidden(name: str) -> bool:
     """Whether a file is one that systems add to folders: hidden, or in a hidden folder."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/")) or name.rpartition("/")[2] == "Thumbs.db"
+    parts = [part for part in name.split("/") if part.strip(".")]  # "./" and "../" name no folder
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or name.rpartition("/")[2] == "Thumbs.db"
 
 
 def store_files(root: Path, files: Iterable[ReceivedFile], *, max_volume_bytes: int) -> list[StoredFile]:

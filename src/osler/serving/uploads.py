@@ -135,7 +135,7 @@ class Uploads:
         with self._lock:
             upload = self._uploads.get(upload_id)
             if upload is None:
-                raise ApiError(404, "the upload is no longer here: send the files again", code="upload_gone")
+                raise _gone()
             upload.used = self._clock()
             self._uploads.move_to_end(upload_id)
             return upload
@@ -162,8 +162,9 @@ class Uploads:
 
     def remove(self, upload_id: str) -> None:
         """Remove an upload with its files. Raises ApiError (404)."""
-        self.find(upload_id)
         with self._lock:
+            if upload_id not in self._uploads:  # another thread may have removed it just now
+                raise _gone()
             self._drop(upload_id)
 
     def sweep(self) -> None:
@@ -241,6 +242,10 @@ class Uploads:
 
     def _drop(self, upload_id: str) -> None:
         shutil.rmtree(self._uploads.pop(upload_id).folder, ignore_errors=True)
+
+
+def _gone() -> ApiError:
+    return ApiError(404, "the upload is no longer here: send the files again", code="upload_gone")
 
 
 def _list_images(parts: SortedFiles) -> tuple[tuple[UploadedImage, ...], int]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -171,14 +171,15 @@ def _check_images(samples: Sequence[Sample], on_image: Callable[[int, int], None
 
 
 def _set_aside(run: Run) -> None:
-    """Rename the folder of a study, with its records in it. Answers of people are never deleted."""
+    """Rename the folder of a study, with its records in it. Answers of people are never deleted. Raises ConfigError for one in use."""
     folder = run.root / FOLDER
     if not folder.is_dir():
         return
-    (kept := folder / "records").mkdir(exist_ok=True)
-    for path in (*run.records.glob("reader_*"), *run.records.glob("readers_majority*")):
-        path.rename(kept / path.name)
-    set_aside(folder)
+    with _locking(folder):  # a server that runs would write its answers into the new study
+        (kept := folder / "records").mkdir(exist_ok=True)
+        for path in (*run.records.glob("reader_*"), *run.records.glob("readers_majority*")):
+            path.rename(kept / path.name)
+        set_aside(folder)
 
 
 def _tokens(folder: Path, number: int) -> tuple[str, ...]:
@@ -206,19 +207,23 @@ def _write_credits(study: Study, config: Config, *, fresh: bool) -> None:
         write_whole(credits_file(path), content)
 
 
-@contextmanager
-def holding(study: Study) -> Iterator[None]:
+def holding(study: Study) -> AbstractContextManager[None]:
     """Keep a second server from the same study. Raises ConfigError where one runs; systems without file locks are not checked."""
+    return _locking(study.folder)
+
+
+@contextmanager
+def _locking(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:
         yield
         return
-    with (study.folder / "lock").open("w") as file:
+    with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigError(f"another server runs the study in {study.folder}: stop it first") from None
+            raise ConfigError(f"another server runs the study in {folder}: stop it first") from None
         yield
 
 
