@@ -10,6 +10,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -95,14 +96,14 @@ _PARTS_OF_SAMPLE: Final = attrgetter(*(part.name for part in fields(Sample)))
 def restore(kind: type[Any], values: tuple[Any, ...]) -> Any:
     """An object of a frozen, slotted dataclass from the values of its fields, without checks: they were checked before it was pickled."""
     made = object.__new__(kind)
-    if (setters := _SETTERS.get(kind)) is None:
-        setters = _SETTERS[kind] = tuple(getattr(kind, part.name).__set__ for part in fields(kind))
-    for put, value in zip(setters, values, strict=True):
+    for put, value in zip(_setters(kind), values, strict=True):
         put(made, value)
     return made
 
 
-_SETTERS: Final[dict[type[Any], tuple[Callable[[Any, Any], None], ...]]] = {}
+@cache
+def _setters(kind: type[Any]) -> tuple[Callable[[Any, Any], None], ...]:
+    return tuple(getattr(kind, part.name).__set__ for part in fields(kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

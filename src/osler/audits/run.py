@@ -34,13 +34,10 @@ from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, take_finger
 from osler.images.near import check_distance
 from osler.images.turned import TurnedPairs, find_turned_pairs
 from osler.metrics import percent
-from osler.parallel import Workers
 from osler.taxonomy import AXES, Axis
 from osler.types import ImageSource, Sample
 
 ImageComparison = Literal["auto", "paths", "pixels"]
-
-_PARTS: Final[tuple[Literal["train", "test"], ...]] = ("train", "test")
 
 MAX_AUTO_IMAGES: Final = 5000
 """How many image files "auto" opens at most; they take about a minute."""
@@ -54,7 +51,6 @@ class AuditOptions:
     max_distance: int = DEFAULT_DISTANCE  # bits between the perceptual hashes of near-duplicates
     max_leak: float = 0.01  # share of a domain's test rows that may share something with its train rows
     max_shortcut: float = 0.10  # how far the interval of a blind baseline may be above guessing
-    workers: int = 1  # processes
     redrawn: bool = False  # also fit and test the option prior on questions with redrawn distractors
 
 
@@ -104,8 +100,7 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     notes: list[str] = []
     main: Axis = "question_type" if data.options.get("axis") == "question_type" else "modality"
     has_axis_files = _has_axis_files(data)
-    with Workers(options.workers) as workers:
-        samples, splits = _read_axes(data, main, has_axis_files, refused, notes, workers)
+    samples, splits = _read_axes(data, main, has_axis_files, refused, notes)
     table = SampleTable.of(samples)
     matching = _choose_matching(table, options, notes)
     train, test = splits[main].train, splits[main].test
@@ -153,27 +148,27 @@ def _has_axis_files(data: DataConfig) -> bool:
 
 
 def _read_axes(
-    data: DataConfig, main: Axis, has_axis_files: bool, refused: list[Refusal], notes: list[str], workers: Workers
+    data: DataConfig, main: Axis, has_axis_files: bool, refused: list[Refusal], notes: list[str]
 ) -> tuple[list[Sample], dict[Axis, Splits]]:
     """The samples of both axes, and the places of their splits; the other axis is left out, with a note, where it cannot be read."""
     samples: list[Sample] = []
-    splits = {main: _read_splits(data, refused, samples, workers)}
+    splits = {main: _read_splits(data, refused, samples)}
     other = other_axis(main)
     if not has_axis_files:
         return samples, splits | {other: splits[main]}
     options = {key: value for key, value in data.options.items() if key != "name"} | {"axis": other}
     try:
-        splits[other] = _read_splits(data.model_copy(update={"options": options}), refused, samples, workers)
+        splits[other] = _read_splits(data.model_copy(update={"options": options}), refused, samples)
     except DataError as error:
         notes.append(f"The files of the other axis, {other}, were not audited: {error}.")
     return samples, splits
 
 
-def _read_splits(data: DataConfig, refused: list[Refusal], samples: list[Sample], workers: Workers) -> Splits:
+def _read_splits(data: DataConfig, refused: list[Refusal], samples: list[Sample]) -> Splits:
     """The places of the train and test samples, which are appended to `samples`."""
     import numpy as np
 
-    train, test = (load_split(data, which, refused=refused, workers=workers) for which in _PARTS)
+    train, test = load_split(data, "train", refused=refused), load_split(data, "test", refused=refused)
     begin, middle = len(samples), len(samples) + len(train)
     samples += train
     samples += test

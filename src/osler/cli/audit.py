@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_distance, add_recipe, add_verb
 from osler.cli.tables import print_heat, print_table, printable
-from osler.parallel import count_cores
 
 if TYPE_CHECKING:
     from osler.audits.findings import Audit
@@ -65,13 +64,6 @@ def add_audit(verbs: Any) -> None:
         metavar="SHARE",
         help="allowed distance of a blind baseline above guessing (default: %(default)s)",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=count_cores(),
-        metavar="N",
-        help="processes that read and open files (default: one for each core)",
-    )
     parser.add_argument("--redrawn", action="store_true", help="also test the option prior on questions with replaced distractors")
 
 
@@ -88,7 +80,6 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         max_distance=options.distance,
         max_leak=options.max_leak,
         max_shortcut=options.max_shortcut,
-        workers=options.workers,
         redrawn=options.redrawn,
     )
     result = audit(load_config(options.recipe, options.overrides).data, settings)

@@ -14,12 +14,11 @@ from osler.data.facts.findings import add_findings
 from osler.data.option_order import shuffle_options
 from osler.data.privacy.keys import check_key_file, load_key
 from osler.data.privacy.private import make_private, read_private
-from osler.data.readers import ReadReport, Refusal, read_by, read_with_report, tell_refusals
+from osler.data.readers import ReadReport, Refusal, read_with_report, tell_refusals
 from osler.data.splits.manifest import Manifest, check_reader, check_same, digest_sample, load_manifest, select_split, verify_images
 from osler.data.studies import show_studies
 from osler.errors import ConfigError, DataError
 from osler.images.fingerprints import digest_image, map_images
-from osler.parallel import Workers
 from osler.taxonomy import AXES, Axis, Modality, QuestionType
 from osler.types import HasDigest, ImageSource, Sample
 
@@ -31,12 +30,7 @@ NONE: Final = "none"
 
 
 def load_split(
-    data: DataConfig,
-    which: Literal["train", "test"],
-    *,
-    refused: list[Refusal] | None = None,
-    shows_studies: bool = True,
-    workers: Workers | None = None,
+    data: DataConfig, which: Literal["train", "test"], *, refused: list[Refusal] | None = None, shows_studies: bool = True
 ) -> list[Sample]:
     """The samples that `[data.train]` or `[data.test]` selects, in the reader's order. Refused rows are appended to `refused`.
 
@@ -44,7 +38,7 @@ def load_split(
     of a larger one. For phantoms a limit is the number of questions to generate, spread evenly over the modalities. Distractors are redrawn
     from all samples that were read, so that they do not depend on a limit. The options of test samples are shuffled here, and those of
     training samples in each epoch. Missing rationales of training samples are written from facts where `data.rationales` says so. Studies
-    become the pictures that `[data.study]` shows of them, unless `shows_studies` is false. `workers` read large files.
+    become the pictures that `[data.study]` shows of them, unless `shows_studies` is false.
 
     With a manifest the split is the manifest's; all samples, and the images of the selected samples, are compared with it.
     Raises DataError if nothing is selected or the data differ from the manifest, and the errors of the reader.
@@ -55,7 +49,7 @@ def load_split(
     if manifest is not None:
         samples = _read_assigned(data, section, manifest, refused=told)
     else:
-        samples = read_all(data, _reader_options(data, section), refused=told, workers=workers)
+        samples = read_all(data, _reader_options(data, section), refused=told)
     kept = [sample for sample in samples if _is_selected(sample, section)]
     if not kept:
         raise DataError(_explain_empty(data, which, section, samples, told[-1] if told else None))
@@ -72,14 +66,12 @@ def load_split(
     return show_studies(kept, data.study) if shows_studies else kept
 
 
-def read_all(
-    data: DataConfig, options: Mapping[str, Any], *, refused: list[Refusal] | None = None, workers: Workers | None = None
-) -> list[Sample]:
+def read_all(data: DataConfig, options: Mapping[str, Any], *, refused: list[Refusal] | None = None) -> list[Sample]:
     """The samples that the reader of `[data]` gives with these options. Refused rows are appended to `refused`, and told in one line.
 
     Raises DataError for a refused row where `[data] strict` is set, and the errors of the reader.
     """
-    report = read_report(data, options, workers=workers)
+    report = read_report(data, options)
     if data.strict and report.refused:
         first = report.refused[0]
         raise DataError(f"{len(report.refused):,} rows are refused, the first {first.row}: {first.reason} (strict)")
@@ -89,13 +81,13 @@ def read_all(
     return list(report.samples)
 
 
-def read_report(data: DataConfig, options: Mapping[str, Any], *, workers: Workers | None = None) -> ReadReport:
+def read_report(data: DataConfig, options: Mapping[str, Any]) -> ReadReport:
     """What the reader of `[data]` returns with these options; under keyed names where `[data] private` is set.
 
     Raises ConfigError for a private dataset without a key file, or with one among the data.
     """
     if not data.private:
-        return read_by(workers or Workers(), data.reader, data.root, dict(options))
+        return read_with_report(data.reader, data.root, **options)
     if data.key_file is None:
         raise ConfigError("[data] private needs a key: --data.key_file=FILE, which is made when it is missing")
     folders = [Path(folder) for folder in (data.root, data.options.get("images")) if folder is not None]

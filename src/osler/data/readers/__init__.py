@@ -9,7 +9,6 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -32,7 +31,6 @@ from osler.data.readers import (
 )
 from osler.data.readers.base import Reader, ReaderCard, ReadReport, Refusal
 from osler.errors import ConfigError, DataError
-from osler.parallel import Workers
 from osler.registry import Registry
 from osler.types import Sample
 
@@ -101,11 +99,7 @@ _MODULES: Final = (
 )
 _BUILT_IN: Final = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 READERS: Final[Registry[Reader]] = Registry(
-    "reader",
-    {name: _as_reader(name, module.read, module.CARD) for name, module in _BUILT_IN.items()}
-    | {"jsonl": replace(_as_reader("jsonl", jsonl.read, jsonl.CARD), read_by=jsonl.read_by)},
-    adapt=_as_reader,
-    takes_paths=True,
+    "reader", {name: _as_reader(name, module.read, module.CARD) for name, module in _BUILT_IN.items()}, adapt=_as_reader, takes_paths=True
 )
 """Every reader, by name; `register_reader` and the entry points `osler.readers` add to it."""
 
@@ -146,13 +140,9 @@ def tell_refusals(reader: str, report: ReadReport) -> None:
 
 def read_with_report(name: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
     """The same as `read` with all splits where none is named, with the refused rows and the counts of repaired or unusual rows."""
-    return read_by(Workers(), name, root, options)
-
-
-def read_by(workers: Workers, name: str, root: str | Path | None, options: dict[str, Any]) -> ReadReport:
-    """The same as `read_with_report`, on several processes where the reader can do so."""
     reader = READERS.find(name)
-    options = {**options, "split": None} if options.get("split") == "all" else options
+    if options.get("split") == "all":
+        options["split"] = None
     valid = (*COMMON_OPTIONS, *reader.card.options)
     if unknown := sorted(set(options) - set(valid)):
         raise ConfigError(f"unknown option {unknown[0]!r} of reader {name!r}: use {', '.join(valid)}")
@@ -160,7 +150,4 @@ def read_by(workers: Workers, name: str, root: str | Path | None, options: dict[
         raise ConfigError(f"reader {name!r} needs a root: {reader.card.layout}")
     if not isinstance(seed := options.get("seed", 0), int) or isinstance(seed, bool):
         raise ConfigError(f"the seed of reader {name!r} is {seed!r}: use a whole number")
-    path = None if root is None else Path(root)
-    if workers.num > 1 and reader.read_by is not None:
-        return reader.read_by(workers, path, **{key: value for key, value in options.items() if key != "seed"})
-    return reader.read(path, **options)
+    return reader.read(None if root is None else Path(root), **options)

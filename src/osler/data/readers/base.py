@@ -63,7 +63,6 @@ class Reader:
     card: ReaderCard
     read: Callable[..., ReadReport]
     needs_root: bool = True
-    read_by: Callable[..., ReadReport] | None = None  # the same on several processes, the `parallel.Workers` first
 
 
 class Notes(Counter[str]):

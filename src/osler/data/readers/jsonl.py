@@ -43,14 +43,11 @@ CARD: Final = ReaderCard(
 )
 
 
-def read(root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field") -> ReadReport:
-    """All rows of a file, or of the tables of a folder: see `read_by`."""
-    return read_by(Workers(), root, split=split, images=images, ids=ids)
-
-
-def read_by(workers: Workers, root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field") -> ReadReport:
+def read(
+    root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field", workers: Workers | None = None
+) -> ReadReport:
     """All rows of a file, or of the tables of a folder; with `split` those of the tables named after it, and of tables named after none
-    the rows that name it, or all rows where none names a split. Large files of lines are read by several processes.
+    the rows that name it, or all rows where none names a split. Large files are read by `workers`.
 
     An id that several of the tables that are read use gets the table's name before it. Raises DataError for files that cannot be read.
     """
@@ -65,7 +62,7 @@ def read_by(workers: Workers, root: Path, *, split: str | None = None, images: s
     rows = Rows(": give each row its own, or number the rows with --data.ids=row")
     folder, pictures = root if root.is_dir() else root.parent, None if images is None else Path(images)
     hows = [how_to_read(table, split, pictures, folder, has_own_ids=ids == "field") for table in wanted]
-    parts = [_read_table(table, how, workers) for table, how in zip(wanted, hows, strict=True)]
+    parts = [_read_table(table, how, workers or Workers()) for table, how in zip(wanted, hows, strict=True)]
     owners = Counter(row_id for part in parts for row_id in part.ids) if len(parts) > 1 else Counter[str]()
     for part, how in zip(parts, hows, strict=True):
         rows.notes.absorb(part.notes)
