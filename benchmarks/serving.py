@@ -1,11 +1,15 @@
 """Requests per second of the running batch of `osler serve` beside one prompt at a time.
 
     python benchmarks/serving.py [--policy osler-tiny] [--clients 64] [--requests 192] [--rounds 5] [--arms batch,http] [--json]
+    python benchmarks/serving.py --memory 5000
 
 Each round asks new questions, each about a phantom image of its own of 224 x 224 pixels, as PNG. `one` calls `HfEngine`, the engine of
 `osler eval`, with one prompt at a time. The arms have --clients clients, each of which asks its next question when its last one is
 answered: `batch` in one process with the generator, `http` with httpx in another process than `osler serve`. All decode the same images,
 and the script asserts that they give the same completions. It prints the requests per second of each, the ratios and the latencies.
+
+With --memory so many requests of many kinds go through one generator, some of which fail or are given up, and the script prints the
+resident memory of the process every 500 requests.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ import base64
 import gc
 import io
 import json
+import os
+import random
 import re
 import signal
 import statistics
@@ -23,20 +29,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
+import PIL.Image
 import torch
 
 from osler import read
+from osler.config import SamplingConfig
+from osler.errors import OslerError
 from osler.evaluation.engines.hf import HfEngine
 from osler.images.embedded import ImageBytes
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.serving.batch_settings import BatchSettings
 from osler.serving.batching import BatchGenerator
-from osler.serving.generation import Finished, GenerationRequest, Generator
+from osler.serving.generation import Delta, Finished, GenerationRequest, Generator
 from osler.types import Completion, Prompt, Sample
 
 MAX_TOKENS: Final = 128
@@ -164,6 +174,51 @@ def open_arms(names: Sequence[str], policy: str, num_clients: int) -> Iterator[d
         yield arms
 
 
+def watch_memory(policy: str, num_clients: int, num_requests: int) -> dict[str, Any]:
+    """The resident memory in MB of this process after every 500 requests. Few features are kept, which would grow to their limit."""
+    settings = BatchSettings(max_rows=num_clients, max_feature_bytes=1 << 20)
+    generator = BatchGenerator(load_policy(policy), settings, policy_fingerprint="")
+    base = [replace(to_request(prompt), max_tokens=24) for prompt in ask_questions(WARM_UP, seed=0)]
+    places = iter(range(num_requests))
+    resident: list[float] = []
+
+    async def ask() -> None:
+        for place in places:
+            with suppress(OslerError):
+                async with aclosing(generator.stream(_vary(base[place % len(base)], place))) as events:
+                    async for event in events:
+                        if place % 8 == 7 and isinstance(event, Delta):  # the reader leaves
+                            break
+            if (place + 1) % 500 == 0:
+                gc.collect()
+                resident.append(round(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6, 1))
+
+    async def ask_all() -> None:
+        await asyncio.gather(*(ask() for _ in range(num_clients)))
+
+    asyncio.run(ask_all())
+    generator.close()
+    return {"clients": num_clients, "requests": num_requests, "resident_mb": resident}
+
+
+def _vary(request: GenerationRequest, place: int) -> GenerationRequest:
+    """A request of one of 8 kinds, about an image of its own."""
+    rng, width = random.Random(place), 96 + place % 64
+    stream = io.BytesIO()
+    PIL.Image.frombytes("L", (width, 100), rng.randbytes(width * 100)).save(stream, "png")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"sampling": SamplingConfig(), "num_generations": 3},
+        {"top_logprobs": 3},
+        {"stop": ("Technique", "bright")},
+        {"streams": False},
+        {"images": (ImageBytes.of(b"no image"),)},
+        {"sampling": SamplingConfig(top_k=5, top_p=0.9, repetition_penalty=1.1)},
+        {},
+    ]
+    return replace(request, **{"images": (ImageBytes.of(stream.getvalue()),), "seed": place, **changes[place % 8]})
+
+
 def measure(names: Sequence[str], policy: str, num_clients: int, num_requests: int, num_rounds: int) -> dict[str, Any]:
     """The requests per second of one prompt at a time and of each arm, in turn, and their ratios."""
     engine = HfEngine(load_policy(policy), batch_size=1, option_probabilities=True)
@@ -217,9 +272,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--requests", type=int, default=192, help="of each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--arms", default="batch,http")
+    parser.add_argument("--memory", type=int, metavar="N", help="print the memory of so many requests instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    result = measure(options.arms.split(","), options.policy, options.clients, options.requests, options.rounds)
+    if options.memory:
+        result = watch_memory(options.policy, options.clients, options.memory)
+    else:
+        result = measure(options.arms.split(","), options.policy, options.clients, options.requests, options.rounds)
     for name, value in result.items():
         print(f"{name:>15}  {value}", file=sys.stderr if options.json else sys.stdout)
     if options.json:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 from PIL import Image
@@ -242,8 +243,18 @@ def test_an_image_is_encoded_once(tiny: Policy) -> None:
     assert sum(encoded) == 2
 
 
+class Strip:
+    """A picture of one row that is no file."""
+
+    uri = "strip"
+
+    def load(self) -> PIL.Image.Image:
+        return PIL.Image.new("RGB", (201, 1))
+
+
 WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("broken_image", {"images": (ImageBytes.of(b"\x89PNG nothing"),)}, DataError, "image"),
+    ("long_strip", {"images": (Strip(),)}, DataError, "too narrow"),
     ("missing_image", {"images": ()}, EngineError, "1 places for 0 images"),
     ("image_token_in_text", {"prefix": "<|image_pad|>"}, EngineError, "2 places for 1 images"),
     ("too_long", {"max_tokens": 2000}, EngineError, "shorten the question"),

@@ -25,6 +25,16 @@ def test_a_step_is_measured_with_both_trainers(monkeypatch: pytest.MonkeyPatch) 
     assert result["phases"]["osler"]["prefill"] > 0
 
 
+def test_the_server_is_measured_on_equal_completions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import serving
+
+    result = serving.measure(["batch"], "osler-tiny", num_clients=3, num_requests=4, num_rounds=1)
+    assert result["one_per_second"] > 0 < result["batch"]["per_second"]
+    memory = serving.watch_memory("osler-tiny", num_clients=4, num_requests=16)
+    assert memory["resident_mb"] == []  # printed every 500 requests
+
+
 def test_the_curriculum_is_measured_on_uneven_modalities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     train, test = (read("benchmarks.curriculum:uneven", split=split, modalities=["mri", "oct"], num=100) for split in ("train", "test"))

@@ -268,12 +268,13 @@ class BatchGenerator:
                 return []
             taken: list[Ticket] = []
             members: list[Member] = []
-            num_tokens = 0
+            longest = 0
             while self._ready:
                 ticket = self._ready[0]
                 member = ticket.member
                 if not ticket.is_cancelled and member is not None:
-                    num_tokens += len(member.prompt)
+                    longest = max(longest, len(member.prompt))
+                    num_tokens = longest * (len(taken) + 1)  # attention pads the others to the longest
                     if not self._batch.has_room(member, members) or (taken and num_tokens > self.settings.max_prefill_tokens):
                         break
                     taken.append(ticket)

@@ -14,8 +14,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from osler.errors import EngineError
+from osler.errors import DataError, EngineError
 from osler.images.clip import count_frames, count_pairs
+from osler.images.limits import size_fault
 from osler.policies.image_tokens import check_study_images
 from osler.policies.load import Policy
 from osler.policies.patches import PatchReader
@@ -110,6 +111,8 @@ class Preparer:
 
     def _count_tokens(self, picture: Image) -> int:
         frames = count_frames(picture)
+        if (fault := size_fault(picture.width, picture.height // frames)) is not None:
+            raise DataError(f"an image {fault}")
         patches = int(self.policy.processor.image_processor.get_number_of_image_patches(picture.height // frames, picture.width, {}))
         return count_pairs(frames) * patches // self.merged
 
