@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_requests import png
 from live_server import LiveServer, serve
 from PIL import Image, ImageStat
 from small_studies import save_nifti, save_series, values
-from test_chat_api import png
 
 from osler.evaluation.looks import Look, alter
 from osler.images.clip import Clip, count_frames

@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from chat_requests import png, wait_until
 from live_server import LiveServer, serve
 from PIL import Image
 from small_dicom import write_dicom
 from small_studies import save_nifti, values
-from test_chat_api import png, wait_until
 
 from osler.serving.scripted import ScriptedGenerator
 from osler.serving.settings import MiB, ServerSettings

@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from chat_requests import png
 from live_server import free_port
-from test_chat_api import png
 
 from osler.cli.main import main
 
