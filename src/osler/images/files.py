@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import IO, TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from osler.errors import DataError
 from osler.images.dicom_header import DicomError, has_dicom_mark
@@ -25,7 +25,7 @@ from osler.images.limits import MAX_BYTES as MAX_BYTES
 from osler.images.limits import MAX_PIXELS as MAX_PIXELS
 from osler.images.limits import size_fault
 from osler.images.tones import DepthError, decoder_errors, read_rgb
-from osler.types import ImageSource, restore
+from osler.types import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -147,9 +147,6 @@ class ImageFile(EncodedImage):
     def __post_init__(self) -> None:
         if not self.path.strip() or _UNSAFE_PATH.search(self.path):
             raise DataError(f"image path {_shorten(self.path)} must be relative to the image root, without '..'")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return restore, (ImageFile, (self.root, self.path))
 
     @property
     def uri(self) -> str:

@@ -20,7 +20,7 @@ from osler.data.readers.layouts.pictures import Pictures
 from osler.data.readers.layouts.tables import Row, Table, split_of
 from osler.data.readers.read_files import LinePart, load_part
 from osler.errors import DataError
-from osler.types import Sample, restore
+from osler.types import Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +45,6 @@ class ReadRow:
     made: Sample | Draft | str  # a text is the reason of its refusal
     dataset: str = ""
     nameless: str | None = None  # why it is refused where other rows name a split
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return restore, (ReadRow, (self.name, self.id, self.made, self.dataset, self.nameless))
 
 
 @dataclass(slots=True, kw_only=True)
