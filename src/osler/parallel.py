@@ -1,7 +1,7 @@
 """Work in pieces on several processes, in order, with few pieces under way.
 
-A piece is a picklable call: a function of a module and its arguments. Processes are spawned, so that a program with threads is safe. Results
-do not depend on their number, because pieces do not. Ctrl-C stops after the pieces that are under way.
+A piece is a picklable argument of a function of a module. Processes are spawned, so that a program with threads is safe. Results do not
+depend on their number, because pieces do not. Ctrl-C stops after the pieces that are under way.
 """
 
 from __future__ import annotations

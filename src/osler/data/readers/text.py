@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from osler.data.readers.base import Label, number_to_text
 from osler.errors import DataError
@@ -224,7 +224,7 @@ def text_index(answer: str, choices: Sequence[str], notes: Counter[str]) -> int 
 
 
 @lru_cache(maxsize=1 << 12)
-def _parse_or_none(raw: str, parse: Callable[[str], Label]) -> Label | None:
+def _parse_or_none(raw: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(raw)
     except DataError:
@@ -241,4 +241,4 @@ def parse_label(raw: Any, parse: Callable[[str], Label], kind: str, notes: Count
         return None
     if raw != str(value):
         notes[f"{kind} written {raw[:60]!r}, read as {str(value)!r}"] += 1
-    return value
+    return cast("Label", value)
