@@ -149,7 +149,7 @@ def test_slices_window_and_plane_are_those_that_the_model_sees(
             page.keyboard.press(key)
         page.wait_for_selector("#window option:checked:has-text('/')", state="attached")
         assert float(page.get_attribute("#stage", "data-zoom") or 0) == 1.25
-        assert "slice 3 of 4" in (page.get_attribute("#canvas", "aria-label") or "")
+        page.wait_for_selector("#canvas[aria-label*='slice 3 of 4']", state="attached")
         page.fill("#question", "Which?")
         page.fill("#options input >> nth=0", "left")
         page.keyboard.press("Control+Enter")
