@@ -19,7 +19,7 @@ from osler.evaluation.ablations import Ablation, ablate
 from osler.evaluation.readings import FOLDER, Part, reader_label
 from osler.evaluation.records import read_records, record_to_json
 from osler.evaluation.run import digest_prompts
-from osler.files import read_json_object, write_json, write_whole
+from osler.files import read_json_object, replacing, write_json, write_whole
 from osler.prompts import READER, render
 from osler.run_folder import Run, forgetting_unused, open_run, set_aside
 from osler.serving.readers.plan import Plan, StudySettings, make_plan, read_plan, write_plan
@@ -189,11 +189,9 @@ def _tokens(folder: Path, number: int) -> tuple[str, ...]:
     if isinstance(known, list) and len(known) == number and all(isinstance(token, str) and len(token) >= _TOKEN_BYTES for token in known):
         return tuple(known)
     tokens = [secrets.token_urlsafe(_TOKEN_BYTES) for _ in range(number)]
-    folder.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    with path.open("w", encoding="utf-8") as file:
-        json.dump({"readers": tokens}, file)
+    with replacing(path) as draft:
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps({"readers": tokens}), encoding="utf-8")
     return tuple(tokens)
 
 
