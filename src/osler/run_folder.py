@@ -47,7 +47,7 @@ IMMATERIAL_SECTIONS: Final = ("eval.", "matrix.")
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
-    | {"log.txt", "tensorboard", "reference", "adapter", "shards", "slurm"}
+    | {"lock", "log.txt", "tensorboard", "reference", "adapter", "shards", "slurm"}
 )
 """What an existing folder may contain to become a run; a folder with any other file or folder is rejected."""
 
@@ -67,6 +67,7 @@ class Run:
         self.environment = root / "environment.json"
         self.manifest = root / "manifest.json"
         self.metrics = root / "metrics.jsonl"
+        self.lock = root / "lock"  # held by the process that trains
         self.checkpoints = root / "checkpoints"
         self.policy = root / "policy"
         self.adapter = root / "adapter"
@@ -111,7 +112,7 @@ def forgetting_unused(run: Run) -> Iterator[None]:
     except BaseException:
         files = [run.metrics, *run.records.glob("*.jsonl"), *run.checkpoints.glob("*/*"), *run.policy.glob("*"), *run.adapter.glob("*")]
         if run.is_new and not any(file.is_file() and file.stat().st_size for file in files):
-            for path in (run.config, run.environment, run.manifest, run.metrics):
+            for path in (run.config, run.environment, run.manifest, run.metrics, run.lock):
                 path.unlink(missing_ok=True)
             for folder in (run.checkpoints, run.records, run.root / "reference"):
                 shutil.rmtree(folder, ignore_errors=True)
