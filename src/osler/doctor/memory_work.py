@@ -24,6 +24,13 @@ ITEM: Final[dict[Precision, int]] = {"float32": 4, "bfloat16": 2}
 """Bytes of a number."""
 
 
+ALL_LINEAR: Final = (
+    *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+)
+"""The linear layers of a text layer, which "all-linear" adapts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """A LoRA adapter: the linear layers of every text layer that it adapts, by name as in `ModelShape.linears`, and its rank."""
