@@ -35,6 +35,7 @@ class Pass:
     mask: int  # of `shared`
     forward: int  # for a moment, in any layer
     backward: int
+    block: int = 0  # the size of a tensor of the network
     casts: int = 0  # bfloat16 copies of weights under autocast, in each layer
 
     def saved(self, layers: int) -> int:
@@ -51,7 +52,11 @@ def _adapted(work: Workload, *names: str) -> int:
 def attention_bytes(shape: ModelShape, work: Workload) -> int:
     """Saved of each token by the norms and the projections of a layer's attention, and by the norm of its network."""
     hidden, query, item = shape.hidden, shape.query, work.item
-    num_qkv, num_out, num_in = _adapted(work, "q_proj", "k_proj", "v_proj"), _adapted(work, "o_proj"), _adapted(work, "gate_proj", "up_proj")
+    num_qkv, num_out, num_in = (
+        _adapted(work, "q_proj", "k_proj", "v_proj"),
+        _adapted(work, "o_proj"),
+        _adapted(work, "gate_proj", "up_proj"),
+    )
     if work.trains_all:
         # Each norm: its input in float32, the normalised rows, and its output as the input of linear layers.
         norms = 4 * FLOAT * hidden if work.dtype == "float32" else 2 * (FLOAT + 2) * hidden
@@ -153,7 +158,16 @@ def _pass(shape: ModelShape, work: Workload, tokens: int, last_tokens: int, kept
         states = FLOAT if work.autocast else item
         layer, last, casts = tokens * hidden * states, tokens * hidden * states, 0
     norm = tokens * hidden * (2 * FLOAT if work.trains_all else FLOAT) + scored * hidden * item
-    return Pass(layer=layer, last_layer=last, shared=norm + mask, mask=mask, forward=forward, backward=backward, casts=casts)
+    return Pass(
+        layer=layer,
+        last_layer=last,
+        shared=norm + mask,
+        mask=mask,
+        forward=forward,
+        backward=backward,
+        block=tokens * inner * item,
+        casts=casts,
+    )
 
 
 def vision_block_bytes(shape: ModelShape, work: Workload) -> int:

@@ -15,15 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from osler.doctor import memory_activations as activations
 from osler.doctor.memory_shape import ModelShape
 from osler.doctor.memory_work import ITEM, STATE_BYTES, Workload
 from osler.training.disk import space_of
 
-FLOAT = activations.FLOAT
-DECODING_COPIES = 6
+FLOAT: Final = activations.FLOAT
+DECODING_COPIES: Final = 6
 """Float32 copies of the logits of a token: as the model gives them, filtered, as probabilities, and for scores."""
+
+
+RETURNED: Final = 32 << 20
+"""glibc gives freed blocks of so many bytes back to the system. Smaller ones stay with the process, and gradients rarely fit into them."""
+
+LIBRARIES: Final = 48 << 20
+"""What libraries and a trainer take on a CPU when training begins: resident memory after a training, less all that is planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,8 @@ class _Stage:
     saved: int = 0  # freed behind it
     gradient: int = 0  # appears in it, and stays
     moment: int = 0  # needed while it runs
+    block: int = 0  # the size of the tensors that are freed
+    is_head: bool = False  # its tensors have another size than those of layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +97,20 @@ class _Graph:
     def saved(self) -> int:
         return sum(stage.saved for stage in self.stages)
 
-    def peak(self, *, has_gradients: bool) -> int:
-        """The most that forward and backward pass take, with the gradients; `has_gradients`: those of an earlier pass exist."""
-        gradients = sum(stage.gradient for stage in self.stages) if has_gradients else 0
+    def peak(self, *, has_gradients: bool, returns_all: bool, share: float) -> int:
+        """The most that forward and backward pass take, with the gradients.
+
+        `share`: how much of a float32 gradient stays here. `has_gradients`: those of an earlier pass exist. `returns_all`: what is freed serves for gradients at once; else only blocks of
+        RETURNED do.
+        """
+        gradients = int(share * sum(stage.gradient for stage in self.stages)) if has_gradients else 0
         live, most = self.saved, self.saved + self.forward + gradients
         for stage in self.stages:
-            gradients += 0 if has_gradients else stage.gradient
+            gradients += 0 if has_gradients else int(share * stage.gradient)
             most = max(most, live + gradients + stage.moment)
-            live -= stage.saved
+            returns = returns_all or stage.block >= RETURNED
+            live -= stage.saved if returns else 0
+            live += stage.moment if stage.is_head and not returns else 0
         return max(most, gradients)
 
 
@@ -113,14 +129,15 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
 
     graph, part = _rollout_graph(shape, work), _update_graph(shape, work)
     images = _image_bytes(shape, work)
-    fixed = weights + reference + images
+    fixed = weights + reference + images + (0 if work.is_gpu else LIBRARIES)
     gathered = whole - whole // shares["weights"]  # the rollout needs whole weights
     has_gradients = work.accumulation > 1 or work.groups_at_once < work.groups
     packed = FLOAT * (shape.layers * shape.layer_linear_weights + shape.embedding) if work.copies_weights else 0
     cache, logits = _kv_cache(shape, work), _logits(shape, work)
     rollout = 0 if work.kind == "sft" else gathered + _rollout_peak(shape, work, graph.saved, cache + packed)
     check = _check_bytes(shape, work)
-    update = part.peak(has_gradients=has_gradients)
+    share = gradients / (FLOAT * trained) if trained else 1.0
+    update = part.peak(has_gradients=has_gradients, returns_all=work.is_gpu, share=share)
     copy = shape.total * ITEM[work.dtype] if work.adapter is not None else 0
     space = space_of(
         whole=whole, trained=trained * FLOAT, is_adapter=work.adapter is not None, limit=max(work.num_checkpoints - 1, 0), rollout=0
@@ -142,7 +159,7 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
         rollout_peak=fixed + states + rollout if rollout else 0,
         check_peak=fixed + part.saved + check if check else 0,
         update_peak=fixed + states + max(update, gradients),
-        saving_peak=weights + reference + states + gathered + copy,
+        saving_peak=weights + reference + states + gathered + copy + (0 if work.is_gpu else LIBRARIES),
         disk=space.total(work.stores),
         num_processes=work.num_processes,
     )
@@ -155,7 +172,7 @@ def _shared_by(work: Workload) -> tuple[str, ...]:
 
 
 def _image_bytes(shape: ModelShape, work: Workload) -> int:
-    """Pixels of a rollout: as the processor gives them, in the groups, and joined for a forward pass; TRL's own code repeats them G times."""
+    """Pixels of a rollout, in the groups and joined for a forward pass; TRL's own code repeats them G times."""
     patches = work.image_tokens * shape.vision.merge**2
     if work.kind == "sft":
         return work.rows * patches * shape.vision.patch_values * FLOAT
@@ -189,7 +206,9 @@ def _rollout_graph(shape: ModelShape, work: Workload) -> _Graph:
 def _graph(shape: ModelShape, work: Workload, passes: Sequence[activations.Pass], *, prompts: int, scored: int) -> _Graph:
     """The stages of the output layer, of each pass of the decoder, of the embedding, and of the vision tower."""
     vision_patches = prompts * work.image_tokens * shape.vision.merge**2
-    stages = [_Stage(saved=0, gradient=_if_trained(work, shape.embedding), moment=activations.head_bytes(shape, work, scored, backward=True))]
+    logits = activations.head_bytes(shape, work, scored, backward=True)
+    tile = logits // (1 + activations.BACKWARD_TILES)
+    stages = [_Stage(gradient=_if_trained(work, shape.embedding), moment=logits, block=tile, is_head=True)]
     keys = activations.kv_bytes(shape, work, prompts * work.prompt, keeps_graph=True) if work.continues else 0
     for number, one in enumerate(passes):
         stages += _layer_stages(shape, work, one, is_first=number == 0)
@@ -206,7 +225,8 @@ def _graph(shape: ModelShape, work: Workload, passes: Sequence[activations.Pass]
         casts = 2 * shape.vision.linear_weights // max(shape.vision.depth, 1) if work.autocast else 0
         vision = shape.vision
         stages.append(_Stage(saved=once, gradient=FLOAT * vision.mergers, moment=moment))
-        stages += [_Stage(saved=block + casts, gradient=FLOAT * vision.block, moment=moment)] * vision.depth
+        tensor = vision_patches * vision.width * work.item
+        stages += [_Stage(saved=block + casts, gradient=FLOAT * vision.block, moment=moment, block=tensor)] * vision.depth
         stages.append(_Stage(gradient=FLOAT * vision.patch_embedding))
     return _Graph(stages=tuple(stages), forward=forward)
 
@@ -216,10 +236,10 @@ def _layer_stages(shape: ModelShape, work: Workload, one: activations.Pass, *, i
     gradient = _if_trained(work, shape.layer) if is_first else 0
     if work.adapter is not None and is_first:
         gradient = FLOAT * work.adapter.weights(shape) // shape.layers
-    yield _Stage(saved=one.shared)
+    yield _Stage(saved=one.shared, block=one.block)
     for number in range(shape.layers):
         saved = (one.last_layer if number == 0 else one.layer) + one.casts
-        yield _Stage(saved=saved, gradient=gradient, moment=one.backward)
+        yield _Stage(saved=saved, gradient=gradient, moment=one.backward, block=one.block)
 
 
 def _if_trained(work: Workload, weights: int) -> int:

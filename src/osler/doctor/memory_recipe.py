@@ -86,7 +86,9 @@ def measure_prompts(config: Config, prompts: Sequence[Prompt], kind: Kind) -> Pr
     target = 0
     if kind == "sft":
         targets = [sft_target(prompt.sample, config) for prompt in chosen]
-        target = 2 + max(map(len, processor.tokenizer(targets, add_special_tokens=False)["input_ids"]))  # the end of the turn, and a newline
+        target = 2 + max(
+            map(len, processor.tokenizer(targets, add_special_tokens=False)["input_ids"])
+        )  # the end of the turn, and a newline
     return PromptSize(
         tokens=max(size.tokens for size in sizes),
         image_tokens=max(size.image_tokens for size in sizes),
