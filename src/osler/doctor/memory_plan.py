@@ -100,8 +100,8 @@ class _Graph:
     def peak(self, *, has_gradients: bool, returns_all: bool, share: float) -> int:
         """The most that forward and backward pass take, with the gradients.
 
-        `share`: how much of a float32 gradient stays here. `has_gradients`: those of an earlier pass exist. `returns_all`: what is freed serves for gradients at once; else only blocks of
-        RETURNED do.
+        `share`: how much of a float32 gradient stays in this process. `has_gradients`: those of an earlier pass exist. `returns_all`: what
+        is freed serves for gradients at once; else only blocks of RETURNED do.
         """
         gradients = int(share * sum(stage.gradient for stage in self.stages)) if has_gradients else 0
         live, most = self.saved, self.saved + self.forward + gradients
