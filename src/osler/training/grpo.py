@@ -94,6 +94,7 @@ def build_trainer(
         processing_class=policy.processor,
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
         print_completions_every=config.trainer.print_completions_every,
+        watch_image_every=config.trainer.watch_image_every,
         curriculum=Curriculum.of(config, prompts),
     )
 
