@@ -22,6 +22,7 @@ LAYERS = [
     {"data"},
     {"policies", "audits"},
     {"training", "evaluation"},  # neither imports the other
+    {"doctor"},
     {"reports"},
     {"experiments"},
     {"serving", "publishing"},  # neither imports the other

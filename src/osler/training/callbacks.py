@@ -27,19 +27,24 @@ if TYPE_CHECKING:
 
 def add_callbacks(trainer: Any, run: Run, config: Config) -> None:
     """Write `metrics.jsonl`, replace Transformers' progress bar by Osler's, and log to TensorBoard when the recipe asks for it."""
-    for stock in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(stock)
+    use_own_bar(trainer)
     is_grpo = hasattr(trainer, "num_generations")
     if is_grpo:  # SFT has one phase
         trainer.add_callback(PhaseLogger(trainer))
     trainer.add_callback(MetricsWriter(run.metrics, Watch(config) if is_grpo else None))
-    if not trainer.args.disable_tqdm:
-        trainer.add_callback(ProgressBar())
     if "tensorboard" in config.trainer.report_to:
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
 
         trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.root / "tensorboard"))))
+
+
+def use_own_bar(trainer: Any) -> None:
+    """Replace what Transformers prints by Osler's progress bar, or by nothing with `disable_tqdm`."""
+    for stock in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(stock)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(ProgressBar())
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""`osler doctor`: what can be known of a run before hours are spent on it."""
