@@ -17,11 +17,6 @@ from osler.training.rollout_figures import Answered, read_answers
 WATCHED_QUESTIONS: Final = 8
 """Questions of a process that are asked at a time."""
 
-QUESTIONS: Final = "blank_image/questions"
-SAME: Final = "blank_image/same_answers"
-ACCURACY: Final = "blank_image/accuracy"
-BLANK_ACCURACY: Final = "blank_image/accuracy_blank"
-
 
 def pick_questions(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The first different questions of a rollout that have images."""
@@ -37,19 +32,6 @@ def ask_with_blank_images(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> li
     asked = [*rows, *({**row, "images": [blank_like(image) for image in row["images"]]} for row in rows)]
     answered = read_answers(asked, _write_greedily(trainer, asked))
     return list(zip(answered[: len(rows)], answered[len(rows) :], strict=True))
-
-
-def describe_blank(pairs: Sequence[tuple[Answered, Answered]]) -> dict[str, float]:
-    """The numbers of `metrics.jsonl`. A question whose plain answer was not read is left out; {} where that is all of them."""
-    read = [(plain, blank) for plain, blank in pairs if plain.answer is not None]
-    if not read:
-        return {}
-    return {
-        QUESTIONS: float(len(read)),
-        SAME: sum(plain.answer == blank.answer for plain, blank in read) / len(read),
-        ACCURACY: sum(plain.is_correct for plain, _ in read) / len(read),
-        BLANK_ACCURACY: sum(blank.is_correct for _, blank in read) / len(read),
-    }
 
 
 def _write_greedily(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -18,7 +18,8 @@ from osler.data.option_order import shuffle_options
 from osler.files import read_json_lines, write_json_lines
 from osler.prompts import render
 from osler.training.phases import PhaseLogger
-from osler.training.watching import WARNINGS, Watch, to_values
+from osler.training.symptoms import WARNINGS
+from osler.training.watching import Watch, to_values
 from osler.types import Prompt
 
 if TYPE_CHECKING:

@@ -18,6 +18,10 @@ CORRECT: Final = "answers/correct"
 LETTER: Final = "answers/letter_"
 TARGET: Final = "answers/target_"
 IDENTICAL: Final = "completions/identical"
+QUESTIONS: Final = "blank_image/questions"
+SAME: Final = "blank_image/same_answers"
+ACCURACY: Final = "blank_image/accuracy"
+BLANK_ACCURACY: Final = "blank_image/accuracy_blank"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +71,16 @@ def describe_answers(answered: Sequence[Answered], num_generations: int) -> dict
         repeated = [(len(group) - len({one.text for one in group})) / max(len(group) - 1, 1) for group in groups]
         figures[IDENTICAL] = sum(repeated) / len(repeated)
     return figures
+
+
+def describe_blank(pairs: Sequence[tuple[Answered, Answered]]) -> dict[str, float]:
+    """The numbers of `metrics.jsonl`. A question whose plain answer was not read is left out; {} where that is all of them."""
+    read = [(plain, blank) for plain, blank in pairs if plain.answer is not None]
+    if not read:
+        return {}
+    return {
+        QUESTIONS: float(len(read)),
+        SAME: sum(plain.answer == blank.answer for plain, blank in read) / len(read),
+        ACCURACY: sum(plain.is_correct for plain, _ in read) / len(read),
+        BLANK_ACCURACY: sum(blank.is_correct for _, blank in read) / len(read),
+    }

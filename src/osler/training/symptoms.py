@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from osler.config import Config
 from osler.metrics.gain import MIN_CHANGED
@@ -25,6 +25,10 @@ Cause = Literal[
     "one_letter",
     "blind_answers",
 ]
+CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
+
+WARNINGS: Final = "warnings"
+"""The key of a line of `metrics.jsonl` that holds the causes found at its step, each with `cause`, `says` and `remedy`."""
 
 MAX_EQUAL_GROUPS: Final = 0.9
 """Share of questions whose completions all earn the same: their advantages are 0, and a tenth of the batch is too little to learn from."""
@@ -35,8 +39,8 @@ MIN_PARSED: Final = 0.25
 MAX_CUT: Final = 0.5
 """Share of completions that reach the limit of tokens: with more, most of what is written never comes to its answer."""
 
-MAX_KL: Final = 5.0
-"""Nats per token from the reference. Trainings that learn stay below 1; at 5 the policy writes what its reference would never write."""
+MAX_KL: Final = 2.0
+"""Nats per token from the reference. Trainings that learn stay below 1; from 2 on it would not write most of the tokens."""
 
 MAX_IDENTICAL: Final = 0.95
 """Share of a question's completions that repeat an earlier one: nothing is compared where all are the same."""
@@ -215,16 +219,16 @@ def judge_blank(figures: RolloutFigures, config: Config) -> Symptom | None:
 
 
 RULES: Final[tuple[Callable[[RolloutFigures, Config], Symptom | None], ...]] = (
+    judge_kl,
     judge_cut,
     judge_parsed,
     judge_equal,
     judge_identical,
-    judge_kl,
     judge_entropy,
     judge_letters,
     judge_blank,
 )
-"""What is cut cannot be read, and what cannot be read earns nothing: causes stand before their consequences."""
+"""Causes stand before their consequences: who left the reference writes anything, what is cut is not read, what is not read earns nothing."""
 
 
 def _draw_wider(config: Config) -> str:

@@ -36,11 +36,11 @@ from osler.errors import ConfigError
 from osler.grading.rewards import completion_text, reasoning_matters
 from osler.policies.letters import find_letter_tokens
 from osler.training.altered_answers import ask_again
-from osler.training.blank_images import ask_with_blank_images, describe_blank, pick_questions
+from osler.training.blank_images import ask_with_blank_images, pick_questions
 from osler.training.callbacks import write_above_bar
 from osler.training.curriculum import Curriculum
 from osler.training.reward_check import checked, require_rewards
-from osler.training.rollout_figures import describe_answers, read_answers
+from osler.training.rollout_figures import describe_answers, describe_blank, read_answers
 from osler.training.rollout_state import RolloutSizes, RolloutState, batch_tensors, is_used_up, load_rollout, read_batches, save_rollout
 from osler.training.tensor_file import TensorFile
 

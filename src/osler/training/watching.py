@@ -12,12 +12,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from osler.config import Config
-from osler.training.blank_images import ACCURACY, BLANK_ACCURACY, QUESTIONS, SAME
-from osler.training.rollout_figures import CORRECT, IDENTICAL, LETTER, PARSED, TARGET
-from osler.training.symptoms import MIN_COMPARED, BlankImage, RolloutFigures, Symptom, find_symptoms
-
-WARNINGS: Final = "warnings"
-"""The key of a line of `metrics.jsonl` that holds the causes found at its step, each with `cause`, `says` and `remedy`."""
+from osler.training.rollout_figures import ACCURACY, BLANK_ACCURACY, CORRECT, IDENTICAL, LETTER, PARSED, QUESTIONS, SAME, TARGET
+from osler.training.symptoms import MIN_COMPARED, WARNINGS, BlankImage, RolloutFigures, Symptom, find_symptoms
 
 WINDOW: Final = 10
 """Logged lines that are judged together. A single step has a few questions, and some of them are all right or all wrong by chance."""
@@ -53,16 +49,15 @@ class Watch:
         return found
 
     def figures(self) -> RolloutFigures:
-        """The means over the window; of the KL divergence the median, because one token can raise a mean of thousands."""
-        kl = list(_numbers(self._lines, "kl"))
+        """The means over the window; of KL divergence and entropy the median, because one step can raise a mean of ten."""
         return RolloutFigures(
             equal_groups=self._mean("frac_reward_zero_std"),
             reward=self._mean("reward"),
             parsed=self._mean(PARSED),
             correct=self._mean(CORRECT),
             cut=self._mean("completions/clipped_ratio"),
-            kl=statistics.median(kl) if kl else None,
-            entropy=self._mean("entropy"),
+            kl=self._median("kl"),
+            entropy=self._median("entropy"),
             first_entropy=statistics.fmean(self._first_entropies) if len(self._first_entropies) == FIRST else None,
             identical=self._mean(IDENTICAL),
             letters=self._shares(LETTER),
@@ -82,6 +77,10 @@ class Watch:
     def _mean(self, name: str) -> float | None:
         numbers = list(_numbers(self._lines, name))
         return statistics.fmean(numbers) if numbers else None
+
+    def _median(self, name: str) -> float | None:
+        numbers = list(_numbers(self._lines, name))
+        return statistics.median(numbers) if numbers else None
 
     def _shares(self, prefix: str) -> dict[str, float]:
         """The mean share of each letter; a step that does not name a letter has none of it."""
