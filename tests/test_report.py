@@ -415,7 +415,7 @@ def test_the_reward_is_drawn_over_seconds_too(tmp_path: Path, times: list[float 
 
 def test_what_a_training_found_is_shown_once(tmp_path: Path) -> None:
     found = {"cause": "cut_completions", "says": f"90% are cut {HOSTILE}", "remedy": "--sampling.max_completion_length=512"}
-    hostile = [{"cause": HOSTILE, "says": "never"}, 3, {"cause": ["cut_completions"]}]
+    hostile = [{"cause": HOSTILE, "says": "unheard-of"}, 3, {"cause": ["cut_completions"]}]
     steps = [
         *STEPS,
         {"step": 4, "reward": 1, "warnings": [found, *hostile]},
@@ -429,4 +429,4 @@ def test_what_a_training_found_is_shown_once(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count(found["remedy"]) == 1
     assert HOSTILE not in page
-    assert "never" not in page
+    assert "unheard-of" not in page

@@ -60,6 +60,11 @@ MAX_TARGET_LETTER: Final = 0.6
 MIN_COMPARED: Final = 40
 """Questions answered with a blank image before it is judged: with fewer, 9 of 10 equal answers are no finding."""
 
+FIRST_SFT: Final = "; `osler sft` with the same recipe makes a policy that knows the format"
+
+SELDOM: Final = 0.05
+"""Share of right answers below which a choice of questions does not help: the policy must first learn to answer."""
+
 SOLVED: Final = 0.9
 """Share of right answers from which equal rewards, equal completions and a low entropy mean that the questions are learnt."""
 
@@ -130,12 +135,12 @@ def judge_parsed(figures: RolloutFigures, config: Config) -> Symptom | None:
     if figures.parsed is None or figures.parsed >= MIN_PARSED:
         return None
     says = f"{figures.parsed:.0%} of the completions have an answer that can be read, fewer than {MIN_PARSED:.0%}"
-    if judge_cut(figures, config) is not None:
-        remedy = f"--sampling.max_completion_length={2 * config.sampling.max_completion_length}"
-    elif config.sampling.temperature > 1:
+    if config.sampling.temperature > 1:
         remedy = "--sampling.temperature=1.0"
+    elif judge_cut(figures, config) is not None:
+        remedy = f"--sampling.max_completion_length={2 * config.sampling.max_completion_length}"
     else:
-        remedy = f"--policy.path=runs/{config.name}-sft/policy, after `osler sft` with the same recipe"
+        says, remedy = says + FIRST_SFT, f"--policy.path=runs/{config.name}-sft/policy"
     return Symptom(cause="unread_answers", says=says, remedy=remedy)
 
 
@@ -147,11 +152,11 @@ def judge_equal(figures: RolloutFigures, config: Config) -> Symptom | None:
     says = f"all completions earn the same for {figures.equal_groups:.0%} of the questions{earned}, {MAX_EQUAL_GROUPS:.0%} or more"
     if not {"accuracy", "open_answer"} & {*config.rewards.names}:
         names = [*config.rewards.names, "accuracy"]
-        remedy = f'--rewards.names="{names}"' + (f" --rewards.weights={[1] * len(names)}" if config.rewards.weights else "")
-    elif config.data.curriculum == "none":
+        remedy = f'--rewards.names="{names}"' + (f' --rewards.weights="{[*config.rewards.weights, 1.0]}"' if config.rewards.weights else "")
+    elif config.data.curriculum == "none" and (figures.correct is None or figures.correct >= SELDOM):
         remedy = "--data.curriculum=variance"
     else:
-        remedy = f"--policy.path=runs/{config.name}-sft/policy, after `osler sft` with the same recipe"
+        says, remedy = says + FIRST_SFT, f"--policy.path=runs/{config.name}-sft/policy"
     return Symptom(cause="equal_rewards", says=says, remedy=remedy)
 
 
@@ -228,7 +233,7 @@ RULES: Final[tuple[Callable[[RolloutFigures, Config], Symptom | None], ...]] = (
     judge_letters,
     judge_blank,
 )
-"""Causes stand before their consequences: who left the reference writes anything, what is cut is not read, what is not read earns nothing."""
+"""Causes stand before their consequences: what is cut is not read, and what is not read earns nothing."""
 
 
 def _draw_wider(config: Config) -> str:
