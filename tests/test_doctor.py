@@ -11,6 +11,7 @@ from small_runs import assert_same_lines, read_lines, recipe
 
 from osler.cli.main import main
 from osler.config import Config, build_config
+from osler.doctor.checks import ImageChoice
 from osler.doctor.doctor import Diagnosis, Options, examine
 from osler.doctor.findings import isolated
 from osler.doctor.reward_alive import UPDATES, judge_trial, steps_of_rollout, trial_config
@@ -152,7 +153,7 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("settings", {"grpo": {"learning_rat": 1}}, "learning_rate"),
     ("settings", {"grpo": {"per_device_train_batch_size": 64}}, "select more"),
     ("policy", {"policy": {"path": "no/such/policy"}}, "no/such/policy"),
-    ("policy", {"trainer": {"max_prompt_length": 20}}, "max_prompt_length"),
+    ("prompts", {"trainer": {"max_prompt_length": 20}}, "max_prompt_length"),
     ("device", {"policy": {"device": "tpu"}}, "tpu"),
 ]
 
@@ -172,7 +173,8 @@ def test_an_image_that_cannot_be_read_is_named(tiny_folder: Path, tmp_path: Path
     (tmp_path / "train.jsonl").write_text(json.dumps({"id": "1", **row}) + "\n", encoding="utf-8")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
     config = recipe(tiny_folder, data={"reader": "jsonl", "root": str(tmp_path), "train": {"split": "train"}})
-    for choice, levels in (("sample", ["failure"]), ("none", ["skipped"])):
+    cases: list[tuple[ImageChoice, list[str]]] = [("sample", ["failure"]), ("none", ["skipped"])]
+    for choice, levels in cases:
         diagnosis = examine(config, tmp_path, Options(images=choice, rollouts=0))
         found = [finding for finding in diagnosis.findings if finding.check == "images"]
         assert [finding.level for finding in found] == levels

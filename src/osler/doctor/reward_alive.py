@@ -89,7 +89,7 @@ def run_trial(
 
 def steps_of_rollout(arguments: Any) -> int:
     """How many optimizer steps use one rollout."""
-    return max(1, arguments.steps_per_generation * arguments.num_iterations // arguments.gradient_accumulation_steps)
+    return int(max(1, arguments.steps_per_generation * arguments.num_iterations // arguments.gradient_accumulation_steps))
 
 
 def judge_trial(lines: Sequence[Mapping[str, Any]], config: Config, *, num_frozen: int) -> Trial:
