@@ -209,6 +209,14 @@ def test_letters_that_a_step_lacks_count_as_none() -> None:
     assert Watch(config()).figures() == RolloutFigures()
 
 
+def test_what_is_learnt_by_enumeration_raises_no_alarm() -> None:
+    for paid, causes in ((0.5, ["equal_rewards"]), (0.95, [])):
+        watch = Watch(config())
+        solved = {"frac_reward_zero_std": 1.0, "rewards/accuracy/mean": paid}
+        found = [one.cause for step in range(1, 15) for one in watch.observe(line(step, **solved))]
+        assert found == causes
+
+
 class State:
     """What a callback reads of a trainer's state."""
 

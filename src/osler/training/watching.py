@@ -18,6 +18,9 @@ from osler.training.symptoms import MIN_COMPARED, WARNINGS, BlankImage, RolloutF
 WINDOW: Final = 10
 """Logged lines that are judged together. A single step has a few questions, and some of them are all right or all wrong by chance."""
 
+PAID: Final = "rewards/accuracy/mean"
+"""What says how many answers are right where they are enumerated and not drawn."""
+
 FIRST: Final = 5
 """Logged lines whose entropy later ones are compared with."""
 
@@ -50,11 +53,12 @@ class Watch:
 
     def figures(self) -> RolloutFigures:
         """The means over the window; of KL divergence and entropy the median, because one step can raise a mean of ten."""
+        correct = self._mean(CORRECT)
         return RolloutFigures(
             equal_groups=self._mean("frac_reward_zero_std"),
             reward=self._mean("reward"),
             parsed=self._mean(PARSED),
-            correct=self._mean(CORRECT),
+            correct=self._mean(PAID) if correct is None else correct,
             cut=self._mean("completions/clipped_ratio"),
             kl=self._median("kl"),
             entropy=self._median("entropy"),
