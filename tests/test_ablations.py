@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_runs import SolidImage, solid_sample
 
-from osler.evaluation.ablations import GREY, Ablation, SyntheticImage, ablate
+from osler.evaluation.ablations import Ablation, SyntheticImage, ablate
+from osler.images.blank import GREY
 from osler.taxonomy import Modality, QuestionType
 from osler.types import Sample
 

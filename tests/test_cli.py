@@ -17,6 +17,7 @@ VERBS = [
     ["data", "convert"],
     ["train"],
     ["sft"],
+    ["doctor"],
     ["eval"],
     ["ask"],
     ["report"],

@@ -411,3 +411,22 @@ def test_the_reward_is_drawn_over_seconds_too(tmp_path: Path, times: list[float 
     runs = load_runs([write_run(tmp_path / name, {}, steps) for name in ("sampled", "exact")])
     titles = [figure.title for figure in training_figures(runs)]
     assert ("Reward over time" in titles) == is_drawn
+
+
+def test_what_a_training_found_is_shown_once(tmp_path: Path) -> None:
+    found = {"cause": "cut_completions", "says": f"90% are cut {HOSTILE}", "remedy": "--sampling.max_completion_length=512"}
+    hostile = [{"cause": HOSTILE, "says": "unheard-of"}, 3, {"cause": ["cut_completions"]}]
+    steps = [
+        *STEPS,
+        {"step": 4, "reward": 1, "warnings": [found, *hostile]},
+        {"step": 5, "reward": 1, "warnings": [found]},
+        {"step": 6, "warnings": 7},
+    ]
+    run = write_run(tmp_path / "run", {}, steps)
+    (loaded,) = load_runs([run])
+    assert [(one.step, one.remedy) for one in loaded.warnings] == [("4", found["remedy"])]
+    write_report([run], tmp_path / "report.html", find_image=grey_image)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count(found["remedy"]) == 1
+    assert HOSTILE not in page
+    assert "unheard-of" not in page

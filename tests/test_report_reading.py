@@ -19,8 +19,9 @@ import osler
 from osler.cli.main import main
 from osler.evaluation.compare import compare
 from osler.evaluation.records import read_records
-from osler.evaluation.reliance import MIN_CHANGED, follows, judge_reliance
+from osler.evaluation.reliance import follows, judge_reliance
 from osler.metrics import paired_difference
+from osler.metrics.gain import MIN_CHANGED
 from osler.types import Completion, FinishReason, Prompt, Record
 
 NUM = 48

@@ -37,7 +37,7 @@ from osler.files import create_whole, write_json
 IMMATERIAL: Final = frozenset(
     {"name", "policy.device", "data.strict", "data.key_file"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
-    | {f"trainer.{key}" for key in ("max_prompt_length", "print_completions_every", "report_to", "checkpoint")}
+    | {f"trainer.{key}" for key in ("max_prompt_length", "print_completions_every", "watch_image_every", "report_to", "checkpoint")}
     | {f"trainer.{key}" for key in ("share_prefix", "groups_per_forward", "static_decoding", "vision_cache", "vision_cache_gb")}
 )
 """Keys that may change when a run resumes, because they change no result."""

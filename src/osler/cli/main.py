@@ -21,6 +21,7 @@ from osler.cli.audit import add_audit
 from osler.cli.common import EPILOG, name_reader
 from osler.cli.data import add_data
 from osler.cli.demo import add_demo
+from osler.cli.doctor import add_doctor
 from osler.cli.eval import add_eval
 from osler.cli.export import add_export
 from osler.cli.jobs import add_jobs
@@ -105,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_audit,
         add_split_verb,
         add_export,
+        add_doctor,
         add_training,
         add_eval,
         add_ask,

@@ -15,14 +15,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from osler.data.donors import CONTRADICTING, DonorRule, find_donors, has_other_answer, has_other_images, is_other_case
+from osler.images.blank import blank_like
 from osler.images.clip import FRAMES, count_frames
 from osler.types import PLACE, ImageSource, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-GREY: Final = 128
-"""The pixel value of a blank image. It is neither black, the background of most medical images, nor white."""
 
 
 class Ablation(StrEnum):
@@ -54,7 +52,7 @@ class SyntheticImage:
 
         original = self.source.load()
         if self.seed is None:
-            picture = PIL.Image.new("RGB", original.size, (GREY,) * 3)
+            picture = blank_like(original)
         else:
             rng = np.random.default_rng(list(self.uri.encode()))
             picture = PIL.Image.fromarray(rng.integers(0, 256, (original.height, original.width, 3), dtype=np.uint8))

@@ -15,10 +15,8 @@ from typing import Final
 from osler.evaluation.ablations import Ablation
 from osler.evaluation.compare import Alteration, compare
 from osler.evaluation.context_changes import ContextChange
+from osler.metrics.gain import MIN_CHANGED
 from osler.types import Record
-
-MIN_CHANGED: Final = 0.1
-"""The share of changed answers from which an input is followed: a few answers change with any change of a prompt."""
 
 _VERDICTS: Final[Mapping[tuple[bool, bool], str]] = MappingProxyType(
     {

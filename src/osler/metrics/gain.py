@@ -18,6 +18,9 @@ BLIND_POLICIES: Final = frozenset({"option prior"})
 
 GUESSING: Final = "guessing"
 
+MIN_CHANGED: Final = 0.1
+"""The share of changed answers from which an input is followed: a few answers change with any change of a prompt."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageGain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from osler.evaluation.records import read_records
 from osler.files import read_json_lines, read_json_object
 from osler.metrics import BLIND_POLICIES
 from osler.prompts import READER
+from osler.training.symptoms import CAUSES, WARNINGS
 from osler.types import Record
 
 TRACES: Final = ("environment.json", "metrics.jsonl", "records")
@@ -54,6 +55,15 @@ class Curve:
 
     steps: tuple[float, ...]
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingWarning:
+    """A cause of learning nothing that a training found in its own metrics."""
+
+    step: str  # "120"
+    says: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,7 @@ class Run:
     manifest: Mapping[str, Any]
     curves: Mapping[str, Curve]
     evaluations: tuple[Evaluation, ...]
+    warnings: tuple[TrainingWarning, ...] = ()
     readings: Mapping[int, tuple[Reading, ...]] = field(default_factory=dict)  # number of a reader -> answers, in a reader study
 
 
@@ -125,12 +136,14 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 
 def _load_run(folder: Path, name: str) -> Run:
     labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_rank(path.stem)[0], _reader_rank(path.stem), path.stem))
+    lines = read_json_lines(folder / "metrics.jsonl")
     return Run(
         name=name,
         config=read_json_object(folder / "config.json"),
         environment=read_json_object(folder / "environment.json"),
         manifest=read_json_object(folder / "manifest.json"),
-        curves=_read_curves(folder / "metrics.jsonl"),
+        curves=_read_curves(lines),
+        warnings=tuple(_read_warnings(lines)),
         evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
         readings=read_readings(folder),
     )
@@ -256,10 +269,21 @@ def environment_rows(environment: Mapping[str, Any], prefix: str = "") -> list[t
     return rows
 
 
-def _read_curves(path: Path) -> dict[str, Curve]:
-    """The curves of metrics.jsonl, {} when there is no file."""
+def _read_warnings(lines: Sequence[Mapping[str, Any]]) -> Iterator[TrainingWarning]:
+    """The warnings of metrics.jsonl, the first of each cause; anything else under their key is passed over."""
+    told: set[str] = set()
+    for line in lines:
+        found = line.get(WARNINGS)
+        for one in found if isinstance(found, list) else ():
+            if isinstance(one, dict) and (cause := str(one.get("cause"))) in CAUSES and cause not in told:
+                told.add(cause)
+                yield TrainingWarning(step=str(line.get("step", "?")), says=str(one.get("says", "")), remedy=str(one.get("remedy", "")))
+
+
+def _read_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
+    """The curves of metrics.jsonl."""
     points: dict[str, dict[float, float]] = {}
-    for number, entry in enumerate(read_json_lines(path), start=1):
+    for number, entry in enumerate(lines, start=1):
         numbers = {key: value for key, value in entry.items() if type(value) in (int, float) and math.isfinite(value)}
         named = {name: value for key, value in numbers.items() if (name := _curve_name(key))}
         step = named.pop("step", float(number))

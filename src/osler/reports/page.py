@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from osler import metrics
-from osler.evaluation.reliance import MIN_CHANGED
 from osler.metrics import Estimate, ImageGain, Summary, taxonomy_order
+from osler.metrics.gain import MIN_CHANGED
 from osler.reports.confidence import TARGET, ConfidenceRow, confidence_figures, confidence_rows
 from osler.reports.examples import Examples
 from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_figures

@@ -18,6 +18,8 @@ from osler.data.option_order import shuffle_options
 from osler.files import read_json_lines, write_json_lines
 from osler.prompts import render
 from osler.training.phases import PhaseLogger
+from osler.training.symptoms import WARNINGS
+from osler.training.watching import Watch, to_values
 from osler.types import Prompt
 
 if TYPE_CHECKING:
@@ -26,13 +28,11 @@ if TYPE_CHECKING:
 
 def add_callbacks(trainer: Any, run: Run, config: Config) -> None:
     """Write `metrics.jsonl`, replace Transformers' progress bar by Osler's, and log to TensorBoard when the recipe asks for it."""
-    for stock in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(stock)
-    if hasattr(trainer, "num_generations"):  # SFT has one phase
+    use_own_bar(trainer)
+    is_grpo = hasattr(trainer, "num_generations")
+    if is_grpo:  # SFT has one phase
         trainer.add_callback(PhaseLogger(trainer))
-    trainer.add_callback(MetricsWriter(run.metrics))
-    if not trainer.args.disable_tqdm:
-        trainer.add_callback(ProgressBar())
+    trainer.add_callback(MetricsWriter(run.metrics, Watch(config) if is_grpo else None))
     if "tensorboard" in config.trainer.report_to:
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
@@ -40,15 +40,25 @@ def add_callbacks(trainer: Any, run: Run, config: Config) -> None:
         trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.root / "tensorboard"))))
 
 
+def use_own_bar(trainer: Any) -> None:
+    """Replace what Transformers prints by Osler's progress bar, or by nothing with `disable_tqdm`."""
+    for stock in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(stock)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(ProgressBar())
+
+
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
     """`metrics.jsonl`: one JSON object for each logged step, the trainer's own keys plus `step` and `time_s`.
 
     `time_s` is the training time in seconds, summed over all parts of an interrupted run. When a run resumes from a checkpoint, lines of
-    later steps are removed first, so that no step appears twice.
+    later steps are removed first, so that no step appears twice. What `watch` finds is printed above the bar and stands in the line of its
+    step, as `warnings`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, watch: Watch | None = None) -> None:
         self.path = path
+        self.watch = watch
         self.started = 0.0  # the clock's reading at step 0
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -57,6 +67,8 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
             return
         kept = [line for line in read_json_lines(self.path) if line["step"] <= state.global_step]
         write_json_lines(self.path, kept)
+        if self.watch is not None:
+            self.watch.resume(kept)
         self.started = time.monotonic() - (kept[-1]["time_s"] if kept else 0.0)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -64,6 +76,10 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero or logs is None or "train_runtime" in logs:
             return
         line = {"step": state.global_step, "time_s": round(time.monotonic() - self.started, 3), **logs}
+        if self.watch is not None and (found := self.watch.observe(line)):
+            for symptom in found:
+                write_above_bar(f"step {state.global_step}, {symptom.line}")
+            line[WARNINGS] = to_values(found)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -72,13 +72,14 @@ def check_space(trainer: Any, run: Run, config: Config) -> str | None:
     kind = config.trainer.checkpoint
     needed = space.total(kind)
     free = shutil.disk_usage(run.root).free + sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())
-    text = f"up to {space.num_checkpoints} checkpoints and the policy take {_size(needed)}, and {_size(free)} are free in {run.root.parent}"
+    room = f"{format_bytes(free)} are free in {run.root.parent}"
+    text = f"up to {space.num_checkpoints} checkpoints and the policy take {format_bytes(needed)}, and {room}"
     if kind == "none":
-        text = f"the policy takes {_size(needed)}, and {_size(free)} are free in {run.root.parent}"
+        text = f"the policy takes {format_bytes(needed)}, and {room}"
     if needed <= free:
         return text if needed > NOTABLE_BYTES else None
     less = {other: space.total(other) for other in ("weights", "none") if space.total(other) < needed}
-    remedies = [f"--trainer.checkpoint={other} ({_size(size)})" for other, size in less.items()]
+    remedies = [f"--trainer.checkpoint={other} ({format_bytes(size)})" for other, size in less.items()]
     raise ConfigError(f"{text}: " + ", ".join(["make room, give another --out", *remedies]))
 
 
@@ -128,6 +129,6 @@ def _is_full(error: BaseException) -> bool:
     )
 
 
-def _size(num_bytes: float) -> str:
+def format_bytes(num_bytes: float) -> str:
     """ "26.5 GB", "31 MB"."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

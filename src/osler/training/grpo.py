@@ -7,6 +7,7 @@ completions with a higher reward than the mean of their group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,24 +35,40 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
     The recipe, the questions, the policy and the length of every prompt are checked before anything is written. Returns the run's paths;
     the trained policy is in `run.policy`. Raises OslerError for user errors.
     """
-    check_trained_dtype(config, "grpo")
     prompts = read_prompts(config)
     if not fresh and (finished := finished_run(out, config, prompts)) is not None:
         return finished
-    rewards = resolve_rewards(config.rewards.names)
-    check_rewards(rewards, prompts)
-    check_mixture(config, prompts)
-    check_reporters(config.trainer.report_to)
-    arguments = grpo_arguments(config, out)
-    check_group(arguments, len(prompts))
-    check_sharing(config, arguments)
-    check_expectation(config, arguments, prompts, rewards)
+    settings = check_settings(config, prompts, out)
+    rewards, arguments = settings.rewards, settings.arguments
     policy = load_for_training(config, prompts, arguments)
 
     needs_reference = bool(arguments.beta) and config.policy.lora is None
     run = start_run(out, config, policy, prompts, arguments, fresh=fresh, needs_reference=needs_reference)
     train_and_save(lambda: build_trainer(config, policy, prompts, rewards, arguments), policy, run, config)
     return run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a recipe sets, checked."""
+
+    rewards: list[RewardFunction]
+    arguments: Any  # TRL's GRPOConfig
+
+
+def check_settings(config: Config, prompts: Sequence[Prompt] | None, out: Path) -> Settings:
+    """Everything of a recipe that can be wrong before its policy is loaded; None for prompts that are not known. Raises ConfigError."""
+    check_trained_dtype(config, "grpo")
+    rewards = resolve_rewards(config.rewards.names)
+    check_reporters(config.trainer.report_to)
+    arguments = grpo_arguments(config, out)
+    check_sharing(config, arguments)
+    if prompts is not None:
+        check_rewards(rewards, prompts)
+        check_mixture(config, prompts)
+        check_group(arguments, len(prompts))
+        check_expectation(config, arguments, prompts, rewards)
+    return Settings(rewards=rewards, arguments=arguments)
 
 
 def build_trainer(
@@ -94,6 +111,7 @@ def build_trainer(
         processing_class=policy.processor,
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
         print_completions_every=config.trainer.print_completions_every,
+        watch_image_every=config.trainer.watch_image_every,
         curriculum=Curriculum.of(config, prompts),
     )
 

@@ -11,6 +11,7 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
 - Completions are written without dropout, by the policy that is saved and evaluated. TRL leaves dropout on, also that of a LoRA adapter.
 - With `[data] mixture` or `curriculum` the questions of a rollout are chosen when it begins (`curriculum`).
 - Completions can be printed to standard error during training.
+- What answers look like is logged (`rollout_figures`), and with `watch_image_every` what they are without the image (`blank_images`).
 - A reward that is no finite number, and a completion without any, is an error (`reward_check`).
 - With the reward `reasoning_matters` the policy answers again behind altered reasoning, and the reward receives those answers.
 - Med-R1's published SFT has labels for the prompt too, except its vision tokens.
@@ -35,9 +36,11 @@ from osler.errors import ConfigError
 from osler.grading.rewards import completion_text, reasoning_matters
 from osler.policies.letters import find_letter_tokens
 from osler.training.altered_answers import ask_again
+from osler.training.blank_images import ask_with_blank_images, pick_questions
 from osler.training.callbacks import write_above_bar
 from osler.training.curriculum import Curriculum
 from osler.training.reward_check import checked, require_rewards
+from osler.training.rollout_figures import describe_answers, describe_blank, read_answers
 from osler.training.rollout_state import RolloutSizes, RolloutState, batch_tensors, is_used_up, load_rollout, read_batches, save_rollout
 from osler.training.tensor_file import TensorFile
 
@@ -89,8 +92,16 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     _tr_loss: torch.Tensor
     _globalstep_last_logged: int
 
-    def __init__(self, *args: Any, print_completions_every: int = 0, curriculum: Curriculum | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        print_completions_every: int = 0,
+        watch_image_every: int = 0,
+        curriculum: Curriculum | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.watch_image_every = watch_image_every
         self.curriculum = curriculum
         self.print_completions_every = print_completions_every
         self._next_print = 0
@@ -99,6 +110,8 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         self._asks_again = reasoning_matters in self.reward_funcs
         if self._asks_again and (self.is_fsdp_enabled or self._dist.is_zero3):
             raise ConfigError("the reward reasoning_matters needs the whole policy on every process, and weights are sharded: drop it")
+        if watch_image_every and (self.is_fsdp_enabled or self._dist.is_zero3):
+            raise ConfigError("[trainer] watch_image_every needs the whole policy on every process, and weights are sharded: set it to 0")
         self._letters = find_letter_tokens(self._tokenizer) if self._asks_again else {}
         self.reward_funcs = [checked(reward) for reward in self.reward_funcs]
 
@@ -153,6 +166,8 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         begins = is_used_up(self, self._step) or self._buffered_inputs is None
         if self.curriculum is not None and self.model.training and begins:
             generation_batch = self._choose_questions(self.curriculum, len(generation_batch))
+        if self.watch_image_every and self.model.training and begins and self.state.global_step % self.watch_image_every == 0:
+            self._watch_image(generation_batch)
         return super()._prepare_inputs(generation_batch)
 
     def _choose_questions(self, curriculum: Curriculum, num_rows: int) -> list[Any]:
@@ -164,6 +179,23 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         own = [places[row // times] for row in range(first, first + num_rows)]
         rows = {place: self.train_dataset[place] for place in dict.fromkeys(own)}
         return [rows[place] for place in own]
+
+    @property
+    def draws_completions(self) -> bool:
+        """Whether the completions of the present rollout were drawn by their probabilities."""
+        return True
+
+    def _watch_image(self, rows: Sequence[Any]) -> None:
+        questions = pick_questions(rows)
+        pairs = gather_object(ask_with_blank_images(self, questions) if questions else [])
+        for name, value in describe_blank(pairs).items():
+            self._metrics["train"][name].append(value)
+
+    def _describe_answers(self, inputs: Sequence[Any], completions: Sequence[Any]) -> None:
+        """Log what the answers of all processes look like."""
+        answered = gather_object(read_answers(inputs, [completion_text(completion) for completion in completions]))
+        for name, value in describe_answers(answered, self.num_generations).items():
+            self._metrics["train"][name].append(value)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         is_training = self.model.training
@@ -181,6 +213,8 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             answers = ask_again(inputs, texts, next_logits, self._letters, f"{self.args.seed}/{step}")
             inputs = [{**row, "altered_answers": own} for row, own in zip(inputs, answers, strict=True)]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self.model.training and self.draws_completions:
+            self._describe_answers(inputs, completions)
         if self.curriculum is not None:
             self._record(self.curriculum, gather_object([row["sample_id"] for row in inputs]), rewards[:, 0])
         require_rewards(self._own_rows(rewards, len(inputs)), [row["sample_id"] for row in inputs])

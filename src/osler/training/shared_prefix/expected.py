@@ -115,6 +115,11 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
         """Always: an expectation is over a whole group."""
         return True
 
+    @property
+    def draws_completions(self) -> bool:
+        """Not where each answer stands in one row, however probable it is."""
+        return self._branches is None
+
     def _roll_out_groups(self, inputs: Any) -> Any:
         self._rows, self._branches, self._written_letters = inputs, None, None
         output = super()._roll_out_groups(inputs)
