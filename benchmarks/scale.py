@@ -78,12 +78,12 @@ def group_all(values: Hashes) -> Groups:
 
 
 def group_by_faiss(values: Hashes) -> Groups:
-    """The groups by faiss: two hashes at most 4 bits apart differ in at most one bit of one of four pieces, so the search is exact."""
+    """The groups by faiss: two hashes at most 4 bits apart differ in at most one bit of one of three pieces, so the search is exact."""
     import faiss
     import numpy as np
 
     faiss.omp_set_num_threads(1)
-    index = faiss.IndexBinaryMultiHash(64, 4, 16)
+    index = faiss.IndexBinaryMultiHash(64, 3, 21)
     index.nflip = 1
     packed = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)
     index.add(packed)
