@@ -1,17 +1,18 @@
 """How time and memory grow with the data: the search for near-duplicates and `osler audit`, from 10,000 to 1,000,000.
 
-    python benchmarks/scale.py [--rows 10000,100000,1000000] [--only near,audit] [--peer faiss] [--json]
+    python benchmarks/scale.py [--rows 10000,100000,1000000] [--only near,audit] [--once 0.1] [--peer faiss] [--json]
 
 Near-duplicates: hashes of 64 bits, half of them random and half copies of these of which 0 to 6 bits are changed, are put into groups of
 hashes that are at most 4 bits apart, directly or through others. On the first 20,000 the groups are those of comparing all with all; the
 script asserts it. `--peer faiss` also times the exact binary index of faiss, where it is installed, with the same groups.
 
-Audit: a train and a test file of rows, 10 % of them test. Half of the texts of questions, options and answers occur once, a quarter of the
-questions is open, an image has 2 rows, a patient 2 images, and 1 % of the test images stand in train too. The whole command is measured, its
-start included: reading, comparing the splits, fitting and scoring the baselines, and checking rows. No image is opened.
+Audit: a train and a test file of rows, 10 % of them test. Of the texts of questions, options and answers the share `--once` occurs once and
+the others are drawn from 1,000; a quarter of the questions is open, an image has 2 rows, a patient 2 images, and 1 % of the test images stand
+in train too. The whole command is measured, its start included: reading, comparing the splits, fitting and scoring the baselines, and checking
+rows. No image is opened.
 
-Each measurement is a process of its own. The slope is that of the seconds of CPU between two rows, both axes logarithmic: 1 is linear. Seconds
-of the clock depend on what else the machine does.
+Each measurement is a process of its own. The slope is that of the seconds of CPU between two rows, both axes logarithmic: 1 is linear.
+Seconds of the clock depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,7 +81,7 @@ def group_all(values: Hashes) -> Groups:
 
 def group_by_faiss(values: Hashes) -> Groups:
     """The groups by faiss: two hashes at most 4 bits apart differ in at most one bit of one of three pieces, so the search is exact."""
-    import faiss
+    import faiss  # type: ignore[import-not-found]
     import numpy as np
 
     faiss.omp_set_num_threads(1)
@@ -127,14 +129,14 @@ def measure_near(number: int, *, is_peer: bool) -> dict[str, Any]:
     return {**result, "gib": peak / 2**30}
 
 
-def write_rows(folder: Path, number: int) -> None:
+def write_rows(folder: Path, number: int, once: float) -> None:
     """`train.jsonl` and `test.jsonl`, a tenth of the rows test."""
     rng = random.Random(0)
     words = ["".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(20_000)]
     common = [" ".join(rng.choices(words, k=rng.randint(1, 3))) for _ in range(1000)]
 
     def draw(place: int) -> str:
-        return f"{' '.join(rng.choices(words, k=2))} {place}" if rng.random() < 0.5 else rng.choice(common)
+        return f"{' '.join(rng.choices(words, k=2))} {place}" if rng.random() < once else rng.choice(common)
 
     num_test = number // 10
     for split, begin, end in (("train", num_test, number), ("test", 0, num_test)):
@@ -155,11 +157,11 @@ def write_rows(folder: Path, number: int) -> None:
                 stream.write(json.dumps(row) + "\n")
 
 
-def measure_audit(number: int) -> dict[str, Any]:
+def measure_audit(number: int, once: float) -> dict[str, Any]:
     """Seconds and memory of the whole command."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_rows(folder, number)
+        write_rows(folder, number, once)
         command = [sys.executable, "-m", "osler", "audit", "--data.reader=jsonl", f"--data.root={folder}", "--images", "paths", "--json"]
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -174,16 +176,16 @@ def measure_audit(number: int) -> dict[str, Any]:
     return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime, "gib": peak / 2**30, "rows": report["quality"]["rows"]}
 
 
-def measure(kind: str, number: int) -> dict[str, Any]:
+def measure(kind: str, number: int, once: float) -> dict[str, Any]:
     """One measurement in a process of its own."""
-    command = [sys.executable, __file__, "--measure", kind, "--rows", str(number)]
+    command = [sys.executable, __file__, "--measure", kind, "--rows", str(number), "--once", str(once)]
     result: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return {"what": kind, "number": number, **result}
 
 
 def add_slopes(rows: Sequence[dict[str, Any]]) -> None:
     """The slope from the row before, of the same kind."""
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         if before["what"] == after["what"]:
             after["slope"] = math.log(after["cpu"] / before["cpu"]) / math.log(after["number"] / before["number"])
 
@@ -205,19 +207,24 @@ def main() -> None:
     parser.add_argument("--rows", default="10000,100000,1000000", help="numbers of hashes and rows (default: %(default)s)")
     parser.add_argument("--only", default="near,audit", help="what is measured (default: %(default)s)")
     parser.add_argument("--peer", choices=("faiss",), default=None, help="also measure this index")
+    parser.add_argument("--once", type=float, default=0.1, help="share of the audit's texts that occur once (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     parser.add_argument("--measure", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     numbers = [int(number) for number in options.rows.split(",")]
     if options.measure is not None:
-        one = measure_audit(numbers[0]) if options.measure == "audit" else measure_near(numbers[0], is_peer=options.measure == "faiss")
+        one = (
+            measure_audit(numbers[0], options.once)
+            if options.measure == "audit"
+            else measure_near(numbers[0], is_peer=options.measure == "faiss")
+        )
         print(json.dumps(one))
         return
     kinds = [kind for kind in options.only.split(",") if kind] + ([options.peer] if options.peer else [])
     rows = []
     for kind in kinds:
         for number in numbers:
-            rows.append(measure(kind, number))
+            rows.append(measure(kind, number, options.once))
             print(f"{kind} {number:,}: {rows[-1]['seconds']:.2f} s", file=sys.stderr)
     add_slopes(rows)
     print(to_table(rows))

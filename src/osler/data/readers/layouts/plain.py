@@ -1,7 +1,8 @@
-"""Rows of which nothing is to be taken apart, read in a fifth of the time: most rows of a large file.
+"""Rows of which nothing is to be taken apart, read in a third of the time: most rows of a large file.
 
-`read_plain` gives the sample that the other modules of this package give, or None where a row holds anything that could be read in another
-way: a mark of an option, a place of an image, a number, a letter beyond ASCII. The others then read it. `tests/test_plain_rows.py` compares.
+`read_plain` gives the sample that the other modules of this package give, or None where a row holds anything that could be read in
+another way: a mark of an option, a place of an image, a number, a letter beyond ASCII. The others then read it, and
+`tests/test_plain_rows.py` compares.
 """
 
 from __future__ import annotations
