@@ -6,10 +6,10 @@ Near-duplicates: hashes of 64 bits, half of them random and half copies of these
 hashes that are at most 4 bits apart, directly or through others. On the first 20,000 the groups are those of comparing all with all; the
 script asserts it. `--peer faiss` also times the exact binary index of faiss, where it is installed, with the same groups.
 
-Audit: a train and a test file of rows, 10 % of them test. Of the texts of questions, options and answers the share `--once` occurs once and
-the others are drawn from 1,000; a quarter of the questions is open, an image has 2 rows, a patient 2 images, and 1 % of the test images stand
-in train too. The whole command is measured, its start included: reading, comparing the splits, fitting and scoring the baselines, and checking
-rows. No image is opened.
+Audit: a train and a test file of rows, 10 % of them test. Of the texts of questions, options and answers the share `--once` occurs once
+and the others are drawn from 1,000; a quarter of the questions is open, an image has 2 rows, a patient 2 images, and 1 % of the test
+images stand in train too. The whole command is measured, its start included: reading, comparing the splits, fitting and scoring the
+baselines, and checking rows. No image is opened.
 
 Each measurement is a process of its own. The slope is that of the seconds of CPU between two rows, both axes logarithmic: 1 is linear.
 Seconds of the clock depend on what else the machine does.
