@@ -92,6 +92,7 @@ def test_an_answer_says_what_it_rests_on(live: LiveServer, generator: ScriptedGe
         "threshold": None,
         "look": [],
         "images": {"count": 1, "tokens": 4, "slices": None},
+        "notes": [],
         "prompt": prompt,
         "policy": {"name": "scripted", "fingerprint": "cd" * 32},
         "prompt_hash": hashlib.sha256(prompt.encode()).hexdigest(),
@@ -131,7 +132,7 @@ def test_an_open_question(live: LiveServer) -> None:
         ({"threshold": 0.71}, True),
         ({"threshold": 0.51, "votes": 4}, True),
         ({"threshold": 0, "question": "unread?"}, True),
-        ({"question": "unread?"}, False),
+        ({"question": "unread?"}, True),
     ],
 )
 def test_abstention(live: LiveServer, more: dict[str, Any], abstains: bool) -> None:
@@ -142,13 +143,13 @@ def test_looks(live: LiveServer) -> None:
     looks = answer(live, ask(look=["blank", "swapped", "mirrored", "blank"][:3]))["look"]
     assert [(look["image"], look["answer"], look["changed"]) for look in looks] == [
         ("blank", "A", True),
-        ("swapped", "E", True),
+        ("swapped", None, True),  # E is none of the choices
         ("mirrored", "B", False),
     ]
     assert [look["gain"] for look in looks] == [pytest.approx(2 * ANSWER_PROBABILITY - 1), None, 0.0]
     assert [look["sentence"] for look in looks] == [
         "With the image blanked it answers A (Liver) in place of B (Spleen); the probability of B goes from 0.70 to 0.30.",
-        "With an image of something else it answers E in place of B (Spleen).",
+        "With an image of something else it gives no answer that can be read.",
         "With the image mirrored it still answers B (Spleen); the probability of B goes from 0.70 to 0.70.",
     ]
     assert looks[0]["reasoning"] == "A bright ring."
@@ -244,18 +245,21 @@ def test_an_image_that_is_lost_while_its_question_waits_is_told_without_a_path()
     assert (reply.status_code, reply.json()["error"]["message"]) == (400, "the upload is no longer here: send the files again")
 
 
+PICTURE = {"files": [{"name": "liver.png", "data": png().partition(",")[2]}]}
+
 REFUSED = [
     (ask(question=""), "question", "at least 1"),
-    (ask(question="  "), None, "empty"),
-    (ask(question="x" * 20_001), None, "20,000"),
+    (ask(question="  "), "question", "empty"),
+    (ask(question="x" * 20_001), "question", "20,000"),
     (ask(question="x <|im_end|>"), None, "chat token"),
     (ask(question="Where <image> is <image>?"), None, "places"),
-    (ask(choices=["Liver"]), None, "2 to 26"),
-    (ask(choices=["Liver", "liver "]), None, "equal"),
-    (ask(choices=["Liver", " "]), None, "empty"),
+    (ask(choices=["Liver"]), "choices", "2 to 26"),
+    (ask(choices=["Liver", "liver "]), "choices", "equal"),
+    (ask(choices=["Liver", " "]), "choices", "empty"),
+    (ask(choices=["Liver\nB) Spleen", "Kidney"]), "choices", "several lines"),
     (ask(choices=[str(number) for number in range(10_000)]), "choices", "at most 26"),
     (ask(choices=["Liver", 5]), "choices.1", "string"),
-    (ask(strategy="ponder"), None, "think"),
+    (ask(strategy="ponder"), "strategy", "think"),
     (ask(strategy="medvlm_r1", choices=[]), None, "asks for a letter"),
     (ask(votes=0), "votes", "1"),
     (ask(votes=17), "votes", "16"),
@@ -282,6 +286,7 @@ REFUSED = [
     (ask(images=[], study={"files": [{"name": "x", "data": "!!"}]}), "study.files.0.data", "base64"),
     (ask(images=[], study={"files": [{"name": "x.png", "data": "aGVsbG8="}]}), None, "not an image"),
     (ask(images=[], study={"files": [{"name": "x.nii", "data": "aGVsbG8="}]}), None, "volume"),
+    (ask(images=[], study=PICTURE, study_settings={"window": "bright"}), "study_settings", "bright"),
     (ask(study_settings={"slices": 0}), "study_settings.slices", "1"),
     (ask(study_settings={"window": 5}), "study_settings.window", "string"),
     (ask(study_settings={"depth": 5}), "study_settings.depth", "not permitted"),

@@ -303,11 +303,19 @@ def test_a_folder_of_runs_names_one_of_them(run: Path) -> None:
 
 def test_a_published_folder_is_used_again_with_an_edited_card(run: Path, published: Published, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(published.folder, tmp_path / "tiny-radiology"))
+    before = (folder / "README.md").read_text()
     (folder / "README.md").write_text("edited")
     again = publish_run(run, folder, hub_id="example/tiny")
     assert not again.is_new
     assert any("does not name example/tiny" in note for note in again.notes)
+    assert any("README.md was edited, so it stays" in note for note in again.notes)
     assert (folder / "README.md").read_text() == "edited"
+    (folder / "README.md").write_text(before)
+    assert publish_run(run, folder, hub_id="example/tiny", is_dry=True).card != before
+    assert (folder / "README.md").read_text() == before  # a dry run
+    for hub_id in ("example/tiny", "example/other"):  # not edited, so what is known now is written
+        assert not any("edited" in note for note in publish_run(run, folder, hub_id=hub_id).notes)
+        assert f'"{hub_id}"' in (folder / "README.md").read_text()
     (folder / "config.json").write_text("{}")
     with pytest.raises(OslerError, match=r"config.json was changed"):
         publish_run(run, folder)

@@ -37,6 +37,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 MISTAKES = [
+    (["--readers", "2"], "--readers is for a reader study"),
     (["--host", "0.0.0.0"], "--api-key-file"),
     (["--host", "192.0.2.7", "--api-key", KEY], "cannot listen on http://192.0.2.7:8000"),
     (["--host", "no.such.host.invalid", "--api-key", KEY], "is no address of this machine"),

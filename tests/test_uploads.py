@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -338,6 +339,22 @@ def test_everything_is_removed_at_the_end() -> None:
             return folder.parent
 
     assert not asyncio.run(live()).exists()
+
+
+def test_a_server_removes_what_killed_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("osler-uploads-killed", "osler-uploads-without-lock", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("lock" if name != "osler-uploads-without-lock" else "image")).touch()
+    living, next_one = Uploads(), Uploads()
+    for uploads in (living, next_one):
+        uploads.add(received({"a.png": png()}))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 4
+    assert names >= {"osler-uploads-without-lock", "others"}
+    assert all(len(uploads.folders) == 1 for uploads in (living, next_one))
+    for uploads in (living, next_one):
+        uploads.close()
 
 
 def test_a_removed_upload_is_gone(client: TestClient, uploads: Uploads) -> None:

@@ -177,7 +177,8 @@ def _require_same_config(run: Run, config: Config) -> None:
         raise OslerError(f"{run.config} is not a run's config: give another --out, or --fresh to start over") from None
     if difference is not None:
         key, old, new = difference
-        raise ConfigError(f"the run in {run.root} has {key} = {old!r}, this recipe {new!r}: give another --out, or --fresh to start over")
+        remedy = "or repeat its settings (osler train --fresh starts over)" if run.policy.is_dir() else "or --fresh to start over"
+        raise ConfigError(f"the run in {run.root} has {key} = {old!r}, this recipe {new!r}: give another --out, {remedy}")
 
 
 def set_aside(root: Path) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from osler.cli.common import add_verb, choose, say_where_it_goes
 from osler.cli.tables import printable
 from osler.context import FIELDS, Context
-from osler.errors import ConfigError
+from osler.errors import ConfigError, DataError
 from osler.serving.settings import DISCLAIMER
 
 if TYPE_CHECKING:
     from osler.config import Config
     from osler.evaluation.answer_reading import ReadAnswer
     from osler.evaluation.asking import AskedQuestion, AskResult
+    from osler.evaluation.looks import Look
 
 BAR: Final = 24
 """Characters of a bar."""
@@ -71,20 +74,32 @@ def add_ask(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
-    from osler.evaluation.asking import ask_question, find_images, open_speaker, prepare_question
     from osler.evaluation.looks import Look
+    from osler.evaluation.question import reword
 
     *paths, question = options.words
+    if Path(question).exists():
+        raise ConfigError(f"the last word is the question, and {question} is a file: put the question behind it, in quotation marks")
     context, overrides = split_context(options.overrides)
     config = make_config(options, overrides)
     looks = choose("--look", options.look, tuple(Look)) if options.look else ()
+    try:
+        result, asked = _ask(options, paths, question, config, context, looks)
+    except DataError as error:
+        raise DataError(reword(str(error))) from None
+    print_answer(result, has_spoken=config.eval.num_votes == 1)
+    return answer_to_json(result, asked)
+
+
+def _ask(
+    options: argparse.Namespace, paths: Sequence[str], question: str, config: Config, context: Context | None, looks: Sequence[Look]
+) -> tuple[AskResult, AskedQuestion]:
+    from osler.evaluation.asking import ask_question, find_images, open_speaker, prepare_question
+
     asked = prepare_question(find_images(paths), question, split_choices(options.choices), config, context=context)
     _print_shown(asked, paths)
     say_where_it_goes(config)
-    engine = open_speaker(config)
-    result = ask_question(engine, asked, config, looks=looks, on_text=say)
-    print_answer(result, has_spoken=config.eval.num_votes == 1)
-    return answer_to_json(result, asked)
+    return ask_question(open_speaker(config), asked, config, looks=looks, on_text=say), asked
 
 
 def make_config(options: argparse.Namespace, overrides: Sequence[str]) -> Config:
@@ -193,12 +208,15 @@ def answer_to_json(result: AskResult, asked: AskedQuestion) -> dict[str, Any]:
     """The answer as JSON, in the words of the server's /v1/answer."""
     return {
         **asdict(result.answer),
+        "abstains": result.answer.answer is None,
         "look": [asdict(change) for change in result.looks],
         "images": {
             "count": len(asked.prompt.sample.images),
             "slices": list(asked.studies[0].indices) if len(asked.studies) == 1 and asked.studies[0].num_slices > 1 else None,
         },
+        "notes": list(dict.fromkeys(note for study in asked.studies for note in study.notes)),
         "prompt": asked.prompt.text,
+        "prompt_hash": hashlib.sha256(asked.prompt.text.encode()).hexdigest(),
         "policy": {"name": result.policy},
         "usage": {"completion_tokens": result.num_tokens or None},
         "disclaimer": DISCLAIMER,

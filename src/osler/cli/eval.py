@@ -46,7 +46,7 @@ def add_eval(verbs: Any) -> None:
         help="packaged policy, run folder, model folder or Hugging Face id; with --base-url the name under which the endpoint serves it "
         "(default: the recipe's)",
     )
-    parser.add_argument("--limit", type=int, default=None, metavar="N", help="ask N random test questions; short for --data.test.limit")
+    parser.add_argument("--limit", type=int, default=None, metavar="N", help="ask N test questions; short for --data.test.limit")
     parser.add_argument("--engine", default=None, metavar="NAME", help="hf, openai, vllm or another engine; short for --eval.engine")
     parser.add_argument(
         "--base-url", default=None, metavar="URL", help="ask the OpenAI-compatible endpoint there, such as http://localhost:8000/v1"

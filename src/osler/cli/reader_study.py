@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from osler.serving.readers.study import Study
     from osler.serving.settings import ServerSettings
 
+DEFAULT_READERS: Final = 3
 TABLES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of files that the reader `jsonl` reads; QUESTIONS with another ending is a recipe."""
 
@@ -46,7 +47,7 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--study", action=_Questions, default=None, metavar="QUESTIONS", help="a recipe, as for `osler eval`, or a file of rows"
     )
-    group.add_argument("--readers", type=int, default=3, metavar="N", help="number of people (default: %(default)s)")
+    group.add_argument("--readers", type=int, default=None, metavar="N", help=f"number of people (default: {DEFAULT_READERS})")
     group.add_argument(
         "--repeated", type=float, default=0.1, metavar="SHARE", help="of the questions are asked twice, 0 to 0.5 (default: %(default)s)"
     )
@@ -86,7 +87,7 @@ def run_study(options: argparse.Namespace, settings: ServerSettings, listener: s
 
     config = _load_config(options.study, options.overrides)
     design = StudySettings(
-        num_readers=options.readers,
+        num_readers=options.readers or DEFAULT_READERS,
         repeated=options.repeated,
         without_image=options.without_image,
         washout_days=options.washout_days,

@@ -104,6 +104,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     _check_extra()
     if options.study is None and options.overrides:
         raise ConfigError(f"{options.overrides[0]} sets a recipe, and only --study has one: see osler serve --help")
+    if options.study is None and options.readers is not None:
+        raise ConfigError("--readers is for a reader study: name its questions with --study")
     settings = _read_settings(options)
     with closing(_listen(settings)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
@@ -130,7 +132,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings, listener: sock
         def say() -> None:
             print(f"{generator.policy_name} answers at {settings.url} (API: {settings.url}/v1). {DISCLAIMER} Ctrl+C stops it.", flush=True)
 
-        Server(app, log_config=LOGGING, on_start=say).run(sockets=[listener])
+        Server(app, log_config=LOGGING, on_start=say, on_abort=generator.close).run(sockets=[listener])
     return {"url": settings.url, "policy": generator.policy_name, "fingerprint": generator.policy_fingerprint}
 
 

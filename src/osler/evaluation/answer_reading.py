@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from osler.evaluation.looks import Look
@@ -11,6 +11,9 @@ from osler.evaluation.votes import fold_vote, grade_completion, grade_group
 from osler.metrics.confidence import ConfidenceSource, confidence_of
 from osler.text import fold_answer
 from osler.types import LETTERS, Completion, Prompt, answer_text
+
+NO_SUCH_OPTION: Final = "no_such_option"
+"""The rule of a reply where the letter that the completions name is none of the choices: there is no answer then."""
 
 _BEGINNINGS: Final = {
     Look.BLANK: "With the image blanked",
@@ -67,6 +70,8 @@ def read_answer(prompt: Prompt, completions: Sequence[Completion], policy: str) 
     answers = [fold_vote(grade_completion(prompt, one, policy)) for one in completions]
     # The rule of an open answer ends with how it compares with a reference, and there is none.
     rule = record.rule if choices or record.answer is None else record.rule.rpartition(".")[0]
+    if choices and record.answer is not None and record.answer not in LETTERS[: len(choices)]:
+        record, rule = replace(record, answer=None), NO_SUCH_OPTION
     source: ConfidenceSource = "vote_share" if len(completions) > 1 else "option_probabilities"
     return ReadAnswer(
         answer=record.answer,
@@ -88,6 +93,11 @@ def read_answer(prompt: Prompt, completions: Sequence[Completion], policy: str) 
         vote_share=record.vote_share,
         confidence=confidence_of(record, source),
     )
+
+
+def abstains(read: ReadAnswer, threshold: float | None) -> bool:
+    """Whether there is no answer, or one that is not as sure as the threshold asks."""
+    return read.answer is None or (threshold is not None and (read.confidence is None or read.confidence < threshold))
 
 
 def _mean_probabilities(completions: Sequence[Completion]) -> list[float] | None:

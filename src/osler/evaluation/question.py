@@ -15,8 +15,23 @@ from osler.types import LETTERS, ImageSource, Prompt, Sample
 DATASET: Final = "asked"
 """The dataset of such questions in records."""
 
+
+class QuestionError(DataError):
+    """What is wrong with a question; `part` is the part: "choices"."""
+
+    def __init__(self, part: str, message: str) -> None:
+        super().__init__(message)
+        self.part = part
+
+
 MAX_TEXT: Final = 20_000
 """Characters of a question with its choices."""
+
+
+def reword(message: str) -> str:
+    """An error of the readers for somebody who has no dataset: without the name of the question, and with a remedy that fits."""
+    message = message.removeprefix(f"{DATASET}/1: ")
+    return message.replace("or remove the row", "or choose another file").replace("remove the row", "choose another file")
 
 
 def make_prompt(
@@ -38,15 +53,17 @@ def make_prompt(
     """
     texts = [text.strip() for text in choices]
     if not question.strip():
-        raise DataError("the question is empty: ask something")
+        raise QuestionError("question", "the question is empty: ask something")
     if len(question) + sum(map(len, texts)) > MAX_TEXT:
-        raise DataError(f"the question and its choices have more than {MAX_TEXT:,} characters: shorten them")
+        raise QuestionError("question", f"the question and its choices have more than {MAX_TEXT:,} characters: shorten them")
+    if any(len(text.splitlines()) > 1 for text in texts):
+        raise QuestionError("choices", "a choice has several lines, which could look like other choices: write it in one")
     if not all(texts):
-        raise DataError("a choice is empty: give it a text or leave it out")
+        raise QuestionError("choices", "a choice is empty: give it a text or leave it out")
     if len({text.casefold() for text in texts}) < len(texts):
-        raise DataError("two choices are equal: leave one out")
+        raise QuestionError("choices", "two choices are equal: leave one out")
     if len(texts) == 1 or len(texts) > len(LETTERS):
-        raise DataError(f"a question has 2 to {len(LETTERS)} choices, or none to be open; this one has {len(texts)}")
+        raise QuestionError("choices", f"a question has 2 to {len(LETTERS)} choices, or none to be open; this one has {len(texts)}")
     sample = Sample(
         id=f"{DATASET}/{question_id}",
         dataset=DATASET,

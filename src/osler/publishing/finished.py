@@ -81,6 +81,8 @@ def open_finished(root: Path, others: Sequence[Path] = ()) -> FinishedRun:
         )
         raise OslerError(f"{root} is no run: {remedy}")
     if not folder.policy.is_dir():
+        if not folder.metrics.is_file():
+            raise OslerError(f"the run in {root} trained nothing: publish a run of osler train or osler sft, and name this one by --with")
         raise OslerError(f"the run in {root} has no trained policy: the command that started it continues it, then publish")
     try:
         config = build_config(read_json_object(folder.config))

@@ -6,7 +6,8 @@ used again, with a card that its author may have edited; its weights must be unc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,7 @@ def publish_run(
     card = build_card(finished, name=(hub_id or out.resolve().name).rpartition("/")[2], hub_id=hub_id or out.resolve().name, author=author)
     text, checklist = write_card(card), write_checklist(card)
     is_new = _check_folder(out, finished.policy)
+    kept = [] if is_new else _refresh(out, {"README.md": text, "CHECKLIST.md": checklist}, is_dry=is_dry)
     if is_new and not is_dry:
         with replacing(out) as draft:
             draft.mkdir()
@@ -75,7 +77,7 @@ def publish_run(
         files=list_files(out) if out.is_dir() and any(out.iterdir()) else _planned(finished),
         card=text,
         num_open=count_open(card),
-        notes=(*_notes(card), *([] if is_new or hub_id is None else _stale(out, hub_id))),
+        notes=(*_notes(card), *kept, *([] if is_new or is_dry or hub_id is None else _stale(out, hub_id))),
         is_new=is_new,
     )
 
@@ -86,6 +88,7 @@ def publish_manifest(path: Path, out: Path, *, author: Author | None = None, hub
     card = build_dataset_card(manifest, name=(hub_id or out.resolve().name).rpartition("/")[2], author=author or Author())
     text = write_dataset_card(card)
     is_new = _check_folder(out, manifest.digest())
+    kept = [] if is_new else _refresh(out, {"README.md": text}, is_dry=is_dry)
     if is_new and not is_dry:
         with replacing(out) as draft:
             draft.mkdir()
@@ -100,7 +103,7 @@ def publish_manifest(path: Path, out: Path, *, author: Author | None = None, hub
         files=list_files(out) if out.is_dir() and any(out.iterdir()) else planned,
         card=text,
         num_open=0,
-        notes=_manifest_notes(manifest, author or Author()),
+        notes=(*_manifest_notes(manifest, author or Author()), *kept),
         is_new=is_new,
     )
 
@@ -127,6 +130,25 @@ def _check_folder(out: Path, source: str) -> bool:
         if name not in EDITABLE and digest_file(out / name) != digest:
             raise OslerError(f"{out / name} was changed after it was published: delete the folder and publish again")
     return False
+
+
+def _refresh(out: Path, texts: Mapping[str, str], *, is_dry: bool) -> list[str]:
+    """Write the texts of a folder anew where its author has not edited them. Returns what a person should know about those that stay."""
+    content = read_json_object(out / LIST)
+    files, made, notes = dict(content.get("files", {})), dict(content.get("made", {})), []
+    for name, text in texts.items():
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        present = digest_file(out / name)
+        if present in (files.get(name), made.get(name)):
+            if not is_dry and present != digest:
+                write_whole(out / name, text)
+            files[name] = digest
+        elif made.get(name, files.get(name)) != digest:
+            notes.append(f"{out / name} was edited, so it stays as it is; what would be written differs from before: see --dry-run")
+        made[name] = digest
+    if not is_dry:
+        write_json(out / LIST, {**content, "files": files, "made": made})
+    return notes
 
 
 def list_files(folder: Path) -> tuple[str, ...]:
@@ -158,7 +180,7 @@ def _notes(card: Card) -> list[str]:
     notes = []
     if not card.finished.own:
         root = card.finished.folder.root
-        notes.append(f"the policy was not evaluated: osler eval RECIPE --policy {root} --out {root}")
+        notes.append(f"the policy was not evaluated: osler eval RECIPE --policy {root} --out {root}, with the settings of its training")
     if card.licence is None:
         notes.append("no licence is stated: name one in the file of --author")
     if card.base_model is None and not card.finished.base.is_packaged:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from osler.config import SamplingConfig
-from osler.evaluation.answer_reading import ReadAnswer, describe_look, read_answer
+from osler.evaluation.answer_reading import ReadAnswer, abstains, describe_look, read_answer
 from osler.evaluation.looks import Look, alter
 from osler.serving.answer_types import AnswerReply, AnswerRequest, LookReply, PolicyReply, ShownImages, Timings, UsageReply
 from osler.serving.asked import Asked, check_combination, read_question
@@ -165,10 +165,11 @@ class _Asking:
         prompt, completion = result.prompt_tokens, result.completion_tokens
         return AnswerReply(
             **asdict(read),
-            abstains=self.body.threshold is not None and (read.confidence is None or read.confidence < self.body.threshold),
+            abstains=abstains(read, self.body.threshold),
             threshold=self.body.threshold,
             look=[],
             images=self._images(result),
+            notes=list(self.asked.notes),
             prompt=self.prompt.text,
             policy=PolicyReply(name=generator.policy_name, fingerprint=generator.policy_fingerprint),
             prompt_hash=hashlib.sha256(self.prompt.text.encode()).hexdigest(),

@@ -141,6 +141,7 @@ class AnswerReply(_Reply):
     threshold: float | None
     look: list[LookReply]
     images: ShownImages
+    notes: list[str]  # about the study: files that were left out, missing slices
     prompt: str
     policy: PolicyReply
     prompt_hash: str  # SHA-256 of `prompt`

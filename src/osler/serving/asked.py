@@ -10,14 +10,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from osler.context import Context
-from osler.errors import DataError
+from osler.errors import ConfigError, DataError, OslerError
 from osler.evaluation.question import make_prompt
 from osler.images.slices import ShownStudy
+from osler.prompts import find_strategy
 from osler.serving.answer_types import AnswerRequest, AskedStudy
 from osler.serving.errors import ApiError
 from osler.serving.pictures import read_images
 from osler.serving.received_files import ReceivedFile
 from osler.serving.settings import ServerSettings
+from osler.serving.study_settings import StudySettings
 from osler.serving.uploads import Lease, Upload, Uploads
 from osler.types import ImageSource, Prompt
 
@@ -28,6 +30,7 @@ class Asked:
 
     prompt: Prompt
     slices: list[int] | None  # of the study that is shown; None without one, and for several
+    notes: tuple[str, ...]  # about the study
     upload: Upload | None  # whose images are shown
     is_kept: bool  # False for an upload that was made for this question, and is removed after it
     lease: Lease | None  # keeps the files of the upload while this exists
@@ -56,16 +59,18 @@ def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSetting
         if body.study is not None:
             upload = uploads.add(list(_decode(body.study)))
             lease = upload.lease()
-            shown = uploads.shown(upload.id, body.study.settings or body.study_settings)
+            shown = _show(uploads, upload, body.study.settings or body.study_settings)
         elif body.upload is not None:
             upload = uploads.find(body.upload)
             lease = upload.lease()
-            shown = uploads.shown(body.upload, body.study_settings)
+            shown = _show(uploads, upload, body.study_settings)
         images: tuple[ImageSource, ...] = tuple(picture for study in shown for picture in study.pictures)
         if body.images:
             images = read_images([(image.url, f"images.{number}.url") for number, image in enumerate(body.images)], settings)
         with _naming("context"):
             context = None if body.context is None else Context(**body.context.model_dump(exclude_none=True))
+        with _naming("strategy"):
+            find_strategy(body.strategy)
         prompt = make_prompt(images, body.question, body.choices, strategy=body.strategy, context=context)
     except BaseException:
         if upload is not None and body.upload is None:
@@ -73,7 +78,16 @@ def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSetting
                 uploads.remove(upload.id)
         raise
     slices = list(shown[0].indices) if len(shown) == 1 else None
-    return Asked(prompt=prompt, slices=slices, upload=upload, is_kept=body.upload is not None, lease=lease)
+    notes = (*(() if upload is None else upload.notes), *(note for study in shown for note in study.notes))
+    own = body.upload is not None
+    return Asked(prompt=prompt, slices=slices, notes=tuple(dict.fromkeys(notes)), upload=upload, is_kept=own, lease=lease)
+
+
+def _show(uploads: Uploads, upload: Upload, settings: StudySettings) -> tuple[ShownStudy, ...]:
+    """What a prompt shows of an upload. Raises ApiError for a setting that means nothing, and DataError for an image."""
+    with _naming("study_settings", (ConfigError,)):
+        settings.to_config(uploads.study)
+    return uploads.shown(upload.id, settings)
 
 
 def _decode(study: AskedStudy) -> Iterator[ReceivedFile]:
@@ -87,9 +101,9 @@ def _decode(study: AskedStudy) -> Iterator[ReceivedFile]:
 
 
 @contextmanager
-def _naming(param: str) -> Iterator[None]:
+def _naming(param: str, errors: tuple[type[OslerError], ...] = (DataError, ConfigError)) -> Iterator[None]:
     """Name the parameter in errors of its value."""
     try:
         yield
-    except DataError as error:
+    except errors as error:
         raise ApiError(400, f"{param}: {error}", param=param) from None

@@ -17,7 +17,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from osler.errors import OslerError
+from osler.errors import DataError, OslerError
+from osler.evaluation.question import QuestionError, reword
 from osler.serving.generation import Draining, GenerationFailed, QueueFull
 
 log = logging.getLogger("osler.serving")
@@ -78,7 +79,9 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, GenerationFailed):
         return ApiError(500, str(error), code="internal_error")
     if isinstance(error, OslerError):
-        return ApiError(400, str(error), code=type(error).__name__)
+        part = error.part if isinstance(error, QuestionError) else None
+        code = DataError.__name__ if part is not None else type(error).__name__
+        return ApiError(400, reword(str(error)), param=part, code=code)
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, f"{str(error.detail).lower()}: see /openapi.json for the routes", headers=error.headers)
     # Without its message, which may hold what a client sent.

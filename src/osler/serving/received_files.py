@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final, Literal
 
 from osler.errors import DataError
+from osler.evaluation.question import reword as reword_question
 from osler.images.dicom_header import has_dicom_mark
 from osler.images.files import ImageFile, verify
 from osler.images.study import PICTURE_SUFFIXES, VOLUME_SUFFIXES, Study, natural_key
@@ -65,7 +66,7 @@ def reword(message: str, names: Mapping[str, str]) -> str:
     """An error of the readers with the names that a user knows, and a remedy that fits an upload."""
     for path in sorted(names, key=len, reverse=True):
         message = message.replace(f"'{path}'", repr(names[path]))
-    return message.replace("or remove the row", "or choose another file").replace("remove the row", "choose another file")
+    return reword_question(message)
 
 
 def clean_name(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -36,10 +38,18 @@ LOGGING: Final[dict[str, Any]] = {
 class Server(uvicorn.Server):
     """Serves an app of `create_app`. After a signal it answers new requests with 503 and stops when the others have ended.
 
-    A second signal stops at once. `drain_seconds` of the settings bounds the wait.
+    After a second one it ends those too: `on_abort` is called, which gives their clients an error. `drain_seconds` of the settings bounds
+    the wait.
     """
 
-    def __init__(self, app: FastAPI, *, log_config: dict[str, Any] | None = None, on_start: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        log_config: dict[str, Any] | None = None,
+        on_start: Callable[[], None] | None = None,
+        on_abort: Callable[[], None] | None = None,
+    ) -> None:
         settings: ServerSettings = app.state.settings
         super().__init__(
             uvicorn.Config(
@@ -59,6 +69,7 @@ class Server(uvicorn.Server):
         self.activity: Activity = app.state.activity
         self.drain_seconds = settings.drain_seconds
         self.on_start = on_start  # called when the server listens
+        self.on_abort = on_abort  # called in a thread of its own
         self._stops_at = float("inf")
         self._idle_since: dict[Any, float] = {}
 
@@ -70,8 +81,14 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a signal handler
         """Begin to stop; see the class."""
+        number = self.activity.open_requests
+        if not self.activity.is_draining and number:
+            # The lowest way to write: a signal may come in the middle of another one.
+            os.write(2, f"finishing {number} requests, for up to {self.drain_seconds:.0f} s; Ctrl+C again ends them\n".encode())
+        elif self.activity.is_draining and self.on_abort is not None and not self.should_exit:
+            threading.Thread(target=self.on_abort, name="osler-abort").start()
         if self.activity.is_draining:
-            self.should_exit = self.force_exit = True
+            self.should_exit = True
         self.drain()
 
     def drain(self) -> None:

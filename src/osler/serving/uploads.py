@@ -11,6 +11,7 @@ remove it. Nothing else is stored, and no name that a client gave is the name of
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 import threading
@@ -18,14 +19,15 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
 from osler.config import StudyConfig
 from osler.errors import DataError
+from osler.files import locking
 from osler.images.geometry import Series
 from osler.images.slices import ShownStudy, choose_pictures
 from osler.images.study import Study, find_series, read_series
@@ -38,6 +40,8 @@ from osler.types import ImageSource
 MAX_IMAGES: Final = 64
 """The most images of an upload; further series are left out."""
 
+_PREFIX: Final = "osler-uploads-"
+_LOCK: Final = "lock"
 _SWEEP_SECONDS: Final = 30.0
 _BUSY_SECONDS: Final = 5.0  # after which there may be room for another upload
 
@@ -127,6 +131,7 @@ class Uploads:
         self._clock = clock
         self._lock = threading.Lock()
         self._root: TemporaryDirectory[str] | None = None
+        self._hold = ExitStack()  # the lock of that folder, by which others know that this process lives
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
 
     def add(self, files: Sequence[ReceivedFile]) -> Upload:
@@ -202,6 +207,7 @@ class Uploads:
             self._uploads.clear()
             if self._root is not None:
                 self._root.cleanup()
+                self._hold.close()
                 self._root = None
 
     @asynccontextmanager
@@ -225,13 +231,16 @@ class Uploads:
     @property
     def folders(self) -> list[Path]:
         """The folders of all uploads on disk."""
-        return [] if self._root is None else sorted(Path(self._root.name).iterdir())
+        return [] if self._root is None else sorted(path for path in Path(self._root.name).iterdir() if path.is_dir())
 
     def _make_folder(self) -> Path:
         """A new folder for one upload; that of all uploads is made with the first one."""
         with self._lock:
             if self._root is None:
-                self._root = TemporaryDirectory(prefix="osler-uploads-")  # mode 0700, removed at the end of the process
+                remove_abandoned()
+                self._root = TemporaryDirectory(prefix=_PREFIX)  # mode 0700, removed at the end of the process
+                self._hold = ExitStack()
+                self._hold.enter_context(locking(Path(self._root.name) / _LOCK))
             folder = Path(self._root.name) / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
             return folder
@@ -273,6 +282,19 @@ class Uploads:
 
     def _drop(self, upload_id: str) -> None:
         shutil.rmtree(self._uploads.pop(upload_id).folder, ignore_errors=True)
+
+
+def remove_abandoned() -> None:
+    """Remove the uploads of servers that were killed: folders of this user whose lock nobody holds."""
+    if not hasattr(os, "getuid"):  # Windows has no such locks
+        return
+    for folder in Path(gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # of another user
+            if not (folder / _LOCK).is_file() or folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with locking(folder / _LOCK) as is_abandoned:
+                if is_abandoned:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _gone() -> ApiError:
