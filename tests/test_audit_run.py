@@ -246,9 +246,25 @@ def test_an_audit_that_cannot_be_saved_is_one_line(written: Path, capsys: pytest
     assert "--save" in lines[0]
 
 
+def test_neither_workers_nor_a_cache_change_an_audit(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cached = ("--cache", str(written / "cache"))
+    reports = []
+    for arguments in ((), ("--workers", "1"), ("--workers", "3", *cached), cached):
+        assert main(["audit", *arguments_of(written), "--images", "pixels", "--json", *arguments]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert all(report == reports[0] for report in reports)
+    assert reports[0]["leaks"]["same_image"]["ct"]["ct"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(("--fail-on", "leak,shortcut"), 0), (("--fail-on", "leaks"), 2), (("--max-leak", "7"), 2), (("--distance", "-1"), 2)],
+    [
+        (("--workers", "0"), 2),
+        (("--fail-on", "leak,shortcut"), 0),
+        (("--fail-on", "leaks"), 2),
+        (("--max-leak", "7"), 2),
+        (("--distance", "-1"), 2),
+    ],
 )
 def test_exit_codes(arguments: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", *PHANTOM, *arguments]) == code

@@ -31,6 +31,7 @@ from osler.training.arguments import REFUSED as REASONS
 from osler.training.callbacks import MetricsWriter
 from osler.training.checkpoints import last_checkpoint
 from osler.training.grpo import train_grpo
+from osler.training.kept_completions import read_kept
 from osler.training.sft import sft_arguments
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -368,6 +369,16 @@ def test_tensorboard_writes_into_the_run(tiny_folder: Path, tmp_path: Path) -> N
     config = recipe(tiny_folder, trainer={"report_to": ["tensorboard"]}, grpo={"save_strategy": "no", "max_steps": 1})
     run = train_grpo(config, tmp_path / "run")
     assert list((run.root / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [0, 1]), (2, [0]), (0, [])])
+def test_a_few_completions_are_kept_with_what_they_earned(tiny_folder: Path, tmp_path: Path, every: int, steps: list[int]) -> None:
+    grpo = {"save_strategy": "no", "max_steps": 2}
+    run = train_grpo(recipe(tiny_folder, trainer={"keep_completions_every": every}, grpo=grpo), tmp_path / "run")
+    kept = read_kept(run.completions)
+    assert sorted({one.step for one in kept}) == steps
+    assert all(one.sample_id and one.prompt and one.target and list(one.rewards) == ["accuracy", "format"] for one in kept)
+    assert run.completions.exists() == bool(every)
 
 
 def test_an_absent_reporter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from osler.errors import ConfigError, DataError
 from osler.reports.load_runs import load_runs
 from osler.reports.make import write_report
 from osler.reports.watch import watch_report
+from osler.training.callbacks import naming_reporter
 from osler.training.kept_completions import FILE, MAX_KEPT, MAX_PER_STEP, KeptCompletion, KeptCompletions, pick, read_kept
 
 CONFIG = load_config(None, ("--data.reader=phantom", "--data.train.limit=8", "--data.test.limit=8"))
@@ -125,6 +126,18 @@ PICKED = [([], []), (["a", "a", "b", "b"], [0, 2]), (list("abcdef"), list(range(
 @pytest.mark.parametrize(("sample_ids", "places"), PICKED)
 def test_completions_of_different_questions_are_picked(sample_ids: list[str], places: list[int]) -> None:
     assert pick(sample_ids) == places
+
+
+FAULTS = [(ValueError("no login\nsee the manual"), "no login"), (ConnectionError(), "ConnectionError")]
+
+
+@pytest.mark.parametrize(("fault", "why"), FAULTS)
+def test_a_reporter_that_does_not_start_is_named(fault: Exception, why: str) -> None:
+    def setup(*_: object, **__: object) -> None:
+        raise fault
+
+    with pytest.raises(ConfigError, match=rf"report_to: wandb does not start \({why}\): set it up, or leave it out$"):
+        naming_reporter("wandb", setup)(None, model=None)
 
 
 FOREIGN = [

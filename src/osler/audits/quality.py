@@ -64,6 +64,8 @@ _SPELLINGS: Final = (("aem", "em"), ("oed", "ed"), ("oes", "es"), ("umour", "umo
 _ABBREVIATED: Final = re.compile(r"(?P<long>.+?)\s*\((?P<short>[A-Z][\w -]*)\)")
 _ARTICLE: Final = re.compile(r"^(?:a|an|the) ")
 
+_fold: Final = cache(ignore_case_and_end)  # of options, which datasets repeat
+
 _NAMES: Final[Mapping[str, str]] = {name: group[0] for group in _SYNONYMS for name in group}
 
 
@@ -178,13 +180,13 @@ def _fault(samples: Iterable[Sample]) -> Fault:
 @cache
 def has_duplicates(choices: tuple[str, ...]) -> bool:
     """Whether two options are the same but for case, spacing and a full stop."""
-    return len({ignore_case_and_end(choice) for choice in choices}) < len(choices)
+    return len(set(map(_fold, choices))) < len(choices)
 
 
 @cache
 def has_synonyms(choices: tuple[str, ...]) -> bool:
     """Whether two options of different text mean the same by the table."""
-    return len({name_concept(choice) for choice in choices}) < len({ignore_case_and_end(choice) for choice in choices})
+    return len(set(map(name_concept, choices))) < len(set(map(_fold, choices)))
 
 
 def is_target_repeated(sample: Sample) -> bool:

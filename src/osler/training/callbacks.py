@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from osler.config import Config
 from osler.data.option_order import shuffle_options
+from osler.errors import ConfigError, first_line
 from osler.files import read_json_lines, write_json_lines
 from osler.prompts import render
 from osler.training.phases import PhaseLogger
@@ -33,6 +34,7 @@ def add_callbacks(trainer: Any, run: Run, config: Config) -> None:
     if is_grpo:  # SFT has one phase
         trainer.add_callback(PhaseLogger(trainer))
     trainer.add_callback(MetricsWriter(run.metrics, Watch(config) if is_grpo else None))
+    _name_reporters(trainer, [name for name in config.trainer.report_to if name != "tensorboard"])
     if "tensorboard" in config.trainer.report_to:
         from torch.utils.tensorboard import SummaryWriter
         from transformers.integrations import TensorBoardCallback
@@ -46,6 +48,29 @@ def use_own_bar(trainer: Any) -> None:
         trainer.remove_callback(stock)
     if not trainer.args.disable_tqdm:
         trainer.add_callback(ProgressBar())
+
+
+def _name_reporters(trainer: Any, names: Sequence[str]) -> None:
+    """Let the start of every reporter raise ConfigError."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for name in names:
+        for callback in trainer.callback_handler.callbacks:
+            if type(callback) is INTEGRATION_TO_CALLBACK[name]:
+                callback.setup = naming_reporter(name, callback.setup)
+
+
+def naming_reporter(name: str, setup: Callable[..., None]) -> Callable[..., None]:
+    """`setup` of a reporter, which raises ConfigError where it raises: no login, no server, a package that lacks a part."""
+
+    def named(*args: Any, **kwargs: Any) -> None:
+        try:
+            setup(*args, **kwargs)
+        except Exception as error:
+            why = first_line(error)
+            raise ConfigError(f"[trainer] report_to: {name} does not start ({why}): set it up, or leave it out") from error
+
+    return named
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]

@@ -73,9 +73,10 @@ def read_rows(rows: Iterable[Row], how: How) -> Part:
         try:
             if isinstance(raw, DataError):
                 raise raw
-            if not how.may_name_splits and (plain := _read_plain(raw, number, how)) is not None:
+            if (plain := _read_plain(raw, number, how)) is not None:
                 part.ids.add(plain.id)
-                part.rows.append(ReadRow(name=name, id=plain.id, made=plain, dataset=plain.dataset))
+                nameless = _nameless(None) if how.may_name_splits else None
+                part.rows.append(ReadRow(name=name, id=plain.id, made=plain, dataset=plain.dataset, nameless=nameless))
                 continue
             questions = take_apart(check_object(raw), part.notes)
             for place, question in enumerate(questions, start=1):
@@ -104,8 +105,7 @@ def _read_row(name: str, row_id: str, dataset: str, fields: Fields, part: Part, 
         said = fields.first("split")
         split = split_of(str(said or ""))
         if split is None:
-            what = "it names no split" if said is None else f"it names the split {str(said)[:40]!r}"
-            nameless = f"{what}, and other rows train, validation or test: mend it"
+            nameless = _nameless(said)
             notes = part.nameless_notes
         else:
             part.named.add(split)
@@ -120,6 +120,12 @@ def _read_row(name: str, row_id: str, dataset: str, fields: Fields, part: Part, 
     except DataError as error:
         row.made = str(error)
     return row
+
+
+def _nameless(said: Any) -> str:
+    """Why a row that names this split, or none, is refused where other rows name one."""
+    what = "it names no split" if said is None else f"it names the split {str(said)[:40]!r}"
+    return f"{what}, and other rows train, validation or test: mend it"
 
 
 def merge(parts: Iterable[Part], how: How) -> Part:
