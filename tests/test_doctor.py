@@ -214,8 +214,8 @@ def test_how_many_steps_use_a_rollout(grpo: dict[str, Any], steps: int, tiny_fol
 
 
 def test_what_updates_bring_about_is_judged_behind_them(tiny_folder: Path) -> None:
-    still = [{"reward": 0.5, "kl": 0.0, "entropy": 0.5}] * 6
-    trial = judge_trial([*still, {"kl": 0.0, "entropy": 0.5}, *[{"kl": 9.0, "entropy": 0.01}] * 2], recipe(tiny_folder), num_frozen=6)
+    still = [{"reward": 0.5, "kl": 0.0, "entropy": 0.5, "answers/correct": 0.2}] * 6
+    trial = judge_trial([*still, still[0], *[{**still[0], "kl": 9.0, "entropy": 0.02}] * 2], recipe(tiny_folder), num_frozen=6)
     assert [symptom.cause for symptom in trial.symptoms] == ["exploding_kl", "entropy_collapse"]
     assert (trial.num_rollouts, trial.before.kl, trial.after.kl) == (6, 0.0, 9.0)
 

@@ -49,8 +49,9 @@ MAX_IDENTICAL: Final = 0.95
 MIN_ENTROPY: Final = 0.01
 """Nats per token. A policy of which one token in fifty is a choice between two even ones has this much."""
 
-MIN_ENTROPY_KEPT: Final = 0.1
-"""Share of the entropy of the first steps: what has fallen below a tenth of it does not explore any more."""
+MIN_ENTROPY_KEPT: Final = 0.05
+"""Share of the entropy of the first steps, below which a policy does not explore any more. One that learns to answer with a letter, as that
+of the demo, comes down to an eighth of it."""
 
 MAX_ONE_LETTER: Final = 0.9
 """Share of one letter among the answers."""
