@@ -241,8 +241,36 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_the_trial_as_json(tiny_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f"""
+[data.train]
+modalities = ["mri"]
+limit = 4
+[prompt]
+strategy = "no_think"
+[policy]
+path = "{tiny_folder}"
+device = "cpu"
+[sampling]
+max_completion_length = 6
+[grpo]
+num_generations = 2
+per_device_train_batch_size = 4
+disable_tqdm = true
+""",
+        encoding="utf-8",
+    )
+    assert main(["doctor", str(path), "--json", "--rollouts", "1"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
+    assert result["exit_code"] == 0
+    assert result["trial"]["num_rollouts"] == 1
+    assert {finding["check"] for finding in result["findings"] if finding["level"] == "warning"} >= {"cut_completions", "unread_answers"}
+
+
 def test_the_exit_code_of_a_run_that_would_fail(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "demo", "--policy.path=no/such/policy", "--data.train.limit=48", "--images=none"]) == 1
     out = capsys.readouterr().out
     assert "FAILS    policy" in out
-    assert "1 of the findings would stop a run" in out
+    assert "findings that would stop a run: 1, warnings: 0" in out
