@@ -51,8 +51,8 @@ def make_processor() -> Any:
     return image_only_processor(Qwen2VLProcessor, image_processor, tokenizer)
 
 
-def make_model(processor: Any) -> Any:
-    """The model in float32 and training mode; the weights are the same in each call."""
+def make_model(processor: Any, **sizes: int) -> Any:
+    """The model in float32 and training mode; the weights are the same in each call. `sizes` replace those of its text decoder."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     token_id = processor.tokenizer.convert_tokens_to_ids
@@ -64,12 +64,15 @@ def make_model(processor: Any) -> Any:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
         "bos_token_id": token_id("<|endoftext|>"),
         "eos_token_id": token_id("<|im_end|>"),
         "pad_token_id": token_id("<|endoftext|>"),
+        **sizes,
     }
-    vision = {"depth": 4, "embed_dim": 160, "num_heads": 4, "hidden_size": 256, "mlp_ratio": 4, "patch_size": 14}
+    section = text["hidden_size"] // text["num_attention_heads"] // 2  # of a head: time, rows and columns
+    text["rope_parameters"]["mrope_section"] = [section - 2 * (3 * section // 8), 3 * section // 8, 3 * section // 8]
+    vision = {"depth": 4, "embed_dim": 160, "num_heads": 4, "hidden_size": text["hidden_size"], "mlp_ratio": 4, "patch_size": 14}
     config = Qwen2VLConfig(
         text_config=text,
         vision_config=vision,

@@ -5,7 +5,7 @@
 
 Each round asks new questions, each about a phantom image of its own of 224 x 224 pixels, as PNG. `one` calls `HfEngine`, the engine of
 `osler eval`, with one prompt at a time. The arms have --clients clients, each of which asks its next question when its last one is
-answered: `batch` in one process with the generator, `http` with httpx in another process than `osler serve`. All decode the same images,
+answered: `batch` in one process with the generator, `http` with aiohttp in another process than `osler serve`. All decode the same images,
 and the script asserts that they give the same completions. It prints the requests per second of each, the ratios and the latencies.
 
 With --memory so many requests of many kinds go through one generator, some of which fail or are given up, and the script prints the
@@ -128,19 +128,19 @@ def serve(policy: str, num_clients: int) -> Iterator[str]:
 
 async def ask_over_http(url: str, prompts: Sequence[Prompt], num_clients: int) -> Answers:
     """The completions of prompts, asked by several clients of one process over HTTP."""
-    import httpx
+    import aiohttp
 
     bodies = [_to_body(prompt) for prompt in prompts]
     answers = Answers(texts=[""] * len(prompts), seconds=[])
     places = iter(range(len(prompts)))
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=num_clients)) as client:
+    headers, connector = {"Content-Type": "application/json"}, aiohttp.TCPConnector(limit=num_clients)
+    async with aiohttp.ClientSession(url, headers=headers, connector=connector, raise_for_status=True) as client:
 
         async def ask() -> None:
             for place in places:
                 begin = time.perf_counter()
-                reply = await client.post("/v1/answer", content=bodies[place], headers={"Content-Type": "application/json"})
-                reply.raise_for_status()
-                answers.texts[place] = reply.json()["completion"]
+                async with client.post("/v1/answer", data=bodies[place]) as reply:
+                    answers.texts[place] = (await reply.json())["completion"]
                 answers.seconds.append(time.perf_counter() - begin)
 
         await asyncio.gather(*(ask() for _ in range(num_clients)))
@@ -228,7 +228,7 @@ def measure(names: Sequence[str], policy: str, num_clients: int, num_requests: i
     num_tokens: list[int] = []
     with open_arms(names, policy, num_clients) as arms:
         for number in range(num_rounds + 1):
-            prompts = ask_questions(num_requests if number else WARM_UP, seed=number)
+            prompts = ask_questions(num_requests if number else min(WARM_UP, num_requests), seed=number)
             gc.collect()
             begin = time.perf_counter()
             expected = ask_one_by_one(engine, prompts)

@@ -6,7 +6,8 @@
 Each client asks its next question when its last one is answered: in turn a chat that streams, a chat that does not, and /v1/answer with the
 probabilities of its choices. Every question has a phantom image of its own of 112 x 112 pixels, as PNG. It prints requests and tokens per
 second, the median and the 95th percentile of the time to the first token (of streams) and of whole replies, and statuses other than 200
-and 429. With --memory it asks so many questions, however long that takes, and prints the resident memory of the server on the way.
+and 429. With --memory it asks so many questions, however long that takes, and prints the resident memory of the server on the way. The
+clients share one process and aiohttp: httpx takes as much of the machine as the server, and its own queue is then what is measured.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import aiohttp
 from PIL import Image
 
 from osler import read
@@ -81,34 +82,34 @@ def _encode(picture: Image.Image, number: int) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-async def ask(client: httpx.AsyncClient, questions: Questions, policy: str, tally: Tally) -> None:
+async def ask(client: aiohttp.ClientSession, questions: Questions, policy: str, tally: Tally) -> None:
     """Ask one question."""
     path, body = next(questions)
     if "model" in body:
         body["model"] = policy
     begin = time.perf_counter()
     try:
-        async with client.stream("POST", path, json=body) as reply:
-            tally.statuses[str(reply.status_code)] += 1
-            if reply.status_code == 429:
+        async with client.post(path, json=body) as reply:
+            tally.statuses[str(reply.status)] += 1
+            if reply.status == 429:
                 await asyncio.sleep(float(reply.headers["Retry-After"]))
                 return
-            if body.get("stream") and reply.status_code == 200:
+            if body.get("stream") and reply.status == 200:
                 usage = await _read_stream(reply, begin, tally)
             else:
-                usage = json.loads(await reply.aread()).get("usage", {})
-    except httpx.HTTPError as error:
+                usage = json.loads(await reply.read()).get("usage", {})
+    except aiohttp.ClientError as error:
         tally.statuses[type(error).__name__] += 1
         return
     tally.tokens += usage.get("completion_tokens", 0)
     tally.whole.append(time.perf_counter() - begin)
 
 
-async def _read_stream(reply: httpx.Response, begin: float, tally: Tally) -> dict[str, int]:
+async def _read_stream(reply: aiohttp.ClientResponse, begin: float, tally: Tally) -> dict[str, int]:
     usage: dict[str, int] = {}
     has_begun = False
-    async for line in reply.aiter_lines():
-        if not line.startswith("data: {"):
+    async for line in reply.content:
+        if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[6:])
         if "error" in event:
@@ -125,8 +126,8 @@ async def load(url: str, policy: str, clients: int, *, seconds: float, total: in
     tally, questions = Tally(), Questions()
     end = time.monotonic() + seconds
     marks = {int(share * total): share for share in MARKS} if total else {}
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits, trust_env=False) as client:
+    connector = aiohttp.TCPConnector(limit=clients)
+    async with aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(300)) as client:
 
         async def run() -> None:
             while time.monotonic() < end and (total is None or tally.asked < total):

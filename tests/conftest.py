@@ -16,6 +16,10 @@ os.environ.update(
     }
 )
 
+# Set to nothing, as CI systems do, means not set.
+if not os.environ.get("OSLER_TEST_DATA"):
+    os.environ.pop("OSLER_TEST_DATA", None)
+
 import pytest
 
 

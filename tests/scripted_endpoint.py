@@ -270,6 +270,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _other_model(self) -> None:
         self._say(self._answer(), model="llama-7b")
 
+    def _naming_key(self) -> None:
+        """Another model, whose name is long and holds the key."""
+        self._say(self._answer(), model=f"llama {self.headers.get('Authorization', '')} " + "x" * 5000)
+
     def _changing(self) -> None:
         """Another model from the third request on."""
         self._say(self._answer(), model="changing" if self.number < 3 else "llama-7b")

@@ -201,6 +201,11 @@ def test_a_stop_text_ends_a_completion_before_it(choose: Callable[[str], tuple[s
     assert cut.text() == cut.completions[0].text == expected
     assert cut.completions[0].finish_reason == "stop"
     assert len(cut.completions[0].token_ids) < len(whole.completions[0].token_ids)
+    # The tokens that begin before the stop text, and no token of it.
+    shown = "".join(one.token for one in cut.finished[0].logprobs)
+    assert shown.startswith(expected)
+    assert len(shown) - len(cut.finished[0].logprobs[-1].token) < len(expected)
+    assert cut.finished[0].logprobs == tuple(one for delta in cut.deltas for one in delta.logprobs)
 
 
 def test_log_probabilities_come_with_the_pieces_of_text() -> None:

@@ -35,6 +35,21 @@ def test_the_server_is_measured_on_equal_completions(monkeypatch: pytest.MonkeyP
     assert memory["resident_mb"] == []  # printed every 500 requests
 
 
+def test_more_gpus_never_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import scaling_plan
+
+    plans = [scaling_plan.plan(number, seeds=3, tokens=120, card=scaling_plan.Card()) for number in (8, 64, 512)]
+    assert sum(-(-train // 4) for train, _ in scaling_plan.QUESTIONS.values()) == 17_837
+    for name in ("bound", "eager", "reported"):
+        hours = [plan["hours"][name] for plan in plans]
+        assert hours == sorted(hours, reverse=True)
+        longest = 6377 * plans[1]["step_seconds"][name] / 3600  # one after the other, on a GPU of its own
+        assert hours[1] >= longest - 0.1
+    assert [(plan["jobs"], plan["gpus_used"]) for plan in plans] == [(72, 8), (72, 64), (72, 288)]
+    assert all(row["gflop_per_second"] > 0 for row in scaling_plan.check_against_cpu())
+
+
 def test_the_curriculum_is_measured_on_uneven_modalities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     train, test = (read("benchmarks.curriculum:uneven", split=split, modalities=["mri", "oct"], num=100) for split in ("train", "test"))

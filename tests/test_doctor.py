@@ -10,7 +10,7 @@ import torch
 from small_runs import assert_same_lines, read_lines, recipe
 
 from osler.cli.main import main
-from osler.config import Config, build_config
+from osler.config import Config, build_config, load_config
 from osler.doctor.checks import ImageChoice
 from osler.doctor.doctor import Diagnosis, Options, examine
 from osler.doctor.findings import isolated
@@ -267,6 +267,20 @@ disable_tqdm = true
     assert result["exit_code"] == 0
     assert result["trial"]["num_rollouts"] == 1
     assert {finding["check"] for finding in result["findings"] if finding["level"] == "warning"} >= {"cut_completions", "unread_answers"}
+
+
+def test_a_training_that_does_not_fit_fails_with_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["demo", "--data.train.limit=48", "--no-rollouts", "--images=none", "--json"]
+    found = []
+    for memory in ("80", "0.05"):
+        code = main(["doctor", *arguments, "--memory", memory])
+        found.append((code, json.loads(capsys.readouterr().out.splitlines()[-1])))
+    (fits, plain), (fails, small) = found
+    assert (fits, fails) == (0, 1)
+    assert plain["memory"]["peak"] == small["memory"]["peak"] > 50e6
+    (finding,) = [one for one in small["findings"] if one["level"] == "failure"]
+    assert finding["check"] == "memory"
+    assert load_config("demo", finding["remedy"].split(" ")) != load_config("demo")
 
 
 def test_the_exit_code_of_a_run_that_would_fail(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,8 @@ def test_amounts_that_mean_nothing_are_refused(amounts: dict[str, Any], said: st
     [
         (["--launcher-option", "address"], "write KEY=VALUE"),
         (["--launcher-option", "address=here"], "is for ray and slurm"),
+        (["--job-gpus", "1"], "--job-gpus is for a job on a cluster"),
+        (["--job-hours", "2"], "--job-hours is for a job on a cluster"),
         (["--launcher", "slurm"], "has no Slurm"),
         (["--launcher", "slurm", "--launcher-option", "cluster=local", "--launcher-option", "part=gpu"], "--launcher-option: "),
         (["--data.seed=1"], "belongs to a command"),
@@ -113,10 +115,11 @@ def _runs(process: int) -> bool:
 
 
 def test_a_job_beyond_its_time_is_stopped(tmp_path: Path) -> None:
-    assert (
-        run_on_node([["data", "check", "--data.reader=phantom", "--images", "decode"]], str(tmp_path / "log.txt"), 1, 0.0001) == TIMED_OUT
-    )
-    assert "stopped after --job-hours 0.0001" in (tmp_path / "log.txt").read_text()
+    commands, log = [["data", "check", "--data.reader=phantom", "--images", "decode"]], tmp_path / "log.txt"
+    assert run_on_node(commands, str(log), 1, str(tmp_path), 0.0001) == TIMED_OUT
+    assert "stopped after --job-hours 0.0001" in log.read_text()
+    assert run_on_node(commands, str(log), 1, str(tmp_path / "away")) == 1
+    assert "away is not on this node" in log.read_text()
 
 
 @pytest.mark.slow

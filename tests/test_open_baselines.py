@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from osler.audits.open_arrays import OpenArrays
-from osler.audits.open_baselines import OPEN_BASELINES, OpenShares, open_answers, open_matrix
+from osler.audits.open_baselines import OPEN_BASELINES, OpenShares, OpenTable, open_answers, open_matrix
 from osler.grading.comparison import compare
 from osler.taxonomy import QuestionType
 from osler.types import Sample
@@ -91,7 +91,7 @@ def matrix_of(train: Mapping[str, list[Sample]], test: Mapping[str, list[Sample]
             kept = [row for row in rows if not row.choices]
             places[-1][name] = np.arange(len(samples), len(samples) + len(kept))
             samples += kept
-    return open_matrix(samples, *places, has_contexts=False)
+    return open_matrix(OpenTable.of(samples, np.arange(len(samples))), *places, has_contexts=False)
 
 
 def test_without_open_questions_there_is_no_answer() -> None:

@@ -94,6 +94,7 @@ REFUSED = [
     ("moved", {"key": KEY}, "redirect, the server names another address"),
     ("old", {}, r'http_400, Unrecognized request argument supplied: top_k\): .*set \[eval\] dialect = "openai"'),
     ("other_model", {}, "other_model, it answers as 'llama-7b'.*reported_model"),
+    ("naming_key", {"key": KEY}, r"other_model, it answers as 'llama Bearer \*\*\* x{10,200}'"),
     ("huge_error", {"max_reply_bytes": 1 << 20}, None),
     ("well", {"url": "http://127.0.0.1:1/v1/chat/completions"}, r"connection, .*check \[eval\] base_url"),
 ]

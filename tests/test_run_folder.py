@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from osler.config import build_config
-from osler.errors import OslerError
+from osler.errors import ConfigError, OslerError
 from osler.files import write_whole
 from osler.run_folder import Run, first_difference, open_run
+from osler.training.checkpoints import holding
 
 
 def test_a_run_appears_with_its_config_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +97,18 @@ def test_a_folder_without_a_config_becomes_a_run(tmp_path: Path, leftover: tuple
 def test_first_difference_sees_removed_keys() -> None:
     assert first_difference({"grpo": {"beta": 1}}, {"grpo": {}}) == ("grpo.beta", 1, None)
     assert first_difference({"grpo": {"save_steps": 1}}, {"grpo": {}}) is None
+
+
+def test_two_trainings_do_not_share_a_run(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", build_config({}))
+    with holding(run), pytest.raises(ConfigError, match="another training writes to"), holding(run, wait=0):
+        pass
+    with holding(run, wait=0):
+        pass
+    run.policy.mkdir()
+    with pytest.raises(ConfigError, match="has ended"), holding(run, wait=0):
+        pass
+    assert open_run(run.root, build_config({})).root == run.root
 
 
 def test_paths(tmp_path: Path) -> None:

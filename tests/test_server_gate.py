@@ -81,6 +81,9 @@ def test_cors_is_closed_but_for_named_origins(guarded: LiveServer, live: LiveSer
     asking = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
     reply = guarded.http.options("/v1/chat/completions", headers=asking)
     assert (reply.headers.get("access-control-allow-origin") == origin) == is_allowed
+    answer = guarded.http.get("/v1/models", headers={"Origin": origin})
+    assert (answer.status_code == 200) == is_allowed
+    assert ("Retry-After" in answer.headers.get("access-control-expose-headers", "")) == is_allowed
     closed = live.http.options("/v1/chat/completions", headers=asking)
     assert closed.status_code == 403
     assert "access-control-allow-origin" not in closed.headers

@@ -201,6 +201,11 @@ def test_slots_keep_to_their_limit_of_tokens() -> None:
     assert slots.num_bytes == 0
 
 
+@pytest.mark.parametrize(("max_context", "expected"), [(2048, 65_536), (131_072, 131_072)])
+def test_the_cache_holds_one_whole_context(max_context: int, expected: int) -> None:
+    assert BatchSettings.of(max_rows=4, max_queued=1, max_context=max_context).max_cache_tokens == expected
+
+
 def test_the_image_cache_keeps_the_latest_within_its_bytes() -> None:
     def image(tokens: int) -> KnownImage:
         return KnownImage(grid=(1, 2, 2), features=ImageFeatures(pooled_TE=torch.zeros(tokens, 4)))
@@ -213,6 +218,10 @@ def test_the_image_cache_keeps_the_latest_within_its_bytes() -> None:
     images.keep("large", image(11))
     assert [name for name in ("a", "b", "c", "large") if images.find(name)] == ["a", "c"]
     assert images.num_bytes == 8 * 16
+    few = ImageCache(max_bytes=1000, max_images=2)
+    for name in "abc":
+        few.keep(name, image(1))
+    assert (len(few), few.find("a"), few.num_bytes) == (2, None, 2 * 16)
 
 
 SQUARES = {"one": [(40, 112)], "two": [(0, 56), (160, 84)], "none": []}

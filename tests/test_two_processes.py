@@ -25,7 +25,7 @@ def test_two_processes_train_what_they_save(tmp_path: Path) -> None:
     """All cases in a row, because the start of the two processes takes longer than their trainings."""
     cases = [case for case in CASES if not case.startswith("zero")]
     train_in_two(tmp_path, cases)
-    for name in (*cases, "anew"):
+    for name in (*(case for case in cases if case != "uneven"), "anew"):
         check_saved_policy(tmp_path, name)
     for name in (name for name in cases if name.endswith("lora")):
         check_adapter(tmp_path / name)

@@ -21,6 +21,7 @@ from osler.images.study import Study, pick_series
 from osler.serving.answer_types import Look
 from osler.serving.app import Part, create_app
 from osler.serving.errors import ApiError
+from osler.serving.generation import QueueFull
 from osler.serving.received_files import clean_name
 from osler.serving.settings import ServerSettings
 from osler.serving.study_settings import StudySettings
@@ -301,6 +302,18 @@ def test_the_oldest_goes_where_one_more_does_not_fit(uploads: Uploads) -> None:
         assert upload.folder.exists() is is_here
     with pytest.raises(ApiError, match="send the files again"):
         uploads.find(second.id)
+
+
+def test_what_a_question_waits_for_stays(uploads: Uploads) -> None:
+    uploads.limits = UploadLimits(max_uploads=2)
+    first, second = (uploads.add(received({"a.png": png()})) for _ in range(2))
+    leases = [first.lease(), second.lease()]
+    with pytest.raises(QueueFull):
+        uploads.add(received({"a.png": png()}))
+    assert uploads.folders == sorted([first.folder, second.folder])
+    del leases[1]
+    third = uploads.add(received({"a.png": png()}))
+    assert uploads.folders == sorted([first.folder, third.folder])
 
 
 def test_an_idle_upload_is_removed() -> None:

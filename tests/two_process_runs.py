@@ -28,6 +28,10 @@ CURRICULUM = (  # one question a step, half of its completions on each process
     *("--data.train.modalities=['mri', 'ct']", "--data.train.limit=8", "--data.mixture=balanced", "--data.curriculum=variance"),
     *("--data.curriculum_refresh=1", "--grpo.num_generations=4", "--grpo.max_steps=4", "--grpo.save_steps=4"),
 )
+UNEVEN = (  # completions of unequal length on one process, and of equal length on the other
+    *("--policy.path=osler-tiny", "--data.train.limit=16", "--sampling.max_completion_length=12"),
+    *("--grpo.num_generations=4", "--grpo.per_device_train_batch_size=4", "--grpo.max_steps=3", "--grpo.learning_rate=0"),
+)
 FSDP = ("--grpo.fsdp=true", "--grpo.fsdp_config={version = 2, auto_wrap_policy = 'TRANSFORMER_BASED_WRAP'}")
 ZERO_3 = json.dumps(
     {
@@ -42,6 +46,7 @@ CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # FSDP last: it leaves
         "full": ("train", "--grpo.beta=0.04", "--grpo.save_steps=1", "--grpo.num_iterations=2"),
         "lora": ("train", *LORA),
         "curriculum": ("train", *CURRICULUM),
+        "uneven": ("train", *UNEVEN),
         "sft": ("sft",),
         "fsdp_full": ("train", "--grpo.beta=0.04", *FSDP),
         "fsdp_lora": ("train", *LORA, *FSDP),

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,34 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
         else:
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def locking(path: Path, wait: float = 0.0) -> Iterator[bool]:
+    """Lock a file for the `with` block. The value is False where another process has held the lock for `wait` seconds more.
+
+    The lock ends with its process. Where the system or the disk has no locks, the value is True.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    end = time.monotonic() + wait
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    yield False
+                    return
+                time.sleep(min(1.0, wait))
+            except OSError:  # this disk has none
+                break
+            else:
+                break
+        yield True
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -6,6 +6,7 @@
     environment.json   versions, platform, command line, start time
     manifest.json      number of questions per modality and question type
     metrics.jsonl      training metrics, one line per logged step
+    completions.jsonl  a few completions of the training with their rewards
     checkpoints/       TRL's checkpoints
     policy/            the trained policy
     adapter/           its LoRA adapter, which is merged into policy/
@@ -37,7 +38,8 @@ from osler.files import create_whole, write_json
 IMMATERIAL: Final = frozenset(
     {"name", "policy.device", "data.strict", "data.key_file"}
     | {f"{section}.{key}" for section in ("grpo", "sft") for key in ("logging_steps", "save_steps", "save_total_limit", "disable_tqdm")}
-    | {f"trainer.{key}" for key in ("max_prompt_length", "print_completions_every", "watch_image_every", "report_to", "checkpoint")}
+    | {f"trainer.{key}" for key in ("max_prompt_length", "watch_image_every", "report_to", "checkpoint")}
+    | {f"trainer.{key}_completions_every" for key in ("print", "keep")}
     | {f"trainer.{key}" for key in ("share_prefix", "groups_per_forward", "static_decoding", "vision_cache", "vision_cache_gb")}
 )
 """Keys that may change when a run resumes, because they change no result."""
@@ -47,7 +49,7 @@ IMMATERIAL_SECTIONS: Final = ("eval.", "matrix.")
 
 PARTS: Final = frozenset(
     {"config.json", "environment.json", "manifest.json", "metrics.jsonl", "checkpoints", "policy", "records", "report.html"}
-    | {"log.txt", "tensorboard", "reference", "adapter", "shards", "slurm"}
+    | {"completions.jsonl", "lock", "log.txt", "tensorboard", "reference", "adapter", "shards", "slurm"}
 )
 """What an existing folder may contain to become a run; a folder with any other file or folder is rejected."""
 
@@ -67,6 +69,8 @@ class Run:
         self.environment = root / "environment.json"
         self.manifest = root / "manifest.json"
         self.metrics = root / "metrics.jsonl"
+        self.lock = root / "lock"  # held by the process that trains
+        self.completions = root / "completions.jsonl"
         self.checkpoints = root / "checkpoints"
         self.policy = root / "policy"
         self.adapter = root / "adapter"
@@ -111,7 +115,7 @@ def forgetting_unused(run: Run) -> Iterator[None]:
     except BaseException:
         files = [run.metrics, *run.records.glob("*.jsonl"), *run.checkpoints.glob("*/*"), *run.policy.glob("*"), *run.adapter.glob("*")]
         if run.is_new and not any(file.is_file() and file.stat().st_size for file in files):
-            for path in (run.config, run.environment, run.manifest, run.metrics):
+            for path in (run.config, run.environment, run.manifest, run.metrics, run.completions, run.lock):
                 path.unlink(missing_ok=True)
             for folder in (run.checkpoints, run.records, run.root / "reference"):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from osler.audits.baselines import blind_matrix, chance
 from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
 from osler.audits.leaks import Leak, LeakKeys, leak_matrix, names_target
 from osler.audits.numbering import SampleTable
-from osler.audits.open_baselines import open_matrix
+from osler.audits.open_baselines import OpenTable, open_matrix
 from osler.audits.question_arrays import QuestionArrays, Vocabulary
 from osler.audits.redrawn import domain_order
 from osler.data.select import NONE
@@ -45,6 +45,7 @@ class Numbered:
     arrays: QuestionArrays  # of the samples with choices
     is_closed: NDArray[np.bool_]  # (N,) whether a sample has choices
     closed_rows: Ints  # (N,) the row of a sample with choices in `arrays`
+    open_table: OpenTable
     names_target: NDArray[np.bool_]  # (N,) whether a path names the right option; of test samples only
 
     @classmethod
@@ -65,6 +66,7 @@ class Numbered:
             arrays=arrays,
             is_closed=is_closed,
             closed_rows=np.cumsum(is_closed) - 1,
+            open_table=OpenTable.of(samples, np.flatnonzero(~is_closed)),
             names_target=naming,
         )
 
@@ -106,7 +108,9 @@ def audit_axis(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered, *,
         },
         label_in_path={domain: Leak(shared=int(flags.sum()), total=len(flags)).value for domain, flags in naming.items()},
         open_questions={domain: len(places) for domain, places in asked.items()},
-        open_blind=open_matrix(numbered.samples, numbered.open(train), asked, has_contexts=_has_contexts(numbered.samples, splits[axis])),
+        open_blind=open_matrix(
+            numbered.open_table, numbered.open(train), asked, has_contexts=_has_contexts(numbered.samples, splits[axis])
+        ),
         recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_rows},
     )
 

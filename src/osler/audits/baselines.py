@@ -87,6 +87,8 @@ def case_style(text: str) -> str:
 
 def punctuation_style(text: str) -> str:
     """The distinct signs of an option in order, e.g. "()," for "Benign, grade (II)"."""
+    if text.replace(" ", "").isalnum():
+        return ""
     return "".join(sorted({sign for sign in text if not sign.isalnum() and not sign.isspace()}))
 
 

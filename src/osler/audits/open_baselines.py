@@ -156,34 +156,6 @@ def open_answers(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, d
     }
 
 
-def open_matrix(
-    samples: Sequence[Sample], train: Mapping[str, Ints], test: Mapping[str, Ints], *, has_contexts: bool
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Baseline -> train domain -> test domain -> OpenShares; None where either has no open question.
-
-    `train` and `test` give the places of each domain's open questions in `samples`; `has_contexts` whether any question, also one with
-    choices, has a patient context.
-    """
-    import numpy as np
-
-    places = np.unique(np.concatenate([np.arange(0), *train.values(), *test.values()]))
-    questions = OpenQuestions(OpenArrays.of([samples[place] for place in places.tolist()]))
-    known, asked = ({domain: np.searchsorted(places, rows) for domain, rows in part.items()} for part in (train, test))
-    everything = np.unique(np.concatenate([np.arange(0), *asked.values()]))
-    columns = {domain: np.searchsorted(everything, rows) for domain, rows in asked.items()}
-    grader = _Grader(arrays=questions.arrays)
-    matrix: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, baseline in _used(has_contexts).items():
-        matrix[name] = {}
-        for row, rows in known.items():
-            has_both = len(rows) > 0 and len(everything) > 0
-            results = grader.grade(baseline.answer(questions, rows, everything), everything) if has_both else None
-            matrix[name][row] = {
-                column: None if results is None or not len(where) else _shares(results[where]) for column, where in columns.items()
-            }
-    return matrix
-
-
 def _shares(results: NDArray[np.int8]) -> OpenShares:
     return OpenShares(right=int((results == _RIGHT).sum()) / len(results), undecided=int((results == _UNDECIDED).sum()) / len(results))
 
@@ -213,3 +185,44 @@ class _Grader:
                 result = self._known[pair] = _UNDECIDED if is_right is None else int(is_right)
             found[number] = result
         return found[place]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTable:
+    """The open questions among samples, prepared once for every comparison of them."""
+
+    places: Ints  # of the open questions among the samples, in order
+    questions: OpenQuestions
+    grader: _Grader
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], places: Ints) -> OpenTable:
+        """Number the texts of the samples at `places`, which are open questions."""
+        arrays = OpenArrays.of([samples[place] for place in places.tolist()])
+        return cls(places=places, questions=OpenQuestions(arrays), grader=_Grader(arrays=arrays))
+
+
+def open_matrix(
+    table: OpenTable, train: Mapping[str, Ints], test: Mapping[str, Ints], *, has_contexts: bool
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Baseline -> train domain -> test domain -> OpenShares; None where either has no open question.
+
+    `train` and `test` give the places of each domain's open questions among the samples of `table`; `has_contexts` whether any question,
+    also one with choices, has a patient context.
+    """
+    import numpy as np
+
+    questions, places = table.questions, table.places
+    known, asked = ({domain: np.searchsorted(places, rows) for domain, rows in part.items()} for part in (train, test))
+    everything = np.unique(np.concatenate([np.arange(0), *asked.values()]))
+    columns = {domain: np.searchsorted(everything, rows) for domain, rows in asked.items()}
+    matrix: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, baseline in _used(has_contexts).items():
+        matrix[name] = {}
+        for row, rows in known.items():
+            has_both = len(rows) > 0 and len(everything) > 0
+            results = table.grader.grade(baseline.answer(questions, rows, everything), everything) if has_both else None
+            matrix[name][row] = {
+                column: None if results is None or not len(where) else _shares(results[where]) for column, where in columns.items()
+            }
+    return matrix

@@ -73,7 +73,7 @@ def name_concept(option: str) -> str:
 
     For an option that is not in the table it is the option's own folded text. Signs are kept: "T1+" is not "T1-".
     """
-    match = _ABBREVIATED.fullmatch(option.strip())
+    match = _ABBREVIATED.fullmatch(option.strip()) if "(" in option else None
     text = match["long"] if match and _abbreviates(match["short"], match["long"]) else option
     return _NAMES.get(_ARTICLE.sub("", _american(fold_words(text)))) or _american(ignore_case_and_end(option))
 

@@ -30,7 +30,7 @@ from osler.data.readers import READERS, Refusal
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
-from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, take_fingerprints
+from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, Opening, take_fingerprints
 from osler.images.near import check_distance
 from osler.images.turned import TurnedPairs, find_turned_pairs
 from osler.metrics import percent
@@ -51,6 +51,7 @@ class AuditOptions:
     max_distance: int = DEFAULT_DISTANCE  # bits between the perceptual hashes of near-duplicates
     max_leak: float = 0.01  # share of a domain's test rows that may share something with its train rows
     max_shortcut: float = 0.10  # how far the interval of a blind baseline may be above guessing
+    opening: Opening | None = None  # of the image files; None: that of `Opening()`
     redrawn: bool = False  # also fit and test the option prior on questions with redrawn distractors
 
 
@@ -180,7 +181,8 @@ def _choose_matching(table: SampleTable, options: AuditOptions, notes: list[str]
     samples = table.samples
     sources = list({image.uri: image for images in table.image_tuples for image in images}.values())
     is_opened = _should_open_images(sources, options, notes)
-    fingerprints = take_fingerprints(sources, has_progress=len(sources) > MAX_AUTO_IMAGES) if is_opened else {}
+    has_progress = options.images == "pixels" or len(sources) > MAX_AUTO_IMAGES
+    fingerprints = take_fingerprints(sources, has_progress=has_progress, opening=options.opening) if is_opened else {}
     digests = {image: fingerprint.digest for image, fingerprint in fingerprints.items()}
     keys: dict[LeakKind, LeakKeys] = {
         "same_row": LeakKeys(table=table.rows()),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_distance, add_recipe, add_verb
+from osler.cli.common import add_distance, add_opening, add_recipe, add_verb, opening_of
 from osler.cli.tables import print_heat, print_table, printable
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def add_audit(verbs: Any) -> None:
         help="compare images by path, or by bytes and perceptual hash (default: pixels for up to 5,000 files that are all present)",
     )
     add_distance(parser)
+    add_opening(parser)
     parser.add_argument(
         "--max-leak", type=float, default=0.01, metavar="SHARE", help="allowed share of leaking test rows (default: %(default)s)"
     )
@@ -78,6 +79,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     settings = AuditOptions(
         images=options.images,
         max_distance=options.distance,
+        opening=opening_of(options),
         max_leak=options.max_leak,
         max_shortcut=options.max_shortcut,
         redrawn=options.redrawn,

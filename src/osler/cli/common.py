@@ -16,6 +16,7 @@ from osler.images.near import MAX_DISTANCE
 
 if TYPE_CHECKING:
     from osler.config import Config
+    from osler.images.fingerprints import Opening
 
 Name = TypeVar("Name", bound=str)
 Verb = Callable[[argparse.Namespace], Mapping[str, Any]]
@@ -65,6 +66,25 @@ def add_distance(parser: argparse.ArgumentParser) -> None:
         metavar="BITS",
         help=f"images are near-duplicates when at most so many of 64 hash bits differ, 0 to {MAX_DISTANCE} (default: %(default)s)",
     )
+
+
+def add_opening(parser: argparse.ArgumentParser) -> None:
+    """Add `--workers` and `--cache`, of verbs that open many images."""
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="threads that open images (default: as suits the machine)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="keep the hashes of image files in this folder, and open only new and changed files next time (default: keep nothing)",
+    )
+
+
+def opening_of(options: argparse.Namespace) -> Opening:
+    """The settings of these two options. Raises ConfigError for fewer than one worker."""
+    from osler.images.fingerprints import Opening
+
+    return Opening(workers=options.workers, cache=options.cache)
 
 
 def add_run_options(parser: argparse.ArgumentParser, folder: str = "run folder (default: runs/<name of the recipe>-<verb>)") -> None:

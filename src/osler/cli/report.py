@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ def add_report(verbs: Any) -> None:
         "write one self-contained HTML page about audits, runs and matrices",
         "Write one page: the finding in words, what the data give away without images, accuracies with intervals,\n"
         "whether the reasoning is true, training curves, whether the policies use the images, heat maps of\n"
-        "matrices, and example questions with image, marked reasoning and verdict.",
+        "matrices, and example questions with image, marked reasoning and verdict. With --watch the page of a\n"
+        "training follows it: curves so far, and completions with their images and rewards.",
         "osler report runs/demo --out demo.html",
+        "osler report runs/demo-train --watch --every 20",
         "osler report audit.json runs/demo runs/matrix_phantom --out all.html",
     )
     parser.add_argument(
@@ -30,13 +33,22 @@ def add_report(verbs: Any) -> None:
         metavar="PATH",
         help="run folders, matrix folders, folders that contain these, and files of `osler audit --save`",
     )
+    parser.add_argument("--watch", action="store_true", help="write the page again while a run trains, until it ends or Ctrl-C is pressed")
+    parser.add_argument(
+        "--every", type=int, default=30, metavar="SECONDS", help="with --watch: the time between two pages (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the HTML file (default: %(default)s)")
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.reports.make import write_report
+    from osler.reports.watch import watch_report
 
-    report = write_report(options.paths, options.out)
+    if options.watch:
+        print(f"watching: open {options.out} in a browser; Ctrl-C stops", file=sys.stderr)
+        report = watch_report(options.paths, options.out, every=options.every)
+    else:
+        report = write_report(options.paths, options.out)
     print(f"report: {options.out} ({report.kinds})")
     counts = {"audits": len(report.audits), "runs": len(report.runs.runs) if report.runs else 0, "matrices": len(report.matrices)}
     return {"report": options.out, **counts}

@@ -123,7 +123,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings, listener: sock
 
     values = {"path": options.policy, "device": options.device, "dtype": options.dtype, "max_pixels": options.max_pixels}
     policy = build_config({"policy": values}).policy
-    limits = BatchSettings(max_rows=options.max_batch, max_queued=options.max_queue, max_context=options.max_context)
+    limits = BatchSettings.of(max_rows=options.max_batch, max_queued=options.max_queue, max_context=options.max_context)
     with closing(open_generator(policy, limits)) as generator:
         app = create_app(settings, generator)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osler.cli.common import add_distance, add_recipe, add_verb
+from osler.cli.common import add_distance, add_opening, add_recipe, add_verb, opening_of
 
 if TYPE_CHECKING:
     from osler.data.splits.make import SplitReport
@@ -48,6 +48,7 @@ def add_split_verb(verbs: Any) -> None:
         help="medvlm_r1: train on 600 MRI questions, test on 300 questions each of MRI, CT and X-ray (default: %(default)s)",
     )
     add_distance(parser)
+    add_opening(parser)
     parser.add_argument(
         "--images", choices=("fingerprint", "none"), default="fingerprint", help="none: group by file names and subjects only"
     )
@@ -69,6 +70,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
             protocol=options.protocol,
             max_distance=options.distance,
             has_images=options.images != "none",
+            opening=opening_of(options),
             seed=config.seed,
         ),
         has_progress=True,

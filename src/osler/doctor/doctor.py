@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from osler.config import Config
 from osler.doctor.checks import ImageChoice, check_device, check_disk, check_images, check_installed
 from osler.doctor.findings import Finding, isolated, ok
+from osler.doctor.memory_check import Machine, check_memory, free_memory
+from osler.doctor.memory_plan import MemoryPlan
 from osler.doctor.reward_alive import ROLLOUTS, Trial, describe_trial, run_trial
-from osler.errors import ConfigError, DataError
+from osler.errors import ConfigError, DataError, PolicyError
 from osler.types import Prompt
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class Options:
 
     images: ImageChoice = "sample"
     rollouts: int = ROLLOUTS  # 0: the reward is not tried
+    memory: int | None = None  # bytes of the device of the training; None: of this one
+    num_processes: int = 1  # of the training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,7 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     trial: Trial | None = None  # None where no rollout was made
+    memory: MemoryPlan | None = None  # None where there is no plan
 
     @property
     def would_fail(self) -> bool:
@@ -51,6 +56,7 @@ class Known:
         self.prompts: list[Prompt] | None = None
         self.settings: Settings | None = None
         self.policy: Policy | None = None
+        self.memory: MemoryPlan | None = None
         self.trial: Trial | None = None
 
 
@@ -66,12 +72,13 @@ def examine(config: Config | None, out: Path, options: Options) -> Diagnosis:
         ("questions", lambda: check_questions(known)),
         ("settings", lambda: check_recipe(known, out)),
         ("images", lambda: check_readable(known, options.images)),
+        ("memory", lambda: plan_for_machine(known, options)),
         ("policy", lambda: check_policy(known)),
         ("reward", lambda: check_reward(known, findings, options)),
     )
     for name, check in checks:
         findings += isolated(name, check)
-    return Diagnosis(findings=tuple(findings), trial=known.trial)
+    return Diagnosis(findings=tuple(findings), trial=known.trial, memory=known.memory)
 
 
 def check_questions(known: Known) -> Iterator[Finding]:
@@ -99,6 +106,21 @@ def check_readable(known: Known, choice: ImageChoice) -> Iterator[Finding]:
     """Whether the images of the training questions can be read."""
     if known.prompts is not None:
         yield from check_images(known.prompts, known.config, choice)
+
+
+def plan_for_machine(known: Known, options: Options) -> Iterator[Finding]:
+    """Whether the training fits into the memory; a policy that cannot be read is the next check's."""
+    if known.prompts is None or known.settings is None:
+        return
+    memory = options.memory if options.memory is not None else free_memory(known.config.policy.device)
+    try:
+        for found in check_memory(known.config, known.prompts, Machine(memory=memory, num_processes=options.num_processes)):
+            if isinstance(found, MemoryPlan):
+                known.memory = found
+            else:
+                yield found
+    except PolicyError as error:
+        yield _skipped("memory", f"no plan: {error}")
 
 
 def check_policy(known: Known) -> Iterator[Finding]:

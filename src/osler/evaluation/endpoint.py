@@ -50,6 +50,11 @@ class Endpoint:
         """Where requests go: "gpu7.example.org:8000"."""
         return urlsplit(self.url).netloc
 
+    def quote(self, said: str) -> str:
+        """What the server said in one short line. Some servers repeat the key that they refuse: it is not in the line."""
+        shown = said.replace(self.key or "\0", "***")[:200]  # before it is cut off
+        return " ".join("".join(character if character.isprintable() else " " for character in shown).split())
+
     @property
     def is_local(self) -> bool:
         """Whether what is sent stays on this machine."""
@@ -210,10 +215,7 @@ class _Failures:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if (failure := self._read(error)) is not None:
-            # Some servers repeat the key that they refuse, so it is removed before the text is cut off.
-            said = str(failure).replace(self._endpoint.key or "\0", "***")
-            line = " ".join("".join(character if character.isprintable() else " " for character in said[:200]).split())
-            raise RequestFailure(failure.kind, line, wait=failure.wait, code=failure.code) from None
+            raise RequestFailure(failure.kind, self._endpoint.quote(str(failure)), wait=failure.wait, code=failure.code) from None
 
     def _read(self, error: BaseException | None) -> RequestFailure | None:
         from openai import APIError

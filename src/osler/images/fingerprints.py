@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
-from osler.errors import DataError
+from osler.errors import ConfigError, DataError
+from osler.images.fingerprint_cache import FileState, FingerprintCache, Kept
 from osler.images.near import HASH_BITS
 from osler.types import HasDigest, ImageSource
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from tqdm import tqdm
 
 T = TypeVar("T")
 Pixel = TypeVar("Pixel", bound="np.generic")
@@ -36,8 +39,12 @@ GRID: Final = 32
 NUM_TURNS: Final = 8
 """The symmetries of a square; 0 is the picture as it is."""
 
+MAX_WORKERS: Final = 256
+"""Threads that open images."""
+
 _MIN_CONTRAST: Final = 1.0  # in grey levels: a lower standard deviation counts as one flat colour
 _BATCH: Final = 256  # images submitted to the threads at a time
+_CACHED_AT_ONCE: Final = 1024  # images whose fingerprints are kept in one write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +54,7 @@ class Fingerprint:
     digest: str | None  # SHA-256 in hexadecimal; None if the image cannot be opened
     perceptual_hash: int | None  # 64 bits; None if the image cannot be decoded or has no structure
     turned_hashes: tuple[int, ...] = ()  # the perceptual hashes of turns 1 to 7; () like None above
-    grey: bytes = b""  # the grey copy that was hashed, GRID x GRID, one byte a pixel; empty like None above
+    grey: bytes = b""  # the grey copy that was hashed, GRID x GRID, one byte a pixel; empty like None above, and from a cache
 
 
 def digest_image(source: ImageSource) -> str | None:
@@ -94,9 +101,57 @@ def _hash_grey(grey: NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 
-def take_fingerprints(sources: Iterable[ImageSource], *, has_progress: bool = False) -> dict[ImageSource, Fingerprint]:
-    """The fingerprint of every distinct image. One decoded picture per thread is in memory."""
-    return map_images(_take_fingerprint, sources, has_progress=has_progress)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How many images are opened at a time, and where the fingerprints of image files are kept."""
+
+    workers: int | None = None  # threads; None: as many as suit the machine
+    cache: Path | None = None  # a folder
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for fewer than one worker, or for many."""
+        if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
+            raise ConfigError(f"--workers {self.workers}: use 1 to {MAX_WORKERS}")
+
+
+def take_fingerprints(
+    sources: Iterable[ImageSource], *, has_progress: bool = False, opening: Opening | None = None
+) -> dict[ImageSource, Fingerprint]:
+    """The fingerprint of every distinct image, whatever the number of workers. One decoded picture per worker is in memory.
+
+    Image files that the cache knows are not opened, and have no `grey`. Raises ConfigError for a cache that cannot be written.
+    """
+    opening = opening or Opening()
+    if opening.cache is None:
+        return map_images(_take_fingerprint, sources, has_progress=has_progress, workers=opening.workers)
+    distinct = list(dict.fromkeys(sources))
+    with FingerprintCache(opening.cache) as cache, _count_images(len(distinct), is_shown=has_progress) as bar:
+        taken = {source: _from_kept(kept) for source, kept in cache.find(distinct)}
+        bar.update(len(taken))
+        unknown = [source for source in distinct if source not in taken]
+        for begin in range(0, len(unknown), _CACHED_AT_ONCE):
+            part = unknown[begin : begin + _CACHED_AT_ONCE]
+            states = {source: state for source in part if (state := FileState.of(source)) is not None}
+            measured = map_images(_take_fingerprint, part, workers=opening.workers, bar=bar)
+            cache.keep({source: _to_kept(one) for source, one in measured.items() if one.digest is not None}, states)
+            taken |= measured
+    return {source: taken[source] for source in distinct}
+
+
+def take_greys(sources: Iterable[ImageSource]) -> dict[ImageSource, bytes]:
+    """The small grey copies of images, without those that cannot be seen."""
+    return {source: one.grey for source, one in map_images(_take_fingerprint, sources).items() if one.grey}
+
+
+def _from_kept(kept: Kept) -> Fingerprint:
+    first, *others = kept.hashes or (None,)
+    return Fingerprint(digest=kept.digest, perceptual_hash=first, turned_hashes=tuple(others))
+
+
+def _to_kept(taken: Fingerprint) -> Kept:
+    assert taken.digest is not None
+    hashes = () if taken.perceptual_hash is None else (taken.perceptual_hash, *taken.turned_hashes)
+    return Kept(digest=taken.digest, hashes=hashes)
 
 
 def _take_fingerprint(source: ImageSource) -> Fingerprint:
@@ -110,17 +165,33 @@ def _take_fingerprint(source: ImageSource) -> Fingerprint:
     return Fingerprint(digest=digest, perceptual_hash=first, turned_hashes=tuple(others), grey=grey.tobytes())
 
 
-def map_images(measure: Callable[[ImageSource], T], sources: Iterable[ImageSource], *, has_progress: bool = False) -> dict[ImageSource, T]:
-    """`measure` of every distinct image, on threads: decoding, scaling and hashing release Python's global interpreter lock."""
+def _count_images(total: int, *, is_shown: bool) -> tqdm[NoReturn]:
+    """A bar that counts images."""
     from tqdm import tqdm
 
+    return tqdm(total=total, unit="image", desc="fingerprints", disable=not is_shown)
+
+
+def map_images(
+    measure: Callable[[ImageSource], T],
+    sources: Iterable[ImageSource],
+    *,
+    has_progress: bool = False,
+    workers: int | None = None,
+    bar: tqdm[NoReturn] | None = None,
+) -> dict[ImageSource, T]:
+    """`measure` of every distinct image, on threads: decoding, scaling and hashing release Python's global interpreter lock.
+
+    `bar` counts them in place of a bar of its own.
+    """
     distinct = list(dict.fromkeys(sources))
     measured: dict[ImageSource, T] = {}
-    with ThreadPoolExecutor() as pool, tqdm(total=len(distinct), unit="image", desc="fingerprints", disable=not has_progress) as bar:
+    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
+        shown = stack.enter_context(_count_images(len(distinct), is_shown=has_progress)) if bar is None else bar
         for begin in range(0, len(distinct), _BATCH):
             batch = distinct[begin : begin + _BATCH]
             measured.update(zip(batch, pool.map(measure, batch), strict=True))
-            bar.update(len(batch))
+            shown.update(len(batch))
     return measured
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from osler.errors import OslerError
 from osler.evaluation.records import question_of
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 FindImage = Callable[[Record], "Image | None"]
 """The first image of a record's question; None where it is not available."""
+
+FindById = Callable[[str], "Image | None"]
+"""The same by the id of a sample."""
 
 MAX_OTHERS: Final = 4
 """The most answers of other policies on a card."""
@@ -133,7 +136,13 @@ def encode_image(image: Image | None) -> str | None:
 
 
 def recipe_images(config: Mapping[str, Any]) -> FindImage:
-    """Finds images by sample id in the test split of a run's recipe, which is read at the first call."""
+    """Finds images in the test split of a run's recipe, which is read at the first call."""
+    find = split_images(config, "test")
+    return lambda record: find(record.sample_id)
+
+
+def split_images(config: Mapping[str, Any], split: Literal["train", "test"]) -> FindById:
+    """Finds the first image by sample id in a split of a run's recipe, which is read at the first call."""
 
     @cache
     def load_images() -> dict[str, Callable[[], Image]]:
@@ -145,13 +154,13 @@ def recipe_images(config: Mapping[str, Any]) -> FindImage:
         try:
             data = build_config({"data": config["data"]}).data
             # The config of a run that somebody else sent must not choose the code that runs here.
-            samples = () if ":" in data.reader else load_split(data, "test")
+            samples = () if ":" in data.reader else load_split(data, split)
         except OslerError:
             return {}  # the data are not on this machine; the page shows placeholders
         return {sample.id: sample.images[0].load for sample in samples if sample.images}
 
-    def find(record: Record) -> Image | None:
-        load = load_images().get(record.sample_id)
+    def find(sample_id: str) -> Image | None:
+        load = load_images().get(sample_id)
         try:
             return load() if load else None
         except (OslerError, OSError):

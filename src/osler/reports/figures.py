@@ -49,6 +49,8 @@ _PANELS: Final = (
     ("Completion length", "tokens", "completion_length"),
     ("Groups whose rewards are all equal", "share", "zero_std"),
     ("Distance from the reference (KL)", "nats per token", "kl"),
+    ("Entropy of the next token", "nats", "entropy"),
+    ("Expected reward", "reward", "expected"),
 )
 """Title, y label and curve of the training figures, in order."""
 

@@ -19,6 +19,7 @@ from osler.evaluation.records import read_records
 from osler.files import read_json_lines, read_json_object
 from osler.metrics import BLIND_POLICIES
 from osler.prompts import READER
+from osler.training.kept_completions import FILE, KeptCompletion, read_kept
 from osler.training.symptoms import CAUSES, WARNINGS
 from osler.types import Record
 
@@ -44,6 +45,9 @@ _ALIASES: Final[Mapping[str, str]] = {
     "loss": "loss",
     "train_loss": "loss",
     "frac_reward_zero_std": "zero_std",
+    "entropy": "entropy",
+    "enumerated/reward": "expected",
+    "partial/reward": "expected",
     "time_s": "seconds",
 }
 """Names of TRL and Osler in metrics.jsonl -> names of curves. `rewards/NAME` and `rewards/NAME/mean` become "reward: NAME"."""
@@ -122,6 +126,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     warnings: tuple[TrainingWarning, ...] = ()
     readings: Mapping[int, tuple[Reading, ...]] = field(default_factory=dict)  # number of a reader -> answers, in a reader study
+    completions: tuple[KeptCompletion, ...] = ()  # of the training, the latest last
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
@@ -146,6 +151,7 @@ def _load_run(folder: Path, name: str) -> Run:
         warnings=tuple(_read_warnings(lines)),
         evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
         readings=read_readings(folder),
+        completions=read_kept(folder / FILE),
     )
 
 

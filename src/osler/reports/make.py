@@ -11,7 +11,7 @@ from osler.audits.findings import read_audit
 from osler.errors import DataError
 from osler.files import write_whole
 from osler.reports.audit_page import build_audit
-from osler.reports.examples import FindImage, build_examples, recipe_images
+from osler.reports.examples import FindById, FindImage, build_examples, recipe_images, split_images
 from osler.reports.glance import build_glance
 from osler.reports.headline import without_readers
 from osler.reports.load_runs import TRACES, collect_evaluations, load_runs
@@ -19,6 +19,7 @@ from osler.reports.matrices import MATRIX_FILE, read_matrix
 from osler.reports.matrix_page import build_matrix_page
 from osler.reports.page import Page, build_page
 from osler.reports.report import Report, render_report
+from osler.reports.written import WrittenCard, build_written
 
 MAX_FEATURED: Final = 4
 """The most policies with example cards, so that the file stays small."""
@@ -34,23 +35,35 @@ class Sources:
 
 
 def write_report(
-    paths: Sequence[Path], out: Path, *, find_image: FindImage | None = None, examples_per_group: int = 4, seed: int = 0
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    find_image: FindImage | None = None,
+    examples_per_group: int = 4,
+    seed: int = 0,
+    refresh: int | None = None,
+    trained_on: dict[Path, FindById] | None = None,
 ) -> Report:
     """Write the report of run folders, folders that hold runs, matrix folders and audit files, in any mix, to one HTML file.
 
     `find_image` gives the image of an example; by default it is read by the reader of the run's recipe. Examples without an image show a
-    grey square. The same paths and seed give the same bytes. Raises DataError in one line for files that cannot be read or written.
+    grey square. With `refresh` a browser loads the page again after so many seconds. `trained_on` keeps the readers of training images
+    from one page to the next. The same paths and seed give the same bytes. Raises DataError in one line for files that cannot be read or
+    written.
     """
     sources = sort_sources(paths)
     audits = tuple(build_audit(read_audit(path)) for path in sources.audits)
     matrices = tuple(build_matrix_page(read_matrix(folder)) for folder in sources.matrices)
-    runs = _build_runs(sources.runs, find_image, examples_per_group, seed) if sources.runs else None
-    report = Report(audits=audits, runs=runs, matrices=matrices)
+    readers = {} if trained_on is None else trained_on
+    runs = _build_runs(sources.runs, find_image, examples_per_group, seed, readers) if sources.runs else None
+    report = Report(audits=audits, runs=runs, matrices=matrices, refresh=refresh)
     write_page(render_report(report), out)
     return report
 
 
-def _build_runs(folders: Sequence[Path], find_image: FindImage | None, examples_per_group: int, seed: int) -> Page:
+def _build_runs(
+    folders: Sequence[Path], find_image: FindImage | None, examples_per_group: int, seed: int, trained_on: dict[Path, FindById]
+) -> Page:
     runs = load_runs(folders)
     evaluations = collect_evaluations(runs)
     images = {run.name: find_image or recipe_images(run.config) for run in runs}
@@ -59,7 +72,10 @@ def _build_runs(folders: Sequence[Path], find_image: FindImage | None, examples_
     }  # of each run, which is the trained policy
     featured = [(row, images[row.run]) for row in evaluations if last.get(row.run) is row][-MAX_FEATURED:]
     examples = build_examples(featured, evaluations, per_group=examples_per_group, seed=seed)
-    return build_page(runs, evaluations, examples, build_glance(runs, evaluations, images, seed=seed))
+    written: list[WrittenCard] = []
+    if len(runs) == 1 and runs[0].completions:
+        written = build_written(runs[0], trained_on.setdefault(folders[0], split_images(runs[0].config, "train")))
+    return build_page(runs, evaluations, examples, build_glance(runs, evaluations, images, seed=seed), written)
 
 
 def sort_sources(paths: Sequence[Path]) -> Sources:

@@ -36,6 +36,7 @@ from osler.reports.tables import (
     has_few_clusters,
 )
 from osler.reports.truth import TruthRow, truth_rows, truth_table
+from osler.reports.written import WrittenCard
 from osler.taxonomy import SPLITS
 
 MAX_MATRICES: Final = 12
@@ -80,6 +81,7 @@ class Page:
     confidence_figures: tuple[Figure, ...]
     accuracy_figures: tuple[Figure, ...]
     training_figures: tuple[Figure, ...]
+    written: tuple[WrittenCard, ...]  # completions of the training, the latest first; of one run only
     examples: Examples
     counts: tuple[tuple[str, tuple[CountTable, ...]], ...]
     plain_title: str = PLAIN_TITLE
@@ -87,7 +89,9 @@ class Page:
     target: float = TARGET  # accuracy that the abstention threshold aims at
 
 
-def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Examples, glance: Glance | None) -> Page:
+def build_page(
+    runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Examples, glance: Glance | None, written: Sequence[WrittenCard] = ()
+) -> Page:
     """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `glance` is the first screen."""
     in_domain = shared_domain(runs)
     plain = [row for row in evaluations if row.records or not row.altered]
@@ -128,6 +132,7 @@ def build_page(runs: Sequence[Run], evaluations: Sequence[Evaluation], examples:
         confidence_figures=tuple(confidence_figures(confidence)),
         accuracy_figures=tuple(accuracy_figure(table, name) for table, name in drawn),
         training_figures=tuple(training_figures(runs)),
+        written=tuple(written),
         examples=examples,
         counts=tuple((run.name, tables) for run in runs if (tables := count_tables(run.manifest))),
     )

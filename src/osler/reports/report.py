@@ -55,6 +55,7 @@ class Report:
     audits: tuple[AuditPage, ...] = ()
     runs: Page | None = None
     matrices: tuple[MatrixPage, ...] = ()
+    refresh: int | None = None  # seconds after which a browser loads the page again; None: never
 
     @property
     def num_runs(self) -> int:

@@ -62,7 +62,11 @@ def create_app(settings: ServerSettings, generator: Generator | None, parts: Seq
     app.add_middleware(Gate, settings=settings, activity=activity, open_paths=open_paths)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Osler-Level", "X-Osler-Position"],
         )
     for part in own:
         app.include_router(part.router)

@@ -18,7 +18,7 @@ from osler.serving.errors import ApiError
 from osler.serving.pictures import read_images
 from osler.serving.received_files import ReceivedFile
 from osler.serving.settings import ServerSettings
-from osler.serving.uploads import Upload, Uploads
+from osler.serving.uploads import Lease, Upload, Uploads
 from osler.types import ImageSource, Prompt
 
 
@@ -30,6 +30,7 @@ class Asked:
     slices: list[int] | None  # of the study that is shown; None without one, and for several
     upload: Upload | None  # whose images are shown
     is_kept: bool  # False for an upload that was made for this question, and is removed after it
+    lease: Lease | None  # keeps the files of the upload while this exists
 
 
 def check_combination(body: AnswerRequest) -> None:
@@ -49,13 +50,16 @@ def check_combination(body: AnswerRequest) -> None:
 def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSettings) -> Asked:
     """The prompt of a question. Blocks: call it in a thread. Raises ApiError, DataError and ConfigError."""
     upload: Upload | None = None
+    lease: Lease | None = None
     try:
         shown: tuple[ShownStudy, ...] = ()
         if body.study is not None:
             upload = uploads.add(list(_decode(body.study)))
+            lease = upload.lease()
             shown = uploads.shown(upload.id, body.study.settings or body.study_settings)
         elif body.upload is not None:
             upload = uploads.find(body.upload)
+            lease = upload.lease()
             shown = uploads.shown(body.upload, body.study_settings)
         images: tuple[ImageSource, ...] = tuple(picture for study in shown for picture in study.pictures)
         if body.images:
@@ -69,7 +73,7 @@ def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSetting
                 uploads.remove(upload.id)
         raise
     slices = list(shown[0].indices) if len(shown) == 1 else None
-    return Asked(prompt=prompt, slices=slices, upload=upload, is_kept=body.upload is not None)
+    return Asked(prompt=prompt, slices=slices, upload=upload, is_kept=body.upload is not None, lease=lease)
 
 
 def _decode(study: AskedStudy) -> Iterator[ReceivedFile]:

@@ -21,6 +21,12 @@ class BatchSettings:
     num_preparers: int = 1  # threads that decode images and tokenise
     is_bf16: bool = False  # computes in bfloat16 with weights of any precision, as `osler eval` does
 
+    @classmethod
+    def of(cls, *, max_rows: int, max_queued: int, max_context: int) -> BatchSettings:
+        """The settings with a KV cache that holds at least one completion of the whole context."""
+        max_tokens = max(cls(max_rows=max_rows).max_cache_tokens, max_context)
+        return cls(max_rows=max_rows, max_queued=max_queued, max_context=max_context, max_cache_tokens=max_tokens)
+
     def __post_init__(self) -> None:
         """Refuse limits with which nothing runs."""
         for field in fields(self):

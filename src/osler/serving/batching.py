@@ -219,12 +219,16 @@ class BatchGenerator:
         """The model's thread."""
         with self._mode(), spare_core(self.policy.device):
             while self._wait():
-                self._drop_cancelled()
-                post = Post()
-                if tickets := self._take_ready():
-                    self._join(tickets, post)
-                if self._batch.num_rows:
-                    self._step(post)
+                post, taken = Post(), list[Ticket]()
+                try:
+                    self._drop_cancelled()
+                    taken = self._take_ready()
+                    if taken:
+                        self._join(taken, post)
+                    if self._batch.num_rows:
+                        self._pass_on(self._batch.step(), post)
+                except Exception as error:
+                    self._give_up(taken, to_failure(error, "generated this completion"), post)
                 post.send()
         self._end_all()
 
@@ -304,16 +308,12 @@ class BatchGenerator:
             post.add(ticket, Started(prompt_tokens=len(prompt), image_tokens=prompt.num_image_tokens, queued_seconds=waited))
         self._pass_on(events, post)
 
-    def _step(self, post: Post) -> None:
-        """One token of every completion. An unexpected fault ends all that run; the next requests run again."""
-        try:
-            events = self._batch.step()
-        except Exception as error:
-            failure = to_failure(error, "generated this completion")
-            for member in self._batch.clear():
-                post.add(self._running.pop(member), failure)
-            return
-        self._pass_on(events, post)
+    def _give_up(self, taken: Sequence[Ticket], failure: Exception, post: Post) -> None:
+        """End all that run or have just been taken, after an unexpected fault. The next requests run again."""
+        for ticket in {*self._running.values(), *taken}:
+            post.add(ticket, failure)
+        self._running = {}
+        self._batch.clear()
 
     def _pass_on(self, events: Sequence[tuple[Member, Event]], post: Post) -> None:
         for member, event in events:

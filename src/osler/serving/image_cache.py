@@ -6,11 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from osler.policies.vision_features import ImageFeatures
+
+MAX_IMAGES: Final = 512
+"""More small images than are asked about at a time. Without it, a small policy's memory would grow with each of tens of thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +26,10 @@ class KnownImage:
 
 
 class ImageCache:
-    """The latest images up to `max_bytes` of features, by a hash of their content. Any thread may use it."""
+    """The latest `max_images` images, with up to `max_bytes` of features, by a hash of their content. Any thread may use it."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.num_bytes = max_bytes, 0
+    def __init__(self, max_bytes: int, max_images: int = MAX_IMAGES) -> None:
+        self.max_bytes, self.max_images, self.num_bytes = max_bytes, max_images, 0
         self._images: OrderedDict[str, KnownImage] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -47,7 +51,7 @@ class ImageCache:
                 return
             self._images[key] = image
             self.num_bytes += size
-            while self.num_bytes > self.max_bytes:
+            while self.num_bytes > self.max_bytes or len(self) > self.max_images:
                 _, oldest = self._images.popitem(last=False)
                 self.num_bytes -= oldest.features.num_bytes
 

@@ -38,7 +38,8 @@ class CompletionRow:
         self._num_shown = 0  # pieces that a Delta has brought
         self._logprobs: list[float] = []  # of all tokens
         self._shown: list[TokenLogprob] = []  # of the tokens of its text
-        self._waiting: list[TokenLogprob] = []  # of tokens whose text is held back
+        self._waiting: list[tuple[int, TokenLogprob]] = []  # of tokens whose text is held back, with the place where it begins
+        self._num_characters = 0  # of the text of all tokens, a stop text included
         self._letter_logits: dict[int, Tensor] = {}  # by the index of the token
 
     def take(self, token: int, scores: Scores | None, letter_logits: Tensor | None) -> list[Delta | Finished]:
@@ -50,8 +51,10 @@ class CompletionRow:
         if scores is not None:
             self._logprobs.append(scores.logprob)
             if not is_stop:
-                self._waiting.append(self._describe(token, scores))
-        piece = self._filter.feed(self._stream.push(token))
+                self._waiting.append((self._num_characters, self._describe(token, scores)))
+        text = self._stream.push(token)
+        self._num_characters += len(text)
+        piece = self._filter.feed(text)
         if self._filter.is_stopped:
             return self._end(piece, FinishReason.STOP)
         if is_stop or len(self.token_ids) >= self.request.max_tokens:
@@ -64,6 +67,9 @@ class CompletionRow:
     def _end(self, piece: str, reason: FinishReason) -> list[Delta | Finished]:
         self.is_done = True
         self._add(piece)
+        if self._filter.is_stopped:
+            shown = sum(map(len, self._pieces)) - len(self.request.prefix)
+            self._waiting = [(start, token) for start, token in self._waiting if start < shown]
         completion = Completion(
             text="".join(self._pieces),
             token_ids=tuple(self.token_ids),
@@ -83,7 +89,7 @@ class CompletionRow:
         if not new:
             return []
         self._num_shown = len(self._pieces)
-        shown = tuple(self._waiting)
+        shown = tuple(token for _, token in self._waiting)
         self._shown += shown
         self._waiting = []
         return [Delta(index=self.index, text="".join(new), logprobs=shown)] if self.request.streams else []

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -29,6 +30,7 @@ from osler.images.geometry import Series
 from osler.images.slices import ShownStudy, choose_pictures
 from osler.images.study import Study, find_series, read_series
 from osler.serving.errors import ApiError
+from osler.serving.generation import QueueFull
 from osler.serving.received_files import ReceivedFile, SortedFiles, reword, sort_files, store_files
 from osler.serving.study_settings import StudySettings
 from osler.types import ImageSource
@@ -37,11 +39,15 @@ MAX_IMAGES: Final = 64
 """The most images of an upload; further series are left out."""
 
 _SWEEP_SECONDS: Final = 30.0
+_BUSY_SECONDS: Final = 5.0  # after which there may be room for another upload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadLimits:
-    """How much is kept, and for how long. Where an upload does not fit beside the others, the one that was used longest ago is removed."""
+    """How much is kept, and for how long. Where an upload does not fit beside the others, the one that was used longest ago is removed.
+
+    One that a question waits for is never removed.
+    """
 
     max_files: int = 2000  # of one upload
     max_uploads: int = 32
@@ -60,6 +66,12 @@ class UploadedImage:
     notes: tuple[str, ...] = ()
 
 
+class Lease:
+    """Who has one uses an upload: its files stay while the lease is referred to, whatever room others need."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(slots=True, kw_only=True)
 class Upload:
     """The images of one upload."""
@@ -71,6 +83,7 @@ class Upload:
     num_bytes: int
     notes: tuple[str, ...]
     used: float = field(default=0.0)  # by a monotonic clock
+    leases: weakref.WeakSet[Lease] = field(default_factory=weakref.WeakSet)
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -79,6 +92,12 @@ class Upload:
             yield
         except DataError as error:
             raise DataError(_rename(str(error), self)) from None
+
+    def lease(self) -> Lease:
+        """A new lease."""
+        lease = Lease()
+        self.leases.add(lease)
+        return lease
 
     def image(self, index: int) -> UploadedImage:
         """One of its images. Raises ApiError (404)."""
@@ -113,7 +132,8 @@ class Uploads:
     def add(self, files: Sequence[ReceivedFile]) -> Upload:
         """Keep files as an upload, after a look at all of them; the pictures that a prompt shows by default are decoded.
 
-        Raises DataError for what cannot be read, and ApiError (413) for more than the limits take.
+        Raises DataError for what cannot be read, ApiError (413) for more than the limits take, and QueueFull where questions that wait
+        need all the uploads that are here.
         """
         if len(files) > self.limits.max_files:
             raise ApiError(413, f"{len(files)} files are more than {self.limits.max_files}: send the folder of one series")
@@ -124,9 +144,11 @@ class Uploads:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         with self._lock:
+            if not self._make_room(upload.num_bytes):
+                shutil.rmtree(folder, ignore_errors=True)
+                raise QueueFull(_BUSY_SECONDS)
             upload.used = self._clock()
             self._uploads[upload.id] = upload
-            self._make_room()
         return upload
 
     def find(self, upload_id: str) -> Upload:
@@ -236,9 +258,18 @@ class Uploads:
                         picture.load()
         return upload
 
-    def _make_room(self) -> None:
-        while len(self._uploads) > self.limits.max_uploads or sum(one.num_bytes for one in self._uploads.values()) > self.limits.max_bytes:
-            self._drop(next(iter(self._uploads)))
+    def _make_room(self, num_bytes: int) -> bool:
+        """Remove uploads that no question waits for until one more of so many bytes fits. False where it cannot fit."""
+        limits = self.limits
+        while len(self._uploads) >= limits.max_uploads or num_bytes + self._num_bytes() > limits.max_bytes:
+            unused = next((key for key, upload in self._uploads.items() if not upload.leases), None)
+            if unused is None:
+                return False
+            self._drop(unused)
+        return True
+
+    def _num_bytes(self) -> int:
+        return sum(upload.num_bytes for upload in self._uploads.values())
 
     def _drop(self, upload_id: str) -> None:
         shutil.rmtree(self._uploads.pop(upload_id).folder, ignore_errors=True)

@@ -131,7 +131,7 @@ def check_trained_dtype(config: Config, section: str) -> None:
     1e-6 the weights stand still. An adapter has float32 weights, and DeepSpeed updates float32 copies if its `bf16` is on.
     """
     values = {**({"bf16": config.grpo.get("bf16")} if section == "sft" else {}), **getattr(config, section)}  # [sft] takes it from [grpo]
-    if deepspeed := _read_deepspeed(values.get("deepspeed")):
+    if deepspeed := read_deepspeed(values.get("deepspeed")):
         own = deepspeed.get("bf16")
         if isinstance(own, dict) and own.get("bf16_master_weights_and_grads"):
             raise ConfigError(
@@ -149,7 +149,7 @@ def check_trained_dtype(config: Config, section: str) -> None:
         )
 
 
-def _read_deepspeed(value: Any) -> Mapping[str, Any]:
+def read_deepspeed(value: Any) -> Mapping[str, Any]:
     """DeepSpeed's settings, given as a mapping, as JSON or as a JSON file; {} where TRL will refuse them."""
     if isinstance(value, str):
         try:

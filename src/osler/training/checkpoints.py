@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import Config, PolicyConfig
 from osler.data.select import describe_samples, digest_content
 from osler.errors import ConfigError, naming_missing_packages
-from osler.files import read_json_object, replacing, write_json
+from osler.files import locking, read_json_object, replacing, write_json
 from osler.policies.image_tokens import check_study_tokens
 from osler.policies.lora import describe_adapter, load_adapter, save_adapter
 from osler.policies.quiet import quiet_training
@@ -24,6 +24,9 @@ from osler.types import Prompt
 
 if TYPE_CHECKING:
     from osler.policies.load import Policy
+
+LOCK_SECONDS: Final = 120.0
+"""How long a training waits for another one in its run folder. The lock of a node that has died may live on for 90 s on shared storage."""
 
 
 def load_for_training(config: Config, prompts: Sequence[Prompt], arguments: Any) -> Policy:
@@ -126,7 +129,7 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
     """
     from osler.training.callbacks import add_callbacks, closing_bars, write_above_bar
 
-    with quiet_training(), forgetting_unused(run), naming_missing_packages():
+    with quiet_training(), forgetting_unused(run), naming_missing_packages(), holding(run):
         trainer = build_trainer()
         add_callbacks(trainer, run, config)
         if config.policy.lora is not None:
@@ -139,6 +142,25 @@ def train_and_save(build_trainer: Callable[[], Any], policy: Policy, run: Run, c
         with explaining_a_full_disk(trainer, run), explaining_lack_of_memory(trainer, config), closing_bars(trainer):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
             save_policy(trainer, policy, run, config)
+
+
+@contextmanager
+def holding(run: Run, wait: float = LOCK_SECONDS) -> Iterator[None]:
+    """Keep a second training from the same run folder. Raises ConfigError where another one is still at work after `wait` seconds.
+
+    Of the processes of one training the first does this.
+    """
+    from accelerate.state import PartialState
+
+    if not PartialState().is_main_process:
+        yield
+        return
+    with locking(run.lock, wait) as is_ours:
+        if not is_ours:
+            raise ConfigError(f"another training writes to {run.root}: wait for it, stop it, or give another --out")
+        if run.policy.is_dir():
+            raise ConfigError(f"another training has ended in {run.root} meanwhile: the same command says what it made")
+        yield
 
 
 def save_policy(trainer: Any, policy: Policy, run: Run, config: Config) -> None:

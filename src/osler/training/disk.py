@@ -49,7 +49,11 @@ def plan_space(model: Any, limit: int | None, rollout: int = 0) -> Space:
     sizes = [(weight.numel() * weight.element_size(), weight.requires_grad) for weight in model.parameters()]
     trained = sum(size for size, is_trained in sizes if is_trained)
     whole = sum(size for size, _ in sizes)
-    is_adapter = hasattr(model, "peft_config")
+    return space_of(whole=whole, trained=trained, is_adapter=hasattr(model, "peft_config"), limit=limit, rollout=rollout)
+
+
+def space_of(*, whole: int, trained: int, is_adapter: bool, limit: int | None, rollout: int = 0) -> Space:
+    """The same for a model whose weights take `whole` bytes, of which `trained` are trained."""
     return Space(
         weights=trained if is_adapter else whole,
         optimizer=ADAM_STATES * trained,

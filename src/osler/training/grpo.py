@@ -44,7 +44,7 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
 
     needs_reference = bool(arguments.beta) and config.policy.lora is None
     run = start_run(out, config, policy, prompts, arguments, fresh=fresh, needs_reference=needs_reference)
-    train_and_save(lambda: build_trainer(config, policy, prompts, rewards, arguments), policy, run, config)
+    train_and_save(lambda: build_trainer(config, policy, prompts, rewards, arguments, kept=run.completions), policy, run, config)
     return run
 
 
@@ -72,11 +72,21 @@ def check_settings(config: Config, prompts: Sequence[Prompt] | None, out: Path) 
 
 
 def build_trainer(
-    config: Config, policy: Policy, prompts: Sequence[Prompt], rewards: Sequence[RewardFunction], arguments: Any
+    config: Config,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    rewards: Sequence[RewardFunction],
+    arguments: Any,
+    *,
+    kept: Path | None = None,
 ) -> OslerGRPOTrainer:
-    """The trainer of a recipe, with a new LoRA adapter when `[policy.lora]` is set; TRL's own path without `share_prefix`."""
+    """The trainer of a recipe, with a new LoRA adapter when `[policy.lora]` is set; TRL's own path without `share_prefix`.
+
+    A few completions are kept in the file `kept`.
+    """
     from osler.policies.lora import lora_config
     from osler.training.curriculum import Curriculum
+    from osler.training.kept_completions import KeptCompletions
     from osler.training.shared_prefix.expected import Expectation, ExpectedGRPOTrainer
     from osler.training.shared_prefix.looking import Looking, LookingGRPOTrainer, Twins
     from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
@@ -112,6 +122,7 @@ def build_trainer(
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
         print_completions_every=config.trainer.print_completions_every,
         watch_image_every=config.trainer.watch_image_every,
+        kept=None if kept is None else KeptCompletions(path=kept, every=config.trainer.keep_completions_every),
         curriculum=Curriculum.of(config, prompts),
     )
 

@@ -20,6 +20,7 @@ TRL 1.16 generates, scores, pairs images with their rows and updates. Changed he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from osler.training.altered_answers import ask_again
 from osler.training.blank_images import ask_with_blank_images, pick_questions
 from osler.training.callbacks import write_above_bar
 from osler.training.curriculum import Curriculum
+from osler.training.kept_completions import MAX_TEXT, KeptCompletion, KeptCompletions, pick
 from osler.training.reward_check import checked, require_rewards
 from osler.training.rollout_figures import describe_answers, describe_blank, read_answers
 from osler.training.rollout_state import RolloutSizes, RolloutState, batch_tensors, is_used_up, load_rollout, read_batches, save_rollout
@@ -85,7 +87,7 @@ class _Overrides:
 
 
 class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPO. One completion is printed every `print_completions_every` steps; 0: never."""
+    """TRL's GRPO. One completion is printed every `print_completions_every` steps, 0: never; a few are kept in the file `kept`."""
 
     reward_funcs: list[Any]
     _buffered_inputs: Any
@@ -97,6 +99,7 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         *args: Any,
         print_completions_every: int = 0,
         watch_image_every: int = 0,
+        kept: KeptCompletions | None = None,
         curriculum: Curriculum | None = None,
         **kwargs: Any,
     ) -> None:
@@ -105,6 +108,7 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         self.curriculum = curriculum
         self.print_completions_every = print_completions_every
         self._next_print = 0
+        self.kept = kept
         self.has_ended_sharing = False
         self._restored: RolloutState | None = None  # of a checkpoint, until the first step
         self._asks_again = reasoning_matters in self.reward_funcs
@@ -222,7 +226,25 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             self._next_print = step + self.print_completions_every
             scores = dict(zip(self.reward_func_names, rewards[0].tolist(), strict=True))
             write_above_bar(format_completion(step, inputs[0]["sample_id"], prompts[0], completions[0], scores))
+        if self.kept is not None and self.accelerator.is_main_process and self.kept.is_due(step):
+            self._keep(self.kept, step, inputs, prompts, completions, rewards)
         return rewards
+
+    def _keep(self, file: KeptCompletions, step: int, inputs: Any, prompts: Any, completions: Any, rewards: torch.Tensor) -> None:
+        """Keep a few completions of the main process, whose rows are the first."""
+        rows = []
+        for place in pick([row["sample_id"] for row in inputs]):
+            earned = [value if math.isfinite(value) else None for value in rewards[place].tolist()]
+            kept = KeptCompletion(
+                step=step,
+                sample_id=inputs[place]["sample_id"],
+                prompt=message_text(prompts[place])[:MAX_TEXT],
+                completion=message_text(completions[place])[:MAX_TEXT],
+                target=inputs[place]["target"],
+                rewards=dict(zip(self.reward_func_names, earned, strict=True)),
+            )
+            rows.append(kept)
+        file.keep(step, rows)
 
     def _own_rows(self, gathered: torch.Tensor, num_rows: int) -> torch.Tensor:
         """The rows of this process, among those of all processes with as many each."""

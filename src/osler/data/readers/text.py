@@ -64,7 +64,7 @@ def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
     if not 2 <= len(raw) <= len(LETTERS):
         raise DataError(f"{len(raw)} options: a question has 2 to {len(LETTERS)}")
     choices = tuple(_option_text(letter, value, notes) for letter, value in zip(LETTERS, raw, strict=False))
-    if len({_option_words(choice) for choice in choices}) < len(choices):
+    if len({option_words(choice) for choice in choices}) < len(choices):
         notes["two options are equal but for case or punctuation"] += 1
     if any("_" in choice for choice in choices):
         notes["label with an underscore among the options, such as 'x_ray'"] += 1
@@ -72,7 +72,8 @@ def check_choices(raw: Any, notes: Counter[str]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1 << 15)
-def _option_words(choice: str) -> str:
+def option_words(choice: str) -> str:
+    """What options are compared by: `fold_words`, or for an option of signs only these."""
     return fold_words(choice) or choice
 
 

@@ -12,7 +12,7 @@ from osler.data.select import counts, read_all
 from osler.data.splits.group import MEDVLM_R1, assign_groups, assign_protocol, check_fractions, group_samples, stratify
 from osler.data.splits.manifest import Entry, Manifest, digest_sample, source_options
 from osler.errors import DataError
-from osler.images.fingerprints import DEFAULT_DISTANCE, take_fingerprints
+from osler.images.fingerprints import DEFAULT_DISTANCE, Opening, take_fingerprints
 from osler.images.turned import find_turned_pairs
 from osler.types import Sample
 
@@ -30,6 +30,7 @@ class SplitOptions:
     protocol: Protocol = "fractions"  # "medvlm_r1" ignores `fractions`
     max_distance: int = DEFAULT_DISTANCE  # bits by which perceptual hashes of near duplicates may differ
     has_images: bool = True  # False opens no image: samples are grouped by path, subject and case only
+    opening: Opening | None = None  # of the image files; None: that of `Opening()`
     seed: int = 0
 
 
@@ -67,7 +68,7 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
     if len(considered) < 2:
         raise DataError(f"{data.reader} has {len(considered)} questions to divide: check the data root and its options")
     sources = dict.fromkeys(source for sample in considered for source in sample.images)
-    fingerprints = take_fingerprints(sources, has_progress=has_progress) if options.has_images else {}
+    fingerprints = take_fingerprints(sources, has_progress=has_progress, opening=options.opening) if options.has_images else {}
     max_distance = options.max_distance if options.has_images else None
     turned = [] if max_distance is None else find_turned_pairs(fingerprints, max_distance)
     groups = group_samples(considered, fingerprints, max_distance=max_distance, turned=turned)

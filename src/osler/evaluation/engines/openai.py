@@ -233,7 +233,7 @@ class _Session:
                 return Answered(reply=reply, seconds=0.0, first_text=None, attempts=1)
         expected = self.settings.reported_model or self.endpoint.model
         if answered.reply.model not in (None, expected):
-            raise RequestFailure("other_model", f"it answers as {answered.reply.model!r}")
+            raise RequestFailure("other_model", f"it answers as {self.endpoint.quote(answered.reply.model or '')!r}")
         return answered
 
     def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:

@@ -14,11 +14,13 @@ __all__ = ["Launcher", "Launching", "Resources"]
 LauncherName = Literal["local", "ray", "slurm"]
 
 
-def _open_local(resources: Resources, settings: Mapping[str, str]) -> Launcher:  # noqa: ARG001
+def _open_local(resources: Resources, settings: Mapping[str, str]) -> Launcher:
     from osler.experiments.launchers.local import LocalLauncher
 
     if settings:
         raise ConfigError("--launcher-option is for ray and slurm: leave it out, or name a --launcher")
+    if asked := resources.asked:
+        raise ConfigError(f"{asked[0]} is for a job on a cluster: leave it out, or name --launcher ray or slurm")
     return LocalLauncher()
 
 

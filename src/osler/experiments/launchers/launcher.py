@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,14 @@ class Resources:
     memory_gb: float | None = None  # None: what the cluster gives by default
     hours: float | None = None
     tries: int = 3  # a job starts again when its node dies; each start resumes from the checkpoints on shared storage
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The options that ask for something else than the default."""
+        default = Resources()
+        return tuple(
+            f"--job-{field.name.partition('_')[0]}" for field in fields(self) if getattr(self, field.name) != getattr(default, field.name)
+        )
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be asked for."""

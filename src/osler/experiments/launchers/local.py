@@ -27,8 +27,8 @@ TIMED_OUT: Final = 124
 class Worker:
     """A process that runs one job after another (`osler.cli.in_turn`), or one command if it is not kept. It ends with this process."""
 
-    def __init__(self, *, threads: int, is_kept: bool) -> None:
-        self.is_kept, self._threads = is_kept, threads
+    def __init__(self, *, threads: int, is_kept: bool, folder: str | None = None) -> None:
+        self.is_kept, self._threads, self._folder = is_kept, threads, folder
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, commands: Commands, log: Path) -> int:
@@ -45,12 +45,17 @@ class Worker:
         if self._process is None or self._process.poll() is not None:
             environment = {"GLIBC_TUNABLES": ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(self._threads)}
             command = [sys.executable, "-m", "osler.cli.in_turn", str(os.getpid())]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=self._folder
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
         return int(answer) if answer else self.end() or 1  # it ended in the middle of a command
 
     def end(self) -> int:
@@ -68,12 +73,16 @@ class Worker:
             process.terminate()
 
 
-def run_on_node(commands: Commands, log: str, threads: int, hours: float | None = None) -> int:
+def run_on_node(commands: Commands, log: str, threads: int, folder: str, hours: float | None = None) -> int:
     """A job on a node of a cluster: in a process of its own, which ends with this one. Returns the first exit code above 0.
 
-    After `hours` the process is stopped, and the exit code is TIMED_OUT.
+    Relative paths in its commands start at `folder`. After `hours` the process is stopped, and the exit code is TIMED_OUT.
     """
-    worker = Worker(threads=threads, is_kept=True)
+    if not Path(folder).is_dir():
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(f"{folder} is not on this node: launch from a folder on the shared storage\n")
+        return 1
+    worker = Worker(threads=threads, is_kept=True, folder=folder)
     timer = None if hours is None else threading.Timer(hours * 3600, worker.stop)
     try:
         if timer is not None:

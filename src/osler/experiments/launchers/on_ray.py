@@ -73,7 +73,7 @@ class RayLauncher:
         with self._lock:
             if self._is_stopped:
                 raise OslerError(f"{name} was not started; the same command continues")
-            ref = task.remote([list(command) for command in commands], str(log.absolute()), asked.cpus, asked.hours)
+            ref = task.remote([list(command) for command in commands], str(log.absolute()), asked.cpus, str(Path.cwd()), asked.hours)
             self._refs.add(ref)
         try:
             return int(ray.get(ref))

@@ -25,13 +25,13 @@ STATE_FOLDER: Final = "slurm"
 class CommandsOnNode:
     """The callable that submitit runs. Having `checkpoint`, submitit submits it again when its time is over or it is preempted."""
 
-    def __call__(self, commands: Commands, log: str, threads: int) -> int:
+    def __call__(self, commands: Commands, log: str, threads: int, folder: str) -> int:
         """See `local.run_on_node`."""
-        return run_on_node(commands, log, threads)
+        return run_on_node(commands, log, threads, folder)
 
-    def checkpoint(self, commands: Commands, log: str, threads: int) -> Any:
+    def checkpoint(self, commands: Commands, log: str, threads: int, folder: str) -> Any:
         """The same commands again: they continue from the checkpoints of their run folders."""
-        return import_module("submitit.helpers").DelayedSubmission(self, commands, log, threads)
+        return import_module("submitit.helpers").DelayedSubmission(self, commands, log, threads, folder)
 
 
 class SlurmLauncher:
@@ -77,7 +77,8 @@ class SlurmLauncher:
             with self._lock:
                 if self._is_stopped:
                     raise OslerError(f"{name} was not started; the same command continues")
-                job = executor.submit(CommandsOnNode(), [list(command) for command in commands], str(log.absolute()), self._resources.cpus)
+                given = [list(command) for command in commands], str(log.absolute()), self._resources.cpus, str(Path.cwd())
+                job = executor.submit(CommandsOnNode(), *given)
                 self._jobs[name] = job
             try:
                 return int(job.result())

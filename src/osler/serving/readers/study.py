@@ -19,7 +19,7 @@ from osler.evaluation.ablations import Ablation, ablate
 from osler.evaluation.readings import FOLDER, Part, reader_label
 from osler.evaluation.records import read_records, record_to_json
 from osler.evaluation.run import digest_prompts
-from osler.files import read_json_object, write_json, write_whole
+from osler.files import locking, read_json_object, replacing, write_json, write_whole
 from osler.prompts import READER, render
 from osler.run_folder import Run, forgetting_unused, open_run, set_aside
 from osler.serving.readers.plan import Plan, StudySettings, make_plan, read_plan, write_plan
@@ -175,7 +175,7 @@ def _set_aside(run: Run) -> None:
     folder = run.root / FOLDER
     if not folder.is_dir():
         return
-    with _locking(folder):  # a server that runs would write its answers into the new study
+    with _holding(folder):  # a server that runs would write its answers into the new study
         (kept := folder / "records").mkdir(exist_ok=True)
         for path in (*run.records.glob("reader_*"), *run.records.glob("readers_majority*")):
             path.rename(kept / path.name)
@@ -189,11 +189,9 @@ def _tokens(folder: Path, number: int) -> tuple[str, ...]:
     if isinstance(known, list) and len(known) == number and all(isinstance(token, str) and len(token) >= _TOKEN_BYTES for token in known):
         return tuple(known)
     tokens = [secrets.token_urlsafe(_TOKEN_BYTES) for _ in range(number)]
-    folder.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    with path.open("w", encoding="utf-8") as file:
-        json.dump({"readers": tokens}, file)
+    with replacing(path) as draft:
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps({"readers": tokens}), encoding="utf-8")
     return tuple(tokens)
 
 
@@ -209,21 +207,14 @@ def _write_credits(study: Study, config: Config, *, fresh: bool) -> None:
 
 def holding(study: Study) -> AbstractContextManager[None]:
     """Keep a second server from the same study. Raises ConfigError where one runs; systems without file locks are not checked."""
-    return _locking(study.folder)
+    return _holding(study.folder)
 
 
 @contextmanager
-def _locking(folder: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another server runs the study in {folder}: stop it first") from None
+def _holding(folder: Path) -> Iterator[None]:
+    with locking(folder / "lock") as is_ours:
+        if not is_ours:
+            raise ConfigError(f"another server runs the study in {folder}: stop it first")
         yield
 
 

@@ -339,19 +339,22 @@ class SharedUpdate(OslerGRPOTrainer):
         self, model: Any, completions: tuple[Tensor, Tensor], rows: list[int], inside: Tensor, shared_S: Tensor, use_trl: UseTrl
     ) -> Sequence[Difference]:
         """The differences of these rows from TRL's own, the most telling first."""
-        trl_S = use_trl(rows)[0][inside]
+        if not self._is_lockstep:
+            # A forward pass of the data-parallel wrapper waits for the other processes, which may have no such kind of batch now.
+            model = self.accelerator.unwrap_model(model)
+        trl_S = use_trl(rows, model)[0][inside]
         if self._precision == torch.float32:
             return [compare_exactly(trl_S, shared_S)]
         if not self._is_lockstep:
             try:
-                twin = exact_twin(self.accelerator.unwrap_model(model))
+                twin = exact_twin(model)
                 with without_autocast(self.accelerator):
                     exact_S = use_trl(rows, twin)[0][inside]
                     again_S = self._score_exactly(twin, completions, rows)[inside]
                 return [compare_exactly(exact_S, again_S), compare_in_half(trl_S, shared_S)]
             except torch.OutOfMemoryError:
                 self.log_once("too little memory to compare shared prompts in float32: they are compared with rounding noise")
-        return compare_with_noise(trl_S, shared_S, use_trl(rows, padding=MORE_PADDING)[0][inside])
+        return compare_with_noise(trl_S, shared_S, use_trl(rows, model, padding=MORE_PADDING)[0][inside])
 
     def _score_exactly(self, twin: Any, completions: tuple[Tensor, Tensor], rows: list[int]) -> Tensor:
         """Shared log-probabilities of whole blocks by the code that this update uses, with the weights of `twin`."""

@@ -24,7 +24,7 @@ _ROW_MARK: Final = re.compile(rf"(?:(?<=[\s,;，；。?？!:：])|^){_MARK}\s*(?
 _OWN_MARK: Final = re.compile(rf"{_MARK}\s*(?=\S)")
 _OWN_NUMBER: Final = re.compile(r"(\d{1,2})(?:[.:]\s+|[)、]\s*)(?=\S)")
 _ORDERS: Final = (tuple(LETTERS), tuple(map(str, range(1, 27))))
-_ANY_MARK: Final = re.compile(r"(?<![^\W_])[A-Za-z][).:、\]）．：］】]")
+ANY_MARK: Final = re.compile(r"(?<![^\W_])[A-Za-z][).:、\]）．：］】]")
 """What every mark of an option holds, whatever stands around it."""
 _NUMBER_LINE: Final = re.compile(r"^[ \t]*(\d{1,2})[).:、][ \t]*(?=\S)", re.MULTILINE)
 _HEADING: Final = re.compile(
@@ -188,7 +188,7 @@ def without_options(text: str, choices: Sequence[str]) -> str | None:
 
     Raises DataError for other options, or these in another order.
     """
-    if not _ANY_MARK.search(text):
+    if not ANY_MARK.search(text):
         return None
     try:
         parts = find_options(text, Counter())
@@ -203,7 +203,7 @@ def without_options(text: str, choices: Sequence[str]) -> str | None:
 
 def _take_apart(text: str, notes: Counter[str]) -> Problem | None:
     """The text before the options, and these, without an instruction behind the last."""
-    if not _ANY_MARK.search(text):
+    if not ANY_MARK.search(text):
         return None
     parts, is_row = _in_lines(text), False
     if parts is None:

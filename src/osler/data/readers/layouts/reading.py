@@ -17,6 +17,7 @@ from osler.data.readers.layouts.conversation import take_apart
 from osler.data.readers.layouts.draft import Draft, draft_row, finish, needs_base
 from osler.data.readers.layouts.fields import Fields, find_fields
 from osler.data.readers.layouts.pictures import Pictures
+from osler.data.readers.layouts.plain import read_plain
 from osler.data.readers.layouts.tables import Row, Table, split_of
 from osler.data.readers.read_files import LinePart, load_part
 from osler.errors import DataError
@@ -72,6 +73,10 @@ def read_rows(rows: Iterable[Row], how: How) -> Part:
         try:
             if isinstance(raw, DataError):
                 raise raw
+            if not how.may_name_splits and (plain := _read_plain(raw, number, how)) is not None:
+                part.ids.add(plain.id)
+                part.rows.append(ReadRow(name=name, id=plain.id, made=plain, dataset=plain.dataset))
+                continue
             questions = take_apart(check_object(raw), part.notes)
             for place, question in enumerate(questions, start=1):
                 end = f"/{place}" if len(questions) > 1 else ""
@@ -86,6 +91,10 @@ def read_rows(rows: Iterable[Row], how: How) -> Part:
             part.rows.append(ReadRow(name=name, id="", made=str(error)))
     part.notes.row = part.nameless_notes.row = ""
     return part
+
+
+def _read_plain(raw: Any, number: Any, how: How) -> Sample | None:
+    return read_plain(raw, number, how.stem, how.root, how.prefix, has_own_ids=how.has_own_ids)
 
 
 def _read_row(name: str, row_id: str, dataset: str, fields: Fields, part: Part, how: How, pictures: dict[int, Pictures]) -> ReadRow | None:

@@ -1,0 +1,129 @@
+"""Plain rows give the samples that rows give which are taken apart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osler.data.readers.layouts.plain import read_plain
+from osler.data.readers.layouts.reading import How, read_rows
+from osler.types import Sample
+
+ROOT = Path("images")
+PLAIN = {
+    "id": "7",
+    "images": ["a/1.png"],
+    "question": "Which organ is enlarged?",
+    "choices": ["Liver", "Spleen (left)"],
+    "target": "B",
+    "modality": "ct",
+    "question_type": "disease_diagnosis",
+    "subject_id": "p1",
+}
+
+
+def read(row: dict[str, Any], *, has_own_ids: bool = True) -> Sample | None:
+    return read_plain(row, 3, "train", ROOT, "in/", has_own_ids=has_own_ids)
+
+
+def take_apart(row: dict[str, Any], *, has_own_ids: bool = True) -> tuple[object, dict[str, int]]:
+    """The sample by the general way, which a table takes that may name splits, and what was noted."""
+    how = How(name="t", stem="train", split=None, may_name_splits=True, has_own_ids=has_own_ids, root=ROOT, prefix="in/")
+    part = read_rows([(3, row)], how)
+    assert len(part.rows) == 1
+    return part.rows[0].made, dict(part.notes) | dict(part.nameless_notes)
+
+
+READ = [
+    {},
+    {"choices": [], "target": "left lower lobe"},
+    {"choices": None, "target": "pneumothorax"},
+    {"modality": None, "subject_id": ""},
+    {"images": "a.JPG"},
+    {"images": ["a.png", "b/c.jpeg"]},
+    {"choices": ["1", "2", "10"], "target": "A"},
+    {"dataset": "mine", "layout": "osler"},
+]
+
+LEFT = [
+    {"question": "Which? A) CT B) MRI"},
+    {"question": "<image> Which organ?"},
+    {"question": "Größe?"},
+    {"question": " Which organ?"},
+    {"question": 7},
+    {"choices": ["A. Liver", "B. Spleen"]},
+    {"choices": ["1. Liver", "2. Spleen"]},
+    {"choices": ["Liver", "liver"]},
+    {"choices": ["x ray", "x-ray"]},
+    {"choices": ["B", "A"]},
+    {"choices": ["x_ray", "CT"]},
+    {"choices": ["Liver"]},
+    {"choices": "A) CT B) MRI"},
+    {"choices": [1, 2]},
+    {"target": "C"},
+    {"target": "b"},
+    {"target": "Liver"},
+    {"target": 1},
+    {"choices": [], "target": "B"},
+    {"choices": [], "target": "option B"},
+    {"images": ["../1.png"]},
+    {"images": ["a/../1.png"]},
+    {"images": ["/1.png"]},
+    {"images": ["study"]},
+    {"images": ["http://a/1.png"]},
+    {"images": [{"path": "1.png"}]},
+    {"images": []},
+    {"modality": "CT"},
+    {"modality": "endoscopy"},
+    {"id": 7},
+    {"id": " 7"},
+    {"context": "Cough."},
+    {"age": "60"},
+    {"answer": "A"},
+    {"Question": "Which organ?"},
+    {"option_a": "x"},
+    {"messages": []},
+    {"comment": "x"},
+]
+
+
+@pytest.mark.parametrize("changes", READ)
+@pytest.mark.parametrize("has_own_ids", [True, False])
+def test_a_plain_row_is_read_as_by_taking_it_apart(changes: dict[str, Any], has_own_ids: bool) -> None:
+    row = {**PLAIN, **changes}
+    made, notes = take_apart(row, has_own_ids=has_own_ids)
+    assert isinstance(made, Sample)
+    assert read(row, has_own_ids=has_own_ids) == made
+    assert notes == {}
+
+
+@pytest.mark.parametrize("changes", LEFT)
+def test_what_could_be_read_in_another_way_is_left_to_the_others(changes: dict[str, Any]) -> None:
+    assert read({**PLAIN, **changes}) is None
+
+
+TEXTS = st.one_of(
+    st.text(alphabet="aAbB1 2.)(:-_,<>[]{}/'\"é?|\n\\", max_size=12),
+    st.sampled_from(["CT", "MRI", "A", "B", "x ray", "X-ray.", "the answer B", "yes", "True", "10", "2.0", "A) CT", "<image>"]),
+)
+ANYTHING = st.one_of(TEXTS, st.none(), st.integers(0, 3), st.booleans(), st.lists(TEXTS, max_size=4))
+ROWS = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("id", "question", "problem", "subject_id", "dataset", "modality", "question_type", "layout", "A"), ANYTHING),
+        "choices": st.one_of(ANYTHING, st.lists(TEXTS, min_size=2, max_size=4)),
+        "target": st.one_of(ANYTHING, st.sampled_from(["A", "B", "C"])),
+        "answer": ANYTHING,
+        "images": st.one_of(ANYTHING, st.sampled_from(["a.png", ["a.png"], ["a.jpg", "b/c.jpeg"], [], "x.dcm", "./a.png"])),
+    },
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(ROWS, st.booleans())
+def test_no_row_is_read_in_another_way(changes: dict[str, Any], is_near: bool) -> None:
+    row = {**PLAIN, **changes} if is_near else changes
+    if (plain := read(row)) is not None:
+        assert (plain, {}) == take_apart(row)
