@@ -71,7 +71,7 @@ def change(folder: Path, edit: Callable[[Policy], None]) -> str:
 
 Sections = Mapping[str, Mapping[str, Any]]
 ROWS: list[tuple[str, Sections, Callable[[Policy], None] | None]] = [
-    ("equal_rewards", {"rewards": {"names": ["format"]}}, None),
+    ("equal_rewards", {"rewards": {"names": ["format"]}, "sampling": {"temperature": 0.7}}, None),
     ("unread_answers", {"sampling": {"temperature": 4.0, "max_completion_length": 24}}, None),
     ("cut_completions", {"sampling": {"max_completion_length": 2}}, None),
     ("exploding_kl", {"grpo": {"learning_rate": 0.02}}, None),

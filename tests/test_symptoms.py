@@ -41,7 +41,7 @@ def config(**sections: Any) -> Config:
 
 SFT = "--policy.path=runs/r-sft/policy"
 FOUND: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [  # cause, figures, sections of the recipe, remedy
-    ("equal_rewards", {"equal_groups": 0.9}, {}, "--data.curriculum=variance"),
+    ("equal_rewards", {"equal_groups": 0.95}, {}, "--data.curriculum=variance"),
     ("equal_rewards", {"equal_groups": 1.0, "correct": 0.01}, {}, SFT),
     ("equal_rewards", {"equal_groups": 1.0}, {"data": {"curriculum": "variance"}}, SFT),
     ("equal_rewards", {"equal_groups": 1.0}, {"rewards": {"names": ["format"]}}, "--rewards.names=\"['format', 'accuracy']\""),
@@ -56,7 +56,7 @@ FOUND: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [  # cause, figur
     ("cut_completions", {"cut": 0.51}, {"sampling": {"max_completion_length": 64}}, "--sampling.max_completion_length=128"),
     ("exploding_kl", {"kl": 2.1}, {}, "--grpo.learning_rate=1.0e-06"),
     ("exploding_kl", {"kl": math.inf}, {"grpo": {}}, "--grpo.learning_rate=1.0e-07"),
-    ("identical_completions", {"identical": 0.95}, {}, "--sampling.temperature=1.3"),
+    ("identical_completions", {"identical": 0.98}, {}, "--sampling.temperature=1.3"),
     ("identical_completions", {"identical": 1.0}, {"sampling": {"top_k": 1}}, "--sampling.top_k=0"),
     ("identical_completions", {"identical": 1.0}, {"sampling": {"top_p": 0.5}}, "--sampling.top_p=1.0"),
     ("identical_completions", {"identical": 1.0}, {"sampling": {"temperature": 0.2}}, "--sampling.temperature=1.0"),
@@ -111,7 +111,7 @@ def test_every_cause_has_a_row() -> None:
 
 SILENT: list[dict[str, Any]] = [
     {},
-    {"equal_groups": 0.89, "cut": 0.5, "parsed": 0.25, "kl": 2.0, "identical": 0.94, "entropy": 0.036},
+    {"equal_groups": 0.94, "cut": 0.5, "parsed": 0.25, "kl": 2.0, "identical": 0.97, "entropy": 0.036},
     {"equal_groups": 1.0, "identical": 1.0, "entropy": 0.0, "correct": 0.9},  # learnt
     {"letters": {"A": 1.0}, "targets": {"A": 0.7, "B": 0.3}},  # mostly right
     {"letters": {}, "targets": {}},
