@@ -71,7 +71,7 @@ def change(folder: Path, edit: Callable[[Policy], None]) -> str:
 
 Sections = Mapping[str, Mapping[str, Any]]
 ROWS: list[tuple[str, Sections, Callable[[Policy], None] | None]] = [
-    ("equal_rewards", {"rewards": {"names": ["format"]}}, None),
+    ("equal_rewards", {"rewards": {"names": ["format"]}, "sampling": {"temperature": 0.7}}, None),
     ("unread_answers", {"sampling": {"temperature": 4.0, "max_completion_length": 24}}, None),
     ("cut_completions", {"sampling": {"max_completion_length": 2}}, None),
     ("exploding_kl", {"grpo": {"learning_rate": 0.02}}, None),
@@ -214,8 +214,8 @@ def test_how_many_steps_use_a_rollout(grpo: dict[str, Any], steps: int, tiny_fol
 
 
 def test_what_updates_bring_about_is_judged_behind_them(tiny_folder: Path) -> None:
-    still = [{"reward": 0.5, "kl": 0.0, "entropy": 0.5}] * 6
-    trial = judge_trial([*still, {"kl": 0.0, "entropy": 0.5}, *[{"kl": 9.0, "entropy": 0.01}] * 2], recipe(tiny_folder), num_frozen=6)
+    still = [{"reward": 0.5, "kl": 0.0, "entropy": 0.5, "answers/correct": 0.2}] * 6
+    trial = judge_trial([*still, still[0], *[{**still[0], "kl": 9.0, "entropy": 0.02}] * 2], recipe(tiny_folder), num_frozen=6)
     assert [symptom.cause for symptom in trial.symptoms] == ["exploding_kl", "entropy_collapse"]
     assert (trial.num_rollouts, trial.before.kl, trial.after.kl) == (6, 0.0, 9.0)
 
@@ -241,6 +241,34 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_the_trial_as_json(tiny_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f"""
+[data.train]
+modalities = ["mri"]
+limit = 4
+[prompt]
+strategy = "no_think"
+[policy]
+path = "{tiny_folder}"
+device = "cpu"
+[sampling]
+max_completion_length = 6
+[grpo]
+num_generations = 2
+per_device_train_batch_size = 4
+disable_tqdm = true
+""",
+        encoding="utf-8",
+    )
+    assert main(["doctor", str(path), "--json", "--rollouts", "1"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
+    assert result["exit_code"] == 0
+    assert result["trial"]["num_rollouts"] == 1
+    assert {finding["check"] for finding in result["findings"] if finding["level"] == "warning"} >= {"cut_completions", "unread_answers"}
+
+
 def test_a_training_that_does_not_fit_fails_with_settings(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["demo", "--data.train.limit=48", "--no-rollouts", "--images=none", "--json"]
     found = []
@@ -259,4 +287,4 @@ def test_the_exit_code_of_a_run_that_would_fail(capsys: pytest.CaptureFixture[st
     assert main(["doctor", "demo", "--policy.path=no/such/policy", "--data.train.limit=48", "--images=none"]) == 1
     out = capsys.readouterr().out
     assert "FAILS    policy" in out
-    assert "1 of the findings would stop a run" in out
+    assert "findings that would stop a run: 1, warnings: 0" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -72,13 +73,22 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     for finding in diagnosis.findings:
         _print(finding)
     counts = {level: sum(one.level == level for one in diagnosis.findings) for level in ("warning", "failure")}
-    print(f"{counts['failure']} of the findings would stop a run, {counts['warning']} would make it learn little or nothing")
+    print(f"findings that would stop a run: {counts['failure']}, warnings: {counts['warning']}")
     return {
         "findings": [asdict(finding) for finding in diagnosis.findings],
         "memory": None if diagnosis.memory is None else {**asdict(diagnosis.memory), "peak": diagnosis.memory.peak},
-        "trial": None if diagnosis.trial is None else asdict(diagnosis.trial),
+        "trial": None if diagnosis.trial is None else _finite(asdict(diagnosis.trial)),
         "exit_code": int(diagnosis.would_fail),
     }
+
+
+def _finite(value: Any) -> Any:
+    """The value without numbers that JSON lacks: an infinite KL divergence becomes null, and its warning says what it is."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print(finding: Finding) -> None:

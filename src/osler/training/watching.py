@@ -58,10 +58,10 @@ class Watch:
             equal_groups=self._mean("frac_reward_zero_std"),
             reward=self._mean("reward"),
             parsed=self._mean(PARSED),
-            correct=self._mean(PAID) if correct is None else correct,
+            correct=correct if correct is not None else self._mean(PAID),
             cut=self._mean("completions/clipped_ratio"),
             kl=self._median("kl"),
-            entropy=self._median("entropy"),
+            entropy=self._median("entropy") if correct is not None else None,  # where answers are enumerated nothing needs to be explored
             first_entropy=statistics.fmean(self._first_entropies) if len(self._first_entropies) == FIRST else None,
             identical=self._mean(IDENTICAL),
             letters=self._shares(LETTER),
