@@ -28,7 +28,8 @@ DECODING_COPIES: Final = 6
 
 
 RETURNED: Final = 32 << 20
-"""glibc gives freed blocks of so many bytes back to the system. Smaller ones stay with the process, and gradients rarely fit into them."""
+"""glibc gives freed blocks of so many bytes back to the system. Smaller ones stay with the process, and are rarely used again: PyTorch asks
+for aligned blocks, for which glibc searches a free one that is larger than the block itself."""
 
 LIBRARIES: Final = 48 << 20
 """What libraries and a trainer take on a CPU when training begins: resident memory after a training, less all that is planned."""
@@ -83,6 +84,7 @@ class _Stage:
     gradient: int = 0  # appears in it, and stays
     moment: int = 0  # needed while it runs
     block: int = 0  # the size of the tensors that are freed
+    holes: int = 0  # between what is saved, where a CPU keeps freed blocks
     is_head: bool = False  # its tensors have another size than those of layers
 
 
@@ -97,6 +99,10 @@ class _Graph:
     def saved(self) -> int:
         return sum(stage.saved for stage in self.stages)
 
+    def resident(self, *, returns_all: bool) -> int:
+        """What is saved, with the holes between it where freed blocks stay with the process."""
+        return self.saved + sum(stage.holes for stage in self.stages if not _returns(stage, returns_all))
+
     def peak(self, *, has_gradients: bool, returns_all: bool, share: float) -> int:
         """The most that forward and backward pass take, with the gradients.
 
@@ -104,14 +110,20 @@ class _Graph:
         is freed serves for gradients at once; else only blocks of RETURNED do.
         """
         gradients = int(share * sum(stage.gradient for stage in self.stages)) if has_gradients else 0
-        live, most = self.saved, self.saved + self.forward + gradients
+        live = self.resident(returns_all=returns_all)
+        most = live + self.forward + gradients
         for stage in self.stages:
             gradients += 0 if has_gradients else int(share * stage.gradient)
             most = max(most, live + gradients + stage.moment)
-            returns = returns_all or stage.block >= RETURNED
+            returns = _returns(stage, returns_all)
             live -= stage.saved if returns else 0
             live += stage.moment if stage.is_head and not returns else 0
         return max(most, gradients)
+
+
+def _returns(stage: _Stage, returns_all: bool) -> bool:
+    """Whether what a stage frees goes back at once."""
+    return returns_all or stage.block >= RETURNED
 
 
 def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
@@ -157,7 +169,7 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
         packed_weights=packed,
         self_check=check,
         rollout_peak=fixed + states + rollout if rollout else 0,
-        check_peak=fixed + part.saved + check if check else 0,
+        check_peak=fixed + part.resident(returns_all=work.is_gpu) + check if check else 0,
         update_peak=fixed + states + max(update, gradients),
         saving_peak=weights + reference + states + gathered + copy + (0 if work.is_gpu else LIBRARIES),
         disk=space.total(work.stores),
@@ -239,7 +251,7 @@ def _layer_stages(shape: ModelShape, work: Workload, one: activations.Pass, *, i
     yield _Stage(saved=one.shared, block=one.block)
     for number in range(shape.layers):
         saved = (one.last_layer if number == 0 else one.layer) + one.casts
-        yield _Stage(saved=saved, gradient=gradient, moment=one.backward, block=one.block)
+        yield _Stage(saved=saved, gradient=gradient, moment=one.backward, block=one.block, holes=one.holes)
 
 
 def _if_trained(work: Workload, weights: int) -> int:
