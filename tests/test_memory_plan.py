@@ -367,7 +367,12 @@ RECIPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("default", {}, {"rows": 4, "num_generations": 2, "completion": 6, "continues": True, "has_reference": False}),
     ("kl", {"grpo": {"beta": 0.04}}, {"has_reference": True, "scores_reference": True}),
     ("kl_lora", {"grpo": {"beta": 0.04}, "policy": {"lora": {"r": 2}}}, {"has_reference": False, "scores_reference": True}),
-    ("accumulated", {"grpo": {"gradient_accumulation_steps": 3}}, {"accumulation": 3, "micro_batches": 3, "continues": False}),
+    (
+        "accumulated",
+        {"grpo": {"gradient_accumulation_steps": 3, "entropy_coef": 0.0}},
+        {"accumulation": 3, "micro_batches": 3, "continues": False, "shares_update": True},
+    ),
+    ("scattered", {"grpo": {"gradient_accumulation_steps": 2, "entropy_coef": 0.01}}, {"shares_update": False}),
     ("checkpointing", {"grpo": {"gradient_checkpointing": True}}, {"checkpoints": True, "continues": False}),
     ("parts", {"trainer": {"groups_per_forward": 1}}, {"groups_at_once": 1, "continues": False}),
     ("trl", {"trainer": {"share_prefix": False}}, {"shares_prefix": False}),

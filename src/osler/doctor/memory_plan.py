@@ -143,7 +143,7 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
     images = _image_bytes(shape, work)
     fixed = weights + reference + images + (0 if work.is_gpu else LIBRARIES)
     gathered = whole - whole // shares["weights"]  # the rollout needs whole weights
-    has_gradients = work.accumulation > 1 or work.groups_at_once < work.groups
+    has_gradients = work.accumulation > 1 or (work.shares_update and work.groups_at_once < work.groups)
     packed = FLOAT * (shape.layers * shape.layer_linear_weights + shape.embedding) if work.copies_weights else 0
     cache, logits = _kv_cache(shape, work), _logits(shape, work)
     rollout = 0 if work.kind == "sft" else gathered + _rollout_peak(shape, work, graph.saved, cache + packed)
@@ -195,7 +195,7 @@ def _image_bytes(shape: ModelShape, work: Workload) -> int:
 def _update_graph(shape: ModelShape, work: Workload) -> _Graph:
     """What is in memory at once in an update: a micro-batch, or as many of its groups as fit in one forward pass."""
     groups = work.groups_at_once
-    if work.kind == "sft" or not work.shares_prefix:
+    if not work.shares_update:
         length = work.prompt + work.completion
         # On a CPU TRL's output layer scores every position, on a GPU those with a label.
         scored = work.rows * (work.completion if work.is_gpu else length - 1)
@@ -299,7 +299,7 @@ def _rollout_peak(shape: ModelShape, work: Workload, graph: int, cache: int) -> 
 
 def _check_bytes(shape: ModelShape, work: Workload) -> int:
     """Comparing the first update with TRL's own: up to two groups in full, and below float32 a copy of the model in it."""
-    if work.kind == "sft" or not work.shares_prefix or not work.checks_itself:
+    if not work.shares_update or not work.checks_itself:
         return 0
     rows, length = min(work.groups, 2) * work.num_generations, work.prompt + work.completion
     is_half = work.dtype != "float32" or work.autocast
