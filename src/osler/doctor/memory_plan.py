@@ -283,7 +283,8 @@ def _decoding_logits(shape: ModelShape, work: Workload) -> int:
 
 def _rollout_peak(shape: ModelShape, work: Workload, graph: int, cache: int) -> int:
     """The most that a rollout takes: while it decodes, or while the reference scores the completions."""
-    decoding = graph + cache + _decoding_logits(shape, work)
+    casts = 0 if work.continues else _weight_casts(shape, work)  # the graph holds them
+    decoding = graph + cache + casts + _decoding_logits(shape, work)
     if not work.scores_reference:
         return decoding
     one = Workload(**{name: getattr(work, name) for name in Workload.__slots__} | {"checkpoints": False})
@@ -310,7 +311,12 @@ def _check_bytes(shape: ModelShape, work: Workload) -> int:
     vision = patches * item * (3 * shape.vision.intermediate + 2 * shape.vision.width)
     pixels = 2 * patches * shape.vision.patch_values * FLOAT
     head = activations.head_bytes(shape, work, rows * work.completion if work.is_gpu else tokens, backward=False)
-    return twin + pixels + max(text, vision, head)
+    return twin + pixels + _weight_casts(shape, work) + max(text, vision, head)
+
+
+def _weight_casts(shape: ModelShape, work: Workload) -> int:
+    """The bfloat16 copies of weights that autocast keeps through a forward pass, or through a rollout."""
+    return 2 * (shape.layers * shape.layer_linear_weights + shape.vision.linear_weights) if work.autocast else 0
 
 
 def _mask_bytes(shape: ModelShape, work: Workload) -> int:
