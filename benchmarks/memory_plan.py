@@ -81,8 +81,8 @@ CASES: Final[dict[str, Case]] = {
     "200m_grpo_kl": Case(policy="wide_200m", sections=_grpo(8, 4, 32, beta=0.04)),
     "300m_grpo_lora": Case(policy="wide_300m", sections={**_grpo(8, 8, 32), "policy": LORA}),
     "300m_grpo_checkpointing": Case(policy="wide_300m", sections=_grpo(8, 8, 32, gradient_checkpointing=True)),
-    "true_sft": Case(policy=TRUE, kind="sft", sections={**_sft(1), "policy": {**LORA, "dtype": "bfloat16"}}),
-    "true_grpo": Case(policy=TRUE, sections={**_grpo(4, 4, 8), "policy": {**LORA, "dtype": "bfloat16"}}),
+    "true_sft": Case(policy=TRUE, kind="sft", steps=1, sections={**_sft(1), "policy": {**LORA, "dtype": "bfloat16"}}),
+    "true_grpo": Case(policy=TRUE, steps=1, sections={**_grpo(2, 2, 8), "policy": {**LORA, "dtype": "bfloat16"}}),
 }
 HEADLINE: Final = ",".join(name for name, case in CASES.items() if case.policy != TRUE)
 

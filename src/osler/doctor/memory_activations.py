@@ -36,6 +36,7 @@ class Pass:
     forward: int  # for a moment, in any layer
     backward: int
     block: int = 0  # the size of a tensor of the network
+    holes: int = 0  # freed between what each layer saves
     casts: int = 0  # bfloat16 copies of weights under autocast, in each layer
 
     def saved(self, layers: int) -> int:
@@ -166,6 +167,7 @@ def _pass(shape: ModelShape, work: Workload, tokens: int, last_tokens: int, kept
         forward=forward,
         backward=backward,
         block=tokens * inner * item,
+        holes=0 if work.trains_all or work.checkpoints else tokens * inner * (2 * FLOAT + item),
         casts=casts,
     )
 

@@ -28,7 +28,8 @@ DECODING_COPIES: Final = 6
 
 
 RETURNED: Final = 32 << 20
-"""glibc gives freed blocks of so many bytes back to the system. Smaller ones stay with the process, and gradients rarely fit into them."""
+"""glibc gives freed blocks of so many bytes back to the system. Smaller ones stay with the process, and are rarely used again: PyTorch asks
+for aligned blocks, for which glibc searches a free one that is larger than the block itself."""
 
 LIBRARIES: Final = 48 << 20
 """What libraries and a trainer take on a CPU when training begins: resident memory after a training, less all that is planned."""
@@ -83,6 +84,7 @@ class _Stage:
     gradient: int = 0  # appears in it, and stays
     moment: int = 0  # needed while it runs
     block: int = 0  # the size of the tensors that are freed
+    holes: int = 0  # between what is saved, where a CPU keeps freed blocks
     is_head: bool = False  # its tensors have another size than those of layers
 
 
@@ -97,6 +99,10 @@ class _Graph:
     def saved(self) -> int:
         return sum(stage.saved for stage in self.stages)
 
+    def resident(self, *, returns_all: bool) -> int:
+        """What is saved, with the holes between it where freed blocks stay with the process."""
+        return self.saved + sum(stage.holes for stage in self.stages if not _returns(stage, returns_all))
+
     def peak(self, *, has_gradients: bool, returns_all: bool, share: float) -> int:
         """The most that forward and backward pass take, with the gradients.
 
@@ -104,14 +110,20 @@ class _Graph:
         is freed serves for gradients at once; else only blocks of RETURNED do.
         """
         gradients = int(share * sum(stage.gradient for stage in self.stages)) if has_gradients else 0
-        live, most = self.saved, self.saved + self.forward + gradients
+        live = self.resident(returns_all=returns_all)
+        most = live + self.forward + gradients
         for stage in self.stages:
             gradients += 0 if has_gradients else int(share * stage.gradient)
             most = max(most, live + gradients + stage.moment)
-            returns = returns_all or stage.block >= RETURNED
+            returns = _returns(stage, returns_all)
             live -= stage.saved if returns else 0
             live += stage.moment if stage.is_head and not returns else 0
         return max(most, gradients)
+
+
+def _returns(stage: _Stage, returns_all: bool) -> bool:
+    """Whether what a stage frees goes back at once."""
+    return returns_all or stage.block >= RETURNED
 
 
 def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
@@ -131,7 +143,7 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
     images = _image_bytes(shape, work)
     fixed = weights + reference + images + (0 if work.is_gpu else LIBRARIES)
     gathered = whole - whole // shares["weights"]  # the rollout needs whole weights
-    has_gradients = work.accumulation > 1 or work.groups_at_once < work.groups
+    has_gradients = work.accumulation > 1 or (work.shares_update and work.groups_at_once < work.groups)
     packed = FLOAT * (shape.layers * shape.layer_linear_weights + shape.embedding) if work.copies_weights else 0
     cache, logits = _kv_cache(shape, work), _logits(shape, work)
     rollout = 0 if work.kind == "sft" else gathered + _rollout_peak(shape, work, graph.saved, cache + packed)
@@ -157,7 +169,7 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
         packed_weights=packed,
         self_check=check,
         rollout_peak=fixed + states + rollout if rollout else 0,
-        check_peak=fixed + part.saved + check if check else 0,
+        check_peak=fixed + part.resident(returns_all=work.is_gpu) + check if check else 0,
         update_peak=fixed + states + max(update, gradients),
         saving_peak=weights + reference + states + gathered + copy + (0 if work.is_gpu else LIBRARIES),
         disk=space.total(work.stores),
@@ -183,7 +195,7 @@ def _image_bytes(shape: ModelShape, work: Workload) -> int:
 def _update_graph(shape: ModelShape, work: Workload) -> _Graph:
     """What is in memory at once in an update: a micro-batch, or as many of its groups as fit in one forward pass."""
     groups = work.groups_at_once
-    if work.kind == "sft" or not work.shares_prefix:
+    if not work.shares_update:
         length = work.prompt + work.completion
         # On a CPU TRL's output layer scores every position, on a GPU those with a label.
         scored = work.rows * (work.completion if work.is_gpu else length - 1)
@@ -239,7 +251,7 @@ def _layer_stages(shape: ModelShape, work: Workload, one: activations.Pass, *, i
     yield _Stage(saved=one.shared, block=one.block)
     for number in range(shape.layers):
         saved = (one.last_layer if number == 0 else one.layer) + one.casts
-        yield _Stage(saved=saved, gradient=gradient, moment=one.backward, block=one.block)
+        yield _Stage(saved=saved, gradient=gradient, moment=one.backward, block=one.block, holes=one.holes)
 
 
 def _if_trained(work: Workload, weights: int) -> int:
@@ -271,7 +283,8 @@ def _decoding_logits(shape: ModelShape, work: Workload) -> int:
 
 def _rollout_peak(shape: ModelShape, work: Workload, graph: int, cache: int) -> int:
     """The most that a rollout takes: while it decodes, or while the reference scores the completions."""
-    decoding = graph + cache + _decoding_logits(shape, work)
+    casts = 0 if work.continues else _weight_casts(shape, work)  # the graph holds them
+    decoding = graph + cache + casts + _decoding_logits(shape, work)
     if not work.scores_reference:
         return decoding
     one = Workload(**{name: getattr(work, name) for name in Workload.__slots__} | {"checkpoints": False})
@@ -287,7 +300,7 @@ def _rollout_peak(shape: ModelShape, work: Workload, graph: int, cache: int) -> 
 
 def _check_bytes(shape: ModelShape, work: Workload) -> int:
     """Comparing the first update with TRL's own: up to two groups in full, and below float32 a copy of the model in it."""
-    if work.kind == "sft" or not work.shares_prefix or not work.checks_itself:
+    if not work.shares_update or not work.checks_itself:
         return 0
     rows, length = min(work.groups, 2) * work.num_generations, work.prompt + work.completion
     is_half = work.dtype != "float32" or work.autocast
@@ -298,7 +311,12 @@ def _check_bytes(shape: ModelShape, work: Workload) -> int:
     vision = patches * item * (3 * shape.vision.intermediate + 2 * shape.vision.width)
     pixels = 2 * patches * shape.vision.patch_values * FLOAT
     head = activations.head_bytes(shape, work, rows * work.completion if work.is_gpu else tokens, backward=False)
-    return twin + pixels + max(text, vision, head)
+    return twin + pixels + _weight_casts(shape, work) + max(text, vision, head)
+
+
+def _weight_casts(shape: ModelShape, work: Workload) -> int:
+    """The bfloat16 copies of weights that autocast keeps through a forward pass, or through a rollout."""
+    return 2 * (shape.layers * shape.layer_linear_weights + shape.vision.linear_weights) if work.autocast else 0
 
 
 def _mask_bytes(shape: ModelShape, work: Workload) -> int:

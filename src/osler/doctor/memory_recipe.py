@@ -124,6 +124,7 @@ def _workload(config: Config, shape: ModelShape, size: PromptSize, num_prompts: 
         has_reference=has_reference and config.policy.lora is None,
         scores_reference=has_reference,
         shares_prefix=own.share_prefix,
+        keeps_groups=not is_grpo or _keeps_groups(arguments),
         groups_per_forward=own.groups_per_forward,
         reuses_rollout=is_grpo and arguments.num_iterations > 1,
         static_decoding=own.static_decoding,
@@ -148,6 +149,16 @@ def _sharding(values: Mapping[str, Any]) -> tuple[Sharding, bool]:
     if values.get("fsdp"):
         return "weights", False
     return stages[stage] if stage in range(4) else "none", bool(deepspeed)
+
+
+def _keeps_groups(arguments: Any) -> bool:
+    """Whether no term of the loss is a mean over the tokens of a micro-batch, as `SharedPrefixGRPOTrainer.keeps_groups` asks."""
+    return (
+        arguments.loss_type != "bnpo"
+        and not arguments.entropy_coef
+        and not arguments.use_adaptive_entropy
+        and arguments.top_entropy_quantile == 1.0
+    )
 
 
 def _optimizer(name: str) -> Optimizer:

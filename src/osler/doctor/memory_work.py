@@ -70,6 +70,7 @@ class Workload:
     has_reference: bool = False  # a second model, for the KL penalty of a full fine-tuning
     scores_reference: bool = False  # whether the starting policy scores completions, by the second model or without the adapter
     shares_prefix: bool = True
+    keeps_groups: bool = True  # groups stay together in micro-batches, see `SharedPrefixGRPOTrainer.keeps_groups`
     groups_per_forward: int = 0  # 0: no bound
     reuses_rollout: bool = False  # several updates of one rollout, so none continues from its prefill
     checks_itself: bool = True  # the first update is compared with TRL's own
@@ -79,6 +80,11 @@ class Workload:
     sharding: Sharding = "none"
     num_checkpoints: int = 3  # on the disk at a time
     stores: Literal["resume", "weights", "none"] = "resume"  # `[trainer] checkpoint`
+
+    @property
+    def shares_update(self) -> bool:
+        """Whether an update computes a prompt once for its group; else TRL's own code writes every row out."""
+        return self.kind == "grpo" and self.shares_prefix and (self.keeps_groups or self.micro_batches == 1)
 
     @property
     def groups(self) -> int:
