@@ -17,6 +17,7 @@ from osler.doctor.findings import isolated
 from osler.doctor.reward_alive import UPDATES, judge_trial, steps_of_rollout, trial_config
 from osler.errors import DataError
 from osler.policies.load import Policy, load_policy
+from osler.reports.load_runs import load_runs
 from osler.training.arguments import grpo_arguments
 from osler.training.checkpoints import save_model
 from osler.training.grpo import train_grpo
@@ -136,6 +137,16 @@ def test_watching_the_image_changes_no_step(tiny_folder: Path, tmp_path: Path) -
     plain = read_lines(train_grpo(recipe(tiny_folder, **QUICK), tmp_path / "plain"))
     watched = read_lines(train_grpo(recipe(tiny_folder, **QUICK, trainer={"watch_image_every": 1}), tmp_path / "watched"))
     assert_same_lines([{key: value for key, value in line.items() if "blank" not in key} for line in watched], plain)
+
+
+def test_the_image_is_watched_on_test_questions_in_turn(tmp_path: Path) -> None:
+    run = train_grpo(tiny_recipe(grpo={"max_steps": 3, "save_strategy": "no"}, trainer={"watch_image_every": 1}), tmp_path / "run")
+    lines = [line for line in read_lines(run) if "blank_image/gain" in line]
+    assert len(lines) == 3
+    for line in lines:
+        assert line["blank_image/gain"] == pytest.approx(line["blank_image/accuracy"] - line["blank_image/accuracy_blank"])
+    (loaded,) = load_runs([run.root])
+    assert loaded.curves["image_gain"].values == pytest.approx([line["blank_image/gain"] for line in lines])
 
 
 def test_a_trial_keeps_nothing(tiny_folder: Path, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ class TrainerConfig(Section):
     min_enumerated_mass: float = Field(default=0.9, ge=0, le=1)  # less probable answers are sampled, until the policy knows the format
     checkpoint: Literal["resume", "weights", "none"] = "resume"  # weights: a third of the space, and an interrupted run starts over
     print_completions_every: int = Field(default=0, ge=0)  # in steps; 0: never
-    watch_image_every: int = Field(default=0, ge=0)  # GRPO steps between two answers to a few questions with blank images; 0: never
+    watch_image_every: int = Field(default=0, ge=0)  # GRPO steps between two answers to a few test questions with blank images; 0: never
     keep_completions_every: int = Field(default=10, ge=0)  # in steps; a few in completions.jsonl, for `osler report --watch`; 0: never
     report_to: tuple[str, ...] = ()  # e.g. ["tensorboard"]; metrics.jsonl is always written
 

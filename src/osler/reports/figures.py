@@ -51,6 +51,7 @@ _PANELS: Final = (
     ("Distance from the reference (KL)", "nats per token", "kl"),
     ("Entropy of the next token", "nats", "entropy"),
     ("Expected reward", "reward", "expected"),
+    ("Image gain: accuracy less that with a blank image", "share", "image_gain"),
 )
 """Title, y label and curve of the training figures, in order."""
 

@@ -48,6 +48,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "entropy": "entropy",
     "enumerated/reward": "expected",
     "partial/reward": "expected",
+    "blank_image/gain": "image_gain",
     "time_s": "seconds",
 }
 """Names of TRL and Osler in metrics.jsonl -> names of curves. `rewards/NAME` and `rewards/NAME/mean` become "reward: NAME"."""

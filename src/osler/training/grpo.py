@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from osler.config import Config
+from osler.data.select import load_split
 from osler.errors import ConfigError
 from osler.grading.rewards import reasoning_matters, resolve_rewards, statements
-from osler.prompts import Format, find_strategy
+from osler.prompts import Format, find_strategy, render
 from osler.run_folder import Run
 from osler.training.arguments import check_reporters, check_trained_dtype, grpo_arguments
 from osler.training.checkpoints import finished_run, load_for_training, start_run, train_and_save
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from osler.grading.rewards import RewardFunction
     from osler.policies.load import Policy
     from osler.training.trainer import OslerGRPOTrainer
+
+
+HELD_OUT: Final = 48
+"""Test questions of which some are asked with blank images while a training runs."""
 
 
 def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
@@ -44,8 +49,18 @@ def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:
 
     needs_reference = bool(arguments.beta) and config.policy.lora is None
     run = start_run(out, config, policy, prompts, arguments, fresh=fresh, needs_reference=needs_reference)
-    train_and_save(lambda: build_trainer(config, policy, prompts, rewards, arguments, kept=run.completions), policy, run, config)
+    held_out = read_held_out(config) if config.trainer.watch_image_every else None
+    train_and_save(
+        lambda: build_trainer(config, policy, prompts, rewards, arguments, kept=run.completions, held_out=held_out), policy, run, config
+    )
     return run
+
+
+def read_held_out(config: Config) -> Any | None:
+    """Up to HELD_OUT test questions with images, evenly spaced, in the wording of training; None where the recipe has none."""
+    samples = [sample for sample in load_split(config.data, "test") if sample.images]
+    chosen = samples[:: max(1, len(samples) // HELD_OUT)][:HELD_OUT]
+    return build_dataset([render(sample, config.prompt.strategy, phase="train") for sample in chosen]) if chosen else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +94,11 @@ def build_trainer(
     arguments: Any,
     *,
     kept: Path | None = None,
+    held_out: Any | None = None,
 ) -> OslerGRPOTrainer:
     """The trainer of a recipe, with a new LoRA adapter when `[policy.lora]` is set; TRL's own path without `share_prefix`.
 
-    A few completions are kept in the file `kept`.
+    A few completions are kept in the file `kept`. With `[trainer] watch_image_every` the questions of the dataset `held_out` are watched.
     """
     from osler.policies.lora import lora_config
     from osler.training.curriculum import Curriculum
@@ -122,6 +138,7 @@ def build_trainer(
         peft_config=lora_config(config.policy.lora, policy.family) if config.policy.lora is not None else None,
         print_completions_every=config.trainer.print_completions_every,
         watch_image_every=config.trainer.watch_image_every,
+        held_out=held_out,
         kept=None if kept is None else KeptCompletions(path=kept, every=config.trainer.keep_completions_every),
         curriculum=Curriculum.of(config, prompts),
     )

@@ -22,6 +22,7 @@ QUESTIONS: Final = "blank_image/questions"
 SAME: Final = "blank_image/same_answers"
 ACCURACY: Final = "blank_image/accuracy"
 BLANK_ACCURACY: Final = "blank_image/accuracy_blank"
+GAIN: Final = "blank_image/gain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,4 +84,5 @@ def describe_blank(pairs: Sequence[tuple[Answered, Answered]]) -> dict[str, floa
         SAME: sum(plain.answer == blank.answer for plain, blank in read) / len(read),
         ACCURACY: sum(plain.is_correct for plain, _ in read) / len(read),
         BLANK_ACCURACY: sum(blank.is_correct for _, blank in read) / len(read),
+        GAIN: sum(plain.is_correct - blank.is_correct for plain, blank in read) / len(read),
     }

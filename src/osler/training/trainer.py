@@ -37,7 +37,7 @@ from osler.errors import ConfigError
 from osler.grading.rewards import completion_text, reasoning_matters
 from osler.policies.letters import find_letter_tokens
 from osler.training.altered_answers import ask_again
-from osler.training.blank_images import ask_with_blank_images, pick_questions
+from osler.training.blank_images import WATCHED_QUESTIONS, ask_with_blank_images, pick_questions
 from osler.training.callbacks import write_above_bar
 from osler.training.curriculum import Curriculum
 from osler.training.kept_completions import MAX_TEXT, KeptCompletion, KeptCompletions, pick
@@ -99,12 +99,14 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         *args: Any,
         print_completions_every: int = 0,
         watch_image_every: int = 0,
+        held_out: Any | None = None,
         kept: KeptCompletions | None = None,
         curriculum: Curriculum | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.watch_image_every = watch_image_every
+        self.held_out = held_out  # a dataset of questions that are not trained on; None: those of the rollout are watched
         self.curriculum = curriculum
         self.print_completions_every = print_completions_every
         self._next_print = 0
@@ -190,10 +192,17 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         return True
 
     def _watch_image(self, rows: Sequence[Any]) -> None:
-        questions = pick_questions(rows)
+        questions = pick_questions(rows) if self.held_out is None else self._next_held_out(self.held_out)
         pairs = gather_object(ask_with_blank_images(self, questions) if questions else [])
         for name, value in describe_blank(pairs).items():
             self._metrics["train"][name].append(value)
+
+    def _next_held_out(self, questions: Any) -> list[Any]:
+        """The next questions of this process, in turn; after the last comes the first again."""
+        size = min(WATCHED_QUESTIONS, len(questions))
+        times = self.state.global_step // self.watch_image_every
+        first = size * (times * self.accelerator.num_processes + self.accelerator.process_index)
+        return [questions[(first + place) % len(questions)] for place in range(size)]
 
     def _describe_answers(self, inputs: Sequence[Any], completions: Sequence[Any]) -> None:
         """Log what the answers of all processes look like."""
