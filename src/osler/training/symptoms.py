@@ -41,7 +41,7 @@ MAX_CUT: Final = 0.5
 """Share of completions that reach the limit of tokens: with more, most of what is written never comes to its answer."""
 
 MAX_KL: Final = 2.0
-"""Nats per token from the reference, in the median of some steps. In 65 steps of the demo that is 0.12 at most, where single steps reach 2;
+"""Nats per token from the reference, in the median of some steps. In the demo that is 0.12 at most, where single steps reach 2;
 learning rates that destroy a policy lead to 4 and more."""
 
 MAX_IDENTICAL: Final = 0.98
