@@ -130,6 +130,18 @@ def wait_for_strip(page: Page, number: int | None = None) -> None:
     page.wait_for_selector("#strip:not(:has(canvas[width='1']))")
 
 
+def wait_for_answer(page: Page) -> None:
+    """Wait until the whole answer is shown."""
+    page.wait_for_selector("#take:not([hidden])")
+
+
+def fill_closed(page: Page, field: str, value: str) -> None:
+    """Fill a field of the section "How to ask", and close the section."""
+    page.click("#settings summary")
+    page.fill(field, value)
+    page.click("#settings summary")
+
+
 def pixels_of(canvas: Locator) -> np.ndarray:
     """The pixels of a canvas, (rows, columns, 3)."""
     url = canvas.evaluate("canvas => canvas.toDataURL('image/png')")

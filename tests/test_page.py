@@ -13,6 +13,7 @@ from page_browser import (
     as_file,
     assert_the_model_saw_the_strip,
     browsing,
+    fill_closed,
     find_missing,
     opened,
     pixels_of,
@@ -20,6 +21,7 @@ from page_browser import (
     scripted,
     send,
     serving,
+    wait_for_answer,
     wait_for_strip,
     wait_until,
 )
@@ -50,10 +52,6 @@ def generator() -> ScriptedGenerator:
 def url(generator: ScriptedGenerator) -> Iterator[str]:
     with serving(generator, free_port()) as address:
         yield address
-
-
-def wait_for_answer(page: "Page") -> None:
-    page.wait_for_selector("#take:not([hidden])")
 
 
 def ask(page: "Page", question: str = "Which finding?", options: tuple[str, ...] = ("one", "two", "three")) -> None:
@@ -372,6 +370,11 @@ FAULTS: list[tuple[Callable[["Page"], object], str]] = [
     (lambda page: page.fill("#options input >> nth=1", "lower right"), "Two options are the same"),
     (lambda page: page.click("#remove"), "Choose an image first"),
     (lambda page: ask_openly(page), "needs options"),
+    (lambda page: fill_closed(page, "#votes", "99"), "Votes must be a whole number from 1 to 16."),
+    (lambda page: fill_closed(page, "#votes", "2.5"), "Votes must be a whole number from 1 to 16."),
+    (lambda page: fill_closed(page, "#threshold", "1.5"), "Abstain below must be a number from 0 to 1."),
+    (lambda page: fill_closed(page, "#max-tokens", "0"), "Longest answer must be a whole number from 1 to"),
+    (lambda page: fill_closed(page, "#seed", "-1"), "Seed must be a whole number from 0 to"),
 ]
 
 

@@ -34,9 +34,9 @@ pytestmark = [
 
 
 @contextmanager
-def serving(study: Study) -> Iterator[str]:
-    """The address of a running server of the study."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+def serving(study: Study, port: int = 0) -> Iterator[str]:
+    """The address of a running server of the study, on a free port or the given one."""
+    with closing(socket.create_server(("127.0.0.1", port))) as listener:
         settings = ServerSettings(port=listener.getsockname()[1])
         server = Server(create_app(settings, None, [study_part(Sessions(study))]))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -166,6 +166,65 @@ def test_a_reload_a_pause_and_another_tab(browser: Any, tmp_path: Path) -> None:
     (reading,) = read_readings(study.run.root)[1]
     assert (reading.answer, reading.comment, reading.views) == ("C", "A bad lineb", 2)
     assert reading.seconds >= 0.6
+
+
+def test_an_answer_is_saved_once_the_server_is_back(browser: Any, tmp_path: Path) -> None:
+    """The page tries again by itself, with the answer as it was confirmed, also where only the reply was lost."""
+    study = make_study(tmp_path, write_rows(tmp_path, 4), num_readers=1, repeated=0, without_image=0)
+    page = browser.new_page()
+    with serving(study) as url:
+        page.goto(f"{url}/study/{study.tokens[0]}")
+        page.locator("#begin").click()
+        page.wait_for_selector("#case:not([hidden])")
+        page.keyboard.press("c")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#trouble:has-text('This page tries again by itself, next in 1 second.')")
+    assert "Your answer is not saved yet" in page.locator("#trouble-text").inner_text()
+    page.keyboard.press("a")  # it is confirmed already
+    assert page.locator("#options input[value=C]").is_checked()
+    assert page.locator("#options input, #comment, #confirm, #pause").evaluate_all("all => all.every(one => one.disabled)")
+    page.wait_for_selector("#trouble:has-text('next in 2 seconds.')")  # after the first try
+    with serving(study, int(url.rpartition(":")[2])):
+        page.wait_for_selector("#count:has-text('1 of 4 answered')")
+        page.wait_for_selector("#options:not(:has(input:checked)) input:enabled")
+        assert page.locator("#trouble").is_hidden()
+        page.route("**/answers", lambda route: (route.fetch(), route.abort()), times=1)
+        page.keyboard.press("b")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#trouble:has-text('next in 1 second.')")  # counted from the start again
+        page.wait_for_selector("#count:has-text('2 of 4 answered')")
+        page.wait_for_selector("#trouble", state="hidden")
+        page.route("**/answers", lambda route: route.fulfill(status=400, json={"error": {"message": "no"}}), times=1)
+        page.locator(".option:has(input[value=A])").click()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#trouble:has-text('no')")  # refused for good: it may be changed
+        assert "by itself" not in page.locator("#trouble-text").inner_text()
+        page.keyboard.press("b")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#count:has-text('3 of 4 answered')")
+        page.close()
+    assert [one.answer for one in read_readings(study.run.root)[1]] == ["C", "B", "B"]
+
+
+def test_the_next_case_is_opened_once_the_server_is_back(browser: Any, tmp_path: Path) -> None:
+    study = make_study(tmp_path, write_rows(tmp_path, 4), num_readers=1, repeated=0, without_image=0)
+    with serving(study) as url:
+        page = browser.new_page()
+        page.goto(f"{url}/study/{study.tokens[0]}")
+        page.locator("#begin").click()
+        page.wait_for_selector("#case:not([hidden])")
+        page.keyboard.press("c")
+        page.route("**/case", lambda route: route.abort(), times=2)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#trouble:has-text('next in 1 second.')")
+        assert "not saved" not in page.locator("#trouble-text").inner_text()
+        page.keyboard.press("Enter")  # does not stop the page from trying
+        page.wait_for_selector("#trouble:has-text('next in 2 seconds.')")
+        page.wait_for_selector("#trouble", state="hidden")
+        page.wait_for_selector("#options:not(:has(input:checked)) input:enabled")
+        assert page.locator("#count").inner_text() == "1 of 4 answered"
+        page.close()
+    assert len(read_readings(study.run.root)[1]) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -21,6 +21,8 @@ _BEGINNINGS: Final = {
     Look.MIRRORED: "With the image mirrored",
 }
 
+_NOTHING_TO_COMPARE: Final = "; with the image itself it gave no answer to compare with"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceShare:
@@ -116,7 +118,7 @@ def describe_look(look: Look, other: ReadAnswer, own: ReadAnswer) -> LookChange:
     elif not changed:
         said = f"it still answers {now}"
     else:
-        said = f"it answers {now}" + ("" if own.answer is None else f" in place of {_name(own.answer, own.answer_text)}")
+        said = f"it answers {now}" + (_NOTHING_TO_COMPARE if own.answer is None else f" in place of {_name(own.answer, own.answer_text)}")
     if before is not None and after is not None:
         said += f"; the probability of {own.answer} goes from {before:.2f} to {after:.2f}"
     return LookChange(

@@ -63,13 +63,14 @@ export function end(text = "") {
 
 /** Show a whole reply. `target` is the letter of the known answer of a drawn example. */
 export function render(reply, target = null) {
-  const reasoning = reply.reasoning ?? (reply.answer === null ? reply.completion : "");
+  const answer = answerOf(reply);
+  const reasoning = reply.reasoning ?? (answer === null ? reply.completion : "");
   byId("reasoning").textContent = reasoning.trim();
-  byId("reasoning-title").textContent = reply.reasoning === null && reply.answer === null ? "What it said" : "Reasoning";
+  byId("reasoning-title").textContent = reply.reasoning === null && answer === null ? "What it said" : "Reasoning";
   show(byId("reasoning-block"), Boolean(reasoning.trim()));
   byId("reasoning-block").classList.remove("is-streaming");
   renderVerdict(reply, target);
-  renderBars(byId("bars"), reply.choices, reply.answer, reply.vote_share !== null);
+  renderBars(byId("bars"), reply.choices, answer, reply.vote_share !== null);
   show(byId("look"), true);
   show(byId("take"));
   renderFacts(reply);
@@ -78,20 +79,26 @@ export function render(reply, target = null) {
   live.textContent = `${verdictText(reply)}`;
 }
 
+/** The answer of a reply, or of a look; null where no rule reads one, and where it is a letter of no option. */
+export function answerOf({ answer, choices }) {
+  return choices.length && !choices.some(({ letter }) => letter === answer) ? null : answer;
+}
+
 export function verdictText(reply) {
-  if (reply.answer === null) return "No answer that can be read.";
+  if (answerOf(reply) === null) return "No answer that can be read.";
   const text = reply.choices.length ? `${reply.answer}: ${reply.answer_text}` : reply.answer;
   return reply.abstains ? `Abstains; it leans towards ${text}.` : `Answer ${text}.`;
 }
 
 function renderVerdict(reply, target) {
   const parts = [];
-  if (reply.answer === null) {
+  const answer = answerOf(reply);
+  if (answer === null) {
     const why = reply.finish_reason === "length" ? "It was cut off: allow more tokens under How to ask." : "See what it said below, or ask in another way.";
     parts.push(make("p", { className: "said none", text: "No answer that can be read" }), make("p", { className: "hint", text: why }));
   } else {
-    const letter = reply.choices.length ? make("span", { className: "letter big", text: reply.answer }) : null;
-    const said = make("p", { className: reply.abstains ? "said abstains" : "said" }, letter, make("span", { text: reply.answer_text ?? reply.answer }));
+    const letter = reply.choices.length ? make("span", { className: "letter big", text: answer }) : null;
+    const said = make("p", { className: reply.abstains ? "said abstains" : "said" }, letter, make("span", { text: reply.answer_text ?? answer }));
     parts.push(said);
     if (reply.abstains) parts.push(make("p", { className: "flag", text: `Abstains: ${percent(reply.confidence)} is below the limit of ${percent(reply.threshold)}` }));
     else if (reply.confidence !== null) {
@@ -100,9 +107,9 @@ function renderVerdict(reply, target) {
     }
   }
   if (target) {
-    const isRight = reply.answer === target;
+    const isRight = answer === target;
     const known = reply.choices.find(({ letter }) => letter === target);
-    const text = `Drawn example: the right answer is ${target}${known ? ` (${known.text})` : ""}${reply.answer === null ? "" : isRight ? ", as answered" : ", so this answer is wrong"}.`;
+    const text = `Drawn example: the right answer is ${target}${known ? ` (${known.text})` : ""}${answer === null ? "" : isRight ? ", as answered" : ", so this answer is wrong"}.`;
     parts.push(make("p", { className: isRight ? "known right" : "known wrong", text }));
   }
   byId("verdict").replaceChildren(...parts);

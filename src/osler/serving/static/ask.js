@@ -25,13 +25,13 @@ export function setExample(told) {
 export async function ask() {
   if (running) return;
   let body;
+  clearFault();
   try {
     body = readQuestion();
     if (!uploads.id) throw new FormFault("Choose an image first, or try a drawn one.", byId("pick-files"));
   } catch (error) {
     if (!(error instanceof FormFault)) throw error;
-    answer.fail(error.message);
-    error.field?.focus();
+    showFault(error);
     return;
   }
   let entry = null;
@@ -53,6 +53,22 @@ export async function ask() {
   answer.bringIntoView();
 }
 
+/** Tell what is missing or not accepted, and bring its field into sight, also out of a closed section. */
+function showFault({ message, field }) {
+  answer.fail(message);
+  if (!field) return;
+  const section = field.closest("details");
+  if (section) section.open = true;
+  if (field.matches("input, select, textarea")) field.setAttribute("aria-invalid", "true");
+  field.focus();
+}
+
+/** What was told of an earlier try no longer holds. */
+function clearFault() {
+  answer.fail("");
+  for (const field of byId("ask").querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+}
+
 /** Ask the question of the shown answer again, with other images. */
 async function look() {
   const entry = history.current;
@@ -72,14 +88,14 @@ async function look() {
       },
       look: (one) => {
         entry.looks.push(one);
-        renderLook(one);
+        renderLook(one, entry.reply);
       },
     });
   });
   if (entry.looks.length) answer.status("Answered, also with other images");
-  byId("look-summary").textContent = summarize(entry.looks);
+  byId("look-summary").textContent = summarize(entry.looks, entry.reply);
   byId("look-button").textContent = "Ask again";
-  if (!entry.looks.length) renderLooks([], null);
+  if (!entry.looks.length) renderLooks([], entry.reply);
   history.touch();
 }
 
@@ -175,7 +191,7 @@ function open(entry) {
   history.current = entry;
   answer.begin(entry.body.question);
   answer.render(entry.reply, entry.target);
-  renderLooks(entry.looks, entry.lookPath);
+  renderLooks(entry.looks, entry.reply, entry.lookPath);
   const isHere = entry.generation === uploads.generation;
   show(byId("look-button"), isHere);
   tell(byId("look-hint"), entry.looks.length ? "" : isHere ? "The same question with the image blanked, swapped for another one, and mirrored." : "The image of this answer is no longer open.");
@@ -185,6 +201,8 @@ byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });
+byId("ask").addEventListener("input", clearFault);
+byId("ask").querySelector(".options").addEventListener("click", (event) => event.target.closest("button") && clearFault()); // an option more, or less
 byId("stop").addEventListener("click", () => running?.abort());
 byId("look-button").addEventListener("click", look);
 document.addEventListener("keydown", (event) => {
@@ -200,6 +218,7 @@ history.addEventListener("open", ({ detail: entry }) => {
 });
 uploads.addEventListener("change", () => {
   running?.abort();
+  clearFault();
   if (!history.current) return;
   history.current = null; // it is about other images
   show(byId("answer"), false);

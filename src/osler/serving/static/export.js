@@ -1,6 +1,6 @@
 // An answer to take away: as JSON for the clipboard, as one HTML page that needs nothing else. Names of files are in neither.
 
-import { verdictText } from "./answer.js";
+import { answerOf, verdictText } from "./answer.js";
 import { byId, make, percent } from "./dom.js";
 import { history } from "./history.js";
 import { summarize } from "./look.js";
@@ -69,7 +69,7 @@ function bodyOf(entry) {
     entry.target ? make("p", { text: `Drawn example: the right answer is ${entry.target}.` }) : null,
     reply.reasoning ? section("Reasoning", make("p", { className: "text", text: reply.reasoning })) : null,
     entry.looks.length
-      ? section("Did it look?", make("p", { className: "chosen", text: summarize(entry.looks) }), make("ul", {}, ...entry.looks.map(({ sentence }) => make("li", { text: sentence }))))
+      ? section("Did it look?", make("p", { className: "chosen", text: summarize(entry.looks, reply) }), make("ul", {}, ...entry.looks.map(({ sentence }) => make("li", { text: sentence }))))
       : null,
     section("Details", detailsOf(entry)),
     make("p", { className: "soft", text: "Made by Osler. The pictures are those that were sent to the model; file names are left out." }),
@@ -91,7 +91,7 @@ function optionOf(choice, reply) {
   const share = reply.vote_share === null ? choice.probability : choice.votes;
   return make(
     "div",
-    { className: choice.letter === reply.answer ? "option chosen" : "option" },
+    { className: choice.letter === answerOf(reply) ? "option chosen" : "option" },
     make("span", { text: choice.letter }),
     make("span", { text: choice.text }),
     make("span", { text: percent(share) }),

@@ -1,6 +1,6 @@
 // The question's form: its text, options, patient context and how to ask, and the body of the request.
 
-import { byId, clamp, make, show } from "./dom.js";
+import { byId, make, show } from "./dom.js";
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const OPTION_SETS = {
@@ -17,6 +17,8 @@ const FORMATS = {
   answer_think: "Answers first, then explains.",
   free: "Answers freely, as an untrained model does.",
 };
+
+const NUMBERS = { votes: "Votes", threshold: "Abstain below", "max-tokens": "Longest answer", seed: "Seed" };
 
 let about = { max_choices: 26, max_votes: 16, max_tokens: 4096, strategies: [] };
 
@@ -96,17 +98,17 @@ export function readQuestion() {
   if (!choices.length && strategy && !strategy.takes_open_questions) {
     throw new FormFault(`The strategy ${strategy.name} needs options: add some, or choose another one.`, byId("strategy"));
   }
+  for (const id of Object.keys(NUMBERS)) if (numberFault(id)) throw new FormFault(numberFault(id), byId(id));
   const context = readContext();
-  const votes = wholeNumber("votes", 1);
   return {
     question,
     choices,
     ...(context && { context }),
     strategy: strategy?.name ?? "think",
-    votes,
-    ...(byId("threshold").value !== "" && { threshold: clamp(Number(byId("threshold").value), 0, 1) }),
-    max_tokens: wholeNumber("max-tokens", 256),
-    seed: wholeNumber("seed", 0),
+    votes: numberOf("votes", 1),
+    ...(byId("threshold").value !== "" && { threshold: numberOf("threshold") }),
+    max_tokens: numberOf("max-tokens", 256),
+    seed: numberOf("seed", 0),
     stream: true,
   };
 }
@@ -118,14 +120,40 @@ export class FormFault extends Error {
   }
 }
 
-function wholeNumber(id, usual) {
-  const field = byId(id);
-  const number = field.value === "" ? usual : Math.round(Number(field.value));
-  return clamp(Number.isFinite(number) ? number : usual, Number(field.min || 0), Number(field.max || Number.MAX_SAFE_INTEGER));
+/** Why the number of a field cannot be sent, in a sentence; "" where it can, and where the field is empty. */
+function numberFault(id) {
+  const { value, min, max, validity } = byId(id);
+  const isWhole = id !== "threshold";
+  const isInRange = !validity.badInput && !validity.rangeUnderflow && !validity.rangeOverflow;
+  if (isInRange && (!isWhole || Number.isInteger(Number(value)))) return "";
+  return `${NUMBERS[id]} must be a ${isWhole ? "whole number" : "number"} from ${min} to ${max}.`;
 }
 
-/** Put a question of the history, or of an example, back into the form. */
+/** The number of a field without a fault. */
+function numberOf(id, usual) {
+  const { value } = byId(id);
+  return value === "" ? usual : Number(value);
+}
+
+let filled = null; // { question, choices } of the drawn example that filled the form
+
+/** Put the question of a drawn example into the form. */
+export function fillExample({ question, choices }) {
+  fillForm({ question, choices });
+  filled = { question, choices };
+}
+
+/** The image is no longer that of the example: of its question and options, empty what is as the example had it. */
+export function clearExample() {
+  if (!filled) return;
+  if (byId("question").value.trim() === filled.question) byId("question").value = "";
+  if (JSON.stringify(readOptions()) === JSON.stringify(filled.choices)) setOptions(["", ""]);
+  filled = null;
+}
+
+/** Put a question of the history back into the form. */
 export function fillForm({ question, choices, context = null, strategy = null }) {
+  filled = null;
   byId("question").value = question;
   setOptions(choices);
   for (const field of byId("context").querySelectorAll("[name]")) field.value = context?.[field.name] ?? "";
@@ -141,8 +169,11 @@ function onContext() {
 
 function onSettings() {
   const strategy = about.strategies.find(({ name }) => name === byId("strategy").value);
-  const votes = wholeNumber("votes", 1);
-  byId("settings-summary").textContent = `${(strategy?.name ?? "think").replaceAll("_", " ")}${votes > 1 ? `, ${votes} votes` : ""}`;
+  const refused = Object.keys(NUMBERS).filter(numberFault);
+  const votes = refused.includes("votes") ? 1 : numberOf("votes", 1);
+  const parts = [(strategy?.name ?? "think").replaceAll("_", " "), votes > 1 ? `, ${votes} votes` : ""];
+  if (refused.length) parts.push(`; not accepted: ${refused.map((id) => NUMBERS[id].toLowerCase()).join(", ")}`);
+  byId("settings-summary").textContent = parts.join("");
   byId("strategy-hint").textContent = strategy ? `${FORMATS[strategy.format]}${strategy.takes_context ? "" : " Its wording has no place for patient context."}` : "";
 }
 

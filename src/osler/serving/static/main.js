@@ -6,7 +6,7 @@ import "./export.js";
 import { getJson, patiently, Refused, setKey } from "./api.js";
 import { setExample } from "./ask.js";
 import { byId, show, tell } from "./dom.js";
-import { fillForm, setOptions, setUpForm } from "./form.js";
+import { clearExample, fillExample, setOptions, setUpForm } from "./form.js";
 import { seen } from "./seen.js";
 import { uploads } from "./uploads.js";
 
@@ -48,7 +48,8 @@ function isFirstVisit() {
 
 uploads.addEventListener("change", ({ detail: example }) => {
   setExample(example);
-  if (example) fillForm({ question: example.question, choices: example.choices });
+  if (example) fillExample(example);
+  else if (uploads.id) clearExample();
   seen.reset("even");
   seen.refresh();
 });

@@ -3,6 +3,8 @@
 const base = location.pathname.replace(/\/+$/, "");
 const token = base.split("/").pop();
 const find = (id) => document.getElementById(id);
+const FIRST_PAUSE = 1; // seconds until a failed step is tried again; doubles with each failure in a row
+const LONGEST_PAUSE = 30;
 const SCREENS = ["intro", "case", "paused", "waiting", "finished"];
 
 const PARTS = {
@@ -53,13 +55,17 @@ class Clock {
 const clock = new Clock();
 let current = null; // the open case
 let state = null;
+let confirmed = null; // the answer that is being saved; it is sent as it was confirmed, however often
 let isBusy = false;
 let retry = null;
+let retryTimer = 0;
+let pause = FIRST_PAUSE;
 
 class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, { isPassing = false } = {}) {
     super(message);
     this.status = status;
+    this.isPassing = isPassing; // of a server that is away or busy: the same request may succeed later
   }
 }
 
@@ -69,28 +75,53 @@ async function call(path, body) {
   try {
     reply = await fetch(`${base}/${path}`, { ...options, cache: "no-store" });
   } catch {
-    throw new Refused(0, "The server cannot be reached. Your answer is still here.");
+    throw new Refused(0, "The server cannot be reached.", { isPassing: true });
   }
   const content = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw new Refused(reply.status, content.error?.message ?? `The server replied with ${reply.status}.`);
+  const isPassing = reply.status === 429 || reply.status >= 500;
+  if (!reply.ok) throw new Refused(reply.status, content.error?.message ?? `The server replied with ${reply.status}.`, { isPassing });
   return content;
 }
 
-/** Runs one step at a time; a failure is shown with a button that tries the step again. */
+/** Runs one step at a time, and then the step that it gives. A failure is shown with a button that tries the failed step again. Where it may
+ * pass, the page also tries by itself. */
 async function attempt(step) {
   if (isBusy) return;
   isBusy = true;
-  find("trouble").hidden = true;
+  clearTimeout(retryTimer);
   try {
-    await step();
+    for (let next = step; next; pause = FIRST_PAUSE) {
+      retry = next;
+      next = await next();
+    }
+    find("trouble").hidden = true;
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    find("trouble-text").textContent = error.message;
-    find("trouble").hidden = false;
-    retry = error.status === 409 ? load : step;
+    if (error.status === 409) retry = load;
+    if (!error.isPassing) confirmed = null; // it may be changed
+    tellTrouble(error);
   } finally {
     isBusy = false;
+    lockAnswer(current === null || confirmed !== null);
   }
+}
+
+function tellTrouble(error) {
+  const kept = confirmed === null ? "" : " Your answer is not saved yet. It is kept here while this page is open.";
+  const again = error.isPassing ? ` This page tries again by itself, next in ${pause} second${pause === 1 ? "" : "s"}.` : "";
+  find("trouble-text").textContent = `${error.message}${kept}${again}`;
+  if (find("trouble").hidden) {
+    find("trouble").hidden = false;
+    find("trouble").scrollIntoView({ block: "nearest" });
+  }
+  if (!error.isPassing) return;
+  retryTimer = setTimeout(() => attempt(retry), pause * 1000);
+  pause = Math.min(pause * 2, LONGEST_PAUSE);
+}
+
+/** A confirmed answer that is not saved yet cannot be changed, as the server may have it already. */
+function lockAnswer(isLocked) {
+  for (const control of find("form").elements) control.disabled = isLocked;
 }
 
 function show(name) {
@@ -128,6 +159,7 @@ function showPlace() {
 
 async function load() {
   current = null;
+  confirmed = null;
   clock.close();
   showState(await call("state"));
   showPlace();
@@ -228,19 +260,25 @@ async function confirm() {
   const answer = chosen();
   if (answer === "") {
     find("status").textContent = "Choose an answer first.";
-    return;
+    return null;
   }
   const { position } = current;
   const part = state.part.name;
-  const body = { position, answer, comment: find("comment").value.trim(), seconds: clock.read() };
-  const next = await call("answers", body);
+  confirmed ??= { position, answer, comment: find("comment").value.trim(), seconds: clock.read() };
+  lockAnswer(true);
+  const next = await call("answers", confirmed);
+  confirmed = null;
   clock.close();
   current = null;
   showState(next);
-  if (next.phase === "open" && next.part.name === part) {
-    isBusy = false;
-    await attempt(openCase);
-  } else showPlace();
+  if (next.phase === "open" && next.part.name === part) return openCase;
+  showPlace();
+  return null;
+}
+
+/** Confirm the answer; where it is saved and the next case did not arrive, ask for that case. */
+function proceed() {
+  return attempt(current === null ? openCase : confirm);
 }
 
 function onKey(event) {
@@ -249,10 +287,10 @@ function onKey(event) {
   const isControl = event.target.matches?.("button, summary, textarea");
   if (event.key === "Enter" && !isControl) {
     event.preventDefault();
-    attempt(confirm);
+    proceed();
   } else if (!isWriting && find("letters").checked && /^[a-z]$/i.test(event.key)) {
     const input = find("options").querySelector(`input[value="${event.key.toUpperCase()}"]`);
-    if (input === null) return;
+    if (input === null || input.disabled) return;
     event.preventDefault();
     input.checked = true;
     input.focus();
@@ -263,7 +301,7 @@ function onKey(event) {
 find("begin").addEventListener("click", () => attempt(openCase));
 find("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  attempt(confirm);
+  proceed();
 });
 find("text").addEventListener("input", updateConfirm);
 find("pause").addEventListener("click", () => show("paused"));
