@@ -99,8 +99,9 @@ def test_an_answer_that_is_no_option_is_no_answer(browser: "Browser", url: str, 
 
 
 @pytest.mark.slow
-def test_a_number_out_of_range_is_told_and_never_sent(browser: "Browser", url: str, generator: ScriptedGenerator) -> None:
-    with opened(browser, url) as page:
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_number_out_of_range_is_told_and_never_sent(browser: "Browser", url: str, generator: ScriptedGenerator, width: int) -> None:
+    with opened(browser, url, width=width) as page:
         before = len(generator.requests)
         fill_closed(page, "#votes", "99")
         assert page.inner_text("#settings-summary") == "think; not accepted: votes"
@@ -108,6 +109,10 @@ def test_a_number_out_of_range_is_told_and_never_sent(browser: "Browser", url: s
         page.keyboard.press("Control+Enter")
         page.wait_for_selector("#settings[open] #votes:focus[aria-invalid=true]")
         assert "Votes must" in page.inner_text("#ask-error")
+        for shown in ("#votes", "#ask-error"):
+            box = page.locator(shown).bounding_box()
+            assert box is not None
+            assert 0 < box["y"] < 860 - box["height"]
         page.fill("#votes", "3")
         assert page.locator("#ask-error").is_hidden()
         assert page.locator("[aria-invalid]").count() == 0

@@ -61,6 +61,7 @@ function showFault({ message, field }) {
   if (section) section.open = true;
   if (field.matches("input, select, textarea")) field.setAttribute("aria-invalid", "true");
   field.focus();
+  byId("ask-error").scrollIntoView({ block: "nearest" }); // it stands below the field
 }
 
 /** What was told of an earlier try no longer holds. */
