@@ -226,7 +226,7 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
             answers = ask_again(inputs, texts, next_logits, self._letters, f"{self.args.seed}/{step}")
             inputs = [{**row, "altered_answers": own} for row, own in zip(inputs, answers, strict=True)]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if self.model.training and self.draws_completions:
+        if self.model.training and self.draws_completions and "choices" in inputs[0]:  # rows of other datasets may have none
             self._describe_answers(inputs, completions)
         if self.curriculum is not None:
             self._record(self.curriculum, gather_object([row["sample_id"] for row in inputs]), rewards[:, 0])
