@@ -22,7 +22,7 @@ demo: setup  ## train a medical reasoner on this machine and look at the result
 	$(BIN)/osler demo
 
 test: setup  ## run the fast tests
-	$(BIN)/python -m pytest -q -n auto -m 'not slow and not gpu and not true_size'
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow and not gpu and not true_size'
 
 test-all: setup  ## run every test, the slow ones too; DeepSpeed is installed for its own
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
@@ -39,7 +39,7 @@ test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml
 	$(PYTHON) tools/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt torch
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,tensorboard,medical,judge]'
-	.venv-oldest/bin/python -m pytest -q -n auto -m 'not slow and not gpu and not true_size'
+	.venv-oldest/bin/python -m pytest -q -n auto --dist loadfile -m 'not slow and not gpu and not true_size'
 
 docs: setup  ## build the documentation in build/site; a broken link is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
