@@ -139,7 +139,8 @@ def build_trainer(
         print_completions_every=config.trainer.print_completions_every,
         watch_image_every=config.trainer.watch_image_every,
         held_out=held_out,
-        kept=None if kept is None else KeptCompletions(path=kept, every=config.trainer.keep_completions_every),
+        # The text of a private question stays in its dataset.
+        kept=None if kept is None or config.data.private else KeptCompletions(path=kept, every=config.trainer.keep_completions_every),
         curriculum=Curriculum.of(config, prompts),
     )
 
