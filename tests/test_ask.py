@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from scripted_endpoint import ScriptedEndpoint, letter_for, serve, text_of
 from small_prompts import make_prompt
 
+from osler import read
 from osler.cli.ask import BAR, draw_bar, split_choices, split_context
 from osler.cli.main import main
 from osler.config import PolicyConfig, SamplingConfig
@@ -47,7 +47,7 @@ def policy(tiny_folder: Path) -> Policy:
 @pytest.fixture
 def picture(tmp_path: Path) -> str:
     path = tmp_path / "scan.png"
-    Image.effect_noise((84, 56), 60).convert("RGB").save(path)
+    read("phantom", split="test", num_questions=1, modalities=["mri"])[0].images[0].load().save(path)
     return str(path)
 
 

@@ -227,8 +227,10 @@ def test_a_run_writes_what_it_should(finished: Run) -> None:
     assert manifest["train"]["cells"].keys() == {"mri"}
     assert sorted(path.name for path in finished.root.iterdir()) == [
         "checkpoints",
+        "completions.jsonl",
         "config.json",
         "environment.json",
+        "lock",
         "manifest.json",
         "metrics.jsonl",
         "policy",

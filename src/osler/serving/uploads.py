@@ -328,6 +328,6 @@ def _choose(study: Study, found: Sequence[Series]) -> tuple[tuple[int, ...], tup
 
 def _rename(message: str, upload: Upload) -> str:
     """An error of the readers in words that fit an upload: the user's names, no path of the server."""
-    if str(upload.folder) in message:
+    if str(upload.folder) in message or not upload.folder.is_dir():
         return "the upload is no longer here: send the files again"
     return reword(message, upload.names)
