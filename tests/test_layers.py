@@ -13,7 +13,7 @@ import osler
 PACKAGE = Path(osler.__file__).parent
 LAYERS = [
     {"errors"},
-    {"files", "text", "registry", "parallel"},
+    {"files", "text", "registry"},
     {"taxonomy", "facts", "context"},
     {"types", "config"},
     {"prompts", "metrics", "run_folder"},

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osler.data.readers.layouts.plain import read_plain
-from osler.data.readers.layouts.reading import How, merge, read_rows
+from osler.data.readers.layouts.reading import How, read_rows, settle
 from osler.types import Sample
 
 ROOT = Path("images")
@@ -39,7 +39,7 @@ def take_apart(row: dict[str, Any], *, has_own_ids: bool = True) -> tuple[object
 @pytest.mark.parametrize("other", [{}, {"split": "test"}, {"split": "attic"}])
 def test_a_plain_row_names_no_split(other: dict[str, Any]) -> None:
     how = How(name="t", stem="t", split=None, may_name_splits=True, has_own_ids=True, root=ROOT, prefix="")
-    part = merge([read_rows([(1, PLAIN), (2, {**PLAIN, "id": "8", **other})], how)], how)
+    part = settle(read_rows([(1, PLAIN), (2, {**PLAIN, "id": "8", **other})], how), how)
     reason = "it names no split, and other rows train, validation or test: mend it"
     assert (part.rows[0].made == reason) is (other == {"split": "test"})
 

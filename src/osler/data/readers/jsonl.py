@@ -12,23 +12,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from osler.data.readers.base import Notes, ReaderCard, ReadReport, Rows, check_choice
 from osler.data.readers.layouts.draft import Draft, base_of, finish
 from osler.data.readers.layouts.pictures import Pictures
-from osler.data.readers.layouts.reading import How, Part, ReadRow, drafts_of, how_to_read, merge, read_part, read_rows
+from osler.data.readers.layouts.reading import How, ReadRow, drafts_of, how_to_read, read_rows, settle
 from osler.data.readers.layouts.tables import Table, find_tables
-from osler.data.readers.read_files import cut_lines
 from osler.errors import DataError
-from osler.parallel import Workers
 from osler.taxonomy import SPLITS
 from osler.types import Sample
-
-PIECE_BYTES: Final = 4 << 20
-"""Of a file of lines that several processes read."""
 
 CARD: Final = ReaderCard(
     title="Rows of a file or a folder",
@@ -43,11 +37,9 @@ CARD: Final = ReaderCard(
 )
 
 
-def read(
-    root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field", workers: Workers | None = None
-) -> ReadReport:
+def read(root: Path, *, split: str | None = None, images: str | Path | None = None, ids: str = "field") -> ReadReport:
     """All rows of a file, or of the tables of a folder; with `split` those of the tables named after it, and of tables named after none
-    the rows that name it, or all rows where none names a split. Large files are read by `workers`.
+    the rows that name it, or all rows where none names a split.
 
     An id that several of the tables that are read use gets the table's name before it. Raises DataError for files that cannot be read.
     """
@@ -62,7 +54,7 @@ def read(
     rows = Rows(": give each row its own, or number the rows with --data.ids=row")
     folder, pictures = root if root.is_dir() else root.parent, None if images is None else Path(images)
     hows = [how_to_read(table, split, pictures, folder, has_own_ids=ids == "field") for table in wanted]
-    parts = [_read_table(table, how, workers or Workers()) for table, how in zip(wanted, hows, strict=True)]
+    parts = [settle(read_rows(table.rows(), how), how) for table, how in zip(wanted, hows, strict=True)]
     owners = Counter(row_id for part in parts for row_id in part.ids) if len(parts) > 1 else Counter[str]()
     for part, how in zip(parts, hows, strict=True):
         rows.notes.absorb(part.notes)
@@ -78,13 +70,6 @@ def read(
     report = rows.report(_share_terms, splits=[name for name in SPLITS if name in named])
     order = {table.name: place for place, table in enumerate(tables)}
     return replace(report, refused=tuple(sorted(report.refused, key=lambda refusal: _place_of(refusal.row, order))))
-
-
-def _read_table(table: Table, how: How, workers: Workers) -> Part:
-    """All rows of a table; those of a large file of lines in pieces."""
-    if table.lines is None or workers.num == 1:
-        return merge([read_rows(table.rows(), how)], how)
-    return merge(workers.map(partial(read_part, how=how), cut_lines(table.lines, PIECE_BYTES)), how)
 
 
 def _base_of_all(tables: Sequence[Table], folder: Path, *, has_own_ids: bool) -> int | DataError | None:

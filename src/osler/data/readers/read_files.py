@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,50 +37,17 @@ def load_object(path: Path) -> dict[str, Any]:
     return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinePart:
-    """Some lines of a JSON Lines file."""
-
-    path: Path
-    begin: int = 0  # where the first line begins, in bytes
-    size: int | None = None  # in bytes; None: up to the end
-    first: int = 1  # the number of the first line
-
-
-def cut_lines(path: Path, size: int) -> list[LinePart]:
-    """The parts of a JSON Lines file, of about `size` bytes each. Raises DataError for a file that cannot be read."""
-    parts: list[LinePart] = []
-    begin, first = 0, 1
-    with _open(path) as stream:
-        while block := stream.read(size):
-            block += stream.readline()
-            parts.append(LinePart(path=path, begin=begin, size=len(block), first=first))
-            begin, first = begin + len(block), first + block.count(b"\n")
-    return parts
-
-
 def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and value of each line of a JSON Lines file that is not blank; the value of an invalid line is a DataError.
 
-    Raises DataError for a file that cannot be read.
+    One line is in memory at a time. Raises DataError for a file that cannot be read.
     """
-    yield from load_part(LinePart(path=path))
-
-
-def load_part(part: LinePart) -> Iterator[tuple[int, Any]]:
-    """The same of a part of a file, one line in memory at a time."""
-    left = part.size
-    with _open(part.path) as stream:
-        stream.seek(part.begin)
-        if part.begin == 0 and stream.peek(len(_BOM)).startswith(_BOM):
+    with _open(path) as stream:
+        if stream.peek(len(_BOM)).startswith(_BOM):
             stream.seek(len(_BOM))
-            left = None if left is None else left - len(_BOM)
-        for number, line in enumerate(stream, start=part.first):
-            left = None if left is None else left - len(line)
+        for number, line in enumerate(stream, start=1):
             if line.strip():
-                yield number, _parse_line(line.removesuffix(b"\n"), part.path)
-            if left == 0:
-                return
+                yield number, _parse_line(line.removesuffix(b"\n"), path)
 
 
 def _parse_line(line: bytes, path: Path) -> Any:

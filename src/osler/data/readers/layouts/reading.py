@@ -1,7 +1,7 @@
 """Rows of a table into samples, one at a time, so that what a row says is dropped as soon as its sample is made.
 
-A row waits as a draft where its answer is a number: what that means is known only when all rows are read. `read_part` reads some rows of a
-table, perhaps in another process; `merge` joins the parts and decides what depends on all of them.
+A row waits as a draft where its answer is a number: what that means is known only when all rows are read; `settle`
+decides what depends on all rows of a table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from osler.data.readers.layouts.fields import Fields, find_fields
 from osler.data.readers.layouts.pictures import Pictures
 from osler.data.readers.layouts.plain import read_plain
 from osler.data.readers.layouts.tables import Row, Table, split_of
-from osler.data.readers.read_files import LinePart, load_part
 from osler.errors import DataError
 from osler.types import Sample
 
@@ -57,11 +56,6 @@ class Part:
     named: set[str] = field(default_factory=set)  # the splits that rows name
     notes: Notes = field(default_factory=Notes)
     nameless_notes: Notes = field(default_factory=Notes)  # of rows that name no split
-
-
-def read_part(part: LinePart, how: How) -> Part:
-    """Read some lines of a file."""
-    return read_rows(load_part(part), how)
 
 
 def read_rows(rows: Iterable[Row], how: How) -> Part:
@@ -128,23 +122,16 @@ def _nameless(said: Any) -> str:
     return f"{what}, and other rows train, validation or test: mend it"
 
 
-def merge(parts: Iterable[Part], how: How) -> Part:
-    """All rows of a table. A row that names no split is refused where another one names it."""
-    whole = Part()
-    for part in parts:
-        whole.rows += part.rows
-        whole.ids |= part.ids
-        whole.named |= part.named
-        whole.notes.absorb(part.notes)
-        whole.nameless_notes.absorb(part.nameless_notes)
-    if whole.named:
-        for row in whole.rows:
+def settle(part: Part, how: How) -> Part:
+    """The same rows, now that all of a table are read: one that names no split is refused where another one names it."""
+    if part.named:
+        for row in part.rows:
             row.made = row.nameless or row.made
-        return whole
-    whole.notes.absorb(whole.nameless_notes)
-    if how.split is not None and whole.ids:
-        whole.notes["table that names no split: every split reads all of it"] += 1
-    return whole
+        return part
+    part.notes.absorb(part.nameless_notes)
+    if how.split is not None and part.ids:
+        part.notes["table that names no split: every split reads all of it"] += 1
+    return part
 
 
 def drafts_of(part: Part) -> Iterator[Draft]:

@@ -54,7 +54,6 @@ class Table:
     split: str | None  # what its name says
     prefix: str  # "train/": its folder below the root, where its image paths start
     rows: Callable[[], Iterator[Row]]
-    lines: Path | None = None  # the file, where the rows are its lines
 
 
 def find_tables(root: Path) -> list[Table]:
@@ -136,7 +135,6 @@ def _table(files: Sequence[Path], root: Path) -> Table:
         split=split_of(stem) or (split_of(inner) if inner else None),
         prefix="" if inner is None else f"{inner}/",
         rows=rows,
-        lines=first if len(files) == 1 and first.suffix.lower() in LINE_SUFFIXES else None,
     )
 
 
