@@ -206,9 +206,11 @@ def _describe_confidence(answer: ReadAnswer) -> str:
 
 def answer_to_json(result: AskResult, asked: AskedQuestion) -> dict[str, Any]:
     """The answer as JSON, in the words of the server's /v1/answer."""
+    from osler.evaluation.answer_reading import abstains
+
     return {
         **asdict(result.answer),
-        "abstains": result.answer.answer is None,
+        "abstains": abstains(result.answer, None),
         "look": [asdict(change) for change in result.looks],
         "images": {
             "count": len(asked.prompt.sample.images),

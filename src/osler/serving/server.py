@@ -81,14 +81,13 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a signal handler
         """Begin to stop; see the class."""
-        number = self.activity.open_requests
-        if not self.activity.is_draining and number:
+        if self.activity.is_draining:
+            if self.on_abort is not None and not self.should_exit:
+                threading.Thread(target=self.on_abort, name="osler-abort").start()
+            self.should_exit = True
+        elif number := self.activity.open_requests:
             # The lowest way to write: a signal may come in the middle of another one.
             os.write(2, f"finishing {number} requests, for up to {self.drain_seconds:.0f} s; Ctrl+C again ends them\n".encode())
-        elif self.activity.is_draining and self.on_abort is not None and not self.should_exit:
-            threading.Thread(target=self.on_abort, name="osler-abort").start()
-        if self.activity.is_draining:
-            self.should_exit = True
         self.drain()
 
     def drain(self) -> None:
