@@ -21,8 +21,6 @@ from osler.errors import ConfigError, DataError
 SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """In the order in which the files of a folder are read."""
 
-LINE_SUFFIXES: Final = (".jsonl", ".ndjson")
-
 Row = tuple[int, Any]
 """The number of a row from 1, and its object; a DataError in place of a row that cannot be parsed."""
 
