@@ -242,7 +242,7 @@ def test_an_image_that_is_lost_while_its_question_waits_is_told_without_a_path()
     file = {"name": "liver.png", "data": png().partition(",")[2]}
     with serve(ScriptedGenerator(lose)) as live:
         reply = live.http.post("/v1/answer", json=ask(images=[], study={"files": [file]}))
-    assert (reply.status_code, reply.json()["error"]["message"]) == (400, "the upload is no longer here: send the files again")
+    assert (reply.status_code, reply.json()["error"]["message"]) == (404, "the upload is no longer here: send the files again")
 
 
 PICTURE = {"files": [{"name": "liver.png", "data": png().partition(",")[2]}]}

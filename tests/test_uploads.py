@@ -421,6 +421,14 @@ def test_a_shown_picture_has_a_digest_that_changes_with_its_window(client: TestC
     assert len({*digests[0], *digests[2]}) == 8
 
 
+def test_an_upload_that_is_removed_while_it_is_read_is_gone_by_its_own_error(uploads: Uploads) -> None:
+    upload = uploads.add(received({"a.png": png()}))
+    uploads.remove(upload.id)
+    with pytest.raises(ApiError, match="no longer here") as caught:
+        upload.show(0, uploads.study)
+    assert (caught.value.status_code, caught.value.code) == (404, "upload_gone")
+
+
 def test_many_threads_send_and_remove(uploads: Uploads) -> None:
     uploads.limits = UploadLimits(max_uploads=3)
 

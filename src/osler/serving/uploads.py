@@ -91,11 +91,13 @@ class Upload:
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Name files in errors as their user does, with a remedy that fits an upload."""
+        """Name files in errors as their user does, with a remedy that fits an upload. Raises ApiError (404) where it was removed."""
         try:
             yield
         except DataError as error:
-            raise DataError(_rename(str(error), self)) from None
+            if str(self.folder) in str(error) or not self.folder.is_dir():  # what a reader finds missing it names by its path
+                raise _gone() from None
+            raise DataError(reword(str(error), self.names)) from None
 
     def lease(self) -> Lease:
         """A new lease."""
@@ -110,7 +112,7 @@ class Upload:
         return self.images[index]
 
     def show(self, index: int, config: StudyConfig, indices: tuple[int, ...] | None = None) -> ShownStudy:
-        """What a prompt shows of one of its images. Raises DataError and ConfigError as `choose_pictures` does."""
+        """What a prompt shows of one of its images. Raises DataError and ConfigError as `choose_pictures` does, ApiError (404)."""
         image = self.image(index)
         with self.naming():
             return choose_pictures(image.study, config, indices)
@@ -281,7 +283,11 @@ class Uploads:
         return sum(upload.num_bytes for upload in self._uploads.values())
 
     def _drop(self, upload_id: str) -> None:
-        shutil.rmtree(self._uploads.pop(upload_id).folder, ignore_errors=True)
+        folder = self._uploads.pop(upload_id).folder
+        dropped = folder.with_name(f"{folder.name}.dropped")
+        with suppress(FileNotFoundError):  # a system that tidies its temporary files was faster
+            folder.rename(dropped)  # at once: whoever reads it finds no half of it
+            shutil.rmtree(dropped, ignore_errors=True)
 
 
 def remove_abandoned() -> None:
@@ -324,10 +330,3 @@ def _choose(study: Study, found: Sequence[Series]) -> tuple[tuple[int, ...], tup
         return (1,), (str(error),)
     chosen = tuple(number for number, series in enumerate(found, start=1) if series == picked.series)
     return chosen or tuple(range(1, len(found) + 1)), picked.notes
-
-
-def _rename(message: str, upload: Upload) -> str:
-    """An error of the readers in words that fit an upload: the user's names, no path of the server."""
-    if str(upload.folder) in message or not upload.folder.is_dir():
-        return "the upload is no longer here: send the files again"
-    return reword(message, upload.names)
