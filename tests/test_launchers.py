@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def test_an_interrupt_is_no_failure_of_a_job(tmp_path: Path) -> None:
     """Ctrl-C in a terminal reaches the command and its processes: exit code 130, and the same command goes on."""
     (tmp_path / "list.txt").write_text("a: data check --data.reader=phantom --images decode\n")
     command = [sys.executable, "-m", "osler", "jobs", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes what it runs in the background ignore Ctrl-C
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeding) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "out/a/log.txt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
