@@ -42,6 +42,7 @@ class Case:
     policy: str = "osler-tiny"  # a packaged name, one of WIDE, or TRUE
     kind: Kind = "grpo"
     steps: int = 2  # the optimizer has states from the second on
+    processes: int = 1
     sections: dict[str, Any] = field(default_factory=dict)  # of the recipe
 
 
@@ -51,6 +52,7 @@ WIDE: Final[dict[str, dict[str, int]]] = {
     "wide_300m": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 20, "num_attention_heads": 16},
 }
 LORA: Final = {"lora": {"r": 16}, "freeze_vision": True}
+FSDP: Final = {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
 
 
 def _grpo(rows: int, times: int, completion: int, **grpo: Any) -> dict[str, Any]:
@@ -81,6 +83,11 @@ CASES: Final[dict[str, Case]] = {
     "200m_grpo_kl": Case(policy="wide_200m", sections=_grpo(8, 4, 32, beta=0.04)),
     "300m_grpo_lora": Case(policy="wide_300m", sections={**_grpo(8, 8, 32), "policy": LORA}),
     "300m_grpo_checkpointing": Case(policy="wide_300m", sections=_grpo(8, 8, 32, gradient_checkpointing=True)),
+    "100m_sft_ddp": Case(policy="wide_100m", kind="sft", processes=2, sections=_sft(4)),
+    "100m_grpo_ddp": Case(policy="wide_100m", processes=2, sections=_grpo(16, 8, 32)),
+    "100m_sft_fsdp": Case(policy="wide_100m", kind="sft", processes=2, sections=_sft(4, **FSDP)),
+    "100m_grpo_fsdp": Case(policy="wide_100m", processes=2, sections=_grpo(16, 8, 32, **FSDP)),
+    "300m_grpo_lora_ddp": Case(policy="wide_300m", processes=2, sections={**_grpo(8, 8, 32), "policy": LORA}),
     "true_sft": Case(policy=TRUE, kind="sft", steps=1, sections={**_sft(1), "policy": {**LORA, "dtype": "bfloat16"}}),
     "true_grpo": Case(policy=TRUE, steps=1, sections={**_grpo(2, 2, 8), "policy": {**LORA, "dtype": "bfloat16"}}),
 }
@@ -156,11 +163,13 @@ def compare(name: str, folder: Path, given: Path | None) -> dict[str, Any]:
             subprocess.run(command, check=True, capture_output=True)  # a process of its own gives its memory back
     else:
         policy = Path(find_policy(case.policy).path)
-    plan: MemoryPlan = plan_for(config_of(case, str(policy)), policy, kind=case.kind)
-    command = [sys.executable, __file__, "--in-process", "--cases", name, "--policy", str(policy)]
+    plan: MemoryPlan = plan_for(config_of(case, str(policy)), policy, num_processes=case.processes, kind=case.kind)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={case.processes}"] if case.processes > 1 else []
+    command = [sys.executable, *launcher, __file__, "--in-process", "--cases", name, "--policy", str(policy)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    measured = json.loads(done.stdout.splitlines()[-1])
+    each = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"loaded"')]
+    measured = max(each, key=lambda one: one["training"])  # of all processes
     return {
         "measured_gib": measured,
         "predicted_gib": plan.peak / GIB,

@@ -93,6 +93,15 @@ def test_every_row_refused_is_said_with_a_reason(tmp_path: Path, capsys: pytest.
     assert "every row of jsonl is refused, such as test.jsonl:1: the right answer is the letter 'B'" in capsys.readouterr().err
 
 
+def test_a_refused_row_is_blamed_for_its_own_split_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = {"image": "a.png", "question": "Which?", "choices": ["CT", "MRI"]}
+    rows = [{**question, "id": number, "answer": answer} for number, answer in enumerate(("A", "E"))]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "test.jsonl").write_text("")
+    assert main(["audit", "--data.reader=jsonl", f"--data.root={tmp_path}"]) == 2
+    assert "[data.test] selects nothing from jsonl (split 'test'): it has no questions at all" in capsys.readouterr().err
+
+
 # Records and policies belong to the answers and images that they were made with
 
 

@@ -44,12 +44,14 @@ def load_split(
     Raises DataError if nothing is selected or the data differ from the manifest, and the errors of the reader.
     """
     section = data.train if which == "train" else data.test
-    told: list[Refusal] = [] if refused is None else refused
+    told: list[Refusal] = []
     manifest = load_manifest(data.manifest) if data.manifest is not None else None
     if manifest is not None:
         samples = _read_assigned(data, section, manifest, refused=told)
     else:
         samples = read_all(data, _reader_options(data, section), refused=told)
+    if refused is not None:
+        refused += told
     kept = [sample for sample in samples if _is_selected(sample, section)]
     if not kept:
         raise DataError(_explain_empty(data, which, section, samples, told[-1] if told else None))
