@@ -30,7 +30,7 @@ from osler.data.readers import READERS, Refusal
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
-from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, Opening, take_fingerprints
+from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, Opening, describe_undecoded, take_fingerprints
 from osler.images.near import check_distance
 from osler.images.turned import TurnedPairs, find_turned_pairs
 from osler.metrics import percent
@@ -193,6 +193,8 @@ def _choose_matching(table: SampleTable, options: AuditOptions, notes: list[str]
         return Matching(keys=keys, images="by path", fingerprints={}, turned=[])
     if unreadable := sum(digest is None for digest in digests.values()):
         notes.append(f"{unreadable:,} of {len(fingerprints):,} images cannot be read and are compared by path.")
+    if undecoded := describe_undecoded(fingerprints):
+        notes.append(undecoded)
     hashes = {image: fingerprint.perceptual_hash for image, fingerprint in fingerprints.items()}
     keys["near_duplicate"] = LeakKeys(table=KeyTable.of(hash_keys(hashes), samples), spread=near_spread(options.max_distance))
     turned = find_turned_pairs(fingerprints, options.max_distance)
