@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from osler.audits.numbering import Keys, KeyTable
+from osler.audits.numbering import Keys, KeyTable, SampleTable, number_rows
 from osler.data.splits.cases import case_of, source_of
 from osler.images.near import gather_near
 from osler.images.turned import TurnedPairs
@@ -55,6 +55,15 @@ def image_keys(digests: Mapping[ImageSource, str | None]) -> Keys:
 def case_keys(sample: Sample) -> tuple[Hashable, ...]:
     """The patient or case, where the data or a file name state it."""
     return () if (case := case_of(sample)) is None else (case,)
+
+
+def case_groups(table: SampleTable) -> Ints:
+    """(N,) numbers, equal for samples whose `case_keys` are read from the same: dataset and patient, else images."""
+    import numpy as np
+
+    (datasets, _), (subjects, known) = table.number("dataset"), table.number("subject_id")
+    has_none = np.array([subject is None for subject in known], dtype=bool)
+    return number_rows(datasets, subjects, np.where(has_none[subjects], table.images, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

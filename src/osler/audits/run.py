@@ -13,6 +13,7 @@ from osler.audits.baselines import ALL_BASELINES
 from osler.audits.findings import GATES, LEAK_TITLES, Audit, AxisAudit, LeakKind, SharedImages, SourceCases
 from osler.audits.leaks import (
     LeakKeys,
+    case_groups,
     case_keys,
     cases_by_source,
     count_shared_images,
@@ -186,17 +187,18 @@ def _choose_matching(table: SampleTable, options: AuditOptions, notes: list[str]
     digests = {image: fingerprint.digest for image, fingerprint in fingerprints.items()}
     keys: dict[LeakKind, LeakKeys] = {
         "same_row": LeakKeys(table=table.rows()),
-        "same_image": LeakKeys(table=KeyTable.of(image_keys(digests), samples)),
-        "same_case": LeakKeys(table=KeyTable.of(case_keys, samples)),
+        "same_image": LeakKeys(table=KeyTable.of_groups(image_keys(digests) if digests else image_uris, samples, table.images)),
+        "same_case": LeakKeys(table=KeyTable.of_groups(case_keys, samples, case_groups(table))),
     }
     if not is_opened:
         return Matching(keys=keys, images="by path", fingerprints={}, turned=[])
     if unreadable := sum(digest is None for digest in digests.values()):
         notes.append(f"{unreadable:,} of {len(fingerprints):,} images cannot be read and are compared by path.")
     hashes = {image: fingerprint.perceptual_hash for image, fingerprint in fingerprints.items()}
-    keys["near_duplicate"] = LeakKeys(table=KeyTable.of(hash_keys(hashes), samples), spread=near_spread(options.max_distance))
+    near = KeyTable.of_groups(hash_keys(hashes), samples, table.images)
+    keys["near_duplicate"] = LeakKeys(table=near, spread=near_spread(options.max_distance))
     turned = find_turned_pairs(fingerprints, options.max_distance)
-    keys["turned_copy"] = LeakKeys(table=KeyTable.of(image_uris, samples), spread=turned_spread(turned))
+    keys["turned_copy"] = LeakKeys(table=KeyTable.of_groups(image_uris, samples, table.images), spread=turned_spread(turned))
     notes.append("Copies that are turned by 90, 180 or 270 degrees or mirrored are found; cropped copies are not looked for.")
     images = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
     return Matching(keys=keys, images=images, fingerprints=fingerprints, turned=turned)
