@@ -228,17 +228,20 @@ class ContextLookup:
 def number_keys(baseline: Baseline, arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
     """(N, K) the keys of every option; of a baseline that looks them up, as numbers from 0 with few gaps, equal for equal keys.
 
-    Call it once the vocabulary holds every sample of the audit.
+    `arrays` are those that the vocabulary encoded.
     """
     import numpy as np
 
+    if (known := vocabulary.keys.get(baseline.title)) is not None:
+        return known
     keys = baseline.keys(arrays, vocabulary)
     if baseline.how in ("fixed", "context") or not keys.size:
         return keys
     lowest = int(keys.min())
     if int(keys.max()) - lowest <= _MAX_GAPS * keys.size:
         return keys - lowest
-    return np.unique(keys, return_inverse=True)[1].reshape(keys.shape)
+    vocabulary.keys[baseline.title] = numbers = np.unique(keys, return_inverse=True)[1].reshape(keys.shape)
+    return numbers
 
 
 def fit(baseline: Baseline, keys: Ints, train: QuestionArrays, vocabulary: Vocabulary) -> Floats | ContextLookup | None:

@@ -52,6 +52,8 @@ class Vocabulary:
     has_contexts: bool = False  # whether a question has a patient context
     _styles: dict[Callable[[str], str], Ints] = field(default_factory=dict)
     _measures: dict[Callable[[str], int], Ints] = field(default_factory=dict)
+    keys: dict[str, Ints] = field(default_factory=dict)
+    """Baseline -> numbers of its keys of all questions, of those that are numbered anew; every axis has the same."""
 
     def encode(self, table: SampleTable) -> QuestionArrays:
         """The samples of the table that have choices as arrays, whose texts become those of the vocabulary; open-ended ones are skipped."""
@@ -60,6 +62,7 @@ class Vocabulary:
         self.options = table.option_texts
         self._styles.clear()
         self._measures.clear()
+        self.keys.clear()
         places = np.flatnonzero(table.is_closed)
         contexts = [table.samples[place].context for place in places.tolist()]
         self.has_contexts = any(context is not None for context in contexts)
