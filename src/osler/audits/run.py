@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Literal, get_args
 
 from osler.audits.axis import Numbered, Splits, audit_axis, compare_axes, other_axis
@@ -180,14 +181,15 @@ def _read_splits(data: DataConfig, refused: list[Refusal], samples: list[Sample]
 def _choose_matching(table: SampleTable, options: AuditOptions, notes: list[str]) -> Matching:
     """Compare images by path, or by bytes and perceptual hash where their files are opened."""
     samples = table.samples
-    sources = list({image.uri: image for images in table.image_tuples for image in images}.values())
+    named = zip(chain.from_iterable(table.uris), chain.from_iterable(table.image_tuples), strict=True)
+    sources = list(dict(named).values())
     is_opened = _should_open_images(sources, options, notes)
     has_progress = options.images == "pixels" or len(sources) > MAX_AUTO_IMAGES
     fingerprints = take_fingerprints(sources, has_progress=has_progress, opening=options.opening) if is_opened else {}
     digests = {image: fingerprint.digest for image, fingerprint in fingerprints.items()}
     keys: dict[LeakKind, LeakKeys] = {
         "same_row": LeakKeys(table=table.rows()),
-        "same_image": LeakKeys(table=KeyTable.of_groups(image_keys(digests) if digests else image_uris, samples, table.images)),
+        "same_image": LeakKeys(table=_image_table(table, digests)),
         "same_case": LeakKeys(table=KeyTable.of_groups(case_keys, samples, case_groups(table))),
     }
     if not is_opened:
@@ -202,6 +204,13 @@ def _choose_matching(table: SampleTable, options: AuditOptions, notes: list[str]
     notes.append("Copies that are turned by 90, 180 or 270 degrees or mirrored are found; cropped copies are not looked for.")
     images = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
     return Matching(keys=keys, images=images, fingerprints=fingerprints, turned=turned)
+
+
+def _image_table(table: SampleTable, digests: Mapping[ImageSource, str | None]) -> KeyTable:
+    """The `image_keys` of the samples."""
+    if not digests:
+        return KeyTable.of(tuple, table.uris).take(table.images)
+    return KeyTable.of_groups(image_keys(digests), table.samples, table.images)
 
 
 def _should_open_images(sources: Sequence[ImageSource], options: AuditOptions, notes: list[str]) -> bool:
