@@ -78,6 +78,8 @@ class _Known(dict[str | None, Value]):
 def _arrange(names: tuple[str, ...], types: tuple[type, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]] | None:
     """A function from the values of a row with these names, and None behind them, to those of the parts in the order of `_TYPES`.
 
+    `types` are those of the values and the None.
+
     None where a field gives another part than the plain ones, or as another type, and where two fields give one part.
     """
     if not all(isinstance(name, str) for name in names) or any(name in KEYS for name in names):
@@ -89,7 +91,7 @@ def _arrange(names: tuple[str, ...], types: tuple[type, ...]) -> Callable[[tuple
     if "answer" in found and found["answer"] not in _ANSWERS:
         return None
     places = {part: names.index(found[part]) if part in found else len(names) for part in _TYPES}
-    if any((*types, type(None))[place] not in _TYPES[part] for part, place in places.items()):
+    if any(types[place] not in _TYPES[part] for part, place in places.items()):
         return None
     return itemgetter(*places.values())
 
@@ -101,6 +103,8 @@ class PlainRows:
         """`max_kept` is the number of texts of one kind that are remembered; the other arguments are those of `reading.How`."""
         self._stem = stem
         self._has_own_ids = has_own_ids
+        self._shape: tuple[tuple[str, ...], tuple[type, ...]] = (), ()
+        self._take: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None  # of the last shape
         absent: dict[str | None, Any] = {None: None, "": None}
         self._questions = _Known(_check_question, max_kept)
         self._images = _Known(lambda path: _read_image(path, root, prefix), max_kept)
@@ -113,9 +117,14 @@ class PlainRows:
 
     def read(self, row: Any, number: int) -> Sample | None:
         """The sample of a plain row; None for another one."""
-        if type(row) is not dict or (arrange := _arrange(tuple(row), tuple(map(type, row.values())))) is None:
+        if type(row) is not dict:
             return None
-        own_id, dataset, paths, question, options, answer, modality, kind, subject, layout = arrange((*row.values(), None))
+        values = (*row.values(), None)
+        if (shape := (tuple(row), tuple(map(type, values)))) != self._shape:  # most rows have the shape of the row before
+            self._shape, self._take = shape, _arrange(*shape)
+        if self._take is None:
+            return None
+        own_id, dataset, paths, question, options, answer, modality, kind, subject, layout = self._take(values)
         try:
             name = own_id if own_id and own_id.isascii() and own_id.isalnum() else self._check_id(own_id)
             dataset, _, subject = map(self._names.__getitem__, (dataset, layout, subject))

@@ -1,7 +1,7 @@
 """Rows of a table into samples, one at a time, so that what a row says is dropped as soon as its sample is made.
 
 A row waits as a draft where its answer is a number: what that means is known only when all rows are read; `settle`
-decides what depends on all rows of a table. A plain row is kept as a `PlainRow`, which takes less memory and time than a `ReadRow`.
+decides what depends on all rows of a table. A plain row is kept as a `PlainRow`, which takes less memory and time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from osler.data.readers.base import Notes, check_object
 from osler.data.readers.layouts.conversation import take_apart
@@ -52,11 +52,8 @@ class ReadRow:
     nameless: str | None = None  # why it is refused where other rows name a split
 
 
-class PlainRow(NamedTuple):
-    """A row of which nothing was to be taken apart; it names no split."""
-
-    number: int  # of the row in its table
-    sample: Sample
+PlainRow = tuple[int, Sample]
+"""The number in its table of a row of which nothing was to be taken apart, and its sample; it names no split."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,7 +75,7 @@ def read_rows(rows: Iterable[Row], how: How) -> Part:
     for number, raw in rows:
         if (sample := plain.read(raw, number)) is not None:
             part.ids.add(sample.id)
-            part.rows.append(PlainRow(number, sample))
+            part.rows.append((number, sample))
             continue
         part.notes.row = name = f"{how.name}:{number}"
         try:
@@ -133,7 +130,7 @@ def _nameless(said: Any) -> str:
 def settle(part: Part, how: How) -> Part:
     """The same rows, now that all of a table are read: one that names no split is refused where another one names it."""
     if part.named:
-        rows = [unpack(row, how) if isinstance(row, PlainRow) else row for row in part.rows]
+        rows = [unpack(row, how) if isinstance(row, tuple) else row for row in part.rows]
         for row in rows:
             row.made = row.nameless or row.made
         part.rows = list(rows)
@@ -147,8 +144,8 @@ def settle(part: Part, how: How) -> Part:
 def unpack(row: PlainRow, how: How) -> ReadRow:
     """A plain row as any other is kept."""
     nameless = _nameless(None) if how.may_name_splits else None
-    sample = row.sample
-    return ReadRow(name=f"{how.name}:{row.number}", id=sample.id, made=sample, dataset=sample.dataset, nameless=nameless)
+    number, sample = row
+    return ReadRow(name=f"{how.name}:{number}", id=sample.id, made=sample, dataset=sample.dataset, nameless=nameless)
 
 
 def drafts_of(part: Part) -> Iterator[Draft]:
