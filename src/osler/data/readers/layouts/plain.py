@@ -109,7 +109,8 @@ class PlainRows:
         self._questions = _Known(_check_question, max_kept)
         self._images = _Known(lambda path: _read_image(path, root, prefix), max_kept)
         self._options = _Known(_fold_option, max_kept)
-        self._texts = _Known[str](str, max_kept)
+        self._texts: dict[str, str] = {}
+        self._max_kept = max_kept
         self._answers = _Known(_check_answer, max_kept)
         self._names = _Known[str | None](_check_name, max_kept, absent)
         self._modalities = _Known[Any](lambda label: _parse_label(label, "modality", parse_modality), max_kept, absent)
@@ -166,7 +167,9 @@ class PlainRows:
             raise _NotPlainError
         if len(set(map(self._options.__getitem__, options))) < len(options):
             raise _NotPlainError
-        return tuple(map(self._texts.__getitem__, options))
+        if len(self._texts) >= self._max_kept:
+            self._texts.clear()
+        return tuple(map(self._texts.setdefault, options, options))
 
 
 def _check_question(text: str) -> str:
