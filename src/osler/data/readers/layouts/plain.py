@@ -1,4 +1,4 @@
-"""Rows of which nothing is to be taken apart, read in a sixth of the time: most rows of a large file.
+"""Rows of which nothing is to be taken apart, read in a fraction of the time: most rows of a large file.
 
 `PlainRows` gives the sample that the other modules of this package give, or None where a row holds anything that could be read in
 another way: a mark of an option, a place of an image, a number, a letter beyond ASCII. The others then read it, and
