@@ -140,7 +140,8 @@ def test_watching_the_image_changes_no_step(tiny_folder: Path, tmp_path: Path) -
 
 
 def test_the_image_is_watched_on_test_questions_in_turn(tmp_path: Path) -> None:
-    run = train_grpo(tiny_recipe(grpo={"max_steps": 3, "save_strategy": "no"}, trainer={"watch_image_every": 1}), tmp_path / "run")
+    grpo = {"max_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 8}
+    run = train_grpo(tiny_recipe(grpo=grpo, trainer={"watch_image_every": 1}), tmp_path / "run")
     lines = [line for line in read_lines(run) if "blank_image/gain" in line]
     assert len(lines) == 3
     for line in lines:
