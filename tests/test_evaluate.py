@@ -17,12 +17,12 @@ from osler.cli.eval import evaluation_to_json, print_evaluation
 from osler.cli.main import main
 from osler.config import Config, build_config
 from osler.data.select import load_split
-from osler.errors import DataError, OslerError
+from osler.errors import ConfigError, DataError, OslerError
 from osler.evaluation.engines import eval_dtype, open_engine
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.evaluation.records import read_records
-from osler.evaluation.run import answer_prompts, ask, describe_terms, evaluate
+from osler.evaluation.run import answer_prompts, ask, describe_terms, evaluate, holding
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.types import Prompt
@@ -208,11 +208,16 @@ def test_an_engine_that_refuses_leaves_the_records(tiny_folder: Path, finished: 
     """Also with --fresh, and it adds no file for a new label."""
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     (run / "policy").mkdir()
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    before = times_of(run)
     for arguments in ({"fresh": True}, {"label": "other"}):
         with pytest.raises(OslerError, match=r"needs eval\.script"):
             evaluate(make_config(tiny_folder, eval={"engine": "scripted"}), run, **arguments)
-        assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        assert before == times_of(run)
+
+
+def times_of(folder: Path) -> dict[Path, int | None]:
+    """When each file below a folder was written; None for a folder."""
+    return {path: path.stat().st_mtime_ns if path.is_file() else None for path in folder.rglob("*")}
 
 
 BAD: list[tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any], str]] = [
@@ -245,6 +250,16 @@ def test_an_unknown_engine_is_refused_before_a_file_is_written(tiny_folder: Path
     with pytest.raises(OslerError, match="unknown engine 'vllmm': use one of hf, openai, vllm, scripted, option_prior"):
         evaluate(make_config(tiny_folder, eval={"engine": "vllmm"}), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_evaluation_of_the_same_records_is_refused_while_the_first_runs(tmp_path: Path) -> None:
+    path = tmp_path / "records" / "eval.jsonl"
+    said = r"another evaluation writes \S+eval.jsonl: wait for it, stop it, or give another --label"
+    with holding(path), pytest.raises(ConfigError, match=said), holding(path, 0):
+        pass
+    with holding(path, 0), holding(path.with_name("other.jsonl"), 0):  # the first has ended, and another label is another file
+        pass
+    assert not list(path.parent.iterdir())
 
 
 @pytest.mark.parametrize(("engine", "policy"), [("scripted", None), ("option_prior", None), ("plugged_in", "./mine")])

@@ -1,10 +1,12 @@
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from osler.errors import DataError
-from osler.files import create_whole, digest_file, read_json_lines, read_text, replacing, write_json, write_json_lines
+from osler.files import create_whole, digest_file, locking, read_json_lines, read_text, replacing, write_json, write_json_lines
 
 
 def test_files_appear_whole(tmp_path: Path) -> None:
@@ -70,3 +72,22 @@ def test_json_lines(tmp_path: Path, content: str, found: list[dict[str, int]] | 
 def test_a_digest_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert digest_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_lock_that_is_not_kept_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    """Threads take it in turn, also while others have opened the file that the holder removes."""
+    at_work: list[int] = []
+    most = []
+
+    def work(number: int) -> None:
+        with locking(tmp_path / "lock", 30, is_kept=False) as is_ours:
+            assert is_ours
+            at_work.append(number)
+            most.append(len(at_work))
+            time.sleep(0.001)
+            at_work.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(24)))
+    assert most == [1] * 24
+    assert not (tmp_path / "lock").exists()

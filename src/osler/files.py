@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from osler.errors import DataError
 
@@ -40,10 +40,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locking(path: Path, wait: float = 0.0) -> Iterator[bool]:
+def locking(path: Path, wait: float = 0.0, *, is_kept: bool = True) -> Iterator[bool]:
     """Lock a file for the `with` block. The value is False where another process has held the lock for `wait` seconds more.
 
-    The lock ends with its process. Where the system or the disk has no locks, the value is True.
+    The lock ends with its process. Unless `is_kept` the file is removed behind the block. Where the system or the disk has no locks, the
+    value is True.
     """
     try:
         import fcntl
@@ -51,20 +52,33 @@ def locking(path: Path, wait: float = 0.0) -> Iterator[bool]:
         yield True
         return
     end = time.monotonic() + wait
-    with path.open("a") as file:
-        while True:
+    while True:
+        with path.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = True
             except BlockingIOError:
-                if time.monotonic() >= end:
-                    yield False
-                    return
-                time.sleep(min(1.0, wait))
+                if time.monotonic() < end:
+                    time.sleep(min(0.1, wait))
+                    continue
+                is_ours = False
             except OSError:  # this disk has none
-                break
-            else:
-                break
-        yield True
+                is_ours = True
+            if is_ours and not _is_at(path, file):
+                continue  # its holder has removed it meanwhile, so that others lock a new one
+            try:
+                yield is_ours
+            finally:
+                if is_ours and not is_kept:
+                    path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 HTML: Final = "<!doctype html"

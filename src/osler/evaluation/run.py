@@ -11,7 +11,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -26,7 +27,7 @@ from osler.evaluation.one_by_one import answer_each, kept_records
 from osler.evaluation.records import append_records, resume_records
 from osler.evaluation.usage import UsageSummary, read_usage, summarize_usage, usage_file
 from osler.evaluation.votes import Votes, grade_completion, grade_group
-from osler.files import digest_file, read_json_object, write_json
+from osler.files import digest_file, locking, read_json_object, write_json
 from osler.prompts import render
 from osler.run_folder import Run, forgetting_unused, open_run
 from osler.types import Prompt, Record, Sample
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 CHUNK_BATCHES: Final = 8
 """Batches in a chunk: enough to sort questions by length and to prepare the next batch early, few enough to lose little when killed."""
+
+LOCK_SECONDS: Final = 10.0
+"""How long an evaluation waits for another one of the same records to end, which may have been killed just now."""
 
 _LABEL: Final = re.compile(r"\w[\w.-]*")
 
@@ -167,8 +171,32 @@ def fill_records(
 
     `first` is the number of the first prompt among all questions, where these are a part of them (`shards`).
 
-    Raises ConfigError when the file was made with other terms, and what `answer_prompts` raises.
+    Raises ConfigError when the file was made with other terms, or another process writes it, and what `answer_prompts` raises.
     """
+    with holding(path):
+        return _fill(path, config, prompts, terms, engine, fresh=fresh, first=first)
+
+
+@contextmanager
+def holding(path: Path, wait: float = LOCK_SECONDS) -> Iterator[None]:
+    """Keep a second evaluation from the same records. Raises ConfigError where another one is still at work after `wait` seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locking(path.with_name(f".{path.name}.lock"), wait, is_kept=False) as is_ours:
+        if not is_ours:
+            raise ConfigError(f"another evaluation writes {path}: wait for it, stop it, or give another --label")
+        yield
+
+
+def _fill(
+    path: Path,
+    config: Config,
+    prompts: Sequence[Prompt],
+    terms: Mapping[str, Any],
+    engine: Callable[[], Engine],
+    *,
+    fresh: bool,
+    first: int,
+) -> list[Record]:
     if not fresh and (key := changed_term(path, terms)) is not None:
         raise ConfigError(f"{path} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
     kept = {} if fresh else kept_records(path, prompts)
