@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from osler.cli.main import main
-from osler.config import load_config
+from osler.config import build_config, load_config
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.reports.load_runs import load_runs
 from osler.reports.make import write_report
 from osler.reports.watch import watch_report
 from osler.training.callbacks import naming_reporter
+from osler.training.grpo import train_grpo
 from osler.training.kept_completions import (
     FILE,
     MAX_KEPT,
@@ -220,6 +222,24 @@ def test_of_enumerated_answers_one_is_drawn_by_its_probability() -> None:
     assert pick(ids, ROWS * 2, "7/3") == pick(ids, ROWS * 2, "7/3")
     assert answer_probabilities(ROWS) == pytest.approx({"A": 0.1, "B": 0.6, "C": 0.25})
     assert answer_probabilities([]) == {}
+
+
+def test_an_enumerated_training_keeps_answers_by_their_probabilities(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "data": {"reader": "phantom", "train": {"modalities": ["mri"], "limit": 24}},
+        "prompt": {"strategy": "no_think"},
+        "policy": {"path": "osler-tiny", "device": "cpu"},
+        "grpo": {"num_generations": 4, "per_device_train_batch_size": 32, "max_steps": 3, "save_strategy": "no", "disable_tqdm": True},
+        "trainer": {"expectation": "enumerated", "min_enumerated_mass": 0, "keep_completions_every": 1},
+    }
+    run = train_grpo(build_config(values), tmp_path / "run")
+    kept = read_kept(run.completions)
+    assert [one.step for one in kept] == [1] * 4 + [2] * 4 + [3] * 4
+    for one in kept:
+        (letter,) = (name for name in one.probabilities if f"<answer>{name}</answer>" == one.completion.strip())
+        assert one.probabilities[letter] > 0.001
+        assert 0.5 < sum(one.probabilities.values()) < 1.001
+    assert len({one.completion for one in kept}) > 1  # the first of the rows is A for every question
 
 
 @pytest.mark.parametrize("weight", [0.0, math.nan, math.inf])
