@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import rmtree
 from types import MappingProxyType
 from typing import Any
 
@@ -144,22 +145,26 @@ def make_folder(folder: Path) -> None:
     (folder / ".environment.json.1234").write_text("{")
 
 
+def begin(folder: Path) -> None:
+    (folder / "environment.json").write_text("{}")
+
+
 def make_log(folder: Path) -> None:
     (folder / "log.txt").write_text("loading")
 
 
 def test_a_run_that_has_not_begun_is_waited_for(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "page.html"
-    happens: list[Callable[[Path], object]] = [lambda _: None, make_folder, make_log, write_run, finish]
+    happens: list[Callable[[Path], object]] = [lambda _: None, make_folder, make_log, begin, rmtree, write_run, finish]
     told: list[str] = []
 
     def wait(_: float) -> None:
         happens.pop(0)(run)
-        assert out.exists() == (len(happens) < 1)
+        assert out.exists() == (len(happens) < 3)  # the page of a run that begins, which has no metrics yet
 
     watch_report([run], out, every=7, wait=wait, tell=told.append)
     assert happens == []
-    assert [line.split(":")[0] for line in told] == [f"waiting for {run}", "watching"]
+    assert [line.split(":")[0] for line in told] == [f"waiting for {run}", "watching", f"waiting for {run}"]
 
 
 ABSENT = [("no/run", "does not exist, nor does the folder"), ("others", "holds no run and no matrix"), ("file/run", "nor does the folder")]

@@ -44,6 +44,7 @@ def watch_report(
     trained_on: dict[Path, FindById] = {}
     try:
         while not all(map(is_finished, sources.runs)):
+            await_runs(paths, wait, tell)  # a training that fails before its first step takes its folder away
             write_report(paths, out, refresh=every, trained_on=trained_on)
             wait(every)
     except KeyboardInterrupt:
