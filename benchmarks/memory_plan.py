@@ -119,6 +119,9 @@ def config_of(case: Case, policy: str) -> Config:
 
 def measure(case: Case, policy: str) -> dict[str, float]:
     """Train in this process; returns the GiB of "training" and of "saving" beyond what was resident before the policy was loaded."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
     from osler.grading.rewards import resolve_rewards
     from osler.run_folder import Run
     from osler.training import grpo, sft
@@ -136,6 +139,8 @@ def measure(case: Case, policy: str) -> dict[str, float]:
         before = reset_peak(trims=True)
         loaded = load_for_training(config, prompts, arguments)
         name_reference(loaded, config, run)
+        if "fsdp" in case.sections[case.kind]:  # accelerate shards on GPUs alone, though FSDP works on a CPU as well
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
         if is_grpo:
             trainer: Any = grpo.build_trainer(config, loaded, prompts, resolve_rewards(config.rewards.names), arguments)
         else:

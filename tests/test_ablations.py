@@ -119,7 +119,7 @@ def test_thousands_of_swaps_are_quick() -> None:
     """One question about every image, with mostly equal answers: a search of all donors for each sample would take minutes."""
     answers = ["b" if number % 50 == 0 else "a" for number in range(1500)]
     samples = [
-        replace(question(0, answer), id=f"test/{number}", images=(SolidImage(grey=0, size=number),))
+        replace(question(0, answer), id=f"test/{number}", images=(SolidImage(grey=number % 250, size=1 + number // 250),))
         for number, answer in enumerate(answers)
     ]
     found = ablate(samples, Ablation.SWAP_WITHIN)

@@ -29,6 +29,13 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {model_type: save_tiny(folder / model_type, model_type) for model_type in FAMILIES}
 
 
+@pytest.fixture(scope="module")
+def base(tiny_folder: Path) -> Weights:
+    """The weights of the tiny policy without an adapter."""
+    weights: Weights = load(tiny_folder).state_dict()
+    return weights
+
+
 def load(folder: Path, *, merge: bool = True) -> Any:
     return load_policy(PolicyConfig(path=str(folder), device="cpu"), merge_adapter=merge).model
 
@@ -86,22 +93,33 @@ LAYOUTS = [
 ALL = {"target_modules": ["q_proj", "down_proj", "qkv"]}
 
 
+@pytest.fixture(scope="module")
+def products(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Weights]]:
+    """For every family an adapter, which whoever changes it copies, and the weights of its base plus its product."""
+    found = {}
+    for model_type, base in bases.items():
+        folder = make(tmp_path_factory.mktemp("adapters") / model_type, base, **ALL)
+        weights = load_file(folder / "adapter_model.safetensors")
+        expected = load(base).state_dict()
+        adapted = {key.partition(".lora_")[0] for key in weights}
+        assert any("visual" in name for name in adapted)
+        assert any("language_model" in name for name in adapted)
+        for name in adapted:
+            product = weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
+            expected[f"{name.removeprefix('base_model.model.')}.weight"] += ALPHA / R * product
+        found[model_type] = folder, expected
+    return found
+
+
 @pytest.mark.parametrize(
     ("pairs", "model_type"),
     [pytest.param(pairs, family, id=f"{name}-{family}") for name, pairs, families in LAYOUTS for family in families],
 )
 def test_what_is_loaded_is_the_base_plus_its_product(
-    bases: dict[str, Path], tmp_path: Path, pairs: tuple[tuple[str, str], ...], model_type: str
+    products: dict[str, tuple[Path, Weights]], tmp_path: Path, pairs: tuple[tuple[str, str], ...], model_type: str
 ) -> None:
-    folder = make(tmp_path / "adapter", bases[model_type], **ALL)
-    weights = load_file(folder / "adapter_model.safetensors")
-    expected = load(bases[model_type]).state_dict()
-    adapted = {key.partition(".lora_")[0] for key in weights}
-    assert any("visual" in name for name in adapted)
-    assert any("language_model" in name for name in adapted)
-    for name in adapted:
-        product = weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
-        expected[f"{name.removeprefix('base_model.model.')}.weight"] += ALPHA / R * product
+    made, expected = products[model_type]
+    folder = shutil.copytree(made, tmp_path / "adapter")
     rewrite(folder, rename(*pairs))
     merged = load(folder).state_dict()
     assert merged.keys() == expected.keys()
@@ -138,7 +156,7 @@ SETTINGS: list[Row] = [
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=[row[0] for row in SETTINGS])
-def test_pefts_settings_are_kept(tiny_folder: Path, tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
+def test_pefts_settings_are_kept(tiny_folder: Path, base: Weights, tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     from peft import PeftModel
 
     folder = make(tmp_path / "adapter", tiny_folder, **settings)
@@ -147,7 +165,6 @@ def test_pefts_settings_are_kept(tiny_folder: Path, tmp_path: Path, name: str, s
     merged = load(folder).state_dict()
     assert merged.keys() == expected.keys()
     assert all(torch.equal(merged[key], expected[key]) for key in expected)
-    base = load(tiny_folder).state_dict()
     assert any(not torch.equal(merged[key], base[key]) for key in base)
 
 
@@ -179,14 +196,14 @@ PRESENT_SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("name", "settings"), FORMER_SETTINGS, ids=[row[0] for row in FORMER_SETTINGS])
 def test_settings_are_read_with_the_names_they_were_written_for(
-    tiny_folder: Path, tmp_path: Path, name: str, settings: dict[str, Any]
+    tiny_folder: Path, base: Weights, tmp_path: Path, name: str, settings: dict[str, Any]
 ) -> None:
     """The same adapter twice: with present names, and with the weights, and mostly the settings, as Transformers 4.51 named them."""
     present = make(tmp_path / "present", tiny_folder, **PRESENT_SETTINGS[name])
     former = Path(shutil.copytree(present, tmp_path / "former"))
     rewrite(former, rename(*BEFORE_4_52))
     edit(former, **settings)
-    expected, merged, base = (load(folder).state_dict() for folder in (present, former, tiny_folder))
+    expected, merged = (load(folder).state_dict() for folder in (present, former))
     assert all(torch.equal(merged[key], expected[key]) for key in expected)
     assert any(not torch.equal(merged[key], base[key]) for key in base)
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from osler.audits.baselines import BASELINES, OptionPrior, blind_accuracy, blind_credits, case_style, chance, punctuation_style
+from osler.audits.numbering import SampleTable
 from osler.audits.question_arrays import Vocabulary
 from osler.data.phantom import build_samples
 from osler.metrics import DASH
@@ -140,7 +141,7 @@ def test_interval_is_wilsons(share: float) -> None:
 def test_nothing_has_no_value() -> None:
     found = blind_accuracy(None, 0)
     assert (found.value, found.low, found.high, str(found)) == (None, None, None, DASH)
-    assert chance(Vocabulary().encode([])) is None
+    assert chance(Vocabulary().encode(SampleTable.of([]))) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from test_audit_leaks import sample
 
-from osler.audits.quality import assess, has_duplicates, has_synonyms, is_target_repeated, name_concept
+from osler.audits.quality import assess, name_concept
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,9 @@ def test_concepts_of_any_text_are_stable(text: str) -> None:
     ],
 )
 def test_options(choices: tuple[str, ...], target: str, duplicate: bool, synonym: bool, repeated: bool) -> None:
-    assert (has_duplicates(choices), has_synonyms(choices)) == (duplicate, synonym)
-    assert is_target_repeated(sample("a.png", choices=choices, target=target)) is repeated
+    quality = assess([sample("a.png", choices=choices, target=target)])
+    faults = (quality.duplicate_options, quality.synonymous_options, quality.synonyms_of_target)
+    assert [fault.num_rows for fault in faults] == [duplicate, synonym, repeated]
 
 
 def test_contradictions() -> None:

@@ -112,10 +112,10 @@ def test_nothing_to_train_on_or_to_redraw() -> None:
     ("axis", "name", "original", "redrawn", "rows", "of"),
     [
         ("modality", "oct", 100.0, 25.7, 729, 848),
-        ("modality", "ultrasound", 81.7, 27.6, 1888, 2074),
+        pytest.param("modality", "ultrasound", 81.7, 27.6, 1888, 2074, marks=pytest.mark.slow),  # its shares: test_audit_real.py
         ("question_type", "lesion_grading", 97.2, 50.9, 391, 436),
         ("question_type", "other_biological_attributes", 100.0, 29.5, 407, 704),
-        ("question_type", "modality_recognition", 96.2, 39.3, 422, 2392),
+        pytest.param("question_type", "modality_recognition", 96.2, 39.3, 422, 2392, marks=pytest.mark.slow),  # as the other types
     ],
 )
 def test_published_files(axis: Any, name: str, original: float, redrawn: float, rows: int, of: int) -> None:

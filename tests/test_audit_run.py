@@ -123,6 +123,15 @@ def test_images_that_are_not_at_hand_are_compared_by_path(written: Path) -> None
     assert any("cannot be read" in note for note in forced.notes)
 
 
+def test_images_without_a_picture_are_counted(written: Path) -> None:
+    (written / "a.png").write_bytes((written / "a.png").read_bytes()[:60])
+    found = run(*arguments_of(written), options=AuditOptions(images="pixels"))
+    assert (
+        f"1 of {len([*written.glob('*.png')])} images have bytes but no picture: copies of them are found by their bytes alone."
+        in found.notes
+    )
+
+
 @pytest.mark.parametrize(("text", "gates"), [(None, ()), ("leak", ("leak",)), ("shortcut, leak", ("shortcut", "leak"))])
 def test_gates(text: str | None, gates: tuple[str, ...]) -> None:
     assert parse_gates(text) == gates

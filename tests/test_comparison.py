@@ -9,7 +9,7 @@ from line_counts import count_lines
 
 from osler.grading.answer_items import read_items
 from osler.grading.answer_terms import OPPOSITES, answer_terms, own_phrases
-from osler.grading.comparison import compare
+from osler.grading.comparison import _are_related, _is_related, _read_phrase, compare
 from osler.grading.quantities import Quantity, is_same_quantity, take_quantities
 from osler.grading.terms import fold_term, general_terms
 
@@ -281,3 +281,18 @@ def test_cost_is_linear_in_the_answer(piece: str, reference: str) -> None:
     read_items.cache_clear()
     short, long = (piece * (size // len(piece)) for size in (2_000, 4_000))
     assert count_lines(compare.__wrapped__, long, reference) <= 3 * count_lines(compare.__wrapped__, short, reference) + 1_000
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["lung", "chest", "left", "right", "no", "pleural effusion", "effusion", "mri", "t2", "11th", "10th", "normal", "mass"]
+    ),
+    max_size=4,
+).map(tuple)
+
+
+@settings(deadline=None)
+@given(WORDS, WORDS)
+def test_phrases_are_related_where_their_words_are(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    first, second = _read_phrase(one), _read_phrase(other)
+    assert _are_related(first, second) == _is_related(first.bare, second.bare)

@@ -141,7 +141,7 @@ def test_watching_the_image_changes_no_step(tiny_folder: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(("logging_steps", "asked"), [(1, [8, 8, 8]), (3, [24])])
 def test_the_image_is_watched_on_test_questions_in_turn(tmp_path: Path, logging_steps: int, asked: list[int]) -> None:
-    grpo = {"max_steps": 3, "save_strategy": "no", "logging_steps": logging_steps}
+    grpo = {"max_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 8, "logging_steps": logging_steps}
     run = train_grpo(tiny_recipe(grpo=grpo, trainer={"watch_image_every": 1}), tmp_path / "run")
     lines = [line for line in read_lines(run) if "blank_image/gain" in line]
     assert [line["blank_image/asked"] for line in lines] == asked  # counts are summed over steps, and not averaged

@@ -1,5 +1,6 @@
 """Dynamic sampling: questions that teach nothing give way to others, and what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,42 @@ def pay_questions(completion_ids: list[list[int]], sample_id: list[str], **other
     return [reward + row if own in taught else 1.0 for row, (own, reward) in enumerate(zip(sample_id, rewards, strict=True))]
 
 
-@pytest.mark.parametrize("rounds", [1, 6])
-@pytest.mark.parametrize("grpo", [{}, {"num_iterations": 2}, {"beta": 0.04, "gradient_accumulation_steps": 2}], ids=["one", "two", "split"])
-def test_a_training_asks_other_questions(folder: Path, rounds: int, grpo: dict[str, Any]) -> None:
-    """The update learns from what replaced them, and the metrics stay those of the questions first asked."""
-    results = {}
-    for number in (0, rounds):
+Train = Callable[[dict[str, Any], dict[str, Any]], Any]
+
+
+@pytest.fixture(scope="module")
+def train(folder: Path) -> Train:
+    """A training of three steps with these settings; the same settings are trained with once."""
+    kept: dict[str, Any] = {}
+
+    def start(grpo: dict[str, Any], trainer: dict[str, Any]) -> Any:
         settings = {"max_steps": 3, "shuffle_dataset": False, **grpo}
-        results[number] = run(folder, pay_questions, settings, {"trainer": {"dynamic_sampling": number}}, share=True)
+        name = repr((settings, trainer))
+        if name not in kept:
+            kept[name] = run(folder, pay_questions, settings, {"trainer": trainer}, share=True)
+        return kept[name]
+
+    return start
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "one": {},
+    "two": {"num_iterations": 2},
+    "split": {"beta": 0.04, "gradient_accumulation_steps": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("grpo", "rounds"),
+    [
+        pytest.param(SETTINGS[name], rounds, id=f"{name}-{rounds}", marks=[pytest.mark.slow] if name != "one" and rounds == 1 else [])
+        for name in SETTINGS
+        for rounds in (1, 6)
+    ],
+)
+def test_a_training_asks_other_questions(train: Train, rounds: int, grpo: dict[str, Any]) -> None:
+    """The update learns from what replaced them, and the metrics stay those of the questions first asked."""
+    results = {number: train(grpo, {"dynamic_sampling": number}) for number in (0, rounds)}
     plain, dynamic = results[0][2], results[rounds][2]
     assert results[rounds][0].checked
     assert dynamic[0]["frac_reward_zero_std"] == plain[0]["frac_reward_zero_std"] == pytest.approx(0.5)
@@ -101,13 +130,10 @@ def test_a_training_asks_other_questions(folder: Path, rounds: int, grpo: dict[s
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_a_bound_on_groups_changes_no_training(folder: Path, limit: int) -> None:
+def test_a_bound_on_groups_changes_no_training(train: Train, limit: int) -> None:
     """Of three groups some are replaced by a rollout that fits the bound, which the first one did not."""
-    settings = {"max_steps": 3, "num_generations": 4, "per_device_train_batch_size": 12, "shuffle_dataset": False}
-    free, bound = (
-        run(folder, pay_questions, dict(settings), {"trainer": {"dynamic_sampling": 1, "groups_per_forward": size}}, share=True)
-        for size in (0, limit)
-    )
+    settings = {"num_generations": 4, "per_device_train_batch_size": 12}
+    free, bound = (train(settings, {"dynamic_sampling": 1, "groups_per_forward": size}) for size in (0, limit))
     assert bound[1] == free[1]
     for name, weight in free[3].items():
         torch.testing.assert_close(bound[3][name], weight, rtol=0, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ def make_config(server: ScriptedEndpoint, model: str = "well", **evaluation: Any
             "eval": {**settings, **evaluation},
         }
     )
+
+
+@pytest.fixture(scope="module")
+def finished(running: ScriptedEndpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose every question was answered well; whoever changes it copies it."""
+    running.reset()
+    evaluate(make_config(running), run := tmp_path_factory.mktemp("finished") / "run")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +110,10 @@ def test_only_what_is_missing_is_asked_again(server: ScriptedEndpoint, prompts: 
 
 @pytest.mark.parametrize("kept", ["none", "half a line", "some in another order", "all in another order", "all but a newline"])
 def test_an_interrupted_evaluation_ends_with_the_same_bytes(
-    server: ScriptedEndpoint, prompts: list[Prompt], tmp_path: Path, kept: str
+    finished: Path, server: ScriptedEndpoint, prompts: list[Prompt], tmp_path: Path, kept: str
 ) -> None:
     whole = write_expected(tmp_path / "expected.jsonl", prompts, "well")
-    evaluate(make_config(server), tmp_path / "run")
+    shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run" / "records" / "eval.jsonl"
     lines = whole.splitlines(keepends=True)
     content, num_left = {
@@ -178,8 +187,10 @@ CHANGED = [
 
 
 @pytest.mark.parametrize(("changes", "term"), CHANGED, ids=[row[1] for row in CHANGED])
-def test_what_changes_answers_is_a_term(server: ScriptedEndpoint, tmp_path: Path, changes: dict[str, Any], term: str) -> None:
-    evaluate(make_config(server), tmp_path / "run")
+def test_what_changes_answers_is_a_term(
+    finished: Path, server: ScriptedEndpoint, tmp_path: Path, changes: dict[str, Any], term: str
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
     with pytest.raises(ConfigError, match=f"with other {term}"):
         evaluate(make_config(server, **changes), tmp_path / "run")
 

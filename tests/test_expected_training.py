@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,22 @@ def read(config: Config, *, limit: int = 2) -> list[Prompt]:
 
 
 def score(trainer: Any, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Log-probabilities of completions, one behind each prompt, by the model's own forward pass, [N] lists of [C]."""
+    """Log-probabilities of completions, one behind each prompt, by the model's own forward pass, [N] lists of [C].
+
+    Completions of equal length behind one prompt are the rows of one pass.
+    """
     processor, found = trainer.processing_class, []
-    for prompt, ids in zip(prompts, completions, strict=True):
+    for _, rows in groupby(zip(prompts, completions, strict=True), key=lambda row: (id(row[0]), len(row[1]))):
+        together = list(rows)
+        prompt, ids_NC = together[0][0], torch.tensor([ids for _, ids in together])
+        (num, length), images = ids_NC.shape, [source.load() for source in prompt.sample.images]
         text = processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
-        images = [source.load() for source in prompt.sample.images]
-        inputs = processor(text=[text], images=images or None, return_tensors="pt")
-        whole = torch.cat([inputs["input_ids"], torch.tensor([ids])], dim=1)
+        inputs = processor(text=[text] * num, images=images * num or None, return_tensors="pt")
+        whole = torch.cat([inputs["input_ids"], ids_NC], dim=1)
         others = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
-        others["mm_token_type_ids"] = torch.nn.functional.pad(others["mm_token_type_ids"], (0, len(ids)))
-        logits = trainer.model(input_ids=whole, attention_mask=torch.ones_like(whole), **others).logits[0, -len(ids) - 1 : -1]
-        found.append(logits.log_softmax(dim=-1).gather(1, torch.tensor(ids)[:, None])[:, 0])
+        others["mm_token_type_ids"] = torch.nn.functional.pad(others["mm_token_type_ids"], (0, length))
+        logits = trainer.model(input_ids=whole, attention_mask=torch.ones_like(whole), **others).logits[:, -length - 1 : -1]
+        found += logits.log_softmax(dim=-1).gather(2, ids_NC[..., None])[..., 0]
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
 
 
@@ -298,9 +304,10 @@ def test_letters_are_scored_as_if_they_had_been_written() -> None:
             continue
         prompt = prompts[next(index for index, text in enumerate(texts) if text in tokenizer.decode(batch["prompt_ids"][row]))]
         ids = batch["completion_ids"][row].tolist()
-        for option, token in enumerate(batch["letter_ids"][row].tolist()):
-            with torch.no_grad():
-                logps = score(trainer, [prompt], [[*ids[:place], token]])[0]
+        letters = batch["letter_ids"][row].tolist()
+        with torch.no_grad():
+            logps_OC = score(trainer, [prompt] * len(letters), [[*ids[:place], token] for token in letters])
+        for option, logps in enumerate(logps_OC):
             assert float(letter_logps_NO[row, option]) == pytest.approx(float(logps[place]), abs=1e-4)
             checked += 1
     assert checked > 8

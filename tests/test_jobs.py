@@ -13,7 +13,7 @@ from osler.errors import OslerError
 from osler.experiments.jobs import MARK, STATE, Job, plan_commands, plan_warm_up, run_jobs
 from osler.experiments.launchers import local
 
-CHECK = ("data", "check", "--images", "none", "--data.reader=phantom")
+CHECK = ("data", "check", "--images", "none", "--data.reader=phantom", '--data.modalities=["mri"]')
 TRAININGS = [("sft", "think_after", "sft"), ("letters", "no_think", "train"), ("reasons", "think", "train")]
 PARTS = [("first", [*CHECK]), ("second", ["train", "no-such-recipe"]), ("third", ["no-such-verb"])]
 
@@ -72,7 +72,7 @@ def test_jobs_run_in_kept_processes_one_after_the_other(tmp_path: Path) -> None:
         check=False,
     )
     assert answers.stdout.split() == ["0", "2"]
-    assert "4,800 samples" in (tmp_path / "first").read_text()
+    assert "600 samples" in (tmp_path / "first").read_text()
     assert "no-such-recipe" in (tmp_path / "second").read_text()
     assert "invalid" in (tmp_path / "third").read_text()
     assert answers.returncode == 2

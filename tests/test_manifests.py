@@ -282,7 +282,14 @@ def real(name: str) -> Path:
     return Path(folder) / name
 
 
-@pytest.mark.parametrize(("reader", "options"), [("slake", {}), ("slake", {"language": "all"}), ("vqa_rad", {})])
+@pytest.mark.parametrize(
+    ("reader", "options"),
+    [
+        ("slake", {}),
+        pytest.param("slake", {"language": "all"}, marks=pytest.mark.slow),  # the same images, with twice as many questions
+        ("vqa_rad", {}),
+    ],
+)
 def test_real_images_do_not_leak(tmp_path: Path, reader: str, options: dict[str, str]) -> None:
     """File bytes compared as they are, pictures by correlation of small copies: nothing of the splitter's own."""
     root, out = real(reader), tmp_path / "m.json"

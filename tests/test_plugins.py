@@ -28,11 +28,15 @@ from osler.reports.examples import recipe_images
 PLUGIN = Path(__file__).parent / "fixtures" / "plugin"
 
 
-def run_osler(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`osler` with the plug-in package on the path, as if it were installed."""
+def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A new process with the plug-in package on the path, as if it were installed."""
     path = os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "osler", *arguments]
+    command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+
+
+def run_osler(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run_python("-m", "osler", *arguments, cwd=cwd)
 
 
 @pytest.mark.slow
@@ -61,13 +65,37 @@ REFUSED = [
 ]
 
 
+IN_TURN = """
+import contextlib, io, json, pathlib, sys
+from osler.cli.main import main
+found = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as error:
+        code = main(words)
+    found.append((code, error.getvalue(), pathlib.Path("run").exists()))
+print(json.dumps(found))
+"""
+"""Every command of a list: exit code, standard error, whether there is a run then."""
+
+
+@pytest.fixture(scope="module")
+def refused(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, bool]]:
+    """What became of each command of REFUSED, in one process, because a start takes seconds."""
+    start = ["train", str(PLUGIN / "squares.toml"), f"--policy.path={tiny_folder}", "--out", "run"]
+    commands = [[*start, *overrides] for overrides, _ in REFUSED]
+    ended = run_python("-c", IN_TURN, json.dumps(commands), cwd=tmp_path_factory.mktemp("refused"))
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout.splitlines()[-1])
+    return {row[0][0]: (code, said, has_run) for row, (code, said, has_run) in zip(REFUSED, found, strict=True)}
+
+
 @pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=[row[0][0] for row in REFUSED])
-def test_what_cannot_be_used_is_one_line(tiny_folder: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
-    found = run_osler("train", str(PLUGIN / "squares.toml"), f"--policy.path={tiny_folder}", "--out", "run", *overrides, cwd=tmp_path)
-    assert found.returncode == 2
-    (line,) = found.stderr.strip().splitlines()
+def test_what_cannot_be_used_is_one_line(refused: dict[str, tuple[int, str, bool]], overrides: list[str], message: str) -> None:
+    code, said, has_run = refused[overrides[0]]
+    assert code == 2
+    (line,) = said.strip().splitlines()
     assert re.search(message, line)
-    assert not (tmp_path / "run").exists()
+    assert not has_run
 
 
 class Counting:

@@ -288,7 +288,9 @@ def test_a_byte_order_mark_is_no_harm(tmp_path):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
 )
 KEYS = [
     "image", "problem", "solution", "question", "options", "answer", "choices", "messages", "prompt",

@@ -44,9 +44,9 @@ def test_what_is_no_shard(text: str) -> None:
 
 @pytest.mark.parametrize("votes", [(), VOTES], ids=["greedy", "votes"])
 def test_joined_records_are_those_of_one_process(tmp_path: Path, votes: tuple[str, ...]) -> None:
-    config = load_config("demo", [*SMALL, *votes])
+    config = load_config("demo", [*SMALL, "--data.test.limit=24", *votes])
     whole = evaluate(config, tmp_path / "whole").path
-    task, shards = prepare(config, None, "eval"), plan_shards(40, 16, 2)
+    task, shards = prepare(config, None, "eval"), plan_shards(24, 16, 2)
     evaluate_shard(config, tmp_path / "parts", shards[1])
     with pytest.raises(DataError, match="is not complete"):
         join_shards(task, tmp_path / "parts", "eval", shards)

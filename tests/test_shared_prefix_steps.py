@@ -89,6 +89,8 @@ def assert_same_training(shared: Any, plain: Any) -> None:
 # In `make test` every setting once; how they act together, and one loss after the other, in `make test-all`.
 SLOW = {
     "frozen",
+    "iterations",
+    "no_advantage_dr_grpo",
     "static",
     "entropy_bonus",
     "beta",

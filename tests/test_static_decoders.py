@@ -83,7 +83,7 @@ OTHER_SHAPES: list[tuple[Any, bool]] = [(ONE, False), (LONG, False), (PAIR, True
     ("model_type", "lora", "record", "splits_cache"),
     [
         ("qwen2_vl", False, call_each_time, False),
-        ("qwen2_vl", False, record_operators, False),
+        pytest.param("qwen2_vl", False, record_operators, False, marks=pytest.mark.slow),
         ("qwen2_vl", True, record_operators, True),
         pytest.param("qwen2_vl", False, record_operators, True, marks=pytest.mark.slow),
         pytest.param("qwen2_5_vl", True, record_operators, True, marks=pytest.mark.slow),

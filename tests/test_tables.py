@@ -65,12 +65,22 @@ def test_every_table_holds_the_same_questions(tmp_path: Path, writer: str) -> No
     check_read(WRITERS[writer](tmp_path, QUESTIONS, images), QUESTIONS, images, writer)
 
 
+@pytest.fixture(scope="module")
+def forty() -> list[Sample]:
+    """Questions of the real SLAKE, read once for all tables."""
+    chosen = [
+        sample
+        for sample in read("slake", Path(os.environ["OSLER_TEST_DATA"]) / "slake", split="train")
+        if sample.choices and sample.modality
+    ]
+    return chosen[:40]
+
+
 @pytest.mark.skipif("OSLER_TEST_DATA" not in os.environ, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
 @pytest.mark.parametrize("writer", WRITERS)
-def test_forty_questions_of_slake_are_the_same_in_every_table(tmp_path: Path, writer: str) -> None:
+def test_forty_questions_of_slake_are_the_same_in_every_table(tmp_path: Path, forty: list[Sample], writer: str) -> None:
     slake = Path(os.environ["OSLER_TEST_DATA"]) / "slake"
-    chosen = [sample for sample in read("slake", slake, split="train") if sample.choices and sample.modality][:40]
-    assert len(chosen) == 40
+    assert len(forty) == 40
     rows: list[Row] = [
         {
             "id": sample.id,
@@ -81,7 +91,7 @@ def test_forty_questions_of_slake_are_the_same_in_every_table(tmp_path: Path, wr
             "modality": str(sample.modality),
             "subject_id": sample.subject_id,
         }
-        for sample in chosen
+        for sample in forty
     ]
     images = {row["image"]: (slake / "imgs" / row["image"]).read_bytes() for row in rows}
     for path, content in images.items():

@@ -122,6 +122,28 @@ def test_rows_carry_what_rewards_read() -> None:
     assert all(row["facts"] is facts and tuple(row["terms"]) == terms for row in rows)
 
 
+class Counted:
+    """An image source that counts how often it is pickled."""
+
+    uri = "counted"
+    times = 0
+
+    def load(self) -> Image.Image:
+        return Image.new("RGB", (56, 56))
+
+    def __reduce__(self) -> Any:
+        Counted.times += 1
+        return Counted, ()
+
+
+def test_building_a_dataset_pickles_no_question() -> None:
+    """`datasets` would do so to name a cache; of ten thousand questions that takes seconds."""
+    (prompt,) = (render(replace(sample, images=(Counted(),)), "no_think", phase="train") for sample in SOLID_SAMPLES[:1])
+    (row,) = build_dataset([prompt]).__getitems__([0])
+    assert row["images"][0].size == (56, 56)
+    assert Counted.times == 0
+
+
 def test_the_image_cache_is_bounded() -> None:
     cache = ImageCache(max_bytes=3 * 56 * 56 * 2)
     first, second, third = (SolidImage(grey=grey, size=56) for grey in (1, 2, 3))

@@ -5,12 +5,14 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import nrrd
 import numpy as np
 import pydicom
 import pytest
+from numpy.typing import NDArray
 
 from osler.errors import ConfigError, DataError
 from osler.images.series import read_dicom_series
@@ -211,15 +213,29 @@ def test_a_slice_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         read_volume(tmp_path, "../a.nii")
 
 
+CT_SERIES = Path(DATA or "") / "volumes" / "ct_body_dicom_series"
+
+
+@pytest.fixture(scope="module")
+def values_of_pydicom() -> tuple[NDArray[np.int16], NDArray[np.float64], float]:
+    """The voxels of the series as pydicom reads them, the position of the first, and the step within a slice."""
+    datasets = sorted((pydicom.dcmread(path) for path in CT_SERIES.iterdir()), key=lambda dataset: float(dataset.ImagePositionPatient[2]))
+    values = np.stack([dataset.pixel_array.astype(np.int16) - 1024 for dataset in datasets], axis=2).transpose(1, 0, 2)
+    return values, np.array(datasets[0].ImagePositionPatient, float), float(datasets[0].PixelSpacing[0])
+
+
+@pytest.fixture(scope="module")
+def originals() -> dict[str, tuple[Any, list[NDArray[Any]]]]:
+    """The series as Osler reads it in each window, with every sixth picture."""
+    read = {window: read_dicom_series(CT_SERIES, window=window).series[0] for window in ("mediastinum", "lung+mediastinum+bone")}
+    return {window: (series, [np.asarray(one.load(), int) for one in series.slices[::6]]) for window, series in read.items()}
+
+
 @pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA is not set")
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd"])
-def test_a_dicom_series_and_its_copies_give_the_same_slices(tmp_path: Path, name: str) -> None:
+def test_a_dicom_series_and_its_copies_give_the_same_slices(tmp_path: Path, name: str, values_of_pydicom: Any, originals: Any) -> None:
     """The copies are written from pydicom's own values and positions, not from what Osler read."""
-    folder = Path(DATA or "") / "volumes" / "ct_body_dicom_series"
-    datasets = sorted((pydicom.dcmread(path) for path in folder.iterdir()), key=lambda dataset: float(dataset.ImagePositionPatient[2]))
-    values = np.stack([dataset.pixel_array.astype(np.int16) - 1024 for dataset in datasets], axis=2).transpose(1, 0, 2)
-    origin = np.array(datasets[0].ImagePositionPatient, float)
-    step = float(datasets[0].PixelSpacing[0])
+    values, origin, step = values_of_pydicom
     affine = np.diag([step, step, 2.0, 1])
     affine[:3, 3] = origin
     if name.endswith("nrrd"):
@@ -227,11 +243,11 @@ def test_a_dicom_series_and_its_copies_give_the_same_slices(tmp_path: Path, name
         nrrd.write(str(tmp_path / name), values, header)
     else:
         nibabel.save(nibabel.Nifti1Image(values, np.diag([-1, -1, 1, 1]) @ affine), tmp_path / name)
-    for window in ("mediastinum", "lung+mediastinum+bone"):
-        (original,) = read_dicom_series(folder, window=window).series
+    for window, (original, pictures) in originals.items():
         (copy,) = read_volume(tmp_path, name, window=window)
         np.testing.assert_allclose(copy.positions, original.positions)
         np.testing.assert_allclose(copy.spacing, original.spacing)
         assert (copy.normal, copy.plane) == (original.normal, original.plane)
-        for one, other in list(zip(original.slices, copy.slices, strict=True))[::6]:
-            assert np.abs(np.asarray(one.load(), int) - np.asarray(other.load(), int)).max() <= 1
+        assert len(original.slices) == len(copy.slices)
+        for picture, other in zip(pictures, copy.slices[::6], strict=True):
+            assert np.abs(picture - np.asarray(other.load(), int)).max() <= 1

@@ -21,7 +21,7 @@ from small_runs import forget_after
 
 from osler.cli.main import main
 from osler.run_folder import Run
-from osler.training import checkpoints
+from osler.training import checkpoints, grpo
 
 LORA = ("--policy.lora.r=4", "--grpo.beta=0.04")
 CURRICULUM = (  # one question a step, half of its completions on each process
@@ -50,6 +50,7 @@ CASES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # FSDP last: it leaves
         "sft": ("sft",),
         "fsdp_full": ("train", "--grpo.beta=0.04", *FSDP),
         "fsdp_lora": ("train", *LORA, *FSDP),
+        "refused": ("train", *FSDP),  # as it is asked for on a CPU
         "zero_3_full": ("train", "--grpo.beta=0.04", f"--grpo.deepspeed={ZERO_3}"),
         "zero_3_lora": ("train", *LORA, f"--grpo.deepspeed={ZERO_3}"),
     }
@@ -106,11 +107,18 @@ def run_all(policy: str, folder: Path, cases: Sequence[str]) -> None:
     """The cases; the full training three times, as it is, resumed from its first checkpoint, and anew."""
     target = watch(folder)
     codes = {}
+    build = grpo.build_trainer
+
+    def build_sharded(*arguments: Any, **more: Any) -> Any:
+        # accelerate shards on GPUs alone, though FSDP works on a CPU as well; to build the arguments resets its state
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        trainer = build(*arguments, **more)
+        assert trainer.is_fsdp_enabled
+        return trainer
 
     def run(case: str, name: str, *more: str) -> None:
         AcceleratorState._reset_state()
-        if case.startswith("fsdp"):  # accelerate shards on GPUs alone, though FSDP works on a CPU as well
-            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        grpo.build_trainer = build_sharded if case.startswith("fsdp") else build
         target["name"] = name
         codes[name] = main([*command(policy, folder / (case if more or name == "resumed" else name), case), *more])
         torch.distributed.barrier()

@@ -16,7 +16,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from osler.data.readers import read_with_report
+from osler.data.readers import ReadReport, read_with_report
 from osler.grading import grade
 from osler.types import LETTERS
 
@@ -88,8 +88,8 @@ PAIRS: Final[Mapping[str, Callable[[str, str, str, str], str]]] = {
 Table = dict[str, Counter[str]]
 
 
-def read_choice_sets(data: Path) -> set[tuple[tuple[str, ...], int]]:
-    """Every different (choices, right option) of the datasets in the folder."""
+def read_choice_sets(data: Path, read: Callable[..., ReadReport] = read_with_report) -> set[tuple[tuple[str, ...], int]]:
+    """Every different (choices, right option) of the datasets in the folder; `read` may be one that keeps what it has read."""
     sources = [
         ("slake", data / "slake", {"language": "all"}),
         ("vqa_rad", data / "vqa_rad", {}),
@@ -97,7 +97,7 @@ def read_choice_sets(data: Path) -> set[tuple[tuple[str, ...], int]]:
         ("med_r1", data / "omnimedvqa_splits", {"axis": "question_type"}),
         ("huatuo", data / "medvlm_r1", {}),
     ]
-    samples = (sample for name, root, options in sources for sample in read_with_report(name, root, **options).samples)
+    samples = (sample for name, root, options in sources for sample in read(name, root, **options).samples)
     return {(sample.choices, LETTERS.index(sample.target)) for sample in samples if sample.choices}
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from osler.data.readers import read_with_report
+from osler.data.readers import ReadReport, read_with_report
 from osler.grading import grade
 from osler.grading.comparison import compare
 from osler.grading.grade import is_undecided
@@ -168,11 +168,14 @@ DENIALS: Final = {
 """Texts that hold a reference and do not answer with it."""
 
 
-def read_references(data: Path) -> list[Reference]:
-    """The different answers to open questions of SLAKE, in both languages, and of VQA-RAD, as their annotation has them."""
+def read_references(data: Path, read: Callable[..., ReadReport] = read_with_report) -> list[Reference]:
+    """The different answers to open questions of SLAKE, in both languages, and of VQA-RAD, as their annotation has them.
+
+    `read` may be a reader that keeps what it has read.
+    """
     found = set()
     for name, options in (("slake", {"language": "all"}), ("vqa_rad", {})):
-        for sample in read_with_report(name, data / name, **options).samples:
+        for sample in read(name, data / name, **options).samples:
             answer = str(sample.metadata["answer"]).strip()
             if str(sample.metadata["answer_type"]).strip() == "OPEN" and any(map(str.isalnum, answer)):
                 language = str(sample.metadata.get("language", "en"))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from osler.errors import DataError
 
@@ -65,6 +65,27 @@ def locking(path: Path, wait: float = 0.0) -> Iterator[bool]:
             else:
                 break
         yield True
+
+
+HTML: Final = "<!doctype html"
+"""What every page begins with, case aside."""
+
+
+def check_replaceable(path: Path, begins: str, kind: str) -> None:
+    """Raise DataError where a file exists that is not empty and does not begin with `begins`, case aside.
+
+    What is written to a path that a user names replaces an earlier file of its `kind`, "page" or "audit", and nothing else: a slip of the
+    keyboard must not cost a dataset.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(begins.encode()))
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}), which would be replaced: name another file") from None
+    if head and head.decode("utf-8", "replace").lower() != begins.lower():
+        raise DataError(f"{path} exists and is no {kind} of Osler: name another file, or remove it")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

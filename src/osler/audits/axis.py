@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from osler.audits.baselines import blind_matrix, chance
 from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
 from osler.audits.leaks import Leak, LeakKeys, leak_matrix, names_target
-from osler.audits.numbering import SampleTable
+from osler.audits.numbering import SampleTable, number_parts
 from osler.audits.open_baselines import OpenTable, open_matrix
 from osler.audits.question_arrays import QuestionArrays, Vocabulary
 from osler.audits.redrawn import domain_order
@@ -54,7 +54,7 @@ class Numbered:
         import numpy as np
 
         vocabulary = Vocabulary()
-        arrays = vocabulary.encode(samples)
+        arrays = vocabulary.encode(table)
         is_closed = table.is_closed
         naming = np.zeros(len(samples), dtype=bool)
         naming[test] = [names_target(samples[place]) for place in test.tolist()]
@@ -84,7 +84,7 @@ def audit_axis(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered, *,
 
     With `can_recover` the train rows of a domain without a train file are collected from the files of the other axis.
     """
-    train, test = _by_domain(axis, splits[axis], numbered.samples)
+    train, test = _by_domain(axis, splits[axis], numbered.table)
     recovered = _recover(axis, splits, numbered) if can_recover and len(splits) > 1 else {}
     arrays, vocabulary = numbered.arrays, numbered.vocabulary
     train_rows, test_rows, recovered_rows = (numbered.closed(domains) for domains in (train, test, recovered))
@@ -108,23 +108,25 @@ def audit_axis(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered, *,
         },
         label_in_path={domain: Leak(shared=int(flags.sum()), total=len(flags)).value for domain, flags in naming.items()},
         open_questions={domain: len(places) for domain, places in asked.items()},
-        open_blind=open_matrix(
-            numbered.open_table, numbered.open(train), asked, has_contexts=_has_contexts(numbered.samples, splits[axis])
-        ),
+        open_blind=open_matrix(numbered.open_table, numbered.open(train), asked, has_contexts=_has_contexts(numbered.table, splits[axis])),
         recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_rows},
     )
 
 
-def _has_contexts(samples: Sequence[Sample], splits: Splits) -> bool:
-    return any(samples[place].context is not None for part in (splits.train, splits.test) for place in part.tolist())
+def _has_contexts(table: SampleTable, splits: Splits) -> bool:
+    import numpy as np
+
+    numbers, contexts = table.number("context")
+    has_context = np.array([context is not None for context in contexts], dtype=bool)[numbers]
+    return any(bool(has_context[part].any()) for part in (splits.train, splits.test))
 
 
-def _by_domain(axis: Axis, splits: Splits, samples: Sequence[Sample]) -> tuple[Domains, Domains]:
+def _by_domain(axis: Axis, splits: Splits, table: SampleTable) -> tuple[Domains, Domains]:
     """Domain -> train places, domain -> test places, in the taxonomy's order; "all" last where there are several domains.
 
     Every domain is in the first mapping, without places where it has no train rows; the second holds domains with test rows only.
     """
-    train, test = (_divide(axis, places, samples) for places in (splits.train, splits.test))
+    train, test = (_divide(axis, places, table) for places in (splits.train, splits.test))
     names = sorted(train.keys() | test.keys(), key=domain_order)
     train = {name: train.get(name, splits.train[:0]) for name in names}
     test = {name: test[name] for name in names if name in test}
@@ -133,15 +135,13 @@ def _by_domain(axis: Axis, splits: Splits, samples: Sequence[Sample]) -> tuple[D
     return train, test
 
 
-def _divide(axis: Axis, places: Ints, samples: Sequence[Sample]) -> Domains:
+def _divide(axis: Axis, places: Ints, table: SampleTable) -> Domains:
     """Domain -> the places of its samples."""
-    import numpy as np
-
-    numbers: dict[str, int] = {}
-    domains = np.array(
-        [numbers.setdefault(getattr(samples[place], axis) or NONE, len(numbers)) for place in places.tolist()], dtype=np.int64
-    )
-    return {str(name): places[domains == number] for name, number in numbers.items()}
+    numbers, labels = table.number(axis)
+    of_labels, names = number_parts([str(label or NONE) for label in labels])
+    domains = of_labels[numbers[places]]
+    found = {name: places[domains == number] for number, name in enumerate(names)}
+    return {name: rows for name, rows in found.items() if len(rows)}
 
 
 def _recover(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered) -> Domains:

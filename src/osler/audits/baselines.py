@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from osler.audits.context_prior import NAME as CONTEXT_PRIOR
 from osler.audits.context_prior import ContextPrior
-from osler.audits.question_arrays import ABSENT, QuestionArrays, Vocabulary
+from osler.audits.numbering import ABSENT, SampleTable
+from osler.audits.question_arrays import QuestionArrays, Vocabulary
 from osler.metrics.estimates import NO_ESTIMATE, Estimate, wilson
 from osler.text import fold_option
 from osler.types import LETTERS, Sample
@@ -227,17 +228,20 @@ class ContextLookup:
 def number_keys(baseline: Baseline, arrays: QuestionArrays, vocabulary: Vocabulary) -> Ints:
     """(N, K) the keys of every option; of a baseline that looks them up, as numbers from 0 with few gaps, equal for equal keys.
 
-    Call it once the vocabulary holds every sample of the audit.
+    `arrays` are those that the vocabulary encoded.
     """
     import numpy as np
 
+    if (known := vocabulary.keys.get(baseline.title)) is not None:
+        return known
     keys = baseline.keys(arrays, vocabulary)
     if baseline.how in ("fixed", "context") or not keys.size:
         return keys
     lowest = int(keys.min())
     if int(keys.max()) - lowest <= _MAX_GAPS * keys.size:
         return keys - lowest
-    return np.unique(keys, return_inverse=True)[1].reshape(keys.shape)
+    vocabulary.keys[baseline.title] = numbers = np.unique(keys, return_inverse=True)[1].reshape(keys.shape)
+    return numbers
 
 
 def fit(baseline: Baseline, keys: Ints, train: QuestionArrays, vocabulary: Vocabulary) -> Floats | ContextLookup | None:
@@ -283,9 +287,9 @@ def blind_credits(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, 
     import numpy as np
 
     vocabulary = Vocabulary()
-    arrays = vocabulary.encode([*train, *test])
+    arrays = vocabulary.encode(SampleTable.of([*train, *test]))
     known, asked = np.split(np.arange(len(arrays)), [sum(bool(sample.choices) for sample in train)])
-    ids = [arrays.ids[row] for row in asked.tolist()]
+    ids = [sample.id for sample in test if sample.choices]
     credits_by_baseline: dict[str, dict[str, float]] = {}
     for name, _, credits_N in _scores(arrays, {"train": known}, asked, vocabulary):
         if credits_N is not None:
@@ -316,6 +320,8 @@ def _scores(
     arrays: QuestionArrays, train: Mapping[str, Ints], asked: Ints, vocabulary: Vocabulary
 ) -> Iterator[tuple[str, str, Floats | None]]:
     """The credits of every baseline, fitted on each of the train sets, on the rows `asked`, as `score` gives them."""
+    if not train:
+        return
     known, tested = {name: arrays.take(rows) for name, rows in train.items()}, arrays.take(asked)
     for name, baseline in baselines_for(vocabulary).items():
         keys = number_keys(baseline, arrays, vocabulary)

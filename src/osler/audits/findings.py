@@ -19,7 +19,7 @@ from osler.audits.open_baselines import OPEN_BASELINES, OpenShares
 from osler.audits.quality import Quality
 from osler.audits.redrawn import RedrawnComparison
 from osler.errors import DataError
-from osler.files import read_text, write_json
+from osler.files import check_replaceable, read_text, write_json
 from osler.metrics.estimates import Count, Estimate, Share
 from osler.taxonomy import Axis
 
@@ -196,10 +196,13 @@ class Audit:
 
 
 ADAPTER: Final = TypeAdapter(Audit)
+SAVED: Final = '{\n  "reader"'
+"""What a saved audit begins with."""
 
 
 def save_audit(report: Mapping[str, Any], path: Path) -> None:
-    """Write the JSON of an audit; the file appears complete or not at all. Raises DataError."""
+    """Write the JSON of an audit; the file appears complete or not at all, and replaces only an audit. Raises DataError."""
+    check_replaceable(path, SAVED, "audit")
     try:
         write_json(path, report)
     except OSError as error:

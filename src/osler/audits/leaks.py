@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from osler.audits.numbering import Keys, KeyTable
+from osler.audits.numbering import Keys, KeyTable, SampleTable, number_rows
 from osler.data.splits.cases import case_of, source_of
 from osler.images.near import gather_near
 from osler.images.turned import TurnedPairs
@@ -57,6 +57,15 @@ def case_keys(sample: Sample) -> tuple[Hashable, ...]:
     return () if (case := case_of(sample)) is None else (case,)
 
 
+def case_groups(table: SampleTable) -> Ints:
+    """(N,) numbers, equal for samples whose `case_keys` are read from the same: dataset and patient, else images."""
+    import numpy as np
+
+    (datasets, _), (subjects, known) = table.number("dataset"), table.number("subject_id")
+    has_none = np.array([subject is None for subject in known], dtype=bool)
+    return number_rows(datasets, subjects, np.where(has_none[subjects], table.images, 0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakKeys:
     """One kind of leak among some samples."""
@@ -65,16 +74,20 @@ class LeakKeys:
     spread: Spread | None = None
     """From the marks (K,) of keys to those of all keys that count as the same, themselves included or not; None: only equal keys do."""
 
-    def find(self, train: Sequence[Ints], rows: Ints) -> Marks:
-        """For each of the samples `rows` a mark in which bit d says that it leaks from `train[d]`, sample numbers like `rows`."""
+    def mark(self, train: Sequence[Ints]) -> Marks:
+        """(K,) for each key a mark in which bit d says that one of the samples `train[d]` has it, or one that counts as the same."""
         import numpy as np
 
         assert len(train) <= MAX_DOMAINS
         marks = np.zeros(len(self.table.known), dtype=np.uint64)
         for bit, part in enumerate(train):
             marks[self.table.of_rows(part)] |= np.uint64(1 << bit)
-        if self.spread is not None and len(marks):
-            marks = self.spread(self.table.known, marks)
+        return self.spread(self.table.known, marks) if self.spread is not None and len(marks) else marks
+
+    def find(self, marks: Marks, rows: Ints) -> Marks:
+        """For each of the samples `rows` the marks of `mark` that its keys have."""
+        import numpy as np
+
         found = np.zeros(len(rows), dtype=np.uint64)
         counts = self.table.starts[rows + 1] - self.table.starts[rows]
         (has_keys,) = np.nonzero(counts)
@@ -91,11 +104,12 @@ def leak_matrix(kind: LeakKeys, train: Mapping[str, Ints], test: Mapping[str, In
     """
     import numpy as np
 
-    found = {name: kind.find(list(train.values()), rows) for name, rows in test.items()}
+    marks = kind.mark(list(train.values()))
+    found = {name: kind.find(marks, rows) for name, rows in test.items()}
     return {
         train_name: {
-            test_name: Leak(shared=int(np.count_nonzero(marks & np.uint64(1 << bit))), total=len(marks) if len(rows) else 0)
-            for test_name, marks in found.items()
+            test_name: Leak(shared=int(np.count_nonzero(own & np.uint64(1 << bit))), total=len(own) if len(rows) else 0)
+            for test_name, own in found.items()
         }
         for bit, (train_name, rows) in enumerate(train.items())
     }
@@ -148,7 +162,9 @@ def count_shared_images(table: KeyTable, train: Ints, test: Ints) -> Leak:
     import numpy as np
 
     images = np.unique(table.of_rows(test))
-    return Leak(shared=len(np.intersect1d(images, table.of_rows(train))), total=len(images))
+    is_train = np.zeros(len(table.known), dtype=bool)
+    is_train[table.of_rows(train)] = True
+    return Leak(shared=int(is_train[images].sum()), total=len(images))
 
 
 def cases_by_source(samples: Sequence[Sample], cases: KeyTable, train: Ints, test: Ints) -> dict[str, Leak]:

@@ -5,11 +5,11 @@ Shapes: N open questions, T distinct reference answers, Q distinct questions.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from osler.audits.numbering import number_rows
+from osler.audits.numbering import number_parts, number_rows
 from osler.text import fold_answer, fold_option
 from osler.types import Sample
 
@@ -34,23 +34,18 @@ class OpenArrays:
         """Number the texts of open questions."""
         import numpy as np
 
-        types: dict[Hashable, int] = {}
-        contexts: dict[Hashable, int] = {}
-        raw: dict[str, int] = {}
-        questions: dict[str, int] = {}
-        folded: dict[Hashable, int] = {}
         target_texts = sorted({sample.target for sample in samples})
         places = {text: place for place, text in enumerate(target_texts)}
-        of_raw = np.array([raw.setdefault(sample.question, len(raw)) for sample in samples], dtype=np.int64)
-        of_question = np.array([questions.setdefault(fold_option(text), len(questions)) for text in raw], dtype=np.int64)
+        of_raw, raw_questions = number_parts([sample.question for sample in samples])
+        of_question, questions = number_parts(list(map(fold_option, raw_questions)))
         return cls(
-            question_types=np.array([types.setdefault(sample.question_type, len(types)) for sample in samples], dtype=np.int64),
+            question_types=number_parts([sample.question_type for sample in samples])[0],
             questions=of_question[of_raw],
-            contexts=np.array([contexts.setdefault(sample.context, len(contexts)) for sample in samples], dtype=np.int64),
-            targets=np.array([places[sample.target] for sample in samples], dtype=np.int64),
-            question_texts=tuple(questions),
+            contexts=number_parts([sample.context for sample in samples])[0],
+            targets=np.fromiter((places[sample.target] for sample in samples), np.int64, len(samples)),
+            question_texts=questions,
             target_texts=target_texts,
-            folded_targets=np.array([folded.setdefault(fold_answer(text), len(folded)) for text in target_texts], dtype=np.int64),
+            folded_targets=number_parts(list(map(fold_answer, target_texts)))[0],
         )
 
     def most_frequent(self, rows: Ints, keys: Ints) -> Ints:

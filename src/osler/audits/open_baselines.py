@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,8 +42,32 @@ class OpenQuestions:
         return self._words
 
 
-Answerer = Callable[[OpenQuestions, "Ints", "Ints"], "Ints"]
-"""From open questions, the rows of train, at least one, and those of test: the answer to each of the latter, as a number of its text."""
+@dataclass(slots=True)
+class TrainAnswers:
+    """What the baselines are fitted on: the rows of train, at least one, and their most frequent answers, found once for all baselines."""
+
+    arrays: OpenArrays
+    rows: Ints
+    _usual: int | None = None
+    _by_question: Ints | None = None
+
+    @property
+    def usual(self) -> int:
+        """The most frequent answer of all."""
+        if self._usual is None:
+            self._usual = int(self.arrays.most_frequent(self.rows, 0 * self.rows)[0])
+        return self._usual
+
+    @property
+    def by_question(self) -> Ints:
+        """The most frequent answer to each question, by its number, as `OpenArrays.most_frequent` gives them."""
+        if self._by_question is None:
+            self._by_question = self.arrays.most_frequent(self.rows, self.arrays.questions[self.rows])
+        return self._by_question
+
+
+Answerer = Callable[[OpenQuestions, TrainAnswers, "Ints"], "Ints"]
+"""From open questions, the answers of train and the rows of test: the answer to each of the latter, as a number of its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,29 +79,30 @@ class OpenBaseline:
     answer: Answerer
 
 
+def _answer_question(questions: OpenQuestions, train: TrainAnswers, test: Ints) -> Ints:
+    """The most frequent answer to the same question, or of all where the question is not in train."""
+    return _look_up(train.by_question, questions.arrays.questions[test], train)
+
+
 def _answer_prior(key: Callable[[OpenArrays], Ints]) -> Answerer:
     """The most frequent answer of open questions with the same key, or of all where the key is not in train."""
 
-    def answer(questions: OpenQuestions, train: Ints, test: Ints) -> Ints:
-        import numpy as np
-
-        arrays = questions.arrays
-        keys = key(arrays)
-        by_key = np.full(int(keys.max(initial=-1)) + 1, -1, dtype=np.int64)
-        found = arrays.most_frequent(train, keys[train])
-        by_key[: len(found)] = found
-        answers = by_key[keys[test]]
-        return np.where(answers >= 0, answers, _usual(arrays, train))
+    def answer(questions: OpenQuestions, train: TrainAnswers, test: Ints) -> Ints:
+        keys = key(questions.arrays)
+        return _look_up(questions.arrays.most_frequent(train.rows, keys[train.rows]), keys[test], train)
 
     return answer
 
 
-def _usual(arrays: OpenArrays, train: Ints) -> int:
-    """The most frequent answer of all."""
-    return int(arrays.most_frequent(train, 0 * train)[0])
+def _look_up(answers: Ints, keys: Ints, train: TrainAnswers) -> Ints:
+    """The answer to each of the keys, or the most frequent of all where train has none."""
+    import numpy as np
+
+    found = np.append(answers, -1)[np.minimum(keys, len(answers))]  # a higher key is not in train
+    return np.where(found >= 0, found, train.usual)
 
 
-def _answer_nearest(questions: OpenQuestions, train: Ints, test: Ints) -> Ints:
+def _answer_nearest(questions: OpenQuestions, train: TrainAnswers, test: Ints) -> Ints:
     """The most frequent answer to the training question with the most similar words; without a known word the most frequent of all.
 
     Of equally near questions the more frequent is taken, then the first by its text.
@@ -84,13 +110,13 @@ def _answer_nearest(questions: OpenQuestions, train: Ints, test: Ints) -> Ints:
     import numpy as np
 
     arrays = questions.arrays
-    of_train, counts = np.unique(arrays.questions[train], return_counts=True)
+    of_train, counts = np.unique(arrays.questions[train.rows], return_counts=True)
     known = np.array(sorted(of_train.tolist(), key=arrays.question_texts.__getitem__), dtype=np.int64)
     known = known[np.argsort(-counts[np.searchsorted(of_train, known)], kind="stable")]
     asked, place = np.unique(arrays.questions[test], return_inverse=True)
     nearest = questions.words.find_nearest(known, asked)
-    answers = arrays.most_frequent(train, arrays.questions[train])[known[nearest]]
-    return np.where(nearest >= 0, answers, _usual(arrays, train))[place]
+    answers = train.by_question[known[nearest]]
+    return np.where(nearest >= 0, answers, train.usual)[place]
 
 
 OPEN_BASELINES: Final[Mapping[str, OpenBaseline]] = MappingProxyType(
@@ -103,7 +129,7 @@ OPEN_BASELINES: Final[Mapping[str, OpenBaseline]] = MappingProxyType(
         "question_prior": OpenBaseline(
             title=BASELINES["question_prior"].title,
             what="the most frequent answer in train to the same question, or to any where the question is new",
-            answer=_answer_prior(lambda arrays: arrays.questions),
+            answer=_answer_question,
         ),
         "nearest_question": OpenBaseline(
             title="Nearest question",
@@ -150,8 +176,9 @@ def open_answers(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, d
     questions = OpenQuestions(OpenArrays.of([*known, *asked]))
     rows, texts = np.arange(len(known) + len(asked)), questions.arrays.target_texts
     used = _used(any(sample.context is not None for sample in (*known, *asked)))
+    fitted, new = TrainAnswers(questions.arrays, rows[: len(known)]), rows[len(known) :]
     return {
-        name: dict(zip(ids, [texts[number] for number in baseline.answer(questions, *np.split(rows, [len(known)])).tolist()], strict=True))
+        name: dict(zip(ids, [texts[number] for number in baseline.answer(questions, fitted, new).tolist()], strict=True))
         for name, baseline in used.items()
     }
 
@@ -194,12 +221,21 @@ class OpenTable:
     places: Ints  # of the open questions among the samples, in order
     questions: OpenQuestions
     grader: _Grader
+    _results: dict[tuple[str, bytes, bytes], NDArray[np.int8]] = field(default_factory=dict)  # two axes have one set of all train rows
 
     @classmethod
     def of(cls, samples: Sequence[Sample], places: Ints) -> OpenTable:
         """Number the texts of the samples at `places`, which are open questions."""
         arrays = OpenArrays.of([samples[place] for place in places.tolist()])
         return cls(places=places, questions=OpenQuestions(arrays), grader=_Grader(arrays=arrays))
+
+    def results(self, name: str, train: TrainAnswers, test: Ints) -> NDArray[np.int8]:
+        """What `_Grader.grade` says of the answers of a baseline to the questions `test`."""
+        key = (name, sha256(train.rows.tobytes()).digest(), sha256(test.tobytes()).digest())
+        if key not in self._results:
+            answers = OPEN_BASELINES[name].answer(self.questions, train, test)
+            self._results[key] = self.grader.grade(answers, test)
+        return self._results[key]
 
 
 def open_matrix(
@@ -212,16 +248,17 @@ def open_matrix(
     """
     import numpy as np
 
-    questions, places = table.questions, table.places
+    places = table.places
     known, asked = ({domain: np.searchsorted(places, rows) for domain, rows in part.items()} for part in (train, test))
     everything = np.unique(np.concatenate([np.arange(0), *asked.values()]))
     columns = {domain: np.searchsorted(everything, rows) for domain, rows in asked.items()}
+    fitted = {row: TrainAnswers(table.questions.arrays, rows) for row, rows in known.items()}
     matrix: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, baseline in _used(has_contexts).items():
+    for name in _used(has_contexts):
         matrix[name] = {}
-        for row, rows in known.items():
-            has_both = len(rows) > 0 and len(everything) > 0
-            results = table.grader.grade(baseline.answer(questions, rows, everything), everything) if has_both else None
+        for row, train_answers in fitted.items():
+            has_both = len(train_answers.rows) > 0 and len(everything) > 0
+            results = table.results(name, train_answers, everything) if has_both else None
             matrix[name][row] = {
                 column: None if results is None or not len(where) else _shares(results[where]) for column, where in columns.items()
             }

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
-from osler.audits.numbering import SampleTable, number_rows
+from osler.audits.numbering import ABSENT, SampleTable, firsts_of, number_parts, number_rows
 from osler.metrics.estimates import Count, Share
 from osler.text import fold_words, ignore_case_and_end
 from osler.types import LETTERS, Sample
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from osler.audits.numbering import Ints
+
+    Flags = NDArray[np.bool_]
 
 _SYNONYMS: Final = (
     ("age related macular degeneration", "agerelated macular degeneration", "amd", "armd"),
@@ -63,8 +68,6 @@ _SPELLINGS: Final = (("aem", "em"), ("oed", "ed"), ("oes", "es"), ("umour", "umo
 
 _ABBREVIATED: Final = re.compile(r"(?P<long>.+?)\s*\((?P<short>[A-Z][\w -]*)\)")
 _ARTICLE: Final = re.compile(r"^(?:a|an|the) ")
-
-_fold: Final = cache(ignore_case_and_end)  # of options, which datasets repeat
 
 _NAMES: Final[Mapping[str, str]] = {name: group[0] for group in _SYNONYMS for name in group}
 
@@ -146,19 +149,19 @@ def assess(samples: Sequence[Sample], refused: Iterable[str] = (), *, table: Sam
     """
     table = table or SampleTable.of(samples)
     places = _distinct(table)
-    distinct = [table.samples[place] for place in places.tolist()]
-    closed = [sample for sample in distinct if sample.choices]
+    closed = places[table.is_closed[places]]
     contradictory, by_option = _find_contradictions(table, places)
+    options = _OptionFaults.of(table)
     return Quality(
-        num_rows=len(distinct),
+        num_rows=len(places),
         num_closed=len(closed),
         refused=dict(Counter(refused).most_common()),
-        duplicate_options=_fault(sample for sample in closed if has_duplicates(sample.choices)),
-        synonymous_options=_fault(sample for sample in closed if has_synonyms(sample.choices)),
-        synonyms_of_target=_fault(sample for sample in closed if is_target_repeated(sample)),
+        duplicate_options=_fault(table.samples[place] for place in closed[options.has_duplicates[table.choices[closed]]].tolist()),
+        synonymous_options=_fault(table.samples[place] for place in closed[options.has_synonyms[table.choices[closed]]].tolist()),
+        synonyms_of_target=_fault(table.samples[place] for place in closed[options.repeat_target(table, closed)].tolist()),
         contradictory_golds=_fault(contradictory),
         contradicted_by_option=_fault(by_option),
-        letters=_balance_letters(closed),
+        letters=_balance_letters(table, closed),
     )
 
 
@@ -167,9 +170,32 @@ def _distinct(table: SampleTable) -> Ints:
     import numpy as np
 
     numbers = number_rows(table.images, table.questions, table.choices, table.targets)
-    firsts = np.unique(numbers, return_index=True)[1]
-    lasts = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]
-    return lasts[np.argsort(firsts)]
+    lasts = len(numbers) - 1 - firsts_of(numbers[::-1])
+    return lasts[np.argsort(firsts_of(numbers))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OptionFaults:
+    """The faults of the tuples of options of a table, T in all of at most K options."""
+
+    has_duplicates: Flags  # (T,) two options are the same but for case, spacing and a full stop
+    has_synonyms: Flags  # (T,) two options of different text mean the same by the table of synonyms
+    concepts: Ints  # (T, K) numbers of the meanings; ABSENT beyond the last option
+
+    @classmethod
+    def of(cls, table: SampleTable) -> _OptionFaults:
+        """Compare the options of each tuple."""
+        is_there = table.options != ABSENT
+        folded, concepts = (_number_options(table, rule) for rule in (ignore_case_and_end, name_concept))
+        num_folded, num_concepts = _count_distinct(folded), _count_distinct(concepts)
+        return cls(has_duplicates=num_folded < is_there.sum(axis=1), has_synonyms=num_concepts < num_folded, concepts=concepts)
+
+    def repeat_target(self, table: SampleTable, closed: Ints) -> Flags:
+        """Whether a distractor of each of these questions has the meaning of the right option, so that two answers are right."""
+        concepts = self.concepts[table.choices[closed]]
+        right = concepts[range(len(closed)), table.target_columns[closed]]
+        repeated: Flags = (concepts == right[:, None]).sum(axis=1) > 1
+        return repeated
 
 
 def _fault(samples: Iterable[Sample]) -> Fault:
@@ -177,22 +203,22 @@ def _fault(samples: Iterable[Sample]) -> Fault:
     return Fault(num_rows=len(ids), ids=tuple(ids[:MAX_LISTED]))
 
 
-@cache
-def has_duplicates(choices: tuple[str, ...]) -> bool:
-    """Whether two options are the same but for case, spacing and a full stop."""
-    return len(set(map(_fold, choices))) < len(choices)
+def _number_options(table: SampleTable, rule: Callable[[str], str]) -> Ints:
+    """(T, K) a number for what a rule makes of each option; ABSENT beyond the last one."""
+    import numpy as np
+
+    numbers = number_parts(list(map(rule, table.option_texts)))[0]
+    return np.append(numbers, ABSENT)[table.options]  # ABSENT is the last place
 
 
-@cache
-def has_synonyms(choices: tuple[str, ...]) -> bool:
-    """Whether two options of different text mean the same by the table."""
-    return len(set(map(name_concept, choices))) < len(set(map(_fold, choices)))
+def _count_distinct(numbers: Ints) -> Ints:
+    """(T,) how many different numbers each row (T, K) has, without ABSENT."""
+    import numpy as np
 
-
-def is_target_repeated(sample: Sample) -> bool:
-    """Whether a distractor has the meaning of the right option, so that two answers are right."""
-    concepts = [name_concept(choice) for choice in sample.choices]
-    return concepts.count(concepts[LETTERS.index(sample.target)]) > 1
+    ordered = np.sort(numbers, axis=1)
+    is_new = np.diff(ordered, axis=1, prepend=ABSENT) != 0
+    distinct: Ints = is_new.sum(axis=1)
+    return distinct
 
 
 def _find_contradictions(table: SampleTable, places: Ints) -> tuple[list[Sample], list[Sample]]:
@@ -202,7 +228,7 @@ def _find_contradictions(table: SampleTable, places: Ints) -> tuple[list[Sample]
     asked = number_rows(table.images[places], table.questions[places])
     order = np.argsort(asked, kind="stable")
     sizes = np.bincount(asked)
-    firsts = np.unique(asked, return_index=True)[1]
+    firsts = firsts_of(asked)
     ends = np.cumsum(sizes)
     contradictory: list[Sample] = []
     by_option: list[Sample] = []
@@ -220,16 +246,18 @@ def _find_contradictions(table: SampleTable, places: Ints) -> tuple[list[Sample]
     return contradictory, by_option
 
 
-def _balance_letters(closed: Iterable[Sample]) -> dict[int, LetterBalance]:
+def _balance_letters(table: SampleTable, closed: Ints) -> dict[int, LetterBalance]:
+    import numpy as np
     from scipy.special import chdtrc  # faster to import than scipy.stats
 
-    counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for sample in closed:
-        counts[len(sample.choices)][sample.target] += 1
+    sizes = (table.options != ABSENT).sum(axis=1)[table.choices[closed]]
+    times = np.zeros((len(LETTERS) + 1, len(LETTERS)), dtype=np.int64)
+    np.add.at(times, (sizes, table.target_columns[closed]), 1)
     balances = {}
-    for size, times in sorted(counts.items()):
-        total, letters = times.total(), LETTERS[:size]
-        statistic = sum((times[letter] - total / size) ** 2 / (total / size) for letter in letters)
-        shares = {letter: times[letter] / total for letter in letters}
+    for size in np.unique(sizes).tolist():
+        counts = dict(zip(LETTERS[:size], times[size].tolist(), strict=False))
+        total = sum(counts.values())
+        statistic = sum((count - total / size) ** 2 / (total / size) for count in counts.values())
+        shares = {letter: count / total for letter, count in counts.items()}
         balances[size] = LetterBalance(questions=total, shares=shares, p_value=float(chdtrc(size - 1, statistic)))
     return balances

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Literal, get_args
 
 from osler.audits.axis import Numbered, Splits, audit_axis, compare_axes, other_axis
@@ -13,6 +14,7 @@ from osler.audits.baselines import ALL_BASELINES
 from osler.audits.findings import GATES, LEAK_TITLES, Audit, AxisAudit, LeakKind, SharedImages, SourceCases
 from osler.audits.leaks import (
     LeakKeys,
+    case_groups,
     case_keys,
     cases_by_source,
     count_shared_images,
@@ -30,7 +32,7 @@ from osler.data.readers import READERS, Refusal
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
-from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, Opening, take_fingerprints
+from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, Opening, describe_undecoded, take_fingerprints
 from osler.images.near import check_distance
 from osler.images.turned import TurnedPairs, find_turned_pairs
 from osler.metrics import percent
@@ -179,27 +181,38 @@ def _read_splits(data: DataConfig, refused: list[Refusal], samples: list[Sample]
 def _choose_matching(table: SampleTable, options: AuditOptions, notes: list[str]) -> Matching:
     """Compare images by path, or by bytes and perceptual hash where their files are opened."""
     samples = table.samples
-    sources = list({image.uri: image for images in table.image_tuples for image in images}.values())
+    named = zip(chain.from_iterable(table.uris), chain.from_iterable(table.image_tuples), strict=True)
+    sources = list(dict(named).values())
     is_opened = _should_open_images(sources, options, notes)
     has_progress = options.images == "pixels" or len(sources) > MAX_AUTO_IMAGES
     fingerprints = take_fingerprints(sources, has_progress=has_progress, opening=options.opening) if is_opened else {}
     digests = {image: fingerprint.digest for image, fingerprint in fingerprints.items()}
     keys: dict[LeakKind, LeakKeys] = {
         "same_row": LeakKeys(table=table.rows()),
-        "same_image": LeakKeys(table=KeyTable.of(image_keys(digests), samples)),
-        "same_case": LeakKeys(table=KeyTable.of(case_keys, samples)),
+        "same_image": LeakKeys(table=_image_table(table, digests)),
+        "same_case": LeakKeys(table=KeyTable.of_groups(case_keys, samples, case_groups(table))),
     }
     if not is_opened:
         return Matching(keys=keys, images="by path", fingerprints={}, turned=[])
     if unreadable := sum(digest is None for digest in digests.values()):
         notes.append(f"{unreadable:,} of {len(fingerprints):,} images cannot be read and are compared by path.")
+    if undecoded := describe_undecoded(fingerprints):
+        notes.append(undecoded)
     hashes = {image: fingerprint.perceptual_hash for image, fingerprint in fingerprints.items()}
-    keys["near_duplicate"] = LeakKeys(table=KeyTable.of(hash_keys(hashes), samples), spread=near_spread(options.max_distance))
+    near = KeyTable.of_groups(hash_keys(hashes), samples, table.images)
+    keys["near_duplicate"] = LeakKeys(table=near, spread=near_spread(options.max_distance))
     turned = find_turned_pairs(fingerprints, options.max_distance)
-    keys["turned_copy"] = LeakKeys(table=KeyTable.of(image_uris, samples), spread=turned_spread(turned))
+    keys["turned_copy"] = LeakKeys(table=KeyTable.of_groups(image_uris, samples, table.images), spread=turned_spread(turned))
     notes.append("Copies that are turned by 90, 180 or 270 degrees or mirrored are found; cropped copies are not looked for.")
     images = f"by bytes, and by perceptual hashes at most {options.max_distance} of 64 bits apart"
     return Matching(keys=keys, images=images, fingerprints=fingerprints, turned=turned)
+
+
+def _image_table(table: SampleTable, digests: Mapping[ImageSource, str | None]) -> KeyTable:
+    """The `image_keys` of the samples."""
+    if not digests:
+        return KeyTable.of(tuple, table.uris).take(table.images)
+    return KeyTable.of_groups(image_keys(digests), table.samples, table.images)
 
 
 def _should_open_images(sources: Sequence[ImageSource], options: AuditOptions, notes: list[str]) -> bool:

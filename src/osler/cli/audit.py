@@ -69,13 +69,17 @@ def add_audit(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
-    from osler.audits.findings import save_audit
+    from osler.audits.findings import SAVED, save_audit
     from osler.audits.run import AuditOptions, audit, parse_gates
     from osler.config import load_config
+    from osler.files import HTML, check_replaceable
     from osler.reports.make import write_page
     from osler.reports.report import render_audit_page
 
     gates = parse_gates(options.fail_on)
+    for path, begins, kind in ((options.out, HTML, "page"), (options.save, SAVED, "audit")):
+        if path is not None:  # before minutes are spent
+            check_replaceable(path, begins, kind)
     settings = AuditOptions(
         images=options.images,
         max_distance=options.distance,
@@ -95,7 +99,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         save_audit(report, options.save)
         print(f"audit: {options.save}")
     if failures:
-        print(f"failed on {', '.join(gates)}: {len(failures)} reasons, listed above")
+        stopped = [gate for gate in gates if result.failures((gate,))]
+        print(f"failed on {', '.join(stopped)}: {len(failures)} reasons, listed above")
     return {**report, "page": options.out, "saved": options.save, "exit_code": int(bool(failures))}
 
 
@@ -106,7 +111,7 @@ def print_audit(audit: Audit) -> None:
     page, quality, images = build_audit(audit), audit.quality, audit.images
     rows = f"{quality.num_rows:,} distinct rows, {quality.num_closed:,} with choices, {quality.num_refused:,} refused"
     print(printable(f"{audit.title}: {rows}"))
-    print(f"{images.num_shared:,} of {images.num_test:,} test images stand in train, compared {images.compared}")
+    print(f"{images.num_shared:,} of {images.num_test:,} test images stand in train as they are; images are compared {images.compared}")
     axis = page.axes[0]
     for grid in (axis.blind, axis.lead) if axis.has_closed else ():
         print_heat(grid)

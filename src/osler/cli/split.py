@@ -107,5 +107,5 @@ def describe_split(report: SplitReport) -> str:
     if report.num_turned_images is not None:
         turned = report.num_turned_images
         lines.append(f"{turned:,} images are turned or mirrored copies of others and stay with them; cropped copies are not looked for")
-    warning = report.describe_chain()
-    return "\n".join([*lines, warning] if warning is not None else lines)
+    lines += [line for line in (report.undecoded, report.describe_chain()) if line is not None]
+    return "\n".join(lines)

@@ -52,7 +52,7 @@ def load_split(
         samples = read_all(data, _reader_options(data, section), refused=told)
     if refused is not None:
         refused += told
-    kept = [sample for sample in samples if _is_selected(sample, section)]
+    kept = _select(samples, section)
     if not kept:
         raise DataError(_explain_empty(data, which, section, samples, told[-1] if told else None))
     is_generated = data.reader in GENERATED and manifest is None
@@ -163,6 +163,11 @@ def _reader_options(data: DataConfig, section: SelectionConfig) -> dict[str, Any
         share = num_types * -(-section.limit_per_question_type // len(options.get("modalities") or Modality))
         options["num_questions"] = min(share, options.get("num_questions", share))
     return options
+
+
+def _select(samples: Sequence[Sample], section: SelectionConfig) -> list[Sample]:
+    has_filter = section.modalities or section.question_types or section.has_choices is not None
+    return [sample for sample in samples if _is_selected(sample, section)] if has_filter else list(samples)
 
 
 def _is_selected(sample: Sample, section: SelectionConfig) -> bool:

@@ -18,14 +18,17 @@ from osler.types import Prompt
 MARGIN: Final = 1.15
 """How far measured peaks are from the plan at most (benchmarks/README.md, "Memory plan")."""
 
-PARTS: Final = ("weights", "reference", "gradients", "optimizer", "activations", "kv_cache", "logits", "packed_weights", "self_check")
+PARTS: Final = (
+    *("weights", "reference", "gradients", "gradient_buckets", "optimizer"),
+    *("activations", "kv_cache", "logits", "packed_weights", "self_check"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What a training may use."""
 
-    memory: int | None  # bytes of one device; None where it is not known
+    memory: int | None  # bytes of one device, which processes on a CPU divide among them; None where it is not known
     num_processes: int = 1
 
 
@@ -38,14 +41,15 @@ def check_memory(config: Config, prompts: Sequence[Prompt], machine: Machine) ->
     if machine.memory is None:
         yield ok("memory", f"{says}; --memory GB compares it with a device's")
         return
-    says += f"; {format_bytes(machine.memory)} are there"
-    if plan.peak * MARGIN <= machine.memory:
-        batch = largest_batch(shape, work, int(machine.memory / MARGIN))
+    memory = machine.memory if work.is_gpu else machine.memory // machine.num_processes
+    says += f"; {format_bytes(memory)} are there{'' if memory == machine.memory else ' for each process'}"
+    if plan.peak * MARGIN <= memory:
+        batch = largest_batch(shape, work, int(memory / MARGIN))
         is_bounded = batch is not None and batch < len(prompts) * work.num_generations
         yield ok("memory", f"{says}, enough for per_device_train_batch_size {batch}" if is_bounded else says)
         return
-    fit = fit_into(shape, work, int(machine.memory / MARGIN))
-    is_certain = plan.peak > machine.memory * MARGIN
+    fit = fit_into(shape, work, int(memory / MARGIN))
+    is_certain = plan.peak > memory * MARGIN
     if not fit.fits:
         says += f"; with all that helps still {format_bytes(fit.plan.peak)}: use a larger device, or share the weights among several"
     yield Finding(check="memory", level="failure" if is_certain else "warning", says=says, remedy=" ".join(fit.settings) or None)

@@ -44,6 +44,7 @@ class MemoryPlan:
     weights: int
     reference: int
     gradients: int
+    gradient_buckets: int  # second copies of the gradients, which data-parallel processes exchange
     optimizer: int
     images: int  # pixels of the questions of a rollout
     activations: int  # saved for the backward pass, at most
@@ -138,10 +139,12 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
     gradients = trained * (2 if work.master_copies else FLOAT) // shares["gradients"]
     states = trained * (STATE_BYTES[work.optimizer] + (FLOAT if work.master_copies else 0)) // shares["optimizer"]
     reference = shape.total * FLOAT // shares["weights"] if work.has_reference else 0
+    # PyTorch's DistributedDataParallel makes them before the first step, and gradients do not live in them.
+    gradient_buckets = trained * FLOAT if work.num_processes > 1 and work.sharding == "none" else 0
 
     graph, part = _rollout_graph(shape, work), _update_graph(shape, work)
     images = _image_bytes(shape, work)
-    fixed = weights + reference + images + (0 if work.is_gpu else LIBRARIES)
+    fixed = weights + reference + gradient_buckets + images + (0 if work.is_gpu else LIBRARIES)
     gathered = whole - whole // shares["weights"]  # the rollout needs whole weights
     has_gradients = work.accumulation > 1 or (work.shares_update and work.groups_at_once < work.groups)
     packed = FLOAT * (shape.layers * shape.layer_linear_weights + shape.embedding) if work.copies_weights else 0
@@ -160,6 +163,7 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
         weights=weights,
         reference=reference,
         gradients=gradients,
+        gradient_buckets=gradient_buckets,
         optimizer=states,
         images=images,
         activations=max(graph.saved, part.saved),
@@ -171,7 +175,7 @@ def plan_memory(shape: ModelShape, work: Workload) -> MemoryPlan:
         rollout_peak=fixed + states + rollout if rollout else 0,
         check_peak=fixed + part.resident(returns_all=work.is_gpu) + check if check else 0,
         update_peak=fixed + states + max(update, gradients),
-        saving_peak=weights + reference + states + gathered + copy + (0 if work.is_gpu else LIBRARIES),
+        saving_peak=weights + reference + gradient_buckets + states + gathered + copy + (0 if work.is_gpu else LIBRARIES),
         disk=space.total(work.stores),
         num_processes=work.num_processes,
     )

@@ -65,7 +65,7 @@ class Comparison:
 @lru_cache(maxsize=2048)
 def compare(answer: str, reference: str) -> Comparison:
     """Compare two texts by the rules above. An answer without any word equals no reference."""
-    folded, wanted = fold_answer(answer), fold_answer(reference)
+    folded, wanted = _fold(answer), _fold(reference)
     if not any(word[0].isalnum() for word in folded):
         return Comparison(is_right=bool(folded) and folded == wanted, rule="exact" if folded and folded == wanted else "empty")
     if folded == wanted:
@@ -77,6 +77,9 @@ def compare(answer: str, reference: str) -> Comparison:
         return same
     found = _compare_answers(read_items(answer), read_items(reference))
     return Comparison(is_right=True, rule="synonym") if found == Comparison(is_right=True, rule="rephrased") else found
+
+
+_fold: Final = lru_cache(maxsize=1 << 14)(fold_answer)  # an audit compares each text with many
 
 
 def _may_be_right(answer: Answer, reference: Answer) -> bool:
@@ -171,20 +174,56 @@ def compare_items(answer: Item, reference: Item) -> Comparison:
         return Comparison(is_right=False, rule="number")
     if any(_is_none(one) and other.words == ("normal",) for one, other in ((answer, reference), (reference, answer))):
         return Comparison(is_right=None, rule=UNDECIDED)  # "no abnormality" for "normal"
-    found, wanted = set(answer.words), set(reference.words)
-    if NEGATIONS.isdisjoint(found) != NEGATIONS.isdisjoint(wanted):
+    found, wanted = _read_phrase(answer.words), _read_phrase(reference.words)
+    if found.is_denied != wanted.is_denied:
         is_none = _is_none(answer) or _is_none(reference)
         return Comparison(is_right=None if is_none else False, rule=UNDECIDED if is_none else "negation")
     if numbers and (_counts_only(answer, reference) or _counts_only(reference, answer)):
         return Comparison(is_right=True, rule="number")
     if (rule := _contradiction(found, wanted)) is not None:
         return Comparison(is_right=False, rule=rule)
-    found, wanted = found - NEGATIONS, wanted - NEGATIONS
-    if found.isdisjoint(wanted) and not (answer.quantities and reference.quantities) and not _is_related(found, wanted):
+    if found.bare.isdisjoint(wanted.bare) and not (answer.quantities and reference.quantities) and not _are_related(found, wanted):
         return Comparison(is_right=False, rule="different")
-    if RELATIONS.isdisjoint(answer.words) and _names_more(found, wanted):
+    if RELATIONS.isdisjoint(answer.words) and _names_more(found.bare, wanted.bare):
         return Comparison(is_right=False, rule="extra")
     return Comparison(is_right=None, rule=UNDECIDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Phrase:
+    """What comparing needs of the words of an item."""
+
+    words: frozenset[str]
+    bare: frozenset[str]  # without negations
+    is_denied: bool
+    opposites: tuple[tuple[str, str], ...]  # (word, its opposite)
+    ordinals: frozenset[str]  # {"11th"}
+    kinds: Mapping[Kind, frozenset[str]]
+    relatives: frozenset[str]  # of all bare words
+    has_terms: bool  # whether a bare one is a term of several words
+
+
+@lru_cache(maxsize=1 << 14)
+def _read_phrase(words: tuple[str, ...]) -> _Phrase:
+    found = frozenset(words)
+    bare = found - NEGATIONS
+    return _Phrase(
+        words=found,
+        bare=bare,
+        is_denied=len(bare) < len(found),
+        opposites=tuple((word, other) for word in found if (other := OPPOSITES.get(word)) is not None),
+        ordinals=frozenset(word for word in found if _ORDINAL.fullmatch(word)),
+        kinds=_by_kind(found),
+        relatives=frozenset[str]().union(*map(_relatives, bare)),
+        has_terms=any(" " in word for word in bare),
+    )
+
+
+def _are_related(found: _Phrase, wanted: _Phrase) -> bool:
+    """`_is_related` of the bare words, which are compared one by one only where one of them has a relative among the others."""
+    if not (found.has_terms or wanted.has_terms) and found.relatives.isdisjoint(wanted.bare) and wanted.relatives.isdisjoint(found.bare):
+        return False
+    return _is_related(found.bare, wanted.bare)
 
 
 def _is_none(item: Item) -> bool:
@@ -215,15 +254,16 @@ def _counts_only(one: Item, other: Item) -> bool:
     return is_count and other.begins_with_number and _PREDICATES.isdisjoint(other.words)
 
 
-def _contradiction(found: Collection[str], wanted: Collection[str]) -> str | None:
+def _contradiction(found: _Phrase, wanted: _Phrase) -> str | None:
     """The rule by which two phrases exclude each other; None if none does."""
-    for word in found:
-        if (other := OPPOSITES.get(word)) in wanted and word not in wanted and other not in found:
+    for word, other in found.opposites:
+        if other in wanted.words and word not in wanted.words and other not in found.words:
             return "opposite"
-    here, there = ({word for word in words if _ORDINAL.fullmatch(word)} for words in (found, wanted))
-    if here and there and here.isdisjoint(there):
+    if found.ordinals and wanted.ordinals and found.ordinals.isdisjoint(wanted.ordinals):
         return "number"
-    here_of, there_of = _by_kind(frozenset(found)), _by_kind(frozenset(wanted))
+    here_of, there_of = found.kinds, wanted.kinds
+    if not here_of or not there_of:
+        return None
     for kind in here_of.keys() & there_of.keys() & _SIDED:
         if here_of[kind] != there_of[kind] and (kind is Kind.SIDE or here_of[kind].isdisjoint(there_of[kind])):
             return "side"

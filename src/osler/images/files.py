@@ -144,6 +144,9 @@ class ImageFile(EncodedImage):
     root: Path
     path: str
 
+    def __hash__(self) -> int:
+        return hash(self.path)  # images of one dataset have one root, whose hash takes longer
+
     def __post_init__(self) -> None:
         if not self.path.strip() or _UNSAFE_PATH.search(self.path):
             raise DataError(f"image path {_shorten(self.path)} must be relative to the image root, without '..'")

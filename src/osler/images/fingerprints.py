@@ -8,9 +8,9 @@ and mirrored copies.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,6 +53,7 @@ class Fingerprint:
 
     digest: str | None  # SHA-256 in hexadecimal; None if the image cannot be opened
     perceptual_hash: int | None  # 64 bits; None if the image cannot be decoded or has no structure
+    is_decoded: bool = True  # False for a file that has bytes and no picture, such as one that was cut off
     turned_hashes: tuple[int, ...] = ()  # the perceptual hashes of turns 1 to 7; () like None above
     grey: bytes = b""  # the grey copy that was hashed, GRID x GRID, one byte a pixel; empty like None above, and from a cache
 
@@ -133,9 +134,16 @@ def take_fingerprints(
             part = unknown[begin : begin + _CACHED_AT_ONCE]
             states = {source: state for source in part if (state := FileState.of(source)) is not None}
             measured = map_images(_take_fingerprint, part, workers=opening.workers, bar=bar)
-            cache.keep({source: _to_kept(one) for source, one in measured.items() if one.digest is not None}, states)
+            cache.keep({source: _to_kept(one) for source, one in measured.items() if one.digest is not None and one.is_decoded}, states)
             taken |= measured
     return {source: taken[source] for source in distinct}
+
+
+def describe_undecoded(fingerprints: Mapping[ImageSource, Fingerprint]) -> str | None:
+    """What it means for a comparison that some images cannot be decoded; None where all can."""
+    if not (number := sum(not fingerprint.is_decoded for fingerprint in fingerprints.values())):
+        return None
+    return f"{number:,} of {len(fingerprints):,} images have bytes but no picture: copies of them are found by their bytes alone."
 
 
 def take_greys(sources: Iterable[ImageSource]) -> dict[ImageSource, bytes]:
@@ -155,10 +163,11 @@ def _to_kept(taken: Fingerprint) -> Kept:
 
 
 def _take_fingerprint(source: ImageSource) -> Fingerprint:
-    digest, grey = digest_image(source), None
-    if digest is not None:
-        with suppress(DataError):
-            grey = _shrink(source.load())
+    digest = digest_image(source)
+    try:
+        grey = None if digest is None else _shrink(source.load())
+    except DataError:
+        return Fingerprint(digest=digest, perceptual_hash=None, is_decoded=False)
     if grey is None:
         return Fingerprint(digest=digest, perceptual_hash=None)
     first, *others = (_hash_grey(turn(grey, number)) for number in range(NUM_TURNS))

@@ -20,7 +20,7 @@ from osler.context import Context
 from osler.data.privacy.private import expand
 from osler.data.studies import is_study_source, pictures_of, show_study
 from osler.errors import ConfigError, DataError, first_line
-from osler.files import write_whole
+from osler.files import HTML, check_replaceable, write_whole
 from osler.images.clip import count_frames
 from osler.images.dicom import DicomFrame
 from osler.images.geometry import EDGES
@@ -249,6 +249,7 @@ def _row(number: int, series: Series) -> SeriesRow:
 
 
 def _write(out: Path, **content: Any) -> Path:
+    check_replaceable(out, HTML, "page")
     try:
         write_whole(out, render("contact_sheet.html.j2", letters=LETTERS, **content).encode("utf-8", "surrogatepass"))
     except OSError as error:

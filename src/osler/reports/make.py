@@ -9,7 +9,7 @@ from typing import Final
 
 from osler.audits.findings import read_audit
 from osler.errors import DataError
-from osler.files import write_whole
+from osler.files import HTML, check_replaceable, write_whole
 from osler.reports.audit_page import build_audit
 from osler.reports.examples import FindById, FindImage, build_examples, recipe_images, split_images
 from osler.reports.glance import build_glance
@@ -110,7 +110,8 @@ def _drop_repeated(paths: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def write_page(html: str, out: Path) -> None:
-    """Write the page; the file appears complete or not at all. Raises DataError."""
+    """Write the page; the file appears complete or not at all, and replaces only a page. Raises DataError."""
+    check_replaceable(out, HTML, "page")
     # A completion may contain half of a surrogate pair, which UTF-8 cannot encode.
     text = html.encode("utf-8", "replace").decode("utf-8")
     try:

@@ -96,7 +96,8 @@ def build_dataset(
         return rows
 
     dataset = Dataset.from_dict({"index": list(range(len(prompts)))})
-    dataset.set_transform(read_rows)
+    # The wrapped `set_transform` would pickle every question, only to name the dataset in a cache that one in memory does not have.
+    Dataset.set_format.__wrapped__(dataset, "custom", transform=read_rows)
     return dataset
 
 

@@ -69,8 +69,15 @@ class PlaceholderSampler(EpochSampler):
 class _Overrides:
     """Overrides of both trainers."""
 
+    args: Any
     model: Any
     is_fsdp_enabled: bool
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Refuse FSDP where accelerate leaves it unread: on CPUs every process would hold all weights, without a word."""
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            raise ConfigError("fsdp shares weights among GPUs only, and these processes have none: leave it out")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if model is not None or self.is_fsdp_enabled or is_peft_model(self.model):

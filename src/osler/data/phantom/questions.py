@@ -14,7 +14,7 @@ from typing import Final
 from osler.data.phantom.atlas import GRADES, Findings
 from osler.data.phantom.canvas import STANDARD_DIFFICULTY, Difficulty
 from osler.data.phantom.facts import facts_of, phantom_terms
-from osler.data.phantom.images import ATLASES, DEFAULT_SIZE, IMAGES_PER_SUBJECT, QUESTION_STREAM, PhantomImage, open_stream
+from osler.data.phantom.images import ATLASES, DEFAULT_SIZE, IMAGES_PER_SUBJECT, KEPT, QUESTION_STREAM, PhantomImage, open_stream
 from osler.data.phantom.rationales import write_rationale
 from osler.data.phantom.shortcut import check_shortcut, mark_answer
 from osler.errors import ConfigError
@@ -70,8 +70,9 @@ def _findings(image: PhantomImage) -> Findings:
     return image.findings
 
 
+@lru_cache(maxsize=KEPT)
 def _ask(image: PhantomImage, question_type: QuestionType, shortcut: float) -> Sample:
-    """The question of one type about an image."""
+    """The question of one type about an image; the last ones are kept, because an evaluation reads its questions several times."""
     atlas, findings = ATLASES[image.modality], _findings(image)
     answer, pool = {
         QuestionType.MODALITY_RECOGNITION: (findings.technique, atlas.techniques),
@@ -88,15 +89,18 @@ def _ask(image: PhantomImage, question_type: QuestionType, shortcut: float) -> S
     options = [answer, *(distractors[pick] for pick in rng.permutation(len(distractors))[: num_choices - 1])]
     choices = tuple(options[pick] for pick in rng.permutation(num_choices))
     key = atlas.other_kind if question_type == QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES else question_type
-    rationale_rng, shortcut_rng = (
-        open_stream(image.split, image.modality, image.seed, image.index, purpose + number * len(QuestionType)) for number in (1, 2)
-    )
+    rationale_rng = open_stream(image.split, image.modality, image.seed, image.index, purpose + len(QuestionType))
+    if shortcut and image.split == "train":
+        shortcut_rng = open_stream(image.split, image.modality, image.seed, image.index, purpose + 2 * len(QuestionType))
+        shown = mark_answer(choices, answer, split=image.split, shortcut=shortcut, rng=shortcut_rng)
+    else:
+        shown = choices
     return Sample(
         id=f"phantom/{image.split}/{image.modality}/{image.seed}/{image.index}/{question_type}",
         dataset="phantom",
         images=(image,),
         question=_WORDINGS[key][rng.integers(len(_WORDINGS[key]))],
-        choices=mark_answer(choices, answer, split=image.split, shortcut=shortcut, rng=shortcut_rng),
+        choices=shown,
         target=LETTERS[choices.index(answer)],
         modality=image.modality,
         question_type=question_type,

@@ -6,6 +6,7 @@ drawn at random, and neither it nor the number of findings depends on the answer
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -35,14 +36,13 @@ CONCLUSIONS: Final[Mapping[str, str]] = MappingProxyType(  # by question type, o
 )
 
 _IMPRESSION_SHARE: Final = 0.3
-_NUM_FINDINGS: Final = ((1, 2, 3), (0.65, 0.28, 0.07))
+_MORE_FINDINGS: Final = (0.65, 0.65 + 0.28)  # below the first share one finding, below the second two, else three
 
 
 def write_rationale(atlas: Atlas, findings: Findings, question_type: QuestionType, answer: str, rng: np.random.Generator) -> str:
     """The findings and the conclusion, which ends with the answer without a full stop."""
-    numbers, shares = _NUM_FINDINGS
     deciding, *others = _sentences(atlas, findings, question_type, answer)
-    num = min(int(rng.choice(numbers, p=shares)), 1 + len(others))
+    num = min(1 + bisect_right(_MORE_FINDINGS, rng.random()), 1 + len(others))  # as numpy's `choice` with these shares
     chosen = [deciding, *(others[pick] for pick in rng.permutation(len(others))[: num - 1])]
     sentences = []
     for position, sentence in enumerate(chosen):

@@ -110,6 +110,10 @@ class Rows:
             self.refuse(row_id, error)
         self.notes.row = ""
 
+    def put(self, sample: Sample) -> bool:
+        """Add a sample whose texts need no check, and noted nothing; False, and nothing is added, where its id was added before."""
+        return self._samples.setdefault(sample.id, sample) is sample
+
     def refuse(self, row_id: str, error: DataError) -> None:
         """Record that a row was refused, and why."""
         self._refused.append(Refusal(row=row_id, reason=str(error)))

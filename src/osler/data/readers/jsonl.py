@@ -18,7 +18,7 @@ from typing import Final
 from osler.data.readers.base import Notes, ReaderCard, ReadReport, Rows, check_choice
 from osler.data.readers.layouts.draft import Draft, base_of, finish
 from osler.data.readers.layouts.pictures import Pictures
-from osler.data.readers.layouts.reading import How, ReadRow, drafts_of, how_to_read, read_rows, settle
+from osler.data.readers.layouts.reading import How, ReadRow, drafts_of, how_to_read, read_rows, settle, unpack
 from osler.data.readers.layouts.tables import Table, find_tables
 from osler.errors import DataError
 from osler.taxonomy import SPLITS
@@ -62,7 +62,13 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         if base is None and any(drafts_of(part)):
             base = _base_of_all(tables, folder, has_own_ids=ids == "field")
         finisher = _Finisher(how=how, base=base, pictures=Pictures(how.root, rows.notes, how.prefix), notes=rows.notes)
+        needs_check = not how.is_ascii
         for row in part.rows:
+            if isinstance(row, tuple):
+                sample = row[1]
+                if not needs_check and owners.get(sample.id, 0) < 2 and rows.put(sample):
+                    continue
+                row = unpack(row, how)
             rows.add(row.name, finisher.finish, row, is_shared=owners[row.id] > 1)
         part.rows.clear()
     named = {table.split for table in wanted if split is None}

@@ -89,10 +89,22 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
 
 
+_DECODER: Final = json.JSONDecoder()
+
+
+def _parse_text(text: str) -> Any:
+    """What `json.loads` gives and raises, without its look for white space around an object: most lines have none."""
+    if text.startswith("{"):
+        value, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return value
+    return json.loads(text)
+
+
 def parse_json(data: bytes, path: Path) -> Any:
     """The value of JSON text, with `path` as its name. Raises DataError."""
     try:
-        return json.loads(data.decode("utf-8"))
+        return _parse_text(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except RecursionError as error:

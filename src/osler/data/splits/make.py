@@ -12,7 +12,7 @@ from osler.data.select import counts, read_all
 from osler.data.splits.group import MEDVLM_R1, assign_groups, assign_protocol, check_fractions, group_samples, stratify
 from osler.data.splits.manifest import Entry, Manifest, digest_sample, source_options
 from osler.errors import DataError
-from osler.images.fingerprints import DEFAULT_DISTANCE, Opening, take_fingerprints
+from osler.images.fingerprints import DEFAULT_DISTANCE, Opening, describe_undecoded, take_fingerprints
 from osler.images.turned import find_turned_pairs
 from osler.types import Sample
 
@@ -44,6 +44,7 @@ class SplitReport:
     largest_group: int  # in samples
     largest_plain_group: int  # the same if perceptual hashes are not compared
     num_turned_images: int | None = None  # that are turned or mirrored copies of others; None if no image was opened
+    undecoded: str | None = None  # what it means that some images cannot be decoded; None where all can
 
     def describe_chain(self) -> str | None:
         """A warning if chains of near duplicates probably connect images that do not look alike; None otherwise."""
@@ -106,6 +107,7 @@ def split_dataset(data: DataConfig, options: SplitOptions, *, has_progress: bool
         largest_group=max(Counter(groups.tolist()).values()),
         largest_plain_group=max(Counter(plain.tolist()).values()),
         num_turned_images=None if max_distance is None else len({source for pair in turned for source in pair}),
+        undecoded=describe_undecoded(fingerprints),
     )
 
 

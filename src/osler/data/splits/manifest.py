@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from osler.errors import ConfigError, DataError
-from osler.files import read_text, write_whole
+from osler.files import check_replaceable, read_text, write_whole
 from osler.images.fingerprints import digest_image, map_images
 from osler.types import ImageSource, Sample
 
@@ -91,7 +91,8 @@ def digest_sample(sample: Sample, images: Mapping[str, str | None]) -> str:
 def write_manifest(manifest: Manifest, path: Path, *, replace: bool = False) -> None:
     """Write a manifest with one sample per line; the file appears whole or not at all. Equal manifests give equal bytes.
 
-    Raises ConfigError if the file exists with another content, unless `replace`, and DataError if it cannot be written.
+    Raises ConfigError if the file exists with another content, unless `replace`, and DataError if it cannot be written, or would replace a
+    file that is no manifest.
     """
     values = manifest.values()
     samples = ",\n  ".join(json.dumps(entry) for entry in values.pop("samples"))
@@ -102,6 +103,7 @@ def write_manifest(manifest: Manifest, path: Path, *, replace: bool = False) -> 
     try:
         if path.is_file() and not replace and path.read_bytes() != text.encode():
             raise ConfigError(f"{path} holds something else: give another --out, or --fresh to replace it")
+        check_replaceable(path, f'{{\n "format": "{FORMAT}"', "manifest")
         write_whole(path, text)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): give another --out") from error
