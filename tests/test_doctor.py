@@ -139,15 +139,21 @@ def test_watching_the_image_changes_no_step(tiny_folder: Path, tmp_path: Path) -
     assert_same_lines([{key: value for key, value in line.items() if "blank" not in key} for line in watched], plain)
 
 
-def test_the_image_is_watched_on_test_questions_in_turn(tmp_path: Path) -> None:
-    grpo = {"max_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 8}
+@pytest.mark.parametrize(("logging_steps", "asked"), [(1, [8, 8, 8]), (3, [24])])
+def test_the_image_is_watched_on_test_questions_in_turn(tmp_path: Path, logging_steps: int, asked: list[int]) -> None:
+    grpo = {"max_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 8, "logging_steps": logging_steps}
     run = train_grpo(tiny_recipe(grpo=grpo, trainer={"watch_image_every": 1}), tmp_path / "run")
     lines = [line for line in read_lines(run) if "blank_image/gain" in line]
-    assert len(lines) == 3
+    assert [line["blank_image/asked"] for line in lines] == asked  # counts are summed over steps, and not averaged
     for line in lines:
+        assert line["blank_image/different"] == 48
+        assert line["blank_image/questions"] == int(line["blank_image/questions"]) <= line["blank_image/asked"]
         assert line["blank_image/gain"] == pytest.approx(line["blank_image/accuracy"] - line["blank_image/accuracy_blank"])
     (loaded,) = load_runs([run.root])
     assert loaded.curves["image_gain"].values == pytest.approx([line["blank_image/gain"] for line in lines])
+    assert loaded.gains[-1].num_pooled == sum(line["blank_image/questions"] for line in lines)
+    counted = sum(line["blank_image/gain"] * line["blank_image/questions"] for line in lines)
+    assert loaded.gains[-1].gain.value == pytest.approx(counted / loaded.gains[-1].num_pooled)
 
 
 def test_a_trial_keeps_nothing(tiny_folder: Path, tmp_path: Path) -> None:

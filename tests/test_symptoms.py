@@ -157,8 +157,17 @@ def test_answers_are_read_as_rewards_read_them() -> None:
 
 def test_blank_answers_count_where_the_plain_one_was_read() -> None:
     pairs = list(zip(answered("A", "B", "", "A"), answered("A", "A", "A", ""), strict=True))
-    figures = {"questions": 3, "same_answers": 1 / 3, "accuracy": 2 / 3, "accuracy_blank": 2 / 3, "gain": 0}
+    figures = {
+        "asked": 4,
+        "questions": 3,
+        "same_answers": 1 / 3,
+        "accuracy": 2 / 3,
+        "accuracy_blank": 2 / 3,
+        "accuracy_both": 1 / 3,
+        "gain": 0,
+    }
     assert describe_blank(pairs) == pytest.approx({f"blank_image/{name}": value for name, value in figures.items()})
+    assert describe_blank(pairs, 48) == describe_blank(pairs) | {"blank_image/different": 48}
     assert describe_blank(pairs[2:3]) == {}
 
 

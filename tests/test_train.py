@@ -373,7 +373,7 @@ def test_tensorboard_writes_into_the_run(tiny_folder: Path, tmp_path: Path) -> N
     assert list((run.root / "tensorboard").glob("events.*"))
 
 
-@pytest.mark.parametrize(("every", "steps"), [(1, [0, 1]), (2, [0]), (0, [])])
+@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2]), (2, [1]), (0, [])])
 def test_a_few_completions_are_kept_with_what_they_earned(tiny_folder: Path, tmp_path: Path, every: int, steps: list[int]) -> None:
     grpo = {"save_strategy": "no", "max_steps": 2}
     run = train_grpo(recipe(tiny_folder, trainer={"keep_completions_every": every}, grpo=grpo), tmp_path / "run")
@@ -381,6 +381,9 @@ def test_a_few_completions_are_kept_with_what_they_earned(tiny_folder: Path, tmp
     assert sorted({one.step for one in kept}) == steps
     assert all(one.sample_id and one.prompt and one.target and list(one.rewards) == ["accuracy", "format"] for one in kept)
     assert run.completions.exists() == bool(every)
+    logged = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+    assert {one.step for one in kept} <= {*logged}  # one counting for all that a page shows
+    assert not any(one.probabilities for one in kept)
 
 
 def test_an_absent_reporter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

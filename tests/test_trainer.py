@@ -299,7 +299,7 @@ def test_completions_are_printed_every_n_steps(tiny_folder: Path, capsys: pytest
     trainer.remove_callback(PrinterCallback)
     run_steps(trainer)
     printed = capsys.readouterr()
-    assert [line.split(",")[0] for line in printed.err.splitlines() if line.startswith("step ")] == ["step 0", "step 2"]
+    assert [line.split(",")[0] for line in printed.err.splitlines() if line.startswith("step ")] == ["step 1", "step 3"]
     assert "earned: spread 0" in printed.err
     assert printed.out == ""
 

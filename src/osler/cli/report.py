@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ def add_report(verbs: Any) -> None:
         metavar="PATH",
         help="run folders, matrix folders, folders that contain these, and files of `osler audit --save`",
     )
-    parser.add_argument("--watch", action="store_true", help="write the page again while a run trains, until it ends or Ctrl-C is pressed")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="write the page again while a run trains, until it ends or Ctrl-C is pressed; a run that has not begun is waited for",
+    )
     parser.add_argument(
         "--every", type=int, default=30, metavar="SECONDS", help="with --watch: the time between two pages (default: %(default)s)"
     )
@@ -45,8 +50,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.reports.watch import watch_report
 
     if options.watch:
-        print(f"watching: open {options.out} in a browser; Ctrl-C stops", file=sys.stderr)
-        report = watch_report(options.paths, options.out, every=options.every)
+        report = watch_report(options.paths, options.out, every=options.every, tell=partial(print, file=sys.stderr))
     else:
         report = write_report(options.paths, options.out)
     print(f"report: {options.out} ({report.kinds})")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.metrics import Estimate
+from osler.metrics import Estimate, points
 from osler.reports.load_runs import Curve, Run
 from osler.reports.tables import AccuracyTable, group_title
+from osler.training.image_gain import PooledGain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +53,6 @@ _PANELS: Final = (
     ("Distance from the reference (KL)", "nats per token", "kl"),
     ("Entropy of the next token", "nats", "entropy"),
     ("Expected reward", "reward", "expected"),
-    ("Image gain: accuracy less that with a blank image", "share", "image_gain"),
 )
 """Title, y label and curve of the training figures, in order."""
 
@@ -73,6 +74,7 @@ class Figure:
     title: str
     svg: str
     description: str  # for screen readers
+    caption: str = ""
 
 
 @contextmanager
@@ -146,6 +148,7 @@ def training_figures(runs: Sequence[Run]) -> list[Figure]:
     if len(rewarded) == 1:  # with more runs, the lines of runs and of parts would need two legends
         parts = {name.removeprefix("reward: "): curve for name, curve in rewarded[0].curves.items() if name.startswith("reward: ")}
         figures[1:1] = _curve_figures("Parts of the reward", "reward", parts)
+    figures += gain_figures(drawn)
     losses = {run.name: run.curves["loss"] for run in drawn if "loss" in run.curves and "reward" not in run.curves}
     return figures + _curve_figures("Loss (runs without a reward)", "nats per token", losses)
 
@@ -183,6 +186,55 @@ def _curve_figures(title: str, unit: str, lines: Mapping[str, Curve], axis: str 
         if len(lines) > 1:
             add_legend(canvas, handles, list(lines))
         return [to_figure(canvas, title, description)]
+
+
+def gain_figures(runs: Sequence[Run]) -> list[Figure]:
+    """The image gain while runs trained: faint points of few questions each, and what the last ones say together."""
+    drawn = {run.name: run for run in runs if "image_gain" in run.curves}
+    if not drawn:
+        return []
+    title = "Image gain: accuracy less that with a blank image"
+    told = [f"{name} {_last_gain(run)}" for name, run in drawn.items()]
+    with new_canvas(title, 2.5 + (legend_height(list(drawn)) if len(drawn) > 1 else 0)) as (canvas, axes):
+        handles: list[Any] = []
+        axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        for colour, run in zip(PALETTE, drawn.values(), strict=False):
+            curve, gains = run.curves["image_gain"], run.gains
+            if len(drawn) <= MAX_RAW:
+                axes.plot(curve.steps, curve.values, color=colour, alpha=0.35, linestyle="none", marker="o", markersize=3.5)
+                steps, _, lows, highs = in_percent([one.step for one in gains], [one.gain for one in gains])
+                axes.fill_between(steps, lows / 100, highs / 100, color=colour, alpha=0.15, linewidth=0)
+            values = [math.nan if one.gain.value is None else one.gain.value for one in gains]
+            marker = "o" if len(gains) == 1 else None
+            handles += axes.plot([one.step for one in gains], values, color=colour, linewidth=1.7, marker=marker, markersize=4)
+        axes.set_xlabel("step")
+        axes.set_ylabel("share")
+        axes.margins(x=0.02)
+        if len(drawn) > 1:
+            add_legend(canvas, handles, list(drawn))
+        figure = to_figure(canvas, title, f"{title}, at the last step that asked: " + "; ".join(told))
+    return [replace(figure, caption=_describe_pools([one for run in drawn.values() for one in run.gains]))]
+
+
+def _last_gain(run: Run) -> str:
+    if not run.gains:
+        return f"{run.curves['image_gain'].values[-1]:.3g}"
+    return f"{points(run.gains[-1].gain)} percentage points in the last {run.gains[-1].num_pooled} questions"
+
+
+def _describe_pools(gains: Sequence[PooledGain]) -> str:
+    """What points and line of the image gain rest on."""
+    if not gains:
+        return (
+            "Each point has a few questions, other ones each time: this run did not log how many answers changed, so there is no interval."
+        )
+    few, many = (f(one.num_questions for one in gains) for f in (min, max))
+    number = f"{many}" if few == many else f"{few} to {many}"
+    return (
+        f"A faint point has {number} questions, other ones each time, and moves by chance. The line is the gain of the last questions "
+        f"together, {max(one.num_pooled for one in gains)} at most (fewer at first), with its 95 % interval, "
+        "which takes them to be independent."
+    )
 
 
 def moving_average(values: Sequence[float]) -> list[float]:

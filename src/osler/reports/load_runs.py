@@ -19,6 +19,7 @@ from osler.evaluation.records import read_records
 from osler.files import read_json_lines, read_json_object
 from osler.metrics import BLIND_POLICIES
 from osler.prompts import READER
+from osler.training.image_gain import PooledGain, pool_gains
 from osler.training.kept_completions import FILE, KeptCompletion, read_kept
 from osler.training.symptoms import CAUSES, WARNINGS
 from osler.types import Record
@@ -128,6 +129,13 @@ class Run:
     warnings: tuple[TrainingWarning, ...] = ()
     readings: Mapping[int, tuple[Reading, ...]] = field(default_factory=dict)  # number of a reader -> answers, in a reader study
     completions: tuple[KeptCompletion, ...] = ()  # of the training, the latest last
+    gains: tuple[PooledGain, ...] = ()  # over blank images while it trained
+    is_trained: bool = True  # whether it saved its policy
+
+    @property
+    def last_step(self) -> float:
+        """The last step of its curves; 0 without any."""
+        return max((curve.steps[-1] for curve in self.curves.values()), default=0)
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
@@ -153,6 +161,8 @@ def _load_run(folder: Path, name: str) -> Run:
         evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
         readings=read_readings(folder),
         completions=read_kept(folder / FILE),
+        gains=pool_gains(lines),
+        is_trained=(folder / "policy").is_dir(),
     )
 
 

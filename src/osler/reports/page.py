@@ -88,6 +88,16 @@ class Page:
     min_changed: float = MIN_CHANGED  # share of changed answers from which an input is read
     target: float = TARGET  # accuracy that the abstention threshold aims at
 
+    @property
+    def has_drawn(self) -> bool:
+        """Whether a completion of the training is shown that the policy drew."""
+        return any(not card.kept.probabilities for card in self.written)
+
+    @property
+    def has_enumerated(self) -> bool:
+        """Whether one is shown of a step that computed every answer."""
+        return any(card.kept.probabilities for card in self.written)
+
 
 def build_page(
     runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Examples, glance: Glance | None, written: Sequence[WrittenCard] = ()

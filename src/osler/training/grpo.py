@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from osler.config import Config
 from osler.data.select import load_split
@@ -22,16 +22,13 @@ from osler.training.arguments import check_reporters, check_trained_dtype, grpo_
 from osler.training.checkpoints import finished_run, load_for_training, start_run, train_and_save
 from osler.training.dataset import build_dataset, option_shuffler, read_prompts
 from osler.training.expectation_settings import check_expectation, find_expectation
+from osler.training.rollout_figures import HELD_OUT
 from osler.types import Prompt
 
 if TYPE_CHECKING:
     from osler.grading.rewards import RewardFunction
     from osler.policies.load import Policy
     from osler.training.trainer import OslerGRPOTrainer
-
-
-HELD_OUT: Final = 48
-"""Test questions of which some are asked with blank images while a training runs."""
 
 
 def train_grpo(config: Config, out: Path, *, fresh: bool = False) -> Run:

@@ -23,6 +23,12 @@ SAME: Final = "blank_image/same_answers"
 ACCURACY: Final = "blank_image/accuracy"
 BLANK_ACCURACY: Final = "blank_image/accuracy_blank"
 GAIN: Final = "blank_image/gain"
+BOTH: Final = "blank_image/accuracy_both"
+ASKED: Final = "blank_image/asked"
+DIFFERENT: Final = "blank_image/different"
+
+HELD_OUT: Final = 48
+"""Test questions of which some are asked with blank images while a training runs; as many are judged together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +80,21 @@ def describe_answers(answered: Sequence[Answered], num_generations: int) -> dict
     return figures
 
 
-def describe_blank(pairs: Sequence[tuple[Answered, Answered]]) -> dict[str, float]:
-    """The numbers of `metrics.jsonl`. A question whose plain answer was not read is left out; {} where that is all of them."""
+def describe_blank(pairs: Sequence[tuple[Answered, Answered]], num_different: int | None = None) -> dict[str, float]:
+    """The numbers of `metrics.jsonl`. A question whose plain answer was not read is left out; {} where that is all of them.
+
+    `num_different` questions are asked in turn, after which they come again; None: it is not known.
+    """
     read = [(plain, blank) for plain, blank in pairs if plain.answer is not None]
     if not read:
         return {}
     return {
+        ASKED: float(len(pairs)),
+        **({} if num_different is None else {DIFFERENT: float(num_different)}),
         QUESTIONS: float(len(read)),
         SAME: sum(plain.answer == blank.answer for plain, blank in read) / len(read),
         ACCURACY: sum(plain.is_correct for plain, _ in read) / len(read),
+        BOTH: sum(plain.is_correct and blank.is_correct for plain, blank in read) / len(read),
         BLANK_ACCURACY: sum(blank.is_correct for _, blank in read) / len(read),
         GAIN: sum(plain.is_correct - blank.is_correct for plain, blank in read) / len(read),
     }

@@ -64,8 +64,6 @@ MAX_TARGET_LETTER: Final = 0.6
 MIN_COMPARED: Final = 40
 """Questions answered with a blank image before it is judged: with fewer, 9 of 10 equal answers are no finding."""
 
-FIRST_SFT: Final = "; `osler sft` with the same recipe makes a policy that knows the format"
-
 SELDOM: Final = 0.05
 """Share of right answers below which a choice of questions does not help: the policy must first learn to answer."""
 
@@ -144,7 +142,7 @@ def judge_parsed(figures: RolloutFigures, config: Config) -> Symptom | None:
     elif judge_cut(figures, config) is not None:
         remedy = f"--sampling.max_completion_length={2 * config.sampling.max_completion_length}"
     else:
-        says, remedy = says + FIRST_SFT, f"--policy.path=runs/{config.name}-sft/policy"
+        says, remedy = says + _make_policy(config), f"--policy.path={_sft_folder(config)}/policy"
     return Symptom(cause="unread_answers", says=says, remedy=remedy)
 
 
@@ -160,7 +158,7 @@ def judge_equal(figures: RolloutFigures, config: Config) -> Symptom | None:
     elif config.data.curriculum == "none" and (figures.correct is None or figures.correct >= SELDOM):
         remedy = "--data.curriculum=variance"
     else:
-        says, remedy = says + FIRST_SFT, f"--policy.path=runs/{config.name}-sft/policy"
+        says, remedy = says + _make_policy(config), f"--policy.path={_sft_folder(config)}/policy"
     return Symptom(cause="equal_rewards", says=says, remedy=remedy)
 
 
@@ -238,6 +236,15 @@ RULES: Final[tuple[Callable[[RolloutFigures, Config], Symptom | None], ...]] = (
     judge_blank,
 )
 """Causes stand before their consequences: what is cut is not read, and what is not read earns nothing."""
+
+
+def _sft_folder(config: Config) -> str:
+    return f"runs/{config.name}-sft"
+
+
+def _make_policy(config: Config) -> str:
+    """How the policy of a remedy is made, which need not exist yet."""
+    return f"; first make a policy that knows the format: `osler sft` with the same recipe and --out {_sft_folder(config)}"
 
 
 def _draw_wider(config: Config) -> str:

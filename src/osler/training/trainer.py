@@ -40,9 +40,9 @@ from osler.training.altered_answers import ask_again
 from osler.training.blank_images import WATCHED_QUESTIONS, ask_with_blank_images, pick_questions
 from osler.training.callbacks import write_above_bar
 from osler.training.curriculum import Curriculum
-from osler.training.kept_completions import MAX_TEXT, KeptCompletion, KeptCompletions, pick
+from osler.training.kept_completions import MAX_TEXT, EnumeratedRow, KeptCompletion, KeptCompletions, answer_probabilities, pick
 from osler.training.reward_check import checked, require_rewards
-from osler.training.rollout_figures import describe_answers, describe_blank, read_answers
+from osler.training.rollout_figures import HELD_OUT, QUESTIONS, Answered, describe_answers, describe_blank, read_answers
 from osler.training.rollout_state import RolloutSizes, RolloutState, batch_tensors, is_used_up, load_rollout, read_batches, save_rollout
 from osler.training.tensor_file import TensorFile
 
@@ -118,6 +118,7 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         self.print_completions_every = print_completions_every
         self._next_print = 0
         self.kept = kept
+        self._compared: list[tuple[Answered, Answered]] = []  # with blank images, since the last line of metrics
         self.has_ended_sharing = False
         self._restored: RolloutState | None = None  # of a checkpoint, until the first step
         self._asks_again = reasoning_matters in self.reward_funcs
@@ -198,11 +199,21 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         """Whether the completions of the present rollout were drawn by their probabilities."""
         return True
 
+    @property
+    def enumerated_rows(self) -> list[EnumeratedRow]:
+        """What the rows of the present rollout stand for; [] where its completions were drawn."""
+        return []
+
     def _watch_image(self, rows: Sequence[Any]) -> None:
         questions = pick_questions(rows) if self.held_out is None else self._next_held_out(self.held_out)
         pairs = gather_object(ask_with_blank_images(self, questions) if questions else [])
-        for name, value in describe_blank(pairs).items():
-            self._metrics["train"][name].append(value)
+        num_different = None if self.held_out is None else len(self.held_out)
+        logged = self._metrics["train"]
+        if not logged.get(QUESTIONS):  # a line was written since
+            self._compared = []
+        self._compared = [*self._compared, *pairs][-(num_different or HELD_OUT) :]
+        for name, value in describe_blank(self._compared, num_different).items():
+            logged[name] = [value]  # of all questions since the last line, where TRL would take a mean of means
 
     def _next_held_out(self, questions: Any) -> list[Any]:
         """The next questions of this process, in turn; after the last comes the first again."""
@@ -238,18 +249,28 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         if self.curriculum is not None:
             self._record(self.curriculum, gather_object([row["sample_id"] for row in inputs]), rewards[:, 0])
         require_rewards(self._own_rows(rewards, len(inputs)), [row["sample_id"] for row in inputs])
-        if self.print_completions_every and step >= self._next_print and self.accelerator.is_main_process:
-            self._next_print = step + self.print_completions_every
-            scores = dict(zip(self.reward_func_names, rewards[0].tolist(), strict=True))
-            write_above_bar(format_completion(step, inputs[0]["sample_id"], prompts[0], completions[0], scores))
-        if self.kept is not None and self.accelerator.is_main_process and self.kept.is_due(step):
-            self._keep(self.kept, step, inputs, prompts, completions, rewards)
+        if self.accelerator.is_main_process:
+            self._show(step + 1, inputs, prompts, completions, rewards)  # the step of the line in `metrics.jsonl`
         return rewards
 
-    def _keep(self, file: KeptCompletions, step: int, inputs: Any, prompts: Any, completions: Any, rewards: torch.Tensor) -> None:
-        """Keep a few completions of the main process, whose rows are the first."""
+    def _show(self, step: int, inputs: Any, prompts: Any, completions: Any, rewards: torch.Tensor) -> None:
+        """Print a completion and keep a few, of the main process, whose rows are the first."""
+        is_printed = bool(self.print_completions_every) and step >= self._next_print
+        is_kept = self.kept is not None and self.kept.is_due(step)
+        if not is_printed and not is_kept:
+            return
+        sample_ids = [row["sample_id"] for row in inputs]
+        enumerated = self.enumerated_rows if self.model.training else []
+        places = pick(sample_ids, enumerated, f"{self.args.seed}/{step}")
+        if is_printed:
+            self._next_print, place = step + self.print_completions_every, places[0]
+            scores = dict(zip(self.reward_func_names, rewards[place].tolist(), strict=True))
+            write_above_bar(format_completion(step, sample_ids[place], prompts[place], completions[place], scores))
+        if self.kept is None or not is_kept:
+            return
         rows = []
-        for place in pick([row["sample_id"] for row in inputs]):
+        for place in places:
+            start = place - place % self.num_generations
             earned = [value if math.isfinite(value) else None for value in rewards[place].tolist()]
             kept = KeptCompletion(
                 step=step,
@@ -258,9 +279,10 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
                 completion=message_text(completions[place])[:MAX_TEXT],
                 target=inputs[place]["target"],
                 rewards=dict(zip(self.reward_func_names, earned, strict=True)),
+                probabilities=answer_probabilities(enumerated[start : start + self.num_generations]),
             )
             rows.append(kept)
-        file.keep(step, rows)
+        self.kept.keep(step, rows)
 
     def _own_rows(self, gathered: torch.Tensor, num_rows: int) -> torch.Tensor:
         """The rows of this process, among those of all processes with as many each."""

@@ -34,10 +34,12 @@ from osler.training.expectation import (
     share_answer,
     total_deviation,
 )
+from osler.training.kept_completions import EnumeratedRow
 from osler.training.shared_prefix.attention import PromptCache
 from osler.training.shared_prefix.packed_row import Letters, branch_logps
 from osler.training.shared_prefix.rollout import Decoding, Rollout, decode
 from osler.training.shared_prefix.trainer import SharedPrefixGRPOTrainer
+from osler.types import LETTERS
 
 NOTHING: Final = -1
 """Stands for no place and no token."""
@@ -119,6 +121,14 @@ class ExpectedGRPOTrainer(SharedPrefixGRPOTrainer):
     def draws_completions(self) -> bool:
         """Not where each answer stands in one row, however probable it is."""
         return self._branches is None
+
+    @property
+    def enumerated_rows(self) -> list[EnumeratedRow]:
+        """The answer of each row, where a rollout holds all of them."""
+        if self._branches is None:
+            return []
+        rows = zip(self._branches.answers_N.tolist(), self._branches.weights_N.tolist(), strict=True)
+        return [EnumeratedRow(letter=None if number == NOTHING else LETTERS[number], weight=weight) for number, weight in rows]
 
     def _roll_out_groups(self, inputs: Any) -> Any:
         self._rows, self._branches, self._written_letters = inputs, None, None
