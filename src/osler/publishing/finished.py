@@ -116,9 +116,8 @@ def open_finished(root: Path, others: Sequence[Path] = ()) -> FinishedRun:
 def _check_is_run(folder: Folder) -> None:
     """Raise OslerError for a folder that is no run: for one within a run, such as its policy, the message names the run."""
     root = folder.root
-    around = next(
-        (one for one in list(root.resolve().parents)[:2] if Folder(root=one).policy.is_dir() and Folder(root=one).config.is_file()), None
-    )
+    above = [*list(root.parents)[:2], *list(root.resolve().parents)[:2]]
+    around = next((one for one in above if (one / "policy").is_dir() and (one / "config.json").is_file()), None)
     is_model = "model_type" in read_json_object(folder.config)
     if around is not None and root.is_dir() and (is_model or not folder.config.is_file()):
         raise OslerError(f"{root} is a part of a run: publish the run, {around}")

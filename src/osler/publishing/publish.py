@@ -7,7 +7,6 @@ used again, with a card that its author may have edited; its weights must be unc
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -66,12 +65,12 @@ def publish_run(
     author = author or Author()
     check_keys(author.checklist)
     finished = open_finished(root, others)
+    hub_id = hub_id or _known_id(out, finished.policy)
     card = build_card(finished, name=(hub_id or out.resolve().name).rpartition("/")[2], hub_id=hub_id or out.resolve().name, author=author)
     text, checklist = write_card(card), write_checklist(card)
     with _naming_faults(out):
         is_new = _check_folder(out, finished.policy)
-        if not is_new and not is_dry:
-            _rename_edited(out, card)
+        renamed = [] if is_new or is_dry else _rename_edited(out, card)
         kept = [] if is_new else _refresh(out, {"README.md": text, "CHECKLIST.md": checklist}, card.hub_id, is_dry=is_dry)
         if is_new and not is_dry:
             with replacing(out) as draft:
@@ -86,7 +85,7 @@ def publish_run(
         files=list_files(out) if out.is_dir() and any(out.iterdir()) else _planned(finished),
         card=text,
         num_open=count_open(card),
-        notes=(*_notes(card), *kept, *([] if is_new or is_dry or hub_id is None else _stale(out, hub_id))),
+        notes=(*_notes(card), *renamed, *kept, *([] if is_new or is_dry or hub_id is None else _stale(out, hub_id))),
         is_new=is_new,
     )
 
@@ -133,7 +132,7 @@ def _naming_faults(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # not of the disk: Transformers raises its own faults as OSError
             raise
-        raise OslerError(f"cannot write {out}: {error.strerror}; give another --out, or free the disk") from None
+        raise OslerError(f"cannot write {out}: {error.strerror}; give --out a folder that can be written") from None
 
 
 def _check_folder(out: Path, source: str) -> bool:
@@ -161,17 +160,39 @@ def _start_over(out: Path, listed: Mapping[str, Any]) -> str:
     return f"{remedy}; your edits of {' and '.join(edited)} go with it, so copy them first" if edited else remedy
 
 
-def _rename_edited(out: Path, card: Card) -> None:
-    """Write the present hub id into an edited README.md, in those lines that are as Osler wrote them with the id of before."""
+def _known_id(out: Path, source: str) -> str | None:
+    """The hub id that an earlier --push gave to the folder, so that the same command without it writes the same card."""
+    listed = read_json_object(out / LIST)
+    known = listed.get("hub_id")
+    return known if listed.get("source") == source and isinstance(known, str) and "/" in known else None
+
+
+def _rename_edited(out: Path, card: Card) -> list[str]:
+    """Write the present hub id into an edited README.md, in those lines that are as Osler wrote them with the id of before.
+
+    Returns what a person should know.
+    """
     listed = read_json_object(out / LIST)
     before, file = str(listed.get("hub_id", out.resolve().name)), out / "README.md"
-    if before == card.hub_id or digest_file(file) in (listed.get("files", {}).get(file.name), listed.get("made", {}).get(file.name)):
-        return
-    old, new = (write_card(one).splitlines() for one in (replace(card, hub_id=before, name=before.rpartition("/")[2]), card))
-    if len(old) == len(new):  # else the metadata break their lines elsewhere
-        lines = dict(zip(old, new, strict=True))
-        parts = (re.match(r"([^\r\n]*)(.*)", line, re.DOTALL) for line in file.read_text(encoding="utf-8").splitlines(keepends=True))
-        write_whole(file, "".join(lines.get(part[1], part[1]) + part[2] for part in parts if part is not None))
+    digests, made = listed.get("files", {}), listed.get("made", {})
+    if before == card.hub_id or digest_file(file) in (digests.get(file.name), made.get(file.name)):
+        return []
+    old, new = write_card(replace(card, hub_id=before, name=before.rpartition("/")[2])), write_card(card)
+    if old.count("\n") != new.count("\n"):  # the metadata break their lines elsewhere
+        return []
+    lines = dict(zip(old.splitlines(), new.splitlines(), strict=True))
+    text = file.read_text(encoding="utf-8")
+    changed = "\n".join(lines.get(line, line) for line in text.split("\n"))
+    if changed == text:
+        return []
+    write_whole(file, changed)
+    if made.get(file.name, digests.get(file.name)) == _digest(old):  # nothing but the id would be written otherwise
+        write_json(out / LIST, {**listed, "made": {**made, file.name: _digest(new)}})
+    return [f"{file} was edited: only the lines that named {before} were changed, to {card.hub_id}"]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refresh(out: Path, texts: Mapping[str, str], hub_id: str, *, is_dry: bool) -> list[str]:
@@ -179,7 +200,7 @@ def _refresh(out: Path, texts: Mapping[str, str], hub_id: str, *, is_dry: bool) 
     content = read_json_object(out / LIST)
     files, made, notes = dict(content.get("files", {})), dict(content.get("made", {})), []
     for name, text in texts.items():
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = _digest(text)
         present = digest_file(out / name)
         if present in (files.get(name), made.get(name)):
             if not is_dry and present != digest:
