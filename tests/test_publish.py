@@ -125,7 +125,7 @@ PARTS = [
     "title = {Osler}",
     "the LoRA adapter, which is merged into the weights",
     "**not stated**: the author must name one",  # a licence
-    "GRPO for 2 steps (1 passes over the training questions)",
+    "GRPO for 2 steps (1 pass over the training questions)",
 ]
 
 

@@ -102,6 +102,28 @@ def test_training_questions_of_an_earlier_stage_count(run: Path, tmp_path: Path,
         card_of(later, tmp_path, other)
 
 
+def test_records_in_the_run_itself_are_no_exception(tiny_folder: Path, tmp_path: Path) -> None:
+    config = asking(tiny_folder, test={"split": "train", "modalities": ["mri"], "limit": 4})
+    folder = tmp_path / "run"
+    train_grpo(config, folder)
+    evaluate(config, folder, policy=str(folder), label="grpo")
+    with pytest.raises(OslerError, match=r"4 of its 4 .* move its files out of the run"):
+        card_of(folder, tmp_path)
+
+
+def test_a_split_is_said_to_keep_together_what_it_does(tiny_folder: Path, tmp_path: Path) -> None:
+    made = ["--data.reader=phantom", "--data.options.num_questions=10", "--data.options.modalities=['mri']"]
+    assert main(["split", *made, "--images", "none", "--out", str(tmp_path / "split.json")]) == 0
+    config = asking(tiny_folder, manifest=str(tmp_path / "split.json"), test={"modalities": ["mri"], "limit": 2})
+    folder = tmp_path / "run"
+    train_grpo(config, folder)
+    evaluate(config, folder, policy=str(folder), label="grpo")
+    card = card_of(folder, tmp_path)
+    assert "come from one split that keeps patients together; SHA-256 of its manifest: `" in card
+    (tmp_path / "split.json").unlink()
+    assert "No manifest of `osler split` is known that parted trained questions and those of GRPO." in card_of(folder, tmp_path)
+
+
 def lose_data(run: Path) -> None:
     """The recipe names a reader that is not here."""
     values = read_json_object(run / "config.json")
