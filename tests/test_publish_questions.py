@@ -136,7 +136,12 @@ def change_hash(run: Path) -> None:
     (run / "manifest.json").write_text(json.dumps(values))
 
 
-@pytest.mark.parametrize("damage", [lose_data, change_hash], ids=["data that are gone", "other data"])
+def lose_key(run: Path) -> None:
+    values = read_json_object(run / "config.json")
+    (run / "config.json").write_text(json.dumps({**values, "data": {**values["data"], "private": True, "key_file": str(run / "key")}}))
+
+
+@pytest.mark.parametrize("damage", [lose_data, change_hash, lose_key], ids=["data that are gone", "other data", "a key that is gone"])
 def test_an_overlap_that_cannot_be_known_is_told(
     run: Path, phantoms: Path, tiny_folder: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -146,6 +151,7 @@ def test_an_overlap_that_cannot_be_known_is_told(
     card = card_of(copy, tmp_path, phantoms)
     assert "**Whether tested questions were trained on is not known**" in card
     assert "| Tested: GRPO | Phantom | test | 4 | not known |" in card
+    assert not (copy / "key").exists()
     # What all of them together are is known by hashes.
     config = asking(tiny_folder, test={"split": "train", "modalities": ["mri"], "limit": 4})
     other = evaluate(config, tmp_path / "other", policy=str(run), label="grpo").run
