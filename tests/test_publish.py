@@ -125,7 +125,7 @@ PARTS = [
     "title = {Osler}",
     "the LoRA adapter, which is merged into the weights",
     "**not stated**: the author must name one",  # a licence
-    "GRPO for 2 steps (1 passes over the training questions)",
+    "GRPO for 2 steps (1 pass over the training questions)",
 ]
 
 
@@ -162,9 +162,9 @@ def test_a_policy_without_an_evaluation_has_no_results(tiny_folder: Path, tmp_pa
 
     published = publish_run(as_run(tiny_folder, tmp_path / "run"), tmp_path / "out", is_dry=True)
     assert not (tmp_path / "out").exists()
-    assert "**This model was not evaluated.**" in published.card
+    assert "**This card holds no evaluation of this model.**" in published.card
     assert ModelCard(published.card).data.eval_results is None
-    assert any("not evaluated" in note for note in published.notes)
+    assert any("--with FOLDER" in note for note in published.notes)
 
 
 def test_records_of_another_policy_are_not_those_of_the_published_one(run: Path) -> None:

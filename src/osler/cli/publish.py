@@ -24,10 +24,12 @@ def add_publish(verbs: Any) -> None:
         "run, and TRIPOD-LLM and CLAIM as tables of what the run answers and what you must (CHECKLIST.md). The\n"
         "folder loads in Transformers 4.57 and 5.23 with equal logits. A manifest of `osler split` becomes a\n"
         "dataset card. Look at the folder, edit the card, then run the same command with --push: it shows what\n"
-        "would be uploaded and asks first. Records, images and keys are never uploaded. Log in with `hf auth login`.",
+        "would be uploaded and asks first. An edited card stays as it is, but for the lines that name the model:\n"
+        "they get the id of --push. An evaluation in a folder of its own is named by --with; one that asked\n"
+        "questions of the training is refused. Records, images and keys are never uploaded. Log in with `hf auth login`.",
         "osler publish runs/demo/grpo-think --with runs/demo/zero-shot-think --out published/grpo-think",
-        "osler publish runs/slake-train --author author.toml --out published/slake",
-        "osler publish runs/slake-train --out published/slake --push OWNER/NAME",
+        "osler publish runs/slake-train --with runs/slake-eval --author author.toml --out published/slake",
+        "osler publish runs/slake-train --with runs/slake-eval --out published/slake --push OWNER/NAME",
         "osler publish slake.json --out published/slake-split          the manifest of a split",
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="the folder of a finished run, or a file of `osler split`")
@@ -39,7 +41,8 @@ def add_publish(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="a run whose results stand beside those of PATH in the card, such as zero-shot or SFT; may be repeated",
+        help="a folder of evaluations of PATH that are not in it, or a run whose results stand beside those of PATH, such as zero-shot; "
+        "may be repeated",
     )
     parser.add_argument(
         "--author",

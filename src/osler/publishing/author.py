@@ -27,7 +27,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from osler.config import Section, read_toml
+from osler.config import Section, nearest, read_toml
 from osler.errors import ConfigError
 
 
@@ -63,5 +63,14 @@ def read_author(path: Path | None) -> Author:
     try:
         return Author.model_validate(read_toml(path))
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault in one line; for an unknown key with the keys of its section."""
+    fault = error.errors()[0]
+    where = [str(part) for part in fault["loc"]]
+    if fault["type"] != "extra_forbidden":
+        return f"{'.'.join(where)}: {fault['msg']}"
+    known = sorted((Energy if where[:-1] == ["energy"] else Author).model_fields)
+    return f"unknown key {'.'.join(where)}{nearest(where[-1], known)} (known here: {', '.join(known)})"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from osler import metrics
 from osler.config import Config, PolicyConfig
-from osler.data.readers import READERS, Reader, ReaderCard
-from osler.data.splits.manifest import load_manifest
-from osler.errors import DataError, PolicyError
+from osler.errors import PolicyError
 from osler.evaluation.compare import UNIT
 from osler.files import digest_file, read_json_lines
 from osler.metrics import points
@@ -19,11 +17,22 @@ from osler.prompts import Strategy, find_strategy, render
 from osler.publishing.author import Author
 from osler.publishing.finished import FinishedRun, public_recipe
 from osler.publishing.markdown import fill
-from osler.publishing.results import Results, measure
+from osler.publishing.questions import (
+    DRAWN,
+    Source,
+    Tested,
+    Trained,
+    check_overlap,
+    describe_source,
+    describe_tested,
+    merge_equal,
+    read_config,
+    read_trained,
+)
+from osler.publishing.results import Group, Results, group_evaluations, measure
 from osler.reports.headline import describe_domain, describe_lead, explain_lead, find_lead
-from osler.reports.load_runs import Evaluation
 from osler.reports.page import collect_notes, shared_domain
-from osler.reports.tables import gain_table, group_title
+from osler.reports.tables import FEW, gain_table, group_title
 from osler.run_folder import PACKAGES
 from osler.types import Sample
 
@@ -55,10 +64,34 @@ class Data:
     """What is known of the questions."""
 
     reader: str
-    card: ReaderCard | None  # None for a reader from outside that is not registered here
-    split_digest: str | None  # of the file of `osler split`
+    trained: Trained
+    tested: tuple[Tested, ...]  # one for each set of questions that the policy was evaluated on
+    sources: tuple[Source, ...]  # the datasets of both, those of the training first
     manifest_sha256: str | None  # of the run's manifest.json
     hashes: Mapping[str, str]  # "train ids" -> SHA-256
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether tested questions were compared with the trained ones."""
+        return all(one.is_checked for one in self.tested)
+
+    @property
+    def is_trained_on_drawings(self) -> bool:
+        """Whether the training images are drawings made by a program."""
+        return set(self.trained.names) <= set(DRAWN)
+
+    @property
+    def drawn(self) -> tuple[Tested, ...]:
+        """The tested questions about drawings."""
+        return tuple(one for one in self.tested if one.is_drawn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The result on one dataset, in words."""
+
+    place: str  # "Phantom, split test"
+    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +105,7 @@ class Card:
     results: Results
     prompt: Prompt
     data: Data
-    headline: tuple[str, ...]  # the result in words; () without an evaluation
+    headline: tuple[Headline, ...]  # () without an evaluation
     notes: tuple[str, ...]
     domain: str  # "MRI"
     hyperparameters: tuple[tuple[str, str], ...]
@@ -100,6 +133,14 @@ class Card:
         return self.author.license or (OWN_LICENCE if self.finished.base.is_packaged else None)
 
     @property
+    def is_evaluated_as_set(self) -> bool:
+        """Whether generation_config.json has the length and the votes of every evaluation of the policy."""
+        names = {row.run for row in self.finished.own}
+        found = [read_config(run.config) for run in self.finished.runs if run.name in names]
+        settings = {(one.eval.max_completion_length, one.eval.num_votes) if one is not None else None for one in found}
+        return settings == {(self.config.eval.max_completion_length, self.config.eval.num_votes)}
+
+    @property
     def seconds(self) -> float | None:
         """Training time, all parts of an interrupted run together; None where it was not logged."""
         curve = self.finished.run.curves.get("seconds")
@@ -121,24 +162,48 @@ class Card:
 
 def build_card(finished: FinishedRun, *, name: str, hub_id: str, author: Author) -> Card:
     """The card of a run that is published as `name`; `hub_id` is what its example code loads."""
-    own = finished.own
-    starts = tuple(row for row in finished.evaluations if row.is_zero_shot)
-    lead = find_lead([finished.run], [*starts, *own]) if own else None
+    trained = read_trained(finished)
+    check_overlap(finished, trained)
+    groups = group_evaluations(finished, trained)
+    data = _describe_data(finished, trained)
+    results = measure(finished, groups, data.tested)
     return Card(
         name=name,
         hub_id=hub_id,
         finished=finished,
         author=author,
-        results=measure(finished),
+        results=results,
         prompt=_build_prompt(finished),
-        data=_describe_data(finished),
-        headline=(*describe_lead(lead), *explain_lead(lead)) if lead is not None else (),
-        notes=tuple(note for note in collect_notes([finished.run], own) if not note.startswith(_HIDDEN_NOTES)) if own else (),
+        data=data,
+        headline=tuple(headline for group in groups if (headline := _describe_group(finished, group)) is not None),
+        notes=tuple(_notes(finished, groups, has_few=results.has_few)),
         domain=describe_domain(shared_domain([finished.run])),
         hyperparameters=tuple(_hyperparameters(finished)),
         recipe=json.dumps(public_recipe(finished.config, author.base_model or finished.base.name), indent=2),
         has_adapter=finished.folder.adapter.is_dir(),
     )
+
+
+def _describe_group(finished: FinishedRun, group: Group) -> Headline | None:
+    """The result of the policy on one set of questions, against the policy before training where that answered them too."""
+    starts = [row for row in group.rows if row.is_zero_shot and row not in group.own]
+    own = [replace(row, run=finished.run.name) for row in group.own]  # which knows what was trained on, wherever the records are
+    lead = find_lead([finished.run] if group.domain else [], [*starts, *own]) if own else None
+    return None if lead is None else Headline(place=group.place, sentences=(*describe_lead(lead), *explain_lead(lead)))
+
+
+def _notes(finished: FinishedRun, groups: Sequence[Group], *, has_few: bool) -> Iterator[str]:
+    """What a reader must know before comparing, for each set of questions."""
+    published = [group for group in groups if group.own]
+    for group in published:
+        where = f"{group.place}: " if len(published) > 1 else ""
+        for note in collect_notes([finished.run], group.own):
+            if not note.startswith(_HIDDEN_NOTES):
+                yield where + note
+    if has_few:
+        yield FEW
+    if len(published) > 1:
+        yield "Each set of questions has its own tables: accuracies on different questions cannot be compared."
 
 
 def _build_prompt(finished: FinishedRun) -> Prompt:
@@ -163,24 +228,22 @@ def _build_prompt(finished: FinishedRun) -> Prompt:
     return Prompt(strategy=strategy, has_open=has_open, example=example, question=text)
 
 
-def _describe_data(finished: FinishedRun) -> Data:
-    config, manifest = finished.config.data, finished.run.manifest
+def _describe_data(finished: FinishedRun, trained: Trained) -> Data:
+    tested = merge_equal(describe_tested(finished, trained, row) for row in finished.own)
+    part = finished.run.manifest.get("train")
     hashes = {}
-    for split in ("train", "test"):
-        part = manifest.get(split)
-        for key, what in (("ids_sha256", "ids"), ("content_sha256", "content")):
-            if isinstance(part, dict) and isinstance(part.get(key), str):
-                hashes[f"{split} {what}"] = part[key]
-    try:
-        split_digest = load_manifest(config.manifest).digest() if config.manifest is not None else None
-    except DataError:  # it is elsewhere now, or was changed
-        split_digest = None
-    reader = find_reader(config.reader)
+    for key, what in (("ids_sha256", "ids"), ("content_sha256", "content")):
+        if isinstance(part, dict) and isinstance(part.get(key), str):
+            hashes[f"train {what}"] = part[key]
+    hashes |= {f"ids of {', '.join(one.titles)}": one.ids_sha256 for one in tested}
     file = finished.folder.manifest
+    names = dict.fromkeys((*trained.names, *(name for one in tested for name in one.names)))
+    of_training = {*trained.names, *(name for one in tested if one.is_of_training for name in one.names)}
     return Data(
-        reader=config.reader,
-        card=reader.card if reader is not None else None,
-        split_digest=split_digest,
+        reader=finished.config.data.reader,
+        trained=trained,
+        tested=tested,
+        sources=tuple(describe_source(name, is_of_training=name in of_training) for name in names),
         manifest_sha256=digest_file(file) if file.is_file() else None,
         hashes=hashes,
     )
@@ -247,42 +310,37 @@ def eval_results(card: Card) -> list[EvalResult]:
     """The accuracies of the policy, by modality and over all questions, and its image gains; shares of one with the interval in words."""
     found = []
     for row in card.finished.own:
+        tested = next(one for one in card.data.tested if row.title in one.titles)
         title = "" if len(card.finished.own) == 1 else f"{row.title}: "
         groups = metrics.group(row.records, ("modality",))
         for (modality,), records in [((None,), list(row.records)), *groups.items()] if len(groups) > 1 else groups.items():
             accuracy = metrics.accuracy(records, UNIT)
             if accuracy.value is not None:
                 name = f"{title}Accuracy in per cent {accuracy}, {accuracy.total} questions"
-                found.append(_result(card, row, modality, "accuracy", accuracy.value, name))
+                found.append(_result(card, tested, modality, "accuracy", accuracy.value, name))
         table = gain_table([row, *(other for other in card.finished.evaluations if other.is_blind)])
         for modality, cell in zip(table.columns, table.rows[0].cells, strict=True) if table is not None else ():
             if cell.gain.value is not None:
                 name = f"{title}Image gain in points {points(cell.gain)} over {cell.baseline}"
-                found.append(_result(card, row, modality, "image_gain", cell.gain.value, name))
+                found.append(_result(card, tested, modality, "image_gain", cell.gain.value, name))
     return found
 
 
-def _result(card: Card, row: Evaluation, modality: str | None, metric: str, value: float, name: str) -> EvalResult:
+def _result(card: Card, tested: Tested, modality: str | None, metric: str, value: float, name: str) -> EvalResult:
     from huggingface_hub import EvalResult
 
-    dataset = "+".join(sorted({record.dataset for record in row.records}))
-    reader = find_reader(dataset)
+    stated = card.author.dataset_id if tested.is_of_training else None
     return EvalResult(
         task_type=TASK,
         task_name="Visual question answering",
-        dataset_type=card.author.dataset_id or dataset,
-        dataset_name=reader.card.title if reader is not None else dataset,
+        dataset_type=stated or "+".join(tested.names),
+        dataset_name=tested.title,
         dataset_config=group_title(modality) if modality is not None else "all questions",
-        dataset_split=card.config.data.test.split,
+        dataset_split=tested.split,
         metric_type=metric,
         metric_name=name,
         metric_value=round(value, 4),
     )
-
-
-def find_reader(name: str) -> Reader | None:
-    """The reader of that name; None for one that is not registered here, and for a file of its own, which is not imported."""
-    return READERS[name] if ":" not in name and name in READERS else None
 
 
 def software(card: Card) -> list[tuple[str, str]]:

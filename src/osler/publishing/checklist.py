@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from osler.errors import ConfigError
 from osler.publishing.card import Card, software
 from osler.publishing.markdown import fill
+from osler.reports.load_runs import manifest_cells
 
 MUST: Final = "**the author must**"
 
@@ -101,8 +102,8 @@ def _kind(card: Card) -> str:
 
 
 def _data(card: Card) -> str:
-    source = f"{card.data.card.title}: {card.data.card.source}" if card.data.card is not None else f"read with {card.data.reader}"
-    return f"{source}; counts and SHA-256 of both splits: section Data."
+    sources = "; ".join(f"{one.title}: {one.source or 'source not stated'}" for one in card.data.sources)
+    return f"{sources}; splits, counts and SHA-256: section Data."
 
 
 def _counts(card: Card) -> str | None:
@@ -170,12 +171,11 @@ def _preparation(card: Card) -> str:
 
 
 def _selection(card: Card) -> str:
-    train, test = card.config.data.train, card.config.data.test
-    parts = []
-    for name, section in (("training", train), ("test", test)):
-        limits = [str(section.limit) if section.limit is not None else "", ", ".join(section.modalities)]
-        parts.append(f"{name}: {' of '.join(part for part in limits if part) or 'all questions'}")
-    return f"{'; '.join(parts)}; [data] in the recipe."
+    train = card.config.data.train
+    limits = [str(train.limit) if train.limit is not None else "", ", ".join(train.modalities)]
+    parts = [f"training: {' of '.join(part for part in limits if part) or 'all questions'}, [data.train] in the recipe"]
+    parts += [f"{', '.join(one.titles)}: {one.num_questions:,} questions of {one.place}" for one in card.data.tested]
+    return f"{'; '.join(parts)}."
 
 
 def _elements(_card: Card) -> str:
@@ -193,13 +193,17 @@ def _missing(card: Card) -> str:
 
 
 def _split(card: Card) -> str:
-    if card.data.split_digest is not None:
+    if card.data.tested and all(one.split_digest for one in card.data.tested):
         return "By a manifest of osler split; its SHA-256: section Data."
-    return f"The dataset's own splits, {card.config.data.train.split} and {card.config.data.test.split}."
+    tested = "".join(f"; tested on {one.place}" for one in card.data.tested)
+    return f"Trained on {card.data.trained.title}, split {card.data.trained.split}{tested}: section Data."
 
 
 def _disjoint(card: Card) -> str | None:
-    return "Patients and near-duplicate images stay together." if card.data.split_digest is not None else None
+    tested = card.data.tested
+    if tested and all(one.split_digest for one in tested):
+        return f"Patients{' and near-duplicate images' if all(one.max_distance is not None for one in tested) else ''} stay together."
+    return "Questions, by their ids: section Data." if tested and card.data.is_checked else None
 
 
 def _power(card: Card) -> str | None:
@@ -243,8 +247,11 @@ def _truth(card: Card) -> str | None:
 
 
 def _external(card: Card) -> str | None:
-    trained, tested = set(card.config.data.train.modalities), set(card.config.data.test.modalities)
-    if not card.finished.own or not trained or not tested - trained:
+    if others := [one.title for one in card.data.tested if not one.is_of_training]:
+        return f"Another dataset than that of training ({', '.join(dict.fromkeys(others))}): section Results."
+    trained = set(manifest_cells(card.finished.run.manifest, "train"))
+    tested = {name for one in card.data.tested for name in one.cells}
+    if not trained or not tested - trained:
         return None
     return "Other modalities than those of training, of the same dataset; no other site."
 

@@ -9,16 +9,13 @@ from osler.data.readers import ReaderCard
 from osler.data.splits.manifest import Manifest
 from osler.errors import DataError
 from osler.publishing.author import Author
-from osler.publishing.card import find_reader
 from osler.publishing.markdown import fill
+from osler.publishing.questions import GENERAL_READERS, find_reader
 from osler.publishing.results import Table
 from osler.reports.page import count_tables
 
 PRIVATE: Final = "private/"
 """How the names of images of a private dataset begin."""
-
-GENERAL_READERS: Final = ("jsonl",)
-"""Readers of anybody's data: their ids and names of files may name patients."""
 
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

@@ -18,6 +18,9 @@ from osler.run_folder import Run as Folder
 MAX_BASES: Final = 16
 """Runs that start from one another, at most; a longer chain is a circle."""
 
+MAX_BESIDE: Final = 200
+"""Folders beside a run in which its evaluations are looked for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
@@ -26,6 +29,7 @@ class Base:
     name: str  # "osler-tiny", "Qwen/Qwen2-VL-2B-Instruct"; of a folder that is no run only its last part
     hub_id: str | None  # None for a packaged policy and a local folder
     stages: tuple[str, ...]  # names of the runs between the base and this one, the first of them first; () for none
+    folders: tuple[Path, ...] = ()  # of these runs
 
     @property
     def is_packaged(self) -> bool:
@@ -49,6 +53,8 @@ class FinishedRun:
     folder: Folder
     config: Config
     run: Run
+    runs: tuple[Run, ...]  # this run, then those that it is compared with
+    folders: Mapping[str, Path]  # of all of them, by name
     evaluations: tuple[Evaluation, ...]  # of this run and of those that it is compared with, as rows of tables
     own: tuple[Evaluation, ...]  # those of the published policy
     policy: str  # the fingerprint of its files
@@ -74,12 +80,7 @@ def open_finished(root: Path, others: Sequence[Path] = ()) -> FinishedRun:
     Raises OslerError for a folder that is no run, a training that has not ended, and an evaluation that has not answered all its questions.
     """
     folder = Folder(root=root)
-    if not folder.config.is_file():
-        inside = sorted(path.parent.name for path in root.glob("*/config.json")) if root.is_dir() else []
-        remedy = (
-            f"name one of the runs in it, such as {root / inside[0]}" if inside else "name a folder that osler train or osler sft wrote"
-        )
-        raise OslerError(f"{root} is no run: {remedy}")
+    _check_is_run(folder)
     if not folder.policy.is_dir():
         if not folder.metrics.is_file():
             raise OslerError(f"the run in {root} trained nothing: publish a run of osler train or osler sft, and name this one by --with")
@@ -102,12 +103,53 @@ def open_finished(root: Path, others: Sequence[Path] = ()) -> FinishedRun:
         folder=folder,
         config=config,
         run=runs[0],
+        runs=tuple(runs),
+        folders=folders,
         evaluations=evaluations,
         own=own,
         policy=policy,
         weights=read_weights(folder.policy),
         base=find_base(config.policy.path),
     )
+
+
+def _check_is_run(folder: Folder) -> None:
+    """Raise OslerError for a folder that is no run: for one within a run, such as its policy, the message names the run."""
+    root = folder.root
+    above = [*list(root.parents)[:2], *list(root.resolve().parents)[:2]]
+    around = next((one for one in above if (one / "policy").is_dir() and (one / "config.json").is_file()), None)
+    is_model = "model_type" in read_json_object(folder.config)
+    if around is not None and root.is_dir() and (is_model or not folder.config.is_file()):
+        raise OslerError(f"{root} is a part of a run: publish the run, {around}")
+    if is_model:
+        raise OslerError(
+            f"{root} is a policy without its run, so nothing is known about its training: publish a run of osler train or osler sft"
+        )
+    if not folder.config.is_file():
+        inside = sorted(path.parent.name for path in root.glob("*/config.json")) if root.is_dir() else []
+        remedy = (
+            f"name one of the runs in it, such as {root / inside[0]}" if inside else "name a folder that osler train or osler sft wrote"
+        )
+        raise OslerError(f"{root} is no run: {remedy}")
+
+
+def find_evaluations(finished: FinishedRun) -> tuple[Path, ...]:
+    """Folders beside the run that hold evaluations of its policy, at most MAX_BESIDE of them looked at."""
+    given = finished.folder.root
+    root = given.resolve()
+    near = given.parent if given.name not in ("", "..") else root.parent
+    return tuple(
+        near / folder.parent.name
+        for folder in sorted(root.parent.glob("*/records"))[:MAX_BESIDE]
+        if folder.parent != root and any(_names_policy(file, finished.policy) for file in sorted(folder.glob("*.terms.json")))
+    )
+
+
+def _names_policy(terms: Path, policy: str) -> bool:
+    try:
+        return read_json_object(terms).get("policy") == policy
+    except OslerError:
+        return False
 
 
 def _is_of(row: Evaluation, folders: Mapping[str, Path], policy: str, name: str) -> bool:
@@ -124,18 +166,21 @@ def _is_of(row: Evaluation, folders: Mapping[str, Path], policy: str, name: str)
 def find_base(path: str) -> Base:
     """The hub id or packaged policy that training began with: a policy that is itself the result of a run began with that of the run."""
     stages: list[str] = []
+    folders: list[Path] = []
     for _ in range(MAX_BASES):
         try:
             source = find_policy(path)
         except PolicyError:  # its folder is no longer there
-            return Base(name=Path(path).name, hub_id=None, stages=tuple(stages))
+            return Base(name=Path(path).name, hub_id=None, stages=tuple(stages), folders=tuple(folders))
         if not source.is_local:
-            return Base(name=source.name, hub_id=source.path, stages=tuple(stages))
-        recipe = read_json_object((source.adapter or Path(source.path)).parent / "config.json")
+            return Base(name=source.name, hub_id=source.path, stages=tuple(stages), folders=tuple(folders))
+        folder = (source.adapter or Path(source.path)).parent
+        recipe = read_json_object(folder / "config.json")
         start = recipe.get("policy", {}).get("path") if isinstance(recipe.get("policy"), dict) else None
         if not isinstance(start, str):
-            return Base(name=source.name, hub_id=None, stages=tuple(stages))
+            return Base(name=source.name, hub_id=None, stages=tuple(stages), folders=tuple(folders))
         stages.insert(0, source.name)
+        folders.insert(0, folder)
         path = start
     raise PolicyError(f"{path} starts from itself: name the base in the file of --author")
 
