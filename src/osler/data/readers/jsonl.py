@@ -62,11 +62,10 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
         if base is None and any(drafts_of(part)):
             base = _base_of_all(tables, folder, has_own_ids=ids == "field")
         finisher = _Finisher(how=how, base=base, pictures=Pictures(how.root, rows.notes, how.prefix), notes=rows.notes)
-        needs_check = not how.is_ascii
+        is_simple = how.is_ascii and not owners  # no other table has its ids
         for row in part.rows:
             if isinstance(row, tuple):
-                sample = row[1]
-                if not needs_check and owners.get(sample.id, 0) < 2 and rows.put(sample):
+                if (is_simple or (how.is_ascii and owners[row[1].id] < 2)) and rows.put(row[1]):
                     continue
                 row = unpack(row, how)
             rows.add(row.name, finisher.finish, row, is_shared=owners[row.id] > 1)

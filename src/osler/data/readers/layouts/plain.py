@@ -128,8 +128,9 @@ class PlainRows:
         own_id, dataset, paths, question, options, answer, modality, kind, subject, layout = self._take(values)
         try:
             name = own_id if own_id and own_id.isascii() and own_id.isalnum() else self._check_id(own_id)
-            dataset, _, subject = map(self._names.__getitem__, (dataset, layout, subject))
-            dataset = dataset or self._stem
+            dataset = self._names[dataset] or self._stem
+            if layout:
+                _check_name(layout)
             choices = self._read_choices(options) if options else ()
             if not choices:
                 answer = self._answers[answer]
@@ -144,7 +145,7 @@ class PlainRows:
                 target=answer,
                 modality=self._modalities[modality],
                 question_type=self._types[kind],
-                subject_id=subject,
+                subject_id=self._names[subject],
             )
         except _NotPlainError:
             return None
@@ -155,10 +156,10 @@ class PlainRows:
 
     def _read_images(self, paths: list[Any]) -> tuple[ImageSource, ...]:
         """The images of a list of paths."""
+        if len(paths) == 1 and type(paths[0]) is str:
+            return self._images[paths[0]]
         if set(map(type, paths)) != {str}:
             raise _NotPlainError
-        if len(paths) == 1:
-            return self._images[paths[0]]
         return tuple(self._images[path][0] for path in paths)
 
     def _read_choices(self, options: list[Any]) -> tuple[str, ...]:

@@ -72,10 +72,11 @@ def read_rows(rows: Iterable[Row], how: How) -> Part:
     part = Part()
     plain = PlainRows(stem=how.stem, root=how.root, prefix=how.prefix, has_own_ids=how.has_own_ids)
     pictures = {id(notes): Pictures(how.root, notes, how.prefix) for notes in (part.notes, part.nameless_notes)}
+    read_plain, add_id, add_row = plain.read, part.ids.add, part.rows.append
     for number, raw in rows:
-        if (sample := plain.read(raw, number)) is not None:
-            part.ids.add(sample.id)
-            part.rows.append((number, sample))
+        if (sample := read_plain(raw, number)) is not None:
+            add_id(sample.id)
+            add_row((number, sample))
             continue
         part.notes.row = name = f"{how.name}:{number}"
         try:
