@@ -241,12 +241,17 @@ def _digest_source(source: ImageSource) -> str | None:
     return digest_image(source) if isinstance(source, HasDigest) else None
 
 
+def digest_ids(ids: Iterable[str]) -> str:
+    """The SHA-256 of ids in their order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """A split as a run's manifest describes it: {"num_samples": .., "cells": `counts`, "ids_sha256": hash of the ids in order}.
 
     If distractors were redrawn, "distractors" counts the samples of each outcome (see `distractors.Distractors`).
     """
-    digest = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
+    digest = digest_ids(sample.id for sample in samples)
     described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
     redrawn = Counter(str(sample.metadata["distractors"]) for sample in samples if "distractors" in sample.metadata)
     return {**described, "distractors": dict(sorted(redrawn.items()))} if redrawn else described

@@ -174,7 +174,25 @@ def fill_records(
     Raises ConfigError when the file was made with other terms, or another process writes it, and what `answer_prompts` raises.
     """
     with holding(path):
-        return _fill(path, config, prompts, terms, engine, fresh=fresh, first=first)
+        if not fresh and (key := changed_term(path, terms)) is not None:
+            raise ConfigError(f"{path} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
+        kept = {} if fresh else kept_records(path, prompts)
+        is_whole = list(kept) == list(range(len(prompts)))
+        opened = None if is_whole else engine()  # before a file is written or removed: it may refuse its settings
+        if fresh:
+            path.unlink(missing_ok=True)
+            usage_file(path).unlink(missing_ok=True)
+        terms_file = path.with_suffix(".terms.json")
+        if not (path.exists() and terms_file.exists()):
+            write_json(terms_file, terms)
+        if opened is None:
+            return list(kept.values())
+        votes = Votes(num=config.eval.num_votes, sampling=config.sampling, seed=config.seed) if config.eval.num_votes > 1 else None
+        length = config.eval.max_completion_length
+        if isinstance(opened, AnswersEach):
+            return answer_each(opened, prompts, path=path, max_completion_length=length, votes=votes, first=first)
+        chunk_size = CHUNK_BATCHES * config.eval.batch_size
+        return answer_prompts(opened, prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes, first=first)
 
 
 @contextmanager
@@ -185,37 +203,6 @@ def holding(path: Path, wait: float = LOCK_SECONDS) -> Iterator[None]:
         if not is_ours:
             raise ConfigError(f"another evaluation writes {path}: wait for it, stop it, or give another --label")
         yield
-
-
-def _fill(
-    path: Path,
-    config: Config,
-    prompts: Sequence[Prompt],
-    terms: Mapping[str, Any],
-    engine: Callable[[], Engine],
-    *,
-    fresh: bool,
-    first: int,
-) -> list[Record]:
-    if not fresh and (key := changed_term(path, terms)) is not None:
-        raise ConfigError(f"{path} was made with other {name_term(key)}: give another --label, or --fresh to start it over")
-    kept = {} if fresh else kept_records(path, prompts)
-    is_whole = list(kept) == list(range(len(prompts)))
-    opened = None if is_whole else engine()  # before a file is written or removed: it may refuse its settings
-    if fresh:
-        path.unlink(missing_ok=True)
-        usage_file(path).unlink(missing_ok=True)
-    terms_file = path.with_suffix(".terms.json")
-    if not (path.exists() and terms_file.exists()):
-        write_json(terms_file, terms)
-    if opened is None:
-        return list(kept.values())
-    votes = Votes(num=config.eval.num_votes, sampling=config.sampling, seed=config.seed) if config.eval.num_votes > 1 else None
-    length = config.eval.max_completion_length
-    if isinstance(opened, AnswersEach):
-        return answer_each(opened, prompts, path=path, max_completion_length=length, votes=votes, first=first)
-    chunk_size = CHUNK_BATCHES * config.eval.batch_size
-    return answer_prompts(opened, prompts, max_completion_length=length, chunk_size=chunk_size, path=path, votes=votes, first=first)
 
 
 def answer_prompts(

@@ -6,7 +6,6 @@ the same; the records of an evaluation hold the ids of its questions.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from osler.config import Config, DataConfig, build_config
 from osler.data.readers import READERS, Reader
-from osler.data.select import NONE, load_split
+from osler.data.select import NONE, digest_ids, load_split
 from osler.data.splits.manifest import Manifest, load_manifest
 from osler.errors import ConfigError, DataError, OslerError
 from osler.files import read_json_object
@@ -154,11 +153,6 @@ def read_config(values: Mapping[str, Any]) -> Config | None:
         return build_config(dict(values)) if values else None
     except ConfigError:
         return None
-
-
-def digest_ids(ids: Iterable[str]) -> str:
-    """The hash of ids in order, as `describe_samples` has it."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
 def describe_tested(finished: FinishedRun, trained: Trained, row: Evaluation) -> Tested:

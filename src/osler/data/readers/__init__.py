@@ -68,6 +68,8 @@ def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
     except (KeyError, ValueError):  # a built-in function may have no signature
         raise ConfigError(f"the reader {name!r} lacks the parameters root or split: define it as read(root, *, split=None, ...)") from None
 
+    is_built_in = card is not None
+
     def read_root(root: Path | None, **options: Any) -> ReadReport:
         if "seed" not in parameters:
             options.pop("seed", None)
@@ -84,7 +86,6 @@ def _as_reader(name: str, part: Any, card: ReaderCard | None = None) -> Reader:
             raise DataError(f"the reader {name!r} returned the id {twice!r} twice: records are told apart by it")
         return report
 
-    is_built_in = card is not None
     card = card or ReaderCard(
         title=name,
         source=f"{part.__module__}.{part.__qualname__}",
