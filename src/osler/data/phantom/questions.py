@@ -8,7 +8,7 @@ unless a share of the training questions is given a `shortcut` on purpose.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from osler.data.phantom.atlas import GRADES, Findings
@@ -89,23 +89,19 @@ def _ask(image: PhantomImage, question_type: QuestionType, shortcut: float) -> S
     options = [answer, *(distractors[pick] for pick in rng.permutation(len(distractors))[: num_choices - 1])]
     choices = tuple(options[pick] for pick in rng.permutation(num_choices))
     key = atlas.other_kind if question_type == QuestionType.OTHER_BIOLOGICAL_ATTRIBUTES else question_type
-    rationale_rng = open_stream(image.split, image.modality, image.seed, image.index, purpose + len(QuestionType))
-    if shortcut and image.split == "train":
-        shortcut_rng = open_stream(image.split, image.modality, image.seed, image.index, purpose + 2 * len(QuestionType))
-        shown = mark_answer(choices, answer, split=image.split, shortcut=shortcut, rng=shortcut_rng)
-    else:
-        shown = choices
+    stream = partial(open_stream, image.split, image.modality, image.seed, image.index)
+    open_shortcut = partial(stream, purpose + 2 * len(QuestionType))
     return Sample(
         id=f"phantom/{image.split}/{image.modality}/{image.seed}/{image.index}/{question_type}",
         dataset="phantom",
         images=(image,),
         question=_WORDINGS[key][rng.integers(len(_WORDINGS[key]))],
-        choices=shown,
+        choices=mark_answer(choices, answer, split=image.split, shortcut=shortcut, open_rng=open_shortcut),
         target=LETTERS[choices.index(answer)],
         modality=image.modality,
         question_type=question_type,
         subject_id=image.subject_id,
-        rationale=write_rationale(atlas, findings, question_type, answer, rationale_rng),
+        rationale=write_rationale(atlas, findings, question_type, answer, stream(purpose + len(QuestionType))),
         facts=facts_of(findings),
         terms=phantom_terms(),
     )

@@ -6,6 +6,7 @@ such a way: they are longer, or written in another form than the distractors. Qu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -23,11 +24,14 @@ def check_shortcut(shortcut: float) -> None:
         raise ConfigError(f"shortcut {shortcut!r}: use a share of the training questions, from 0 to 1")
 
 
-def mark_answer(choices: tuple[str, ...], answer: str, *, split: Split, shortcut: float, rng: np.random.Generator) -> tuple[str, ...]:
+def mark_answer(
+    choices: tuple[str, ...], answer: str, *, split: Split, shortcut: float, open_rng: Callable[[], np.random.Generator]
+) -> tuple[str, ...]:
     """The options of a question, the right one with a qualifier where the question is one of the share `shortcut` of its training split.
 
-    `rng` belongs to this question and to nothing else, so a question that is marked at one share is marked at every larger one.
+    What `open_rng` opens, where it is needed, belongs to this question and to nothing else, so a question that is marked at one share is
+    marked at every larger one.
     """
-    if split != "train" or rng.random() >= shortcut:
+    if split != "train" or not shortcut or open_rng().random() >= shortcut:
         return choices
     return tuple(f"{choice}{QUALIFIER}" if choice == answer else choice for choice in choices)

@@ -7,6 +7,7 @@ The wording does not depend on the answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final, get_args
 
@@ -90,7 +91,7 @@ def ask(study: PhantomStudy, *, single_slice: int | None = None, layout: Layout 
         dataset="phantom_study",
         images=lay_out([study.pictures[place] for place in shown], layout if study.kind not in CAPTIONS else "images"),
         question=_introduce(study.kind, shown, wording),
-        choices=mark_answer(choices, truth.answer, split=study.split, shortcut=shortcut, rng=study.stream(SHORTCUT)),
+        choices=mark_answer(choices, truth.answer, split=study.split, shortcut=shortcut, open_rng=partial(study.stream, SHORTCUT)),
         target=LETTERS[choices.index(truth.answer)],
         modality=study.kind.modality,
         question_type=QUESTION_TYPES[study.aspect],
