@@ -79,6 +79,10 @@ class Notes(Counter[str]):
             known.append(self.row)
         super().__setitem__(note, count)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process sends them: a Counter's own way would count through `__init__`, which takes none here."""
+        return Notes, (), {"row": self.row, "examples": self.examples}, None, iter(self.items())
+
     def absorb(self, other: Notes) -> None:
         """Add what another reading noted after this one."""
         for note, count in other.items():

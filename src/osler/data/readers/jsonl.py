@@ -17,8 +17,9 @@ from typing import Final
 
 from osler.data.readers.base import Notes, ReaderCard, ReadReport, Rows, check_choice
 from osler.data.readers.layouts.draft import Draft, base_of, finish
+from osler.data.readers.layouts.parallel import read_table
 from osler.data.readers.layouts.pictures import Pictures
-from osler.data.readers.layouts.reading import How, ReadRow, drafts_of, how_to_read, read_rows, settle, unpack
+from osler.data.readers.layouts.reading import How, ReadRow, drafts_of, how_to_read, settle, unpack
 from osler.data.readers.layouts.tables import Table, find_tables
 from osler.errors import DataError
 from osler.taxonomy import SPLITS
@@ -54,7 +55,7 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
     rows = Rows(": give each row its own, or number the rows with --data.ids=row")
     folder, pictures = root if root.is_dir() else root.parent, None if images is None else Path(images)
     hows = [how_to_read(table, split, pictures, folder, has_own_ids=ids == "field") for table in wanted]
-    parts = [settle(read_rows(table.rows(), how), how) for table, how in zip(wanted, hows, strict=True)]
+    parts = [settle(read_table(table, how), how) for table, how in zip(wanted, hows, strict=True)]
     owners = Counter(row_id for part in parts for row_id in part.ids) if len(parts) > 1 else Counter[str]()
     for part, how in zip(parts, hows, strict=True):
         rows.notes.absorb(part.notes)
@@ -80,7 +81,7 @@ def read(root: Path, *, split: str | None = None, images: str | Path | None = No
 def _base_of_all(tables: Sequence[Table], folder: Path, *, has_own_ids: bool) -> int | DataError | None:
     """What all tables together prove, for one that proves nothing itself; all are read again for it."""
     hows = (how_to_read(table, None, None, folder, has_own_ids=has_own_ids) for table in tables)
-    return base_of(draft for table, how in zip(tables, hows, strict=True) for draft in drafts_of(read_rows(table.rows(), how)))
+    return base_of(draft for table, how in zip(tables, hows, strict=True) for draft in drafts_of(read_table(table, how)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

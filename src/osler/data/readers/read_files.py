@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,15 +38,17 @@ def load_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def load_lines(path: Path, *, begin: int = 0, first: int = 1, count: int | None = None) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and value of each line of a JSON Lines file that is not blank; the value of an invalid line is a DataError.
 
+    With `begin`, the byte where a line begins, the lines from this one on, which is number `first`; with `count` as many lines.
     One line is in memory at a time. Raises DataError for a file that cannot be read.
     """
     with _open(path) as stream:
-        if stream.peek(len(_BOM)).startswith(_BOM):
-            stream.seek(len(_BOM))
-        for number, line in enumerate(stream, start=1):
+        if begin == 0 and stream.peek(len(_BOM)).startswith(_BOM):
+            begin = len(_BOM)
+        stream.seek(begin)
+        for number, line in enumerate(islice(stream, count), start=first):
             if line.strip():
                 yield number, _parse_line(line.removesuffix(b"\n"), path)
 

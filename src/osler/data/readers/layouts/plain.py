@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields, make_dataclass
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -50,6 +51,28 @@ _LETTERS: Final = tuple(frozenset(LETTERS[:size]) for size in range(len(LETTERS)
 """The letters that an answer may be, by the number of options."""
 
 Value = TypeVar("Value")
+
+
+FIELDS: Final = tuple(field.name for field in fields(Sample))
+_NOTHING_ELSE: Final = (None, None, None, ())
+"""The context, rationale, facts and terms of a plain row."""
+_ThawedSample: Final[Any] = make_dataclass("_ThawedSample", FIELDS, slots=True)
+
+
+def make_sample(*values: Any) -> Sample:
+    """A sample with these values of `FIELDS`, as a sample holds them; nothing is checked.
+
+    A frozen dataclass sets its fields through `object.__setattr__`, which takes six times as long for these 14.
+    """
+    sample = _ThawedSample(*values)
+    sample.__class__ = Sample  # both have the same slots
+    made: Sample = sample
+    return made
+
+
+def make_image(root: Path, path: str) -> ImageFile:
+    """An image file by the values of its fields."""
+    return ImageFile(root=root, path=path)
 
 
 class _NotPlainError(Exception):
@@ -136,16 +159,18 @@ class PlainRows:
                 answer = self._answers[answer]
             elif answer not in _LETTERS[len(choices)]:
                 return None
-            return Sample(
-                id=name if name is not None and self._has_own_ids else f"{dataset}/{number}",
-                dataset=dataset,
-                images=self._images[paths] if type(paths) is str else self._read_images(paths),
-                question=self._questions[question],
-                choices=choices,
-                target=answer,
-                modality=self._modalities[modality],
-                question_type=self._types[kind],
-                subject_id=self._names[subject],
+            return make_sample(
+                name if name is not None and self._has_own_ids else f"{dataset}/{number}",
+                dataset,
+                self._images[paths] if type(paths) is str else self._read_images(paths),
+                self._questions[question],
+                choices,
+                answer,
+                self._modalities[modality],
+                self._types[kind],
+                self._names[subject],
+                *_NOTHING_ELSE,
+                {},
             )
         except _NotPlainError:
             return None

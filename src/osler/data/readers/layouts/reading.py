@@ -66,6 +66,14 @@ class Part:
     notes: Notes = field(default_factory=Notes)
     nameless_notes: Notes = field(default_factory=Notes)  # of rows that name no split
 
+    def extend(self, other: Part) -> None:
+        """Add the rows that follow these in the table."""
+        self.rows += other.rows
+        self.ids |= other.ids
+        self.named |= other.named
+        self.notes.absorb(other.notes)
+        self.nameless_notes.absorb(other.nameless_notes)
+
 
 def read_rows(rows: Iterable[Row], how: How) -> Part:
     """Read rows of a table."""

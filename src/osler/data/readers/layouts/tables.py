@@ -52,6 +52,7 @@ class Table:
     split: str | None  # what its name says
     prefix: str  # "train/": its folder below the root, where its image paths start
     rows: Callable[[], Iterator[Row]]
+    lines: Path | None = None  # the file whose lines are its rows; None where they are not, or stand in several files
 
 
 def find_tables(root: Path) -> list[Table]:
@@ -133,6 +134,7 @@ def _table(files: Sequence[Path], root: Path) -> Table:
         split=split_of(stem) or (split_of(inner) if inner else None),
         prefix="" if inner is None else f"{inner}/",
         rows=rows,
+        lines=first if len(files) == 1 and first.suffix.lower() not in readers else None,
     )
 
 
