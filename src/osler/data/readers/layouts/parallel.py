@@ -20,10 +20,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
+from tqdm import tqdm
+
 from osler.data.readers.layouts.plain import FIELDS, make_image, make_sample
 from osler.data.readers.layouts.reading import How, Part, read_rows
-from osler.data.readers.layouts.tables import Table
-from osler.data.readers.read_files import load_lines
+from osler.data.readers.layouts.tables import Row, Table
+from osler.data.readers.read_files import MAX_FILE_BYTES, load_lines
 from osler.errors import DataError
 from osler.images.files import ImageFile
 from osler.types import Sample
@@ -44,9 +46,9 @@ class Stretch:
     first: int  # the number of this line, from 1
     count: int | None  # lines; None: all that follow
 
-    def read(self, how: How) -> Part:
-        """Read its rows. Raises DataError for a file that cannot be read."""
-        return read_rows(load_lines(self.path, begin=self.begin, first=self.first, count=self.count), how)
+    def rows(self) -> Iterator[Row]:
+        """Its rows. Raises DataError for a file that cannot be read."""
+        return load_lines(self.path, begin=self.begin, first=self.first, count=self.count)
 
 
 def read_table(table: Table, how: How, *, least_bytes: int = LEAST_BYTES, num_processes: int | None = None) -> Part:
@@ -58,11 +60,13 @@ def read_table(table: Table, how: How, *, least_bytes: int = LEAST_BYTES, num_pr
     stretches = cut_file(table.lines, num_processes, least_bytes) if table.lines is not None else []
     if len(stretches) < 2:
         return read_rows(table.rows(), how)
+    first, *others = stretches
     with ExitStack() as stack:
-        readers = [stack.enter_context(_reading(stretch, how)) for stretch in stretches[1:]]
-        part = stretches[0].read(how)
-        for stretch, reader in zip(stretches[1:], readers, strict=True):
-            part.extend(_receive(reader) or stretch.read(how))
+        readers = [stack.enter_context(_reading(stretch, how)) for stretch in others]
+        bar = tqdm(first.rows(), desc=f"read {table.name}", unit="row", total=first.count, unit_scale=len(stretches), delay=2, disable=None)
+        part = read_rows(bar, how)  # the bar takes it that the others read as fast
+        for stretch, reader in zip(others, readers, strict=True):
+            part.extend(_receive(reader) or read_rows(stretch.rows(), how))
     return part
 
 
@@ -71,16 +75,16 @@ def _count_cores() -> int:
 
 
 def cut_file(path: Path, num_stretches: int, least_bytes: int) -> list[Stretch]:
-    """Stretches of nearly equal size, none below `least_bytes`; none where there would be only one, and for a file that cannot be read."""
+    """Stretches of nearly equal size; none where there would be only one of at least `least_bytes`, and for a file that reading refuses."""
     try:
         size = path.stat().st_size
         num_stretches = min(num_stretches, size // least_bytes)
-        if num_stretches < 2:
+        if num_stretches < 2 or size > MAX_FILE_BYTES:
             return []
         with path.open("rb") as stream:
             places = list(_find_lines(stream, [size * place // num_stretches for place in range(1, num_stretches)]))
     except OSError:
-        return []  # reading it says why
+        return []
     begins = [(0, 1), *places]
     counts = [after - first for (_, first), (_, after) in pairwise(begins)]
     return [
@@ -89,7 +93,7 @@ def cut_file(path: Path, num_stretches: int, least_bytes: int) -> list[Stretch]:
 
 
 def _find_lines(stream: io.BufferedReader, targets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Byte and number of the first line that begins at or after each byte of `targets`, which ascend; each line once."""
+    """Byte and number of the first line that begins after each byte of `targets`, which ascend; each line once."""
     number, found = 1, 0
     for target in targets:
         while (left := target - stream.tell()) > 0:
@@ -157,7 +161,7 @@ def _main() -> None:
     stretch, how = pickle.load(sys.stdin.buffer)  # written by this module
     with suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as stream:
         os.dup2(2, 1)  # nothing that is printed gets among the rows
-        stream.write(_send(stretch.read(how)))
+        stream.write(_send(read_rows(stretch.rows(), how)))
 
 
 if __name__ == "__main__":
