@@ -39,16 +39,6 @@ def number_parts(parts: Sequence[Part]) -> tuple[Ints, tuple[Part, ...]]:
     return np.array(numbers, dtype=np.int64), tuple(known)
 
 
-def number_objects(parts: Sequence[Part]) -> tuple[Ints, tuple[Part, ...]]:
-    """What `number_parts` gives, in less time where many parts are one object: each object is hashed once."""
-    import numpy as np
-
-    objects = dict(zip(map(id, parts), parts, strict=True))
-    of_object, known = number_parts(list(objects.values()))
-    places = dict(zip(objects, of_object.tolist(), strict=True))
-    return np.fromiter(map(places.__getitem__, map(id, parts)), np.int64, len(parts)), known
-
-
 def firsts_of(numbers: Ints) -> Ints:
     """Where each of the numbers, which have no gaps, stands first."""
     import numpy as np
@@ -125,10 +115,10 @@ class SampleTable:
         """Number the parts of samples."""
         import numpy as np
 
-        images, image_tuples = number_objects([sample.images for sample in samples])
-        questions, question_texts = number_objects([sample.question for sample in samples])
+        images, image_tuples = number_parts([sample.images for sample in samples])
+        questions, question_texts = number_parts([sample.question for sample in samples])
         choices, choice_tuples = number_parts([sample.choices for sample in samples])
-        targets, target_texts = number_objects([sample.target for sample in samples])
+        targets, target_texts = number_parts([sample.target for sample in samples])
         numbers, option_texts = number_parts(list(chain.from_iterable(choice_tuples)))
         sizes = np.fromiter(map(len, choice_tuples), np.int64, len(choice_tuples))
         options = np.full((len(sizes), int(sizes.max(initial=1))), ABSENT, dtype=np.int64)
@@ -150,7 +140,7 @@ class SampleTable:
 
     def number(self, name: str) -> tuple[Ints, tuple[Hashable, ...]]:
         """(N,) numbers of a field of the samples, equal for equal values, and the value of each number."""
-        return number_objects(list(map(attrgetter(name), self.samples)))
+        return number_parts(list(map(attrgetter(name), self.samples)))
 
     @property
     def is_closed(self) -> NDArray[np.bool_]:

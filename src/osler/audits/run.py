@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, get_args
@@ -29,6 +27,7 @@ from osler.audits.quality import assess
 from osler.audits.redrawn import RedrawnComparison, compare_redrawn
 from osler.config import DataConfig
 from osler.data.readers import READERS, Refusal
+from osler.data.readers.read_files import pausing_collection
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError
 from osler.images.files import ImageFile
@@ -77,19 +76,7 @@ def parse_gates(text: str | None) -> tuple[str, ...]:
     return gates
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """An audit makes no reference cycles, and the collector would visit hundreds of thousands of samples again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_no_garbage_collection()
+@pausing_collection()
 def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     """Audit `[data.train]` against `[data.test]`, by modality and by question type.
 

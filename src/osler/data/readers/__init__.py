@@ -30,6 +30,7 @@ from osler.data.readers import (
     vqa_rad,
 )
 from osler.data.readers.base import Reader, ReaderCard, ReadReport, Refusal
+from osler.data.readers.read_files import pausing_collection
 from osler.errors import ConfigError, DataError
 from osler.registry import Registry
 from osler.types import Sample
@@ -142,6 +143,7 @@ def tell_refusals(reader: str, report: ReadReport) -> None:
         logging.getLogger("osler").warning("%s", line.replace("\n", " "))
 
 
+@pausing_collection()
 def read_with_report(name: str, root: str | Path | None = None, /, **options: Any) -> ReadReport:
     """The same as `read` with all splits where none is named, with the refused rows and the counts of repaired or unusual rows."""
     reader = READERS.find(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 from collections.abc import Iterator
@@ -15,6 +16,21 @@ from osler.errors import DataError
 MAX_FILE_BYTES: Final = 512 * 1024**2
 MAX_LINE_BYTES: Final = 16 * 1024**2
 _BOM: Final = b"\xef\xbb\xbf"
+
+
+@contextmanager
+def pausing_collection() -> Iterator[None]:
+    """Without Python's collector of reference cycles in the `with` block, or in the function that this decorates.
+
+    Rows and samples hold no cycles, and the collector would visit all of them again and again: half of the time of reading 180,000.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def load_rows(path: Path) -> list[Any]:

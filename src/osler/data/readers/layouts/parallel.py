@@ -25,7 +25,7 @@ from tqdm import tqdm
 from osler.data.readers.layouts.plain import FIELDS, make_image, make_sample
 from osler.data.readers.layouts.reading import How, Part, read_rows
 from osler.data.readers.layouts.tables import Row, Table
-from osler.data.readers.read_files import MAX_FILE_BYTES, load_lines
+from osler.data.readers.read_files import MAX_FILE_BYTES, load_lines, pausing_collection
 from osler.errors import DataError
 from osler.images.files import ImageFile
 from osler.types import Sample
@@ -155,11 +155,8 @@ def _send(part: Part) -> bytes:
 
 def _main() -> None:
     """Read the stretch that standard input names, and write its rows to standard output."""
-    import gc
-
-    gc.disable()  # as many objects as rows, and no cycles
     stretch, how = pickle.load(sys.stdin.buffer)  # written by this module
-    with suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as stream:
+    with pausing_collection(), suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as stream:
         os.dup2(2, 1)  # nothing that is printed gets among the rows
         stream.write(_send(read_rows(stretch.rows(), how)))
 
