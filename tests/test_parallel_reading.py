@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osler.data.readers.layouts.parallel import cut_file, read_table
-from osler.data.readers.layouts.reading import Part, how_to_read
+from osler.data.readers.layouts.parallel import cut_file, read_table, reading, receive
+from osler.data.readers.layouts.reading import Part, how_to_read, read_rows
 from osler.data.readers.layouts.tables import find_tables
 from osler.data.readers.read_files import load_lines
 from osler.errors import DataError
@@ -57,6 +57,16 @@ def test_the_rows_are_those_of_one_process(tmp_path: Path, num_processes: int, s
     assert len(alone.rows) > 50
     assert alone.nameless_notes
     assert parts(read(path, num_processes, split=split)) == parts(alone)
+
+
+def test_another_process_sends_what_it_reads(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl")
+    how = how_to_read(find_tables(path)[0], None, None, tmp_path, has_own_ids=True)
+    _, stretch = cut_file(path, 2, 1)
+    with reading(stretch, how) as process:
+        part = receive(process)
+    assert part is not None
+    assert parts(part) == parts(read_rows(stretch.rows(), how))
 
 
 @pytest.mark.parametrize("python", ["/bin/false", "/none/python", "/bin/true"])

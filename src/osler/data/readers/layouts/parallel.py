@@ -62,16 +62,19 @@ def read_table(table: Table, how: How, *, least_bytes: int = LEAST_BYTES, num_pr
         return read_rows(table.rows(), how)
     first, *others = stretches
     with ExitStack() as stack:
-        readers = [stack.enter_context(_reading(stretch, how)) for stretch in others]
+        readers = [stack.enter_context(reading(stretch, how)) for stretch in others]
         bar = tqdm(first.rows(), desc=f"read {table.name}", unit="row", total=first.count, unit_scale=len(stretches), delay=2, disable=None)
         part = read_rows(bar, how)  # the bar takes it that the others read as fast
         for stretch, reader in zip(others, readers, strict=True):
-            part.extend(_receive(reader) or read_rows(stretch.rows(), how))
+            part.extend(receive(reader) or read_rows(stretch.rows(), how))
     return part
 
 
 def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores of this process; of a training in several on this machine, its share, as each of them reads the data."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    others = os.environ.get("LOCAL_WORLD_SIZE", "1")  # torchrun's
+    return cores // max(1, int(others)) if others.isdecimal() else cores
 
 
 def cut_file(path: Path, num_stretches: int, least_bytes: int) -> list[Stretch]:
@@ -108,7 +111,7 @@ def _find_lines(stream: io.BufferedReader, targets: Sequence[int]) -> Iterator[t
 
 
 @contextmanager
-def _reading(stretch: Stretch, how: How) -> Iterator[subprocess.Popen[bytes] | None]:
+def reading(stretch: Stretch, how: How) -> Iterator[subprocess.Popen[bytes] | None]:
     """A process that reads a stretch, which does not outlive the block; None where none can be started."""
     command = [sys.executable, "-P", "-m", __spec__.name]  # -P: no module is taken from the current folder
     try:
@@ -120,14 +123,14 @@ def _reading(stretch: Stretch, how: How) -> Iterator[subprocess.Popen[bytes] | N
         assert process.stdin is not None
         try:
             with suppress(OSError):  # it has ended already
-                process.stdin.write(pickle.dumps((stretch, how)))
+                process.stdin.write(pickle.dumps((stretch, how, __file__)))
                 process.stdin.close()
             yield process
         finally:
             process.kill()
 
 
-def _receive(process: subprocess.Popen[bytes] | None) -> Part | None:
+def receive(process: subprocess.Popen[bytes] | None) -> Part | None:
     """What a process has read; None where it failed."""
     if process is None:
         return None
@@ -155,7 +158,9 @@ def _send(part: Part) -> bytes:
 
 def _main() -> None:
     """Read the stretch that standard input names, and write its rows to standard output."""
-    stretch, how = pickle.load(sys.stdin.buffer)  # written by this module
+    stretch, how, own_file = pickle.load(sys.stdin.buffer)  # written by this module
+    if own_file != __file__:
+        sys.exit(1)  # another installation of Osler
     with pausing_collection(), suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as stream:
         os.dup2(2, 1)  # nothing that is printed gets among the rows
         stream.write(_send(read_rows(stretch.rows(), how)))
