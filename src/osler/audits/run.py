@@ -83,6 +83,7 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     Raises ConfigError for options out of range and for redrawing data that are redrawn already, and what reading the data raises.
     """
     import numpy as np
+    from tqdm import tqdm
 
     options = options or AuditOptions()
     _check(data, options)
@@ -95,7 +96,8 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     matching = _choose_matching(table, options, notes)
     train, test = splits[main].train, splits[main].test
     numbered = Numbered.of(samples, table, matching.keys, np.unique(np.concatenate([part.test for part in splits.values()])))
-    axes = {axis: audit_axis(axis, splits, numbered, can_recover=has_axis_files) for axis in AXES if axis in splits}
+    bar = tqdm([axis for axis in AXES if axis in splits], desc="audit", unit="axis", delay=2, disable=None)
+    axes = {axis: audit_axis(axis, splits, numbered, can_recover=has_axis_files) for axis in bar}
     shared = count_shared_images(matching.keys["same_image"].table, train, test)
     cases = cases_by_source(samples, matching.keys["same_case"].table, train, test)
     items: dict[str, RedrawnComparison] = {}
