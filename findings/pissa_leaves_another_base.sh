@@ -1,15 +1,27 @@
 #!/usr/bin/env bash
-# TRL 1.16.0 with PEFT 0.21.2: a trainer that gets `peft_config` takes the model without its adapter as the reference of the KL term and of DPO.
-# Two ways to start a LoRA adapter, `init_lora_weights="pissa"` and `"olora"`, move the greatest part of the weights into the adapter and subtract
-# it from the base. The reference is then what is left, a model that nobody trained: before the first update, where policy and reference are one
-# model, the KL term is not 0 and DPO's loss is not log 2 (0.6931), without an error or a warning. Then `beta` pulls the policy towards
-# that remainder. The same adapter put on by `get_peft_model` and passed as a model is copied as the reference, and all is right.
+# TRL 1.16.0 and PEFT 0.21.2: a LoRA adapter that starts with `init_lora_weights="pissa"` or `"olora"` holds a part of the weights, and PEFT
+# subtracts that part from the base. Two places forget it, without an error or a warning:
+# 1. A TRL trainer that gets `peft_config` takes the model without its adapter as the reference of the KL term and of DPO. That is what is left
+#    of the base, a model that nobody trained: before the first update, where policy and reference are one model, the KL term is not 0 and
+#    DPO's loss is not log 2 (0.6931), and `beta` pulls the policy towards the remainder. The same adapter, put on by `get_peft_model`
+#    and passed as a model, is copied as the reference, and all is right.
+# 2. `"pissa_niter_4"`, the quick form that the documentation gives, finds the part with random numbers, and neither they nor the part are saved.
+#    `PeftModel.from_pretrained` finds another part: the model that it loads is not the one that was saved. "pissa" and "olora" find the same.
 #
-# Seen: the KL term in GRPO's first step and the loss in DPO's, for `peft_config` and for a model from `get_peft_model`:
-#       default: KL 0.000, loss 0.6931; wrapped before: KL 0.000, loss 0.6931
-#       pissa: KL 2.310, loss 0.7535; wrapped before: KL 0.000, loss 0.6931
-#       olora: KL 2.336, loss 0.8107; wrapped before: KL 0.000, loss 0.6931
-# The numbers of "pissa" and "olora" depend on the random weights; the check is that they are, or are not, those of equal models.
+# Seen: the KL term in GRPO's first step and the loss in DPO's:
+#       default, peft_config: KL 0.000, loss 0.6931
+#       default, wrapped before: KL 0.000, loss 0.6931
+#       pissa, peft_config: KL 2.310, loss 0.7535
+#       pissa, wrapped before: KL 0.000, loss 0.6931
+#       olora, peft_config: KL 2.336, loss 0.8107
+#       olora, wrapped before: KL 0.000, loss 0.6931
+# and the largest difference of the loaded adapter's logits from the saved one's, over what the training changed:
+#       default: difference 0.000
+#       pissa: difference 0.000
+#       olora: difference 0.000
+#       pissa_niter_4: difference 1.567
+#       pissa_niter_16: difference 0.357
+# These numbers depend on the random weights; the check is whether there is a difference.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -20,7 +32,7 @@ import math
 import sys
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
@@ -73,17 +85,40 @@ for start, name in ((True, "default"), ("pissa", "pissa"), ("olora", "olora")):
         where = "wrapped before" if is_wrapped else "peft_config"
         print(f"{name}, {where}: KL {abs(kl):.3f}, loss {loss:.4f}", file=sys.stderr, flush=True)
         print(f"{name}, {where}: the reference is {'the policy' if is_own else 'another model'}", flush=True)
+
+tokens = torch.arange(2, 20)[None]
+for start in (True, "pissa", "olora", "pissa_niter_4", "pissa_niter_16"):
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=start, task_type="CAUSAL_LM")
+    trained = get_peft_model(make_model(), lora).eval()
+    with torch.no_grad():
+        for name, weight in trained.named_parameters():
+            if "lora_" in name:
+                weight.add_(0.05 * torch.randn_like(weight))  # the training
+        trained.save_pretrained(f"{sys.argv[1]}/{start}")
+        base = make_model()
+        torch.manual_seed(1)  # another process
+        loaded = PeftModel.from_pretrained(base, f"{sys.argv[1]}/{start}").eval()
+        logits = [model(tokens).logits for model in (loaded, trained, make_model().eval())]
+    off = ((logits[0] - logits[1]).abs().max() / (logits[1] - logits[2]).abs().max()).item()
+    name = "default" if start is True else start
+    print(f"{name}: difference {off:.3f}", file=sys.stderr, flush=True)
+    print(f"{name}: what is loaded is {'what was saved' if off < 1e-3 else 'another model'}", flush=True)
 PYTHON
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet torch==2.13.0 trl==1.16.0 peft==0.21.2 transformers==5.23.0 accelerate==1.15.0 datasets==5.2.0 \
   numpy==2.4.6 2> /dev/null
 export OMP_NUM_THREADS=1
 seen=$(HF_HUB_OFFLINE=1 "$folder/venv/bin/python" "$folder/train.py" "$folder/out" 2> "$folder/errors") || { tail -5 "$folder/errors"; exit 1; }
-grep ": KL " "$folder/errors"
+grep -E ": KL |: difference " "$folder/errors"
 echo "$seen"
 [ "$seen" = "default, peft_config: the reference is the policy
 default, wrapped before: the reference is the policy
 pissa, peft_config: the reference is another model
 pissa, wrapped before: the reference is the policy
 olora, peft_config: the reference is another model
-olora, wrapped before: the reference is the policy" ] || { echo "the behaviour has changed" >&2; exit 1; }
+olora, wrapped before: the reference is the policy
+default: what is loaded is what was saved
+pissa: what is loaded is what was saved
+olora: what is loaded is what was saved
+pissa_niter_4: what is loaded is another model
+pissa_niter_16: what is loaded is another model" ] || { echo "the behaviour has changed" >&2; exit 1; }
