@@ -151,6 +151,8 @@ SETTINGS: list[Row] = [
     ("DoRA", {"target_modules": ["q_proj"], "use_dora": True}),
     ("whole modules", {"target_modules": ["q_proj"], "modules_to_save": ["merger"]}),
     ("biases", {"target_modules": ["q_proj"], "bias": "lora_only"}),
+    ("PiSSA", {"target_modules": ["q_proj"], "init_lora_weights": "pissa"}),
+    ("OLoRA", {"target_modules": ["q_proj"], "init_lora_weights": "olora"}),
     ("new tokens", {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6]}),
 ]
 
@@ -259,6 +261,7 @@ MISFITS: list[tuple[str, Callable[[Path], object], str]] = [
     ("targets of another type", lambda f: edit(f, target_modules=7), r"does not fit"),
     ("named twice", lambda f: rewrite(f, lambda w: {**w, FIRST: torch.ones(2, 32)}), r"names a weight twice"),
     ("cut short", lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x10\0\0"), r"does not fit"),
+    ("a base that was drawn", lambda f: edit(f, init_lora_weights="pissa_niter_4"), r"'pissa_niter_4'.* not saved.*weight_conversion"),
     ("pickled", lambda f: (f / "adapter_model.safetensors").rename(f / "adapter_model.bin"), r"safe_serialization=True"),
 ]
 

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from small_runs import SOLID_SAMPLES, assert_same_lines, forget_after, read_lines, recipe
+from tiny_checkpoint import save_tiny
 
 from osler.config import Config
 from osler.errors import ConfigError, DataError
+from osler.policies.families import FAMILIES
 from osler.policies.load import load_policy
 from osler.policies.quiet import quiet_training
 from osler.prompts import render
@@ -168,6 +170,20 @@ def test_a_run_learns_and_goes_on(tiny_folder: Path, tmp_path: Path, policy: dic
     forget_after(run, 3)
     assert_same_lines(read_lines(train_sft(config, run.root)), lines)
     assert load_policy(str(run.root)).name == "run"
+
+
+@pytest.mark.parametrize(("model_type", "policy"), [*((family, {}) for family in FAMILIES), ("qwen2_vl", {"lora": {"r": 4}})])
+def test_micro_batches_add_up_to_their_batch(tmp_path: Path, model_type: str, policy: dict[str, Any]) -> None:
+    """Four questions at once and one by one have one loss and gradient. Trainer adds up both where a model leaves `num_items_in_batch`."""
+    folder = save_tiny(tmp_path / "tiny", model_type)
+    lines = []
+    for rows in (4, 1):
+        sft = {"max_steps": 1, "per_device_train_batch_size": rows, "gradient_accumulation_steps": 4 // rows}
+        run = train_sft(recipe(folder, policy=policy, sft=sft), tmp_path / f"rows_{rows}")
+        lines.append(read_lines(run)[0])
+    assert lines[0]["grad_norm"] > 0
+    for key in ("loss", "grad_norm"):
+        assert lines[1][key] == pytest.approx(lines[0][key], rel=1e-3)
 
 
 def test_steps_match_grpos_questions(tiny_folder: Path) -> None:

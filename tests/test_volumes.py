@@ -164,6 +164,23 @@ def test_what_an_nrrd_header_may_say(tmp_path: Path, units: list[str], step: flo
     assert (finding in " ".join(series.findings)) if finding else series.findings == ()
 
 
+@pytest.mark.parametrize(
+    ("names", "signs"),
+    [
+        (("left-posterior-superior", "LPS"), (1, 1, 1)),
+        (("right-anterior-superior", "RAS"), (-1, -1, 1)),
+        (("left-anterior-superior", "LAS"), (1, -1, 1)),
+    ],
+)
+def test_an_nrrd_file_lies_in_the_space_that_it_names(tmp_path: Path, names: tuple[str, ...], signs: tuple[int, int, int]) -> None:
+    """The same array, in three spaces: the picture is mirrored as the signs of the space say."""
+    values = ramp()
+    mirrored = values[:: signs[0], :: signs[1], :: signs[2]]
+    for name in names:
+        nrrd.write(str(tmp_path / "a.nrrd"), values, NRRD_HEADER | {"space": name})
+        np.testing.assert_allclose(show(tmp_path, "a.nrrd", 1), mirrored[:, :, 1].T, atol=0.8)
+
+
 NRRD = b"NRRD0004\ntype: int\ndimension: 3\nsizes: 9 9 9\n"
 
 

@@ -124,6 +124,11 @@ def _load_wrapped(model: Any, adapter: Path, family: Family, weights: dict[str, 
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     config = LoraConfig.from_pretrained(str(adapter))
+    if str(start := config.init_lora_weights).startswith("pissa_niter_"):  # peft would subtract another part of the base
+        raise PolicyError(
+            f"the adapter in {adapter} began with init_lora_weights = {start!r}, which changes its base by random numbers "
+            "that are not saved: save it again with peft's path_initial_model_for_weight_conversion"
+        )
     config.inference_mode = True
     config.base_model_name_or_path = model.name_or_path
     modules = [name for name, _ in model.named_modules()]
