@@ -19,8 +19,8 @@ from osler.errors import DataError
 from osler.policies.load import Policy, load_policy
 from osler.reports.load_runs import load_runs
 from osler.training.arguments import grpo_arguments
-from osler.training.checkpoints import save_model
 from osler.training.blank_images import Watched
+from osler.training.checkpoints import save_model
 from osler.training.grpo import train_grpo
 from osler.training.symptoms import CAUSES, WARNINGS
 

@@ -47,14 +47,14 @@ _STYLE: Final = {
     "legend.fontsize": 8.5,
 }
 _PANELS: Final = (
-    ("Reward", "reward", "reward"),
     ("Completion length", "tokens", "completion_length"),
     ("Groups whose rewards are all equal", "share", "zero_std"),
     ("Distance from the reference (KL)", "nats per token", "kl"),
     ("Entropy of the next token", "nats", "entropy"),
-    ("Expected reward", "reward", "expected"),
 )
-"""Title, y label and curve of the training figures, in order."""
+"""Title, y label and curve of the training figures behind those of the reward, in order."""
+
+EXPECTED: Final = "Expected reward"
 
 MAX_BARS: Final = 6
 """The most policies in one group of bars that can be told apart."""
@@ -134,29 +134,51 @@ def in_percent(places: Sequence[float], estimates: Sequence[Estimate]) -> NDArra
 
 
 def training_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Reward, its parts, completion length and KL over the steps, one line per run; the loss of runs that logged no reward.
-
-    The reward is drawn over the seconds of training too, in which runs of different methods differ.
-    """
+    """Reward, its parts, completion length and KL over the steps, one line per run; the loss of runs that logged no reward."""
     drawn = [run for run in runs if run.curves][: len(PALETTE)]
-    figures = []
+    figures = _reward_figures([run for run in drawn if "reward" in run.curves])
     for title, unit, name in _PANELS:
         figures += _curve_figures(title, unit, {run.name: run.curves[name] for run in drawn if name in run.curves})
-    timed = {run.name: curve for run in drawn if (curve := _over_time(run)) is not None}
-    figures[1:1] = _curve_figures("Reward over time", "reward", timed, axis="seconds")
-    rewarded = [run for run in drawn if "reward" in run.curves]
-    if len(rewarded) == 1:  # with more runs, the lines of runs and of parts would need two legends
-        parts = {name.removeprefix("reward: "): curve for name, curve in rewarded[0].curves.items() if name.startswith("reward: ")}
-        figures[1:1] = _curve_figures("Parts of the reward", "reward", parts)
+    expected = {run.name: curve for run in drawn if not run.is_enumerated and (curve := _expected(run)) is not None}
+    figures += _curve_figures(EXPECTED, "reward", expected)
     figures += gain_figures(drawn)
     losses = {run.name: run.curves["loss"] for run in drawn if "loss" in run.curves and "reward" not in run.curves}
     return figures + _curve_figures("Loss (runs without a reward)", "nats per token", losses)
 
 
+def _reward_figures(runs: Sequence[Run]) -> list[Figure]:
+    """The reward over the steps and over the seconds of training, in which runs of different methods differ; the parts of that of one run.
+
+    Where every answer was computed and none drawn, it is the expected reward, and no other figure shows that.
+    """
+    enumerated = [run.name for run in runs if run.is_enumerated]
+    is_expected = len(enumerated) == len(runs)
+    title = EXPECTED if is_expected else "Reward"
+    figures = _curve_figures(title, "reward", {run.name: _reward(run) for run in runs})
+    if len(runs) == 1:  # with more runs, the lines of runs and of parts would need two legends
+        parts = {name.removeprefix("reward: "): curve for name, curve in runs[0].curves.items() if name.startswith("reward: ")}
+        figures += _curve_figures(f"Parts of the {title.lower()}", "reward", parts)
+    figures += _curve_figures(f"{title} over time", "reward", {run.name: curve for run in runs if (curve := _over_time(run))}, axis="seconds")
+    if enumerated and not is_expected:
+        caption = f"Expected rewards: {', '.join(enumerated)}, where every answer is computed. Others are means over what was drawn."
+        figures = [replace(figure, caption=caption) for figure in figures]
+    return figures
+
+
+def _reward(run: Run) -> Curve:
+    """The curve of a run's reward; of enumerated answers that of the updates, which are more than the rollouts."""
+    return run.curves["enumerated" if run.is_enumerated else "reward"]
+
+
+def _expected(run: Run) -> Curve | None:
+    """The expected reward of a run that also drew."""
+    return run.curves.get("expected", run.curves.get("enumerated"))
+
+
 def _over_time(run: Run) -> Curve | None:
     """The reward over the seconds of training; None where a run logged no time, or began to count again when it resumed."""
-    reward, seconds = run.curves.get("reward"), run.curves.get("seconds")
-    if reward is None or seconds is None:
+    reward, seconds = _reward(run), run.curves.get("seconds")
+    if seconds is None:
         return None
     times = dict(zip(seconds.steps, seconds.values, strict=True))
     points = [(times[step], value) for step, value in zip(reward.steps, reward.values, strict=True) if step in times]

@@ -47,7 +47,8 @@ _ALIASES: Final[Mapping[str, str]] = {
     "train_loss": "loss",
     "frac_reward_zero_std": "zero_std",
     "entropy": "entropy",
-    "enumerated/reward": "expected",
+    "enumerated/reward": "enumerated",
+    "enumerated/sampled_steps": "sampled_steps",
     "partial/reward": "expected",
     "blank_image/gain": "image_gain",
     "time_s": "seconds",
@@ -131,6 +132,14 @@ class Run:
     completions: tuple[KeptCompletion, ...] = ()  # of the training, the latest last
     gains: tuple[PooledGain, ...] = ()  # over blank images while it trained
     is_trained: bool = True  # whether it saved its policy
+
+    @property
+    def is_enumerated(self) -> bool:
+        """Whether every logged reward is the expected one, because all answers were computed and none was drawn."""
+        reward, expected, sampled = (self.curves.get(name) for name in ("reward", "enumerated", "sampled_steps"))
+        if reward is None or expected is None or (sampled is not None and any(sampled.values)):
+            return False
+        return {*reward.steps} <= {*expected.steps}
 
     @property
     def last_step(self) -> float:
