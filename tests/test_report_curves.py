@@ -11,7 +11,14 @@ from osler.reports.load_runs import load_runs
 
 
 def exact(step: int, *, sampled: float = 0.0, **others: float) -> dict[str, Any]:
-    return {"step": step, "time_s": step, "reward": step / 10, "enumerated/reward": step / 10, "enumerated/sampled_steps": sampled, **others}
+    return {
+        "step": step,
+        "time_s": step,
+        "reward": step / 10,
+        "enumerated/reward": step / 10,
+        "enumerated/sampled_steps": sampled,
+        **others,
+    }
 
 
 def drawn(step: int, **others: float) -> dict[str, Any]:
@@ -33,7 +40,11 @@ ONCE = ["Expected reward", "Expected reward over time"]
 CURVES: list[tuple[str, list[list[dict[str, Any]]], list[str]]] = [
     ("drawn", [[drawn(1), drawn(2)]], ["Reward", "Parts of the reward", "Reward over time"]),
     ("enumerated", [[exact(1), exact(2)]], ONCE),
-    ("parts", [[exact(1, **{"rewards/accuracy/mean": 0.5})]], ["Expected reward", "Parts of the expected reward", "Expected reward over time"]),
+    (
+        "parts",
+        [[exact(1, **{"rewards/accuracy/mean": 0.5})]],
+        ["Expected reward", "Parts of the expected reward", "Expected reward over time"],
+    ),
     ("updates", [[exact(1), between(2), exact(3)]], ONCE),
     ("two_enumerated", [[exact(1)], [exact(1)]], ONCE),
     ("mixed_runs", [[exact(1)], [drawn(1)]], ["Reward", "Reward over time"]),

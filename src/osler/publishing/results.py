@@ -14,8 +14,9 @@ from osler.publishing.questions import Tested, Trained, describe_tested
 from osler.reports.confidence import confidence_rows
 from osler.reports.load_runs import Evaluation
 from osler.reports.looking import look_rows
-from osler.reports.page import count_tables, shared_domain
+from osler.reports.page import count_tables
 from osler.reports.tables import AccuracyTable, PolicyTable, accuracy_table, change_rows, gain_table, group_title, has_few_clusters
+from osler.reports.trained import shared_domain
 from osler.reports.truth import truth_rows, truth_table
 
 ALL: Final = "All questions"

@@ -158,7 +158,9 @@ def _reward_figures(runs: Sequence[Run]) -> list[Figure]:
     if len(runs) == 1:  # with more runs, the lines of runs and of parts would need two legends
         parts = {name.removeprefix("reward: "): curve for name, curve in runs[0].curves.items() if name.startswith("reward: ")}
         figures += _curve_figures(f"Parts of the {title.lower()}", "reward", parts)
-    figures += _curve_figures(f"{title} over time", "reward", {run.name: curve for run in runs if (curve := _over_time(run))}, axis="seconds")
+    figures += _curve_figures(
+        f"{title} over time", "reward", {run.name: curve for run in runs if (curve := _over_time(run))}, axis="seconds"
+    )
     if enumerated and not is_expected:
         caption = f"Expected rewards: {', '.join(enumerated)}, where every answer is computed. Others are means over what was drawn."
         figures = [replace(figure, caption=caption) for figure in figures]

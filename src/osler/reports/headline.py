@@ -12,7 +12,8 @@ from osler.evaluation.truth import measure_truth, truth_difference
 from osler.metrics import Estimate, PairedDifference, few_clusters, percent, points, taxonomy_order
 from osler.metrics.truth import ReasoningTruth
 from osler.reports.load_runs import STAGES, Evaluation, Run, manifest_cells
-from osler.reports.tables import change_rows, group_title
+from osler.reports.tables import change_rows, group_title, same_questions
+from osler.reports.trained import Trained
 from osler.reports.truth import select
 from osler.types import Record
 
@@ -49,7 +50,7 @@ def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | 
     if not answered:
         return None
     changes = {change.title: change.baseline for change in change_rows(answered)}
-    trained = [row for row in answered if row.title in changes]
+    trained = [row for row in answered if row.title in changes or row.stage in METHODS]
 
     def rank(row: Evaluation) -> tuple[bool, bool, int, int]:
         has_truth = measure_truth(row.records) is not None
@@ -58,12 +59,14 @@ def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | 
     row = max(trained or answered, key=rank)
     run = by_name.get(row.run)
     domain = frozenset(manifest_cells(run.manifest, "train")) if run else frozenset()
-    if not select(row.records, domain):
-        domain = frozenset()
-    row = replace(row, records=select(row.records, domain))
+    trainings = Trained(runs)
+    asked = [record for record in select(row.records, domain) if run is not None and trainings.has(run, record, row.run)]
+    if not domain or not asked:
+        domain, asked = frozenset(), list(row.records)
+    row = replace(row, records=tuple(asked))
     before = next((other for other in answered if other.title == changes.get(row.title)), None)
     if before is not None:
-        before = replace(before, records=select(before.records, domain))
+        before = replace(before, records=same_questions(before, row))
     change = metrics.paired_difference(before.records, row.records, UNIT) if before is not None else None
     is_compared = change is not None and change.num_samples > 0
     return Lead(

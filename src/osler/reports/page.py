@@ -35,6 +35,7 @@ from osler.reports.tables import (
     group_title,
     has_few_clusters,
 )
+from osler.reports.trained import describe_others, shared_domain
 from osler.reports.truth import TruthRow, truth_rows, truth_table
 from osler.reports.written import WrittenCard
 from osler.taxonomy import SPLITS
@@ -60,7 +61,7 @@ class Page:
     glance: Glance | None  # None where no policy answered
     runs: tuple[Run, ...]
     notes: tuple[str, ...]
-    in_domain: frozenset[str]  # the modalities that all runs trained on; empty where runs differ
+    in_domain: frozenset[str]  # the modalities that all runs trained on, of their datasets; empty where runs differ
     by_modality: AccuracyTable
     by_question_type: AccuracyTable
     gains: PolicyTable[ImageGain] | None  # by modality; None without a blind baseline
@@ -103,7 +104,7 @@ def build_page(
     runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Examples, glance: Glance | None, written: Sequence[WrittenCard] = ()
 ) -> Page:
     """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `glance` is the first screen."""
-    in_domain = shared_domain(runs)
+    in_domain = shared_domain(runs, evaluations)
     plain = [row for row in evaluations if row.records or not row.altered]
     by_modality = accuracy_table(plain, in_domain=in_domain)
     by_question_type = accuracy_table(plain, "question_type")
@@ -165,12 +166,6 @@ def unfinished_evaluations(run: Run) -> Iterator[str]:
             yield f"{row.title} of {run.name} answered {number:,} of {total:,} questions: the same `osler eval` command answers the others."
 
 
-def shared_domain(runs: Sequence[Run]) -> frozenset[str]:
-    """The training modalities of the runs with a manifest; empty where they differ."""
-    domains = {frozenset(manifest_cells(run.manifest, "train")) for run in runs} - {frozenset()}
-    return domains.pop() if len(domains) == 1 else frozenset()
-
-
 def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[str]:
     """What a reader must know before comparing: missing parts, rows with different questions, figures that do not show all runs."""
     notes = []
@@ -179,6 +174,7 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
     if unevaluated := [run.name for run in runs if not any(row.records for row in run.evaluations)]:
         notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
     notes += [note for run in runs for note in unfinished_evaluations(run)]
+    notes += describe_others(runs, answered)
     if (clusters := describe_clusters(answered)) is not None:
         notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
     questions = {frozenset(record.sample_id for record in row.records) for row in answered}
