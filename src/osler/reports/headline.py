@@ -105,10 +105,11 @@ def describe_domain(names: Collection[str | None]) -> str:
     if not names:
         return "all questions"
     titles = [group_title(name) for name in sorted(names, key=taxonomy_order)]
-    return f"{len(titles)} modalities" if len(titles) > MAX_LISTED else _join(titles)
+    return f"{len(titles)} modalities" if len(titles) > MAX_LISTED else join(titles)
 
 
-def _join(texts: Sequence[str]) -> str:
+def join(texts: Sequence[str]) -> str:
+    """ "MRI", "MRI, CT and X-ray"; "" for none."""
     return " and ".join(part for part in (", ".join(texts[:-1]), texts[-1]) if part)
 
 
@@ -197,7 +198,7 @@ def name_experiment(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> s
     The names of the recipes, or those of the folders; how and on what the policies were trained; the modalities of the test questions.
     """
     names = list(dict.fromkeys(str(run.config.get("name") or run.name) for run in runs))
-    title = _join(names) if len(names) <= MAX_LISTED else f"{names[0]} and {len(names) - 1} more"
+    title = join(names) if len(names) <= MAX_LISTED else f"{names[0]} and {len(names) - 1} more"
     answered = without_readers([row for row in evaluations if row.records and not row.is_blind])
     if not answered:
         return title
@@ -205,7 +206,7 @@ def name_experiment(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> s
     trained = [STAGES[stage] for stage in METHODS if stage in stages]
     domain = frozenset().union(*(manifest_cells(run.manifest, "train") for run in runs)) if trained else frozenset()
     if trained:
-        how = _join(trained) + (f" on {describe_domain(domain)}" if domain else "")
+        how = join(trained) + (f" on {describe_domain(domain)}" if domain else "")
     else:
         how = STAGES["zero_shot"].lower() if stages == {"zero_shot"} else ""
     tested = f"tested on {_tested([record for row in answered for record in row.records])}"

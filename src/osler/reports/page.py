@@ -16,6 +16,7 @@ from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_fig
 from osler.reports.glance import Glance
 from osler.reports.headline import describe_domain, name_experiment
 from osler.reports.heat import HeatMap
+from osler.reports.image_use import describe_uses, image_uses
 from osler.reports.leniency import describe_leniency, describe_undecided, lenient_share, undecided_share
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
@@ -65,6 +66,7 @@ class Page:
     by_modality: AccuracyTable
     by_question_type: AccuracyTable
     gains: PolicyTable[ImageGain] | None  # by modality; None without a blind baseline
+    image_uses: tuple[str, ...]  # whether any probe of the page shows that the policies used the image
     changes: tuple[ChangeRow, ...]
     open_rows: tuple[OpenRow, ...]  # blind baselines, then policies; empty without open questions
     truths: tuple[TruthRow, ...]  # of policies whose reasonings can be checked
@@ -115,6 +117,7 @@ def build_page(
     matrices = [accuracy_map(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
     confidence = confidence_rows(answered)
     looks = look_rows(evaluations)
+    gains = gain_table(answered, in_domain=in_domain)
     readings = reading_rows(evaluations)
     few = (FEW,) if has_few_clusters(by_modality) else ()
     return Page(
@@ -125,7 +128,8 @@ def build_page(
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,
-        gains=gain_table(answered, in_domain=in_domain),
+        gains=gains,
+        image_uses=describe_uses(image_uses(evaluations, gains, looks, runs)),
         changes=change_rows(answered),
         open_rows=open_rows(answered),
         truths=truth_rows(answered, in_domain),
