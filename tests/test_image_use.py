@@ -15,7 +15,7 @@ from osler.reports.image_use import describe_uses, image_uses
 from osler.reports.load_runs import Evaluation, label_title, load_runs
 from osler.reports.looking import look_rows
 from osler.reports.make import write_report
-from osler.reports.tables import gain_table
+from osler.reports.tables import describe_baselines, gain_table
 from osler.types import Record
 
 MANY = 60
@@ -75,6 +75,19 @@ SAID: list[tuple[str, list[Evaluation], tuple[str, ...]]] = [
 @pytest.mark.parametrize(("rows", "said"), [pytest.param(*case[1:], id=case[0]) for case in SAID])
 def test_the_sentence_is_that_of_every_probe(rows: list[Evaluation], said: tuple[str, ...]) -> None:
     assert describe_uses(image_uses(rows, gain_table(rows), look_rows(rows))) == said
+
+
+NAMED = [("Case", "Case: how an option is capitalised."), ("Blind", ""), ("Nearest question", "Nearest question: the most frequent answer")]
+
+
+@pytest.mark.parametrize(("title", "says"), NAMED)
+def test_a_baseline_is_explained(title: str, says: str) -> None:
+    credit = {title: {one.sample_id: 0.5 for one in answers(ALL)}}
+    table = gain_table([replace(policy(ALL), blind=credit)])
+    assert table is not None
+    assert table.rows[0].cells[0].baseline == title
+    assert describe_baselines(table).startswith(says)
+    assert bool(describe_baselines(table)) == bool(says)
 
 
 # Outcomes of eight questions with images and blank ones at a step, what is said of the trained policy, and of the untrained one.

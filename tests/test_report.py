@@ -383,7 +383,7 @@ def test_the_terminal_table_is_plain_text_in_a_file(capsys: pytest.CaptureFixtur
     assert re.sub(r"[ |]+", " ", lines[4]).strip() == "none – – –"
     assert "Guessing" in lines[-3]
     assert lines[-2].startswith("n: separate images or patients")
-    assert lines[-1] == "Read from sentences, which no reward pays for: no answer."
+    assert lines[-1] == "Answers read from sentences, which no reward pays for: none."
 
 
 def test_a_checkpoint_is_not_a_run(tmp_path: Path) -> None:

@@ -207,6 +207,8 @@ def _curve_figures(title: str, unit: str, lines: Mapping[str, Curve], axis: str 
         axes.set_xlabel(axis)
         axes.set_ylabel(unit)
         axes.margins(x=0.02)
+        if unit == "share":
+            axes.set_ylim(-0.03, 1.03)  # by itself the axis of a constant goes below 0
         if len(lines) > 1:
             add_legend(canvas, handles, list(lines))
         return [to_figure(canvas, title, description)]
@@ -225,14 +227,15 @@ def gain_figures(runs: Sequence[Run]) -> list[Figure]:
         for colour, run in zip(PALETTE, drawn.values(), strict=False):
             curve, gains = run.curves["image_gain"], run.gains
             if len(drawn) <= MAX_RAW:
-                axes.plot(curve.steps, curve.values, color=colour, alpha=0.35, linestyle="none", marker="o", markersize=3.5)
+                parts = [100 * value for value in curve.values]
+                axes.plot(curve.steps, parts, color=colour, alpha=0.35, linestyle="none", marker="o", markersize=3.5)
                 steps, _, lows, highs = in_percent([one.step for one in gains], [one.gain for one in gains])
-                axes.fill_between(steps, lows / 100, highs / 100, color=colour, alpha=0.15, linewidth=0)
-            values = [math.nan if one.gain.value is None else one.gain.value for one in gains]
+                axes.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
+            values = [math.nan if one.gain.value is None else 100 * one.gain.value for one in gains]
             marker = "o" if len(gains) == 1 else None
             handles += axes.plot([one.step for one in gains], values, color=colour, linewidth=1.7, marker=marker, markersize=4)
         axes.set_xlabel("step")
-        axes.set_ylabel("share")
+        axes.set_ylabel("percentage points")
         axes.margins(x=0.02)
         if len(drawn) > 1:
             add_legend(canvas, handles, list(drawn))

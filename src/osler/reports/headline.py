@@ -130,10 +130,10 @@ def _accuracy_words(lead: Lead) -> str:
         limits = f"[{percent(accuracy.low)}, {percent(accuracy.high)}]{few_clusters(accuracy)}"
         return f"accuracy {percent(accuracy.value)} % {limits} on {where}{guessing}."
     before, after = _shared_accuracies(lead.before.records, lead.row.records)
-    change = f"({points(lead.change.difference)} points)"
+    change = f"{points(lead.change.difference)} points"
     if lead.before.is_zero_shot:
-        return f"accuracy {before} {ARROW} {after} % on {where} {change}."
-    return f"accuracy {after} % on {where}, against {before} % of {lead.before.title} {change}."
+        return f"accuracy {before} {ARROW} {after} % on {where}, {change}."
+    return f"accuracy {after} % on {where}, against {before} % of {lead.before.title}: {change}."
 
 
 def _tested(records: Sequence[Record]) -> str:

@@ -38,7 +38,7 @@ class ImageUse:
     def reason(self) -> str:
         """What shows it, or why nothing does, as the end of a sentence."""
         shown = [f"the image gain lies above 0 on {join(self.gains)}"] if self.gains else []
-        shown += [f"answers change with other images ({', '.join(self.changed_by)})"] if self.changed_by else []
+        shown += [f"answers change with other images ({'; '.join(self.changed_by)})"] if self.changed_by else []
         if self.watched is not None and is_above_zero(self.watched):
             shown.append(f"in its training the accuracy lay above that with blank images ({points(self.watched)} points)")
         if self.is_shown:

@@ -31,6 +31,7 @@ from osler.reports.tables import (
     accuracy_map,
     accuracy_table,
     change_rows,
+    describe_baselines,
     describe_clusters,
     gain_table,
     group_title,
@@ -66,6 +67,7 @@ class Page:
     by_modality: AccuracyTable
     by_question_type: AccuracyTable
     gains: PolicyTable[ImageGain] | None  # by modality; None without a blind baseline
+    baselines: str  # what those of `gains` do without the image
     image_uses: tuple[str, ...]  # whether any probe of the page shows that the policies used the image
     changes: tuple[ChangeRow, ...]
     open_rows: tuple[OpenRow, ...]  # blind baselines, then policies; empty without open questions
@@ -129,6 +131,7 @@ def build_page(
         by_modality=by_modality,
         by_question_type=by_question_type,
         gains=gains,
+        baselines=describe_baselines(gains) if gains is not None else "",
         image_uses=describe_uses(image_uses(evaluations, gains, looks, runs)),
         changes=change_rows(answered),
         open_rows=open_rows(answered),

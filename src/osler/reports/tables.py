@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from osler import metrics
+from osler.audits.baselines import ALL_BASELINES
+from osler.audits.open_baselines import OPEN_BASELINES
 from osler.evaluation.compare import UNIT
 from osler.metrics import Estimate, GroupKey, ImageGain, PairedDifference, Proportion, percent
 from osler.reports.heat import HeatMap, Tile, shade
@@ -127,6 +129,13 @@ def _gain(records: Sequence[Record], blind: Mapping[str, Mapping[str, float]]) -
     baselines = {title: by_sample for title, by_sample in blind.items() if questions <= by_sample.keys()}
     # A question with several records, as with rotated options, has no single answer to compare.
     return metrics.image_gain(records if baselines and len(questions) == len(records) else (), baselines, UNIT)
+
+
+def describe_baselines(table: PolicyTable[ImageGain]) -> str:
+    """What the named baselines of a table do without the image: "Case: how an option is capitalised."; "" for none of Osler's rules."""
+    named = dict.fromkeys(cell.baseline for row in table.rows for cell in row.cells)
+    rules = {rule.title: rule.what for rule in OPEN_BASELINES.values()} | {rule.title: rule.what for rule in ALL_BASELINES.values()}
+    return " ".join(f"{title}: {rules[title]}." for title in named if title in rules)
 
 
 def describe_clusters(evaluations: Iterable[Evaluation]) -> str | None:
