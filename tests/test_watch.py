@@ -228,7 +228,7 @@ def test_the_interval_is_bounded(tmp_path: Path, every: int) -> None:
 def test_only_runs_are_watched(tmp_path: Path) -> None:
     (tmp_path / "matrix.json").write_text("{}")
     with pytest.raises(ConfigError, match="--watch takes folders of runs"):
-        watch_report([tmp_path], tmp_path / "page.html", every=5)
+        watch_report([tmp_path], tmp_path / "page.html", every=5, tell=pytest.fail)
 
 
 def test_completions_are_bounded_and_a_resumed_run_replaces_its_later_ones(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def lenient_share(records: Collection[Record]) -> float | None:
 
 
 def describe_leniency(shares: Mapping[str, float | None]) -> str:
-    """A line about rows, by their titles: "Answers read from sentences, which no reward pays for: base 12.3 % of the answers; others none." """
+    """A line about rows, by their titles: "Answers read from sentences, which no reward pays for: base 12.3 %; others none." """
     return f"Answers read from sentences, which no reward pays for: {_list_shares(shares, 'answers') or 'none'}."
 
 

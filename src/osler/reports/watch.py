@@ -41,10 +41,10 @@ def watch_report(
         await_runs(paths, wait, tell)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped waiting for {_name(paths)}, where no training has begun; no page was written") from None
-    tell(f"watching: open {out} in a browser; Ctrl-C stops")
     sources = sort_sources(paths)
     if sources.audits or sources.matrices:
         raise ConfigError("--watch takes folders of runs that train: write the page of audits and matrices without it")
+    tell(f"watching: open {out} in a browser; Ctrl-C stops")
     trained_on: dict[Path, FindById] = {}
     try:
         while not all(map(is_finished, sources.runs)):
