@@ -67,7 +67,7 @@ STATES: list[tuple[Callable[[PolicyJob], bool], list[str], list[str]]] = [
         lambda _: False,
         [],
         [
-            "Unfinished: 5 of 5 policies have not answered all 6 test questions.",
+            "Unfinished: 5 of 5 policies are not tested to the end.",
             "Missing cells of Zero-shot, No-Think: every cell (none answered).",
             "Missing cells of SFT, No-Think: trained on CT (none answered); trained on MRI (none answered).",
         ],
@@ -126,8 +126,8 @@ def start_again(plan: AxisPlan, path: Path) -> None:
 
 UNFINISHED: list[tuple[Callable[[AxisPlan, Path], None], str]] = [
     (cut, "(4 of 6 questions answered)"),
-    (drop_credits, "(6 of 6 questions answered)"),
-    (start_again, "(6 of 6 questions answered)"),
+    (drop_credits, "(answered, and the job has not ended)"),
+    (start_again, "(answered, and the job has not ended)"),
     (lambda _, path: path.unlink(), "(none answered)"),
 ]
 

@@ -157,14 +157,16 @@ def _describe_missing(plan: PlannedAxis, missing: Sequence[tuple[PlannedPolicy, 
     if missing:
         number = f"{len(missing)} of {len(plan.policies)} policies"
         yield (
-            f"Unfinished: {number} have not answered all {plan.num_questions:,} test questions. Their cells are dashes, and so are means "
-            "over them; the same `osler matrix` command goes on with them."
+            f"Unfinished: {number} are not tested to the end. Their cells are dashes, as are means over them, or their whole matrix is "
+            "absent; the same `osler matrix` command goes on with them."
         )
     by_matrix: dict[str, list[str]] = {}
     for policy, number_answered in missing:
         title = ", ".join(filter(None, (ROW_TITLES[policy.row], strategy_title(policy.strategy))))
         where = "every cell" if policy.domain is None else f"trained on {group_title(policy.domain)}"
         state = f"{number_answered:,} of {plan.num_questions:,} questions answered" if number_answered else "none answered"
+        if number_answered >= plan.num_questions:
+            state = "answered, and the job has not ended"
         by_matrix.setdefault(title, []).append(f"{where} ({state})")
     for title, cells in by_matrix.items():
         yield f"Missing cells of {title}: {'; '.join(cells)}."
