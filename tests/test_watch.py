@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+import osler
 from osler.cli.main import main
 from osler.config import build_config, load_config
+from osler.data.readers import READERS
 from osler.data.select import load_split
 from osler.errors import ConfigError, DataError, Interrupted
 from osler.reports.load_runs import load_runs
@@ -205,6 +207,22 @@ def test_ctrl_c_while_a_watch_waits_promises_nothing(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=60)
     assert (process.returncode, list(tmp_path.iterdir())) == (130, [])
     assert said == f"osler: stopped waiting for {tmp_path / 'run'}, where no training has begun; no page was written\n"
+
+
+def stop_reading(root: Path, *, split: str | None = None) -> list[Any]:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_page_is_made_leaves_the_old_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "stops" not in READERS:
+        osler.register_reader("stops")(stop_reading)
+    run, page = write_run(tmp_path / "run"), tmp_path / "page.html"
+    write_report([run], page)
+    before = page.read_text()
+    (run / "config.json").write_text(json.dumps({"data": {"reader": "stops", "root": str(tmp_path)}}))
+    assert main(["report", str(run), "--out", str(page)]) == 130
+    assert capsys.readouterr().err == f"osler: interrupted before {page} was written; the same command begins with it anew\n"
+    assert page.read_text() == before
 
 
 ABSENT = [("no/run", "does not exist, nor does the folder"), ("others", "holds no run and no matrix"), ("file/run", "nor does the folder")]
