@@ -76,3 +76,27 @@ def test_the_expected_reward_of_every_update_is_drawn_and_named_among_others(tmp
     (tmp_path / "more").mkdir()
     figure = training_figures(load_runs(write_runs(tmp_path / "more", [[exact(1)], [drawn(1)]])))[0]
     assert figure.caption.startswith("Expected rewards: run0, where every answer is computed.")
+
+
+# What the recipes of two runs pay for, and what is said of it.
+PAID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"names": ["accuracy"]}, {"names": ["accuracy"], "weights": [1.0]}, ""),
+    ({"names": ["accuracy"]}, {}, ""),
+    (
+        {"names": ["accuracy", "format"]},
+        {"names": ["accuracy", "statements"], "weights": [1, 2]},
+        "run0 accuracy + format; run1 accuracy + 2 statements.",
+    ),
+    ({"names": ["accuracy"]}, {"names": ["accuracy"], "weights": [0.5]}, "run0 accuracy; run1 0.5 accuracy."),
+    ({"names": "accuracy"}, {"names": ["format"], "weights": "x"}, ""),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "told"), PAID)
+def test_rewards_that_differ_are_not_compared(tmp_path: Path, first: dict[str, Any], second: dict[str, Any], told: str) -> None:
+    folders = write_runs(tmp_path, [[drawn(1)], [drawn(1)]])
+    for folder, rewards in zip(folders, (first, second), strict=True):
+        (folder / "config.json").write_text(json.dumps({"rewards": rewards}))
+    for figure in training_figures(load_runs(folders))[:2]:
+        assert figure.caption.endswith(told)
+        assert ("cannot be compared" in figure.caption) == bool(told)

@@ -161,10 +161,31 @@ def _reward_figures(runs: Sequence[Run]) -> list[Figure]:
     figures += _curve_figures(
         f"{title} over time", "reward", {run.name: curve for run in runs if (curve := _over_time(run))}, axis="seconds"
     )
+    captions = [_describe_rewards(runs)]
     if enumerated and not is_expected:
-        caption = f"Expected rewards: {', '.join(enumerated)}, where every answer is computed. Others are means over what was drawn."
-        figures = [replace(figure, caption=caption) for figure in figures]
-    return figures
+        captions.append(f"Expected rewards: {', '.join(enumerated)}, where every answer is computed. Others are means over what was drawn.")
+    return [replace(figure, caption=" ".join(filter(None, captions))) for figure in figures]
+
+
+def _describe_rewards(runs: Sequence[Run]) -> str:
+    """What runs are paid for, where that differs, because then the heights of their curves say nothing about each other."""
+    paid = {run.name: _paid_for(run) for run in runs}
+    if len({*paid.values()} - {None}) < 2:
+        return ""
+    told = "; ".join(f"{name} {text or 'not known'}" for name, text in paid.items())
+    return f"These runs earn different rewards, so their heights cannot be compared: {told}."
+
+
+def _paid_for(run: Run) -> str | None:
+    """The rewards of a recipe with their weights: "accuracy + 2 statements"; None where the run does not say."""
+    section = run.config.get("rewards")
+    names = section.get("names") if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not isinstance(names, list):
+        return None
+    weights = section.get("weights")
+    if not isinstance(weights, list) or len(weights) != len(names) or not all(isinstance(one, int | float) for one in weights):
+        weights = [1] * len(names)
+    return " + ".join(str(name) if weight == 1 else f"{weight:g} {name}" for name, weight in zip(names, weights, strict=True))
 
 
 def _reward(run: Run) -> Curve:
