@@ -19,6 +19,7 @@ from osler.errors import DataError
 from osler.policies.load import Policy, load_policy
 from osler.reports.load_runs import load_runs
 from osler.training.arguments import grpo_arguments
+from osler.training.blank_images import Watched
 from osler.training.checkpoints import save_model
 from osler.training.grpo import train_grpo
 from osler.training.symptoms import CAUSES, WARNINGS
@@ -154,6 +155,34 @@ def test_the_image_is_watched_on_test_questions_in_turn(tmp_path: Path, logging_
     assert loaded.gains[-1].num_pooled == sum(line["blank_image/questions"] for line in lines)
     counted = sum(line["blank_image/gain"] * line["blank_image/questions"] for line in lines)
     assert loaded.gains[-1].gain.value == pytest.approx(counted / loaded.gains[-1].num_pooled)
+
+
+# Steps between two comparisons, those at which rollouts begin, and those at which they are due.
+ROLLOUTS: list[tuple[int, list[int], list[int]]] = [
+    (2, [0, 1, 2, 3, 4], [0, 2, 4]),
+    (2, [0, 3, 6, 9], [0, 3, 6, 9]),  # one begins at 3, and none at 2
+    (4, [0, 3, 6, 9, 12], [0, 6, 9, 12]),
+    (5, [0, 2, 4, 6, 8, 10], [0, 6, 10]),
+    (100, [0, 12, 96, 108, 120], [0, 108]),
+    (0, [0, 1, 2], []),
+]
+
+
+@pytest.mark.parametrize(("every", "begins", "due"), ROLLOUTS)
+def test_the_image_is_watched_at_the_first_rollout_from_each_multiple_on(every: int, begins: list[int], due: list[int]) -> None:
+    watched, found = Watched(), []
+    for step in begins:
+        if watched.is_due(step, every):
+            assert watched.times == len(found)  # so that every question comes before one comes again
+            watched = watched.after(step)
+            found.append(step)
+    assert found == due
+
+
+def test_rollouts_of_several_steps_are_watched(tmp_path: Path) -> None:
+    grpo = {"max_steps": 4, "save_strategy": "no", "per_device_train_batch_size": 8, "num_iterations": 3}
+    run = train_grpo(tiny_recipe(grpo=grpo, trainer={"watch_image_every": 2}), tmp_path / "run")
+    assert [line["step"] for line in read_lines(run) if "blank_image/asked" in line] == [1, 4]
 
 
 def test_a_trial_keeps_nothing(tiny_folder: Path, tmp_path: Path) -> None:

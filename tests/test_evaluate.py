@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_runs import as_run
 from tiny_checkpoint import save_tiny
 
 import osler
@@ -22,7 +23,7 @@ from osler.evaluation.engines import eval_dtype, open_engine
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.scripted import ScriptedEngine
 from osler.evaluation.records import read_records
-from osler.evaluation.run import answer_prompts, ask, describe_terms, evaluate, holding
+from osler.evaluation.run import answer_prompts, ask, describe_terms, evaluate, holding, prepare, trained_modalities
 from osler.policies.load import load_policy
 from osler.prompts import render
 from osler.types import Prompt
@@ -105,6 +106,30 @@ def test_policies_share_a_run_under_their_labels(tiny_folder: Path, tmp_path: Pa
 
 
 # Interrupted
+
+
+# The manifest of the run that trained the policy, None for a policy by itself, and which modalities are in-domain.
+TRAINED: list[tuple[dict[str, Any] | None, tuple[str, ...]]] = [
+    (None, ("mri",)),
+    ({}, ("mri",)),
+    ({"train": {"cells": {"mri": {"none": 4}}}}, ("mri",)),  # of an earlier version
+    ({"train": {"cells": {"mri": {"none": 4}}, "datasets": ["phantom"]}}, ("mri",)),
+    ({"train": {"cells": {"mri": {"none": 4}}, "datasets": ["slake"]}}, ()),
+]
+
+
+@pytest.mark.parametrize(("manifest", "names"), TRAINED)
+def test_mri_of_another_dataset_is_not_in_domain(
+    tiny_folder: Path, tmp_path: Path, manifest: dict[str, Any] | None, names: tuple[str, ...]
+) -> None:
+    policy = tiny_folder
+    if manifest is not None:
+        policy = as_run(tiny_folder, tmp_path / "trained")
+        (policy / "manifest.json").write_text(json.dumps(manifest))
+    data = {"reader": "phantom", "train": {"modalities": ["mri"], "limit": 2}, "test": {"modalities": ["mri", "ct"], "limit": 2}}
+    config = build_config({"data": data, "policy": {"path": str(tiny_folder), "device": "cpu"}})
+    for path in {policy, policy / "policy" if manifest is not None else policy}:
+        assert trained_modalities(prepare(config, str(path), "grpo")) == names
 
 
 def keep_bytes(share: float) -> Callable[[bytes], bytes]:

@@ -244,6 +244,26 @@ def test_a_wrong_folder_is_one_line(tmp_path: Path, files: Mapping[str, str | by
     assert not (tmp_path / "report.html").exists()
 
 
+# A path in a run folder, and what is said of it; None where it is what it says.
+PARTS = [
+    ("records/grpo.jsonl", "is a part of {run}: give that folder"),
+    ("metrics.jsonl", "is a part of {run}: give that folder"),
+    ("records", "is a part of {run}: give that folder"),
+    ("policy", "is a part of {run}: give that folder"),
+    ("audit.json", "holds no audit that this version of Osler wrote"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), PARTS)
+def test_a_part_of_a_run_is_told_from_a_foreign_file(tmp_path: Path, name: str, message: str) -> None:
+    run = write_run(tmp_path / "run", {"grpo": [record(0)]}, STEPS)
+    (run / "policy").mkdir()
+    (run / "policy" / "config.json").write_text("{}")
+    (run / "audit.json").write_text("{}")
+    with pytest.raises(DataError, match=re.escape(message.format(run=run))):
+        write_report([run / name], tmp_path / "report.html")
+
+
 def test_a_sample_twice_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"grpo": [record(0), record(0)]})
     with pytest.raises(DataError, match="more than once"):
@@ -383,7 +403,7 @@ def test_the_terminal_table_is_plain_text_in_a_file(capsys: pytest.CaptureFixtur
     assert re.sub(r"[ |]+", " ", lines[4]).strip() == "none – – –"
     assert "Guessing" in lines[-3]
     assert lines[-2].startswith("n: separate images or patients")
-    assert lines[-1] == "Read from sentences, which no reward pays for: no answer."
+    assert lines[-1] == "Answers read from sentences, which no reward pays for: none."
 
 
 def test_a_checkpoint_is_not_a_run(tmp_path: Path) -> None:

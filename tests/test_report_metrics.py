@@ -32,7 +32,7 @@ def test_a_blind_row_brings_image_gains(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_every_table_says_how_many_answers_only_evaluation_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lenient = [replace(row, rule="statement.sentence") if number < 3 else row for number, row in enumerate(answers(8, 9))]
-    line = "Read from sentences, which no reward pays for: Zero-shot 16.7 % of the answers; others none."
+    line = "Answers read from sentences, which no reward pays for: Zero-shot 16.7 % of the answers; others none."
     print_accuracies([("Zero-shot", lenient), ("GRPO", answers(8, 9))])
     assert line in capsys.readouterr().out
     assert "no reward pays for: Zero-shot" in report_of(tmp_path, {"zero-shot": lenient, "grpo": answers(8, 9)})

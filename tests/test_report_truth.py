@@ -188,7 +188,7 @@ HEADLINES = [
         [rows_of("zero_shot-think", 40, 80, [TRUE], 40), rows_of("grpo-think", 70, 80, [TRUE], 8)],
         MRI,
         (
-            "GRPO (Think) on 3,200 MRI questions: accuracy 50.0 → 87.5 % on MRI (+37.5 [26.1, 47.7] points).",
+            "GRPO (Think) on 3,200 MRI questions: accuracy 50.0 → 87.5 % on MRI, +37.5 [26.1, 47.7] points.",
             "10 % of its reasonings are true (50 % before): right for a false reason in 89 % of its right answers.",
         ),
         (
@@ -202,7 +202,7 @@ HEADLINES = [
             replace(evaluation("sft", [replace(record(i), reasoning=None) for i in range(9)]), run="a"),
         ],
         MRI,
-        ("SFT on 3,200 MRI questions: accuracy 100.0 → 100.0 % on MRI (+0.0",),
+        ("SFT on 3,200 MRI questions: accuracy 100.0 → 100.0 % on MRI, +0.0",),
         ("The interval of the change of the accuracy contains 0: it may be luck.",),
     ),
     (  # only zero-shot; the policy was not trained on the questions of the manifest
@@ -227,7 +227,7 @@ HEADLINES = [
         [rows_of("first", 4, 8, [TRUE], modality="ct"), rows_of("second", 8, 8, [TRUE], modality="ct")],
         MRI,
         (
-            "second: accuracy 100.0 % on CT, against 50.0 % of first (+50.0",
+            "second: accuracy 100.0 % on CT, against 50.0 % of first: +50.0",
             "100 % of its reasonings are true (first: 100 %): right for a false reason in 0 %",
         ),
         ("The accuracy is higher", "The interval of the change of the share of true reasonings"),

@@ -83,6 +83,12 @@ RUNS: list[tuple[str, dict[str, Any], int, bool]] = [
     ("curriculum_parts", {"seed": 1, "data": {**CHOSEN, "shuffle_options": True}, "grpo": PARTS}, 2, False),
     ("curriculum_dynamic", {"data": CHOSEN, "trainer": {"dynamic_sampling": 1}}, 3, False),
     ("mixture", {"data": {**CHOSEN, "curriculum": "none", "mixture": "temperature"}}, 3, False),
+    (  # rollouts begin at 0, 2 and 4, and those at 0 and 4 are watched
+        "watched_iterations",
+        {"grpo": {**TWICE, "max_steps": 6}, "trainer": {"watch_image_every": 3}, "policy": {"path": "osler-tiny"}},
+        2,
+        False,
+    ),
     ("dynamic_iterations", {"trainer": {"dynamic_sampling": 2, "groups_per_forward": 1}, "grpo": {**TWICE, "beta": 0.1}}, 3, True),
 ]
 
@@ -110,6 +116,7 @@ FAST: set[str] = {
     "curriculum_parts",
     "enumerated_iterations",
     "partial_iterations",
+    "watched_iterations",
 }
 
 

@@ -2,9 +2,13 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from types import MappingProxyType
@@ -12,10 +16,12 @@ from typing import Any
 
 import pytest
 
+import osler
 from osler.cli.main import main
 from osler.config import build_config, load_config
+from osler.data.readers import READERS
 from osler.data.select import load_split
-from osler.errors import ConfigError, DataError
+from osler.errors import ConfigError, DataError, Interrupted
 from osler.reports.load_runs import load_runs
 from osler.reports.make import write_report
 from osler.reports.watch import watch_report
@@ -167,6 +173,58 @@ def test_a_run_that_has_not_begun_is_waited_for(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in told] == [f"waiting for {run}", "watching", f"waiting for {run}"]
 
 
+def stop_at_once(_: Path) -> None:
+    raise KeyboardInterrupt
+
+
+# What happens at each wait, what Ctrl-C says then, and whether there is a page.
+STOPS: list[tuple[list[Callable[[Path], object]], str, bool]] = [
+    ([stop_at_once], r"^stopped waiting for \S+run, where no training has begun; no page was written$", False),
+    ([make_folder, stop_at_once], "no page was written$", False),
+    ([write_run, rmtree, stop_at_once], r"^stopped waiting for \S+run: it was taken away.*page.html shows the last that was there$", True),
+]
+
+
+@pytest.mark.parametrize(("happens", "says", "has_page"), STOPS)
+def test_who_stops_waiting_is_told_what_there_is(
+    tmp_path: Path, happens: list[Callable[[Path], object]], says: str, has_page: bool
+) -> None:
+    left = list(happens)
+    with pytest.raises(Interrupted, match=says) as caught:
+        watch_report([tmp_path / "run"], tmp_path / "page.html", every=7, wait=lambda _: left.pop(0)(tmp_path / "run"))
+    assert "continues" not in str(caught.value)
+    assert caught.value.exit_code == 130
+    assert (tmp_path / "page.html").exists() == has_page
+
+
+def test_ctrl_c_while_a_watch_waits_promises_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "osler", "report", str(tmp_path / "run"), "--watch", "--out", str(tmp_path / "page.html")]
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes what it runs in the background ignore Ctrl-C
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeding) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("waiting for ")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, list(tmp_path.iterdir())) == (130, [])
+    assert said == f"osler: stopped waiting for {tmp_path / 'run'}, where no training has begun; no page was written\n"
+
+
+def stop_reading(root: Path, *, split: str | None = None) -> list[Any]:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_page_is_made_leaves_the_old_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "stops" not in READERS:
+        osler.register_reader("stops")(stop_reading)
+    run, page = write_run(tmp_path / "run"), tmp_path / "page.html"
+    write_report([run], page)
+    before = page.read_text()
+    (run / "config.json").write_text(json.dumps({"data": {"reader": "stops", "root": str(tmp_path)}}))
+    assert main(["report", str(run), "--out", str(page)]) == 130
+    assert capsys.readouterr().err == f"osler: interrupted before {page} was written; the same command begins with it anew\n"
+    assert page.read_text() == before
+
+
 ABSENT = [("no/run", "does not exist, nor does the folder"), ("others", "holds no run and no matrix"), ("file/run", "nor does the folder")]
 
 
@@ -188,7 +246,7 @@ def test_the_interval_is_bounded(tmp_path: Path, every: int) -> None:
 def test_only_runs_are_watched(tmp_path: Path) -> None:
     (tmp_path / "matrix.json").write_text("{}")
     with pytest.raises(ConfigError, match="--watch takes folders of runs"):
-        watch_report([tmp_path], tmp_path / "page.html", every=5)
+        watch_report([tmp_path], tmp_path / "page.html", every=5, tell=pytest.fail)
 
 
 def test_completions_are_bounded_and_a_resumed_run_replaces_its_later_ones(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ The tree::
     ├── PolicyError     a model folder, checkpoint or processor is wrong
     ├── EngineError     generation cannot run with these settings
     ├── MissingAnswers  an endpoint did not answer some questions; exit code 1, because the same command may succeed
-    └── MissingExtra    an optional package is not installed
+    ├── MissingExtra    an optional package is not installed
+    └── Interrupted     Ctrl-C, where the same command would not continue; exit code 130
 
 Any other exception is a bug in Osler and keeps its traceback.
 """
@@ -57,6 +58,12 @@ class MissingExtra(OslerError):  # noqa: N818 - named for what is missing
     def __init__(self, package: str, extra: str | None) -> None:
         what = f"'osler[{extra}]'" if extra else package
         super().__init__(f"{package} is not installed: pip install {what}")
+
+
+class Interrupted(OslerError):  # noqa: N818 - no fault of anybody
+    """Ctrl-C stopped what keeps nothing to continue with. The message says what is left."""
+
+    exit_code: ClassVar[int] = 130  # as a shell counts: 128 and the number of the signal
 
 
 @contextmanager

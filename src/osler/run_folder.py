@@ -53,6 +53,9 @@ PARTS: Final = frozenset(
 )
 """What an existing folder may contain to become a run; a folder with any other file or folder is rejected."""
 
+FINISHED_JOBS: Final = "jobs.json"
+"""In a folder of several runs: the jobs that have ended, with the commands that were run."""
+
 PACKAGES: Final = ("torch", "transformers", "trl", "peft", "numpy", "pillow")
 
 

@@ -46,13 +46,17 @@ def add_report(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> Mapping[str, Any]:
+    from osler.errors import Interrupted
     from osler.reports.make import write_report
     from osler.reports.watch import watch_report
 
-    if options.watch:
-        report = watch_report(options.paths, options.out, every=options.every, tell=partial(print, file=sys.stderr))
-    else:
-        report = write_report(options.paths, options.out)
+    try:
+        if options.watch:
+            report = watch_report(options.paths, options.out, every=options.every, tell=partial(print, file=sys.stderr))
+        else:
+            report = write_report(options.paths, options.out)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted before {options.out} was written; the same command begins with it anew") from None
     print(f"report: {options.out} ({report.kinds})")
     counts = {"audits": len(report.audits), "runs": len(report.runs.runs) if report.runs else 0, "matrices": len(report.matrices)}
     return {"report": options.out, **counts}

@@ -246,12 +246,17 @@ def digest_ids(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
+DATASETS: Final = "datasets"
+"""The names of the datasets of a split, in a run's manifest; those of earlier versions lack it."""
+
+
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A split as a run's manifest describes it: {"num_samples": .., "cells": `counts`, "ids_sha256": hash of the ids in order}.
+    """A split as a run's manifest describes it: {"num_samples": .., "cells": `counts`, "datasets": names, "ids_sha256": hash of the ids}.
 
     If distractors were redrawn, "distractors" counts the samples of each outcome (see `distractors.Distractors`).
     """
     digest = digest_ids(sample.id for sample in samples)
-    described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "ids_sha256": digest}
+    datasets = sorted({sample.dataset for sample in samples})
+    described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), DATASETS: datasets, "ids_sha256": digest}
     redrawn = Counter(str(sample.metadata["distractors"]) for sample in samples if "distractors" in sample.metadata)
     return {**described, "distractors": dict(sorted(redrawn.items()))} if redrawn else described

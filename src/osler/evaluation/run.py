@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 from osler.audits.credits import Credits, update_credits
 from osler.config import Config
-from osler.data.select import describe_samples, digest_content, load_split
+from osler.data.select import DATASETS, describe_samples, digest_content, load_split
 from osler.errors import ConfigError, DataError, EngineError
 from osler.evaluation.engines import ENGINES, Engine, eval_dtype, open_engine
 from osler.evaluation.engines.answers import AnswersEach
@@ -72,7 +72,7 @@ class EvaluationResult:
     label: str
     records: tuple[Record, ...]
     blind: Credits  # what blind baselines score on the same questions
-    in_domain: tuple[str, ...]  # the modalities of [data.train]; empty when all are used
+    in_domain: tuple[str, ...]  # the modalities of [data.train] that the policy was trained on; empty when all are used
     seconds: float  # spent on answering
     float32: Agreement | None = None  # with `[eval] check_float32`
     usage: UsageSummary | None = None  # of an endpoint: seconds, tokens and money
@@ -101,11 +101,27 @@ def evaluate(config: Config, out: Path, *, policy: str | None = None, label: str
         label=label,
         records=tuple(records),
         blind=update_credits(path, config.data, task.samples, fresh=fresh),
-        in_domain=tuple(config.data.train.modalities),
+        in_domain=trained_modalities(task),
         seconds=seconds,
         float32=check_float32(task.config, task.prompts, records),
         usage=summarize_usage(read_usage(usage_file(path))),
     )
+
+
+def trained_modalities(task: EvaluationTask) -> tuple[str, ...]:
+    """The modalities of `[data.train]` whose test questions are of datasets that the policy was trained on, as far as its run says so.
+
+    MRI of another dataset is not in-domain. A policy that no run trained, or a run of an earlier version, has those of the recipe.
+    """
+    names = tuple(task.config.data.train.modalities)
+    place = Path(task.config.policy.path)
+    folder = next((one for one in (place, place.parent) if (one / "policy").is_dir()), None)
+    trained = read_json_object(folder / "manifest.json").get("train") if folder is not None else None
+    datasets = trained.get(DATASETS) if isinstance(trained, dict) else None
+    if not isinstance(datasets, list):
+        return names
+    others = {sample.modality for sample in task.samples if sample.dataset not in datasets}
+    return tuple(name for name in names if name not in others)
 
 
 def check_float32(config: Config, prompts: Sequence[Prompt], records: Sequence[Record]) -> Agreement | None:

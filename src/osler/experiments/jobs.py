@@ -20,10 +20,11 @@ from tqdm import tqdm
 from osler.errors import OslerError
 from osler.experiments.launchers import Launcher, Launching
 from osler.files import read_json_lines, read_json_object, write_json
+from osler.run_folder import FINISHED_JOBS
 
 Future = concurrent.futures.Future[None]
 
-STATE: Final = "jobs.json"
+STATE: Final = FINISHED_JOBS
 LOG_LINES: Final = 5
 MARK: Final = "+ osler "
 """Begins the line of a job's log that names a command before it runs."""
@@ -77,7 +78,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "", lau
     Raises OslerError when a job fails, and waiting jobs are not started; DataError when the file of finished jobs is damaged.
     """
     done: dict[str, list[list[str]]] = read_json_object(out / STATE)  # name -> the commands that were run, and a digest of the terms
-    waiting = [job for job in jobs if done.get(job.name) != _state_of(job, terms) or not (out / job.name).is_dir()]
+    waiting = [job for job in jobs if done.get(job.name) != state_of(job, terms) or not (out / job.name).is_dir()]
     if not waiting:
         tqdm.write(f"{out} holds a finished {title}; --fresh runs it again", file=sys.stderr)
         return
@@ -98,7 +99,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "", lau
         try:
             for future in _as_they_end(names, out, bar):
                 future.result()
-                done[names[future].name] = _state_of(names[future], terms)
+                done[names[future].name] = state_of(names[future], terms)
                 write_json(out / STATE, done)
                 bar.update()
         finally:
@@ -106,7 +107,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, title: str, terms: str = "", lau
                 launcher.stop()
             pool.shutdown(cancel_futures=True)
             ended = [job for future, job in names.items() if not future.cancelled() and future.exception() is None]
-            write_json(out / STATE, done | {job.name: _state_of(job, terms) for job in ended})
+            write_json(out / STATE, done | {job.name: state_of(job, terms) for job in ended})
             launcher.close()
 
 
@@ -144,5 +145,6 @@ def _run_job(job: Job, out: Path, launcher: Launcher, others: Sequence[Future]) 
         raise OslerError(f"`osler {command}` ended with {code}; see {log}: {' | '.join(lines[-LOG_LINES:])}")
 
 
-def _state_of(job: Job, terms: str) -> list[list[str]]:
+def state_of(job: Job, terms: str) -> list[list[str]]:
+    """What the file of finished jobs holds of one: its commands, and a digest of the terms."""
     return [*(list(command) for command in job.commands), [hashlib.sha256(terms.encode()).hexdigest()]]

@@ -1,7 +1,7 @@
 """`osler matrix`: train a policy on every domain of an axis and test each on all domains, beside untrained policies and a blind baseline.
 
 Every policy is a job (see `jobs`) of the plan (see `plan`): it trains, then answers the test questions of all domains in one evaluation.
-Its records are one row of the matrix. A matrix that was killed resumes.
+Its records are one row of the matrix. A matrix that was killed resumes; until it ends, `matrix_plan.json` lets a page show what is there.
 """
 
 from __future__ import annotations
@@ -18,26 +18,16 @@ from osler.audits.baselines import blind_credits
 from osler.config import Config, load_config
 from osler.errors import ConfigError, DataError
 from osler.evaluation.records import read_records
-from osler.experiments.jobs import STATE, run_jobs
+from osler.experiments.jobs import STATE, run_jobs, state_of
 from osler.experiments.launchers import Launching
 from osler.experiments.plan import AxisPlan, MatrixOptions, PolicyJob, plan_axis
 from osler.files import write_json
-from osler.metrics.matrices import Cell
 from osler.policies.sources import find_policy, fingerprint
 from osler.prompts import find_strategy
 from osler.reports.make import write_page
-from osler.reports.matrices import (
-    MATRIX_FILE,
-    ROW_TITLES,
-    AxisMatrices,
-    Credits,
-    MatrixRecords,
-    MatrixReport,
-    Row,
-    build_matrix,
-    compare_all,
-)
+from osler.reports.matrices import MATRIX_FILE, AxisMatrices, MatrixReport
 from osler.reports.report import render_matrix_page
+from osler.reports.unfinished import PLAN_FILE, MatrixPlan, PlannedAxis, PlannedPolicy, assemble
 from osler.run_folder import set_aside
 from osler.training.expectation_settings import check_expectation_of_strategy
 from osler.types import Record
@@ -86,11 +76,15 @@ def run_matrix(
     check_policies(config, jobs, out)
     out.mkdir(parents=True, exist_ok=True)
     longest_first = sorted(jobs, key=lambda job: {"grpo": 0, "sft": 1}.get(job.row, 2))  # so that parallel processes end together
-    run_jobs(longest_first, out, title="matrix", terms=config.to_json(), launching=launching)
+    terms = config.to_json()
+    planned = MatrixPlan(recipe=config.name, axes=tuple(describe_plan(plan, terms) for plan in plans))
+    write_json(out / PLAN_FILE, planned.to_json())  # for the page of a matrix that has not ended
+    run_jobs(longest_first, out, title="matrix", terms=terms, launching=launching)
     figures = MatrixReport(recipe=config.name, axes={plan.axis: collect(plan, out) for plan in plans})
     report = out / "report.html"
     write_page(render_matrix_page(figures), report)
     write_json(out / MATRIX_FILE, figures.to_json())
+    (out / PLAN_FILE).unlink(missing_ok=True)
     return MatrixResult(figures=figures, report=report, seconds=time.monotonic() - start)
 
 
@@ -171,33 +165,32 @@ def _read_fingerprint(job: PolicyJob, out: Path) -> str | None:
 
 def collect(plan: AxisPlan, out: Path) -> AxisMatrices:
     """The matrices of an axis from the records of its jobs. Raises DataError when records are missing or incomplete."""
-    jobs_of: dict[tuple[Row, str | None], list[PolicyJob]] = {}
-    for job in plan.jobs:
-        jobs_of.setdefault((job.row, job.strategy), []).append(job)
-    parts = [_collect_records(plan, jobs, out) for jobs in jobs_of.values()]
-    blind: Credits = {domain: blind_credits(samples, plan.test) for domain, samples in plan.train.items()}
+    answered = {job.name: _read(job, plan, out) for job in plan.jobs}
+    return assemble(describe_plan(plan), answered, {domain: blind_credits(samples, plan.test) for domain, samples in plan.train.items()})
+
+
+def describe_plan(plan: AxisPlan, terms: str = "") -> PlannedAxis:
+    """The plan as a page needs it while jobs are still to end; `terms` are those of the jobs."""
     num_test = Counter(getattr(sample, plan.axis) for sample in plan.test)
-    return AxisMatrices(
+    return PlannedAxis(
         axis=plan.axis,
         domains=plan.domains,
         num_train={name: len(plan.train.get(name, ())) for name in plan.domains},
         num_test={name: num_test[name] for name in plan.domains},
         notes=plan.notes,
-        matrices={part.name: build_matrix(part, blind) for part in sorted(parts, key=lambda part: list(ROW_TITLES).index(part.row))},
-        differences=compare_all(plan.axis, parts),
+        policies=tuple(
+            PlannedPolicy(
+                name=job.name,
+                records=job.records_file(Path()).as_posix(),
+                row=job.row,
+                strategy=job.strategy,
+                domain=job.domain,
+                given=str(job.given) if job.given is not None else None,
+                state=state_of(job, terms),
+            )
+            for job in plan.jobs
+        ),
     )
-
-
-def _collect_records(plan: AxisPlan, jobs: Sequence[PolicyJob], out: Path) -> MatrixRecords:
-    """The records of one matrix, by train and test domain."""
-    records = {job.domain: _read(job, plan, out) for job in jobs}
-    cells: dict[Cell, Sequence[Record]] = {}
-    for train in plan.domains:
-        row = records.get(train, records.get(None, ()))  # zero-shot has no train domain
-        for test in plan.domains:
-            cells[train, test] = [record for record in row if getattr(record, plan.axis) == test]
-    given = {job.domain: job.given for job in jobs if job.domain is not None and job.given is not None}
-    return MatrixRecords(row=jobs[0].row, strategy=jobs[0].strategy, cells=cells, given=given)
 
 
 def _read(job: PolicyJob, plan: AxisPlan, out: Path) -> tuple[Record, ...]:

@@ -31,8 +31,9 @@ from osler.publishing.questions import (
 )
 from osler.publishing.results import Group, Results, group_evaluations, measure
 from osler.reports.headline import describe_domain, describe_lead, explain_lead, find_lead
-from osler.reports.page import collect_notes, shared_domain
+from osler.reports.page import collect_notes
 from osler.reports.tables import FEW, gain_table, group_title
+from osler.reports.trained import shared_domain
 from osler.run_folder import PACKAGES
 from osler.types import Sample
 

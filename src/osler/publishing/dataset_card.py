@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from osler.data.readers import ReaderCard
+from osler.data.readers import GENERAL_READERS, ReaderCard
 from osler.data.splits.manifest import Manifest
 from osler.errors import DataError
 from osler.publishing.author import Author
 from osler.publishing.markdown import fill
-from osler.publishing.questions import GENERAL_READERS, find_reader
+from osler.publishing.questions import find_reader
 from osler.publishing.results import Table
 from osler.reports.page import count_tables
 

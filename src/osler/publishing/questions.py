@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from osler.config import Config, DataConfig, build_config
-from osler.data.readers import READERS, Reader
+from osler.data.readers import GENERAL_READERS, READERS, Reader
 from osler.data.select import NONE, digest_ids, load_split
 from osler.data.splits.manifest import Manifest, load_manifest
 from osler.errors import ConfigError, DataError, OslerError
@@ -21,9 +21,6 @@ from osler.files import read_json_object
 from osler.publishing.finished import FinishedRun
 from osler.reports.load_runs import Evaluation
 from osler.types import Record, Sample, answer_text
-
-GENERAL_READERS: Final = ("jsonl",)
-"""Readers of anybody's data: they describe no dataset, and ids and names of files may name patients."""
 
 DRAWN: Final = ("phantom", "phantom_study")
 """Names of datasets whose images are drawings made by a program."""

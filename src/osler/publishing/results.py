@@ -8,14 +8,16 @@ from typing import Any, Final
 
 from osler import metrics
 from osler.evaluation.compare import UNIT
-from osler.metrics import DASH, Estimate, ImageGain, p_value, percent, points
+from osler.metrics import DASH, ImageGain, p_value, percent, points
 from osler.publishing.finished import FinishedRun
 from osler.publishing.questions import Tested, Trained, describe_tested
 from osler.reports.confidence import confidence_rows
+from osler.reports.image_use import above_zero
 from osler.reports.load_runs import Evaluation
 from osler.reports.looking import look_rows
-from osler.reports.page import count_tables, shared_domain
+from osler.reports.page import count_tables
 from osler.reports.tables import AccuracyTable, PolicyTable, accuracy_table, change_rows, gain_table, group_title, has_few_clusters
+from osler.reports.trained import shared_domain
 from osler.reports.truth import truth_rows, truth_table
 
 ALL: Final = "All questions"
@@ -236,11 +238,5 @@ def _count_tables(manifest: Mapping[str, Any], tested: Sequence[Tested]) -> Iter
 
 def _unshown(gains: PolicyTable[ImageGain] | None) -> tuple[str, ...]:
     """The modalities in which the interval of every evaluation's image gain contains 0, or lies below it."""
-    if gains is None:
-        return ()
-    columns = zip(gains.columns, zip(*(row.cells for row in gains.rows), strict=True), strict=True)
-    return tuple(group_title(name) for name, cells in columns if not any(_is_shown(cell.gain) for cell in cells))
-
-
-def _is_shown(gain: Estimate) -> bool:
-    return gain.low is not None and gain.low > 0
+    shown = above_zero(gains)
+    return tuple(title for name in (gains.columns if gains is not None else ()) if (title := group_title(name)) not in shown)

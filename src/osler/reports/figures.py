@@ -47,14 +47,14 @@ _STYLE: Final = {
     "legend.fontsize": 8.5,
 }
 _PANELS: Final = (
-    ("Reward", "reward", "reward"),
     ("Completion length", "tokens", "completion_length"),
     ("Groups whose rewards are all equal", "share", "zero_std"),
     ("Distance from the reference (KL)", "nats per token", "kl"),
     ("Entropy of the next token", "nats", "entropy"),
-    ("Expected reward", "reward", "expected"),
 )
-"""Title, y label and curve of the training figures, in order."""
+"""Title, y label and curve of the training figures behind those of the reward, in order."""
+
+EXPECTED: Final = "Expected reward"
 
 MAX_BARS: Final = 6
 """The most policies in one group of bars that can be told apart."""
@@ -134,29 +134,74 @@ def in_percent(places: Sequence[float], estimates: Sequence[Estimate]) -> NDArra
 
 
 def training_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Reward, its parts, completion length and KL over the steps, one line per run; the loss of runs that logged no reward.
-
-    The reward is drawn over the seconds of training too, in which runs of different methods differ.
-    """
+    """Reward, its parts, completion length and KL over the steps, one line per run; the loss of runs that logged no reward."""
     drawn = [run for run in runs if run.curves][: len(PALETTE)]
-    figures = []
+    figures = _reward_figures([run for run in drawn if "reward" in run.curves])
     for title, unit, name in _PANELS:
         figures += _curve_figures(title, unit, {run.name: run.curves[name] for run in drawn if name in run.curves})
-    timed = {run.name: curve for run in drawn if (curve := _over_time(run)) is not None}
-    figures[1:1] = _curve_figures("Reward over time", "reward", timed, axis="seconds")
-    rewarded = [run for run in drawn if "reward" in run.curves]
-    if len(rewarded) == 1:  # with more runs, the lines of runs and of parts would need two legends
-        parts = {name.removeprefix("reward: "): curve for name, curve in rewarded[0].curves.items() if name.startswith("reward: ")}
-        figures[1:1] = _curve_figures("Parts of the reward", "reward", parts)
+    expected = {run.name: curve for run in drawn if not run.is_enumerated and (curve := _expected(run)) is not None}
+    figures += _curve_figures(EXPECTED, "reward", expected)
     figures += gain_figures(drawn)
     losses = {run.name: run.curves["loss"] for run in drawn if "loss" in run.curves and "reward" not in run.curves}
     return figures + _curve_figures("Loss (runs without a reward)", "nats per token", losses)
 
 
+def _reward_figures(runs: Sequence[Run]) -> list[Figure]:
+    """The reward over the steps and over the seconds of training, in which runs of different methods differ; the parts of that of one run.
+
+    Where every answer was computed and none drawn, it is the expected reward, and no other figure shows that.
+    """
+    enumerated = [run.name for run in runs if run.is_enumerated]
+    is_expected = len(enumerated) == len(runs)
+    title = EXPECTED if is_expected else "Reward"
+    figures = _curve_figures(title, "reward", {run.name: _reward(run) for run in runs})
+    if len(runs) == 1:  # with more runs, the lines of runs and of parts would need two legends
+        parts = {name.removeprefix("reward: "): curve for name, curve in runs[0].curves.items() if name.startswith("reward: ")}
+        figures += _curve_figures(f"Parts of the {title.lower()}", "reward", parts)
+    figures += _curve_figures(
+        f"{title} over time", "reward", {run.name: curve for run in runs if (curve := _over_time(run))}, axis="seconds"
+    )
+    captions = [_describe_rewards(runs)]
+    if enumerated and not is_expected:
+        captions.append(f"Expected rewards: {', '.join(enumerated)}, where every answer is computed. Others are means over what was drawn.")
+    return [replace(figure, caption=" ".join(filter(None, captions))) for figure in figures]
+
+
+def _describe_rewards(runs: Sequence[Run]) -> str:
+    """What runs are paid for, where that differs, because then the heights of their curves say nothing about each other."""
+    paid = {run.name: _paid_for(run) for run in runs}
+    if len({*paid.values()} - {None}) < 2:
+        return ""
+    told = "; ".join(f"{name} {text or 'not known'}" for name, text in paid.items())
+    return f"These runs earn different rewards, so their heights cannot be compared: {told}."
+
+
+def _paid_for(run: Run) -> str | None:
+    """The rewards of a recipe with their weights: "accuracy + 2 statements"; None where the run does not say."""
+    section = run.config.get("rewards")
+    names = section.get("names") if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not isinstance(names, list):
+        return None
+    weights = section.get("weights")
+    if not isinstance(weights, list) or len(weights) != len(names) or not all(isinstance(one, int | float) for one in weights):
+        weights = [1] * len(names)
+    return " + ".join(str(name) if weight == 1 else f"{weight:g} {name}" for name, weight in zip(names, weights, strict=True))
+
+
+def _reward(run: Run) -> Curve:
+    """The curve of a run's reward; of enumerated answers that of the updates, which are more than the rollouts."""
+    return run.curves["enumerated" if run.is_enumerated else "reward"]
+
+
+def _expected(run: Run) -> Curve | None:
+    """The expected reward of a run that also drew."""
+    return run.curves.get("expected", run.curves.get("enumerated"))
+
+
 def _over_time(run: Run) -> Curve | None:
     """The reward over the seconds of training; None where a run logged no time, or began to count again when it resumed."""
-    reward, seconds = run.curves.get("reward"), run.curves.get("seconds")
-    if reward is None or seconds is None:
+    reward, seconds = _reward(run), run.curves.get("seconds")
+    if seconds is None:
         return None
     times = dict(zip(seconds.steps, seconds.values, strict=True))
     points = [(times[step], value) for step, value in zip(reward.steps, reward.values, strict=True) if step in times]
@@ -183,6 +228,8 @@ def _curve_figures(title: str, unit: str, lines: Mapping[str, Curve], axis: str 
         axes.set_xlabel(axis)
         axes.set_ylabel(unit)
         axes.margins(x=0.02)
+        if unit == "share":
+            axes.set_ylim(-0.03, 1.03)  # by itself the axis of a constant goes below 0
         if len(lines) > 1:
             add_legend(canvas, handles, list(lines))
         return [to_figure(canvas, title, description)]
@@ -201,14 +248,15 @@ def gain_figures(runs: Sequence[Run]) -> list[Figure]:
         for colour, run in zip(PALETTE, drawn.values(), strict=False):
             curve, gains = run.curves["image_gain"], run.gains
             if len(drawn) <= MAX_RAW:
-                axes.plot(curve.steps, curve.values, color=colour, alpha=0.35, linestyle="none", marker="o", markersize=3.5)
+                parts = [100 * value for value in curve.values]
+                axes.plot(curve.steps, parts, color=colour, alpha=0.35, linestyle="none", marker="o", markersize=3.5)
                 steps, _, lows, highs = in_percent([one.step for one in gains], [one.gain for one in gains])
-                axes.fill_between(steps, lows / 100, highs / 100, color=colour, alpha=0.15, linewidth=0)
-            values = [math.nan if one.gain.value is None else one.gain.value for one in gains]
+                axes.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
+            values = [math.nan if one.gain.value is None else 100 * one.gain.value for one in gains]
             marker = "o" if len(gains) == 1 else None
             handles += axes.plot([one.step for one in gains], values, color=colour, linewidth=1.7, marker=marker, markersize=4)
         axes.set_xlabel("step")
-        axes.set_ylabel("share")
+        axes.set_ylabel("percentage points")
         axes.margins(x=0.02)
         if len(drawn) > 1:
             add_legend(canvas, handles, list(drawn))

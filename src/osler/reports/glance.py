@@ -59,11 +59,12 @@ def build_glance(
 
 
 def _forest(lead: Lead, evaluations: Sequence[Evaluation]) -> Figure | None:
-    """All policies on the questions of the headline; those without any of these questions are left out."""
+    """All policies on questions like those of the headline, of its datasets; those without any of these questions are left out."""
     rows: list[ForestRow] = []
     answered: list[Record] = []
+    datasets = {record.dataset for record in lead.row.records}
     for row in evaluations:
-        records = select(row.records, lead.domain)
+        records = [record for record in select(row.records, lead.domain) if record.dataset in datasets]
         if records:
             truth = measure_truth(records)
             accuracy = metrics.accuracy(records, UNIT)

@@ -12,7 +12,8 @@ from osler.evaluation.truth import measure_truth, truth_difference
 from osler.metrics import Estimate, PairedDifference, few_clusters, percent, points, taxonomy_order
 from osler.metrics.truth import ReasoningTruth
 from osler.reports.load_runs import STAGES, Evaluation, Run, manifest_cells
-from osler.reports.tables import change_rows, group_title
+from osler.reports.tables import change_rows, group_title, same_questions
+from osler.reports.trained import Trained
 from osler.reports.truth import select
 from osler.types import Record
 
@@ -49,7 +50,7 @@ def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | 
     if not answered:
         return None
     changes = {change.title: change.baseline for change in change_rows(answered)}
-    trained = [row for row in answered if row.title in changes]
+    trained = [row for row in answered if row.title in changes or row.stage in METHODS]
 
     def rank(row: Evaluation) -> tuple[bool, bool, int, int]:
         has_truth = measure_truth(row.records) is not None
@@ -58,12 +59,14 @@ def find_lead(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> Lead | 
     row = max(trained or answered, key=rank)
     run = by_name.get(row.run)
     domain = frozenset(manifest_cells(run.manifest, "train")) if run else frozenset()
-    if not select(row.records, domain):
-        domain = frozenset()
-    row = replace(row, records=select(row.records, domain))
+    trainings = Trained(runs)
+    asked = [record for record in select(row.records, domain) if run is not None and trainings.has(run, record, row.run)]
+    if not domain or not asked:
+        domain, asked = frozenset(), list(row.records)
+    row = replace(row, records=tuple(asked))
     before = next((other for other in answered if other.title == changes.get(row.title)), None)
     if before is not None:
-        before = replace(before, records=select(before.records, domain))
+        before = replace(before, records=same_questions(before, row))
     change = metrics.paired_difference(before.records, row.records, UNIT) if before is not None else None
     is_compared = change is not None and change.num_samples > 0
     return Lead(
@@ -102,10 +105,11 @@ def describe_domain(names: Collection[str | None]) -> str:
     if not names:
         return "all questions"
     titles = [group_title(name) for name in sorted(names, key=taxonomy_order)]
-    return f"{len(titles)} modalities" if len(titles) > MAX_LISTED else _join(titles)
+    return f"{len(titles)} modalities" if len(titles) > MAX_LISTED else join(titles)
 
 
-def _join(texts: Sequence[str]) -> str:
+def join(texts: Sequence[str]) -> str:
+    """ "MRI", "MRI, CT and X-ray"; "" for none."""
     return " and ".join(part for part in (", ".join(texts[:-1]), texts[-1]) if part)
 
 
@@ -126,10 +130,10 @@ def _accuracy_words(lead: Lead) -> str:
         limits = f"[{percent(accuracy.low)}, {percent(accuracy.high)}]{few_clusters(accuracy)}"
         return f"accuracy {percent(accuracy.value)} % {limits} on {where}{guessing}."
     before, after = _shared_accuracies(lead.before.records, lead.row.records)
-    change = f"({points(lead.change.difference)} points)"
+    change = f"{points(lead.change.difference)} points"
     if lead.before.is_zero_shot:
-        return f"accuracy {before} {ARROW} {after} % on {where} {change}."
-    return f"accuracy {after} % on {where}, against {before} % of {lead.before.title} {change}."
+        return f"accuracy {before} {ARROW} {after} % on {where}, {change}."
+    return f"accuracy {after} % on {where}, against {before} % of {lead.before.title}: {change}."
 
 
 def _tested(records: Sequence[Record]) -> str:
@@ -194,7 +198,7 @@ def name_experiment(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> s
     The names of the recipes, or those of the folders; how and on what the policies were trained; the modalities of the test questions.
     """
     names = list(dict.fromkeys(str(run.config.get("name") or run.name) for run in runs))
-    title = _join(names) if len(names) <= MAX_LISTED else f"{names[0]} and {len(names) - 1} more"
+    title = join(names) if len(names) <= MAX_LISTED else f"{names[0]} and {len(names) - 1} more"
     answered = without_readers([row for row in evaluations if row.records and not row.is_blind])
     if not answered:
         return title
@@ -202,7 +206,7 @@ def name_experiment(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> s
     trained = [STAGES[stage] for stage in METHODS if stage in stages]
     domain = frozenset().union(*(manifest_cells(run.manifest, "train") for run in runs)) if trained else frozenset()
     if trained:
-        how = _join(trained) + (f" on {describe_domain(domain)}" if domain else "")
+        how = join(trained) + (f" on {describe_domain(domain)}" if domain else "")
     else:
         how = STAGES["zero_shot"].lower() if stages == {"zero_shot"} else ""
     tested = f"tested on {_tested([record for row in answered for record in row.records])}"

@@ -16,8 +16,8 @@ def lenient_share(records: Collection[Record]) -> float | None:
 
 
 def describe_leniency(shares: Mapping[str, float | None]) -> str:
-    """One line about the rows of a table, by their titles: "Read from sentences, which no reward pays for: base 12.3 %; others none."."""
-    return f"Read from sentences, which no reward pays for: {_list_shares(shares, 'answers') or 'no answer'}."
+    """A line about rows, by their titles: "Answers read from sentences, which no reward pays for: base 12.3 %; others none." """
+    return f"Answers read from sentences, which no reward pays for: {_list_shares(shares, 'answers') or 'none'}."
 
 
 def undecided_share(records: Collection[Record]) -> float | None:

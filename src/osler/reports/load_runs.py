@@ -47,7 +47,8 @@ _ALIASES: Final[Mapping[str, str]] = {
     "train_loss": "loss",
     "frac_reward_zero_std": "zero_std",
     "entropy": "entropy",
-    "enumerated/reward": "expected",
+    "enumerated/reward": "enumerated",
+    "enumerated/sampled_steps": "sampled_steps",
     "partial/reward": "expected",
     "blank_image/gain": "image_gain",
     "time_s": "seconds",
@@ -84,6 +85,7 @@ class Evaluation:
     blind_answers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # baseline -> id of an open question -> answer
     judges: tuple[JudgeSummary, ...] = ()  # what judges say of its open answers
     altered: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)  # {"blank": ..}: records of altered questions
+    split: str | None = None  # that the recipe of its run tests on; None where the run does not say
 
     @property
     def strategies(self) -> frozenset[str]:
@@ -133,6 +135,14 @@ class Run:
     is_trained: bool = True  # whether it saved its policy
 
     @property
+    def is_enumerated(self) -> bool:
+        """Whether every logged reward is the expected one, because all answers were computed and none was drawn."""
+        reward, expected, sampled = (self.curves.get(name) for name in ("reward", "enumerated", "sampled_steps"))
+        if reward is None or expected is None or (sampled is not None and any(sampled.values)):
+            return False
+        return {*reward.steps} <= {*expected.steps}
+
+    @property
     def last_step(self) -> float:
         """The last step of its curves; 0 without any."""
         return max((curve.steps[-1] for curve in self.curves.values()), default=0)
@@ -151,19 +161,29 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 def _load_run(folder: Path, name: str) -> Run:
     labels = sorted((folder / "records").glob("*.jsonl"), key=lambda path: (_rank(path.stem)[0], _reader_rank(path.stem), path.stem))
     lines = read_json_lines(folder / "metrics.jsonl")
+    config = read_json_object(folder / "config.json")
+    split = _tested_split(config)
     return Run(
         name=name,
-        config=read_json_object(folder / "config.json"),
+        config=config,
         environment=read_json_object(folder / "environment.json"),
         manifest=read_json_object(folder / "manifest.json"),
         curves=_read_curves(lines),
         warnings=tuple(_read_warnings(lines)),
-        evaluations=tuple(_join_altered([_read_evaluation(path, name) for path in labels])),
+        evaluations=tuple(_join_altered([replace(_read_evaluation(path, name), split=split) for path in labels])),
         readings=read_readings(folder),
         completions=read_kept(folder / FILE),
         gains=pool_gains(lines),
         is_trained=(folder / "policy").is_dir(),
     )
+
+
+def _tested_split(config: Mapping[str, Any]) -> str | None:
+    """The split of `[data.test]`; None for a recipe without one."""
+    data = config.get("data")
+    test = data.get("test") if isinstance(data, dict) else None
+    split = test.get("split") if isinstance(test, dict) else None
+    return split if isinstance(split, str) else None
 
 
 def _read_evaluation(path: Path, run: str) -> Evaluation:

@@ -19,7 +19,9 @@ from osler.reports.matrices import MATRIX_FILE, read_matrix
 from osler.reports.matrix_page import build_matrix_page
 from osler.reports.page import Page, build_page
 from osler.reports.report import Report, render_report
+from osler.reports.unfinished import PLAN_FILE, read_unfinished
 from osler.reports.written import WrittenCard, build_written
+from osler.run_folder import FINISHED_JOBS, PARTS
 
 MAX_FEATURED: Final = 4
 """The most policies with example cards, so that the file stays small."""
@@ -53,7 +55,9 @@ def write_report(
     """
     sources = sort_sources(paths)
     audits = tuple(build_audit(read_audit(path)) for path in sources.audits)
-    matrices = tuple(build_matrix_page(read_matrix(folder)) for folder in sources.matrices)
+    matrices = tuple(
+        build_matrix_page(read_unfinished(folder) if (folder / PLAN_FILE).is_file() else read_matrix(folder)) for folder in sources.matrices
+    )
     readers = {} if trained_on is None else trained_on
     runs = _build_runs(sources.runs, find_image, examples_per_group, seed, readers) if sources.runs else None
     report = Report(audits=audits, runs=runs, matrices=matrices, refresh=refresh)
@@ -79,21 +83,27 @@ def _build_runs(
 
 
 def sort_sources(paths: Sequence[Path]) -> Sources:
-    """A file is an audit or a `matrix.json`; a folder is a run, a matrix, or contains runs and matrices.
+    """A file is an audit, or that of a matrix; a folder is a run, a matrix that may be unfinished, or contains runs and matrices.
 
     Raises DataError for a path that does not exist and for a folder without runs and matrices.
     """
     audits, runs, matrices = [], [], []
     for path in paths:
-        if path.is_file() and path.name == MATRIX_FILE:
+        if path.is_file() and path.name in (MATRIX_FILE, PLAN_FILE):
             matrices.append(path.parent)
         elif path.is_file():
+            _refuse_part(path)
             audits.append(path)
         elif path.is_dir():
             folders = (path, *sorted(path.iterdir()))
             runs_here = [folder for folder in folders if any((folder / name).exists() for name in TRACES)]
-            matrices_here = [folder for folder in folders if (folder / MATRIX_FILE).is_file()]
+            matrices_here = [folder for folder in folders if any((folder / name).is_file() for name in (MATRIX_FILE, PLAN_FILE))]
             if not runs_here and not matrices_here:
+                _refuse_part(path)
+                if (path / FINISHED_JOBS).is_file():
+                    raise DataError(
+                        f"{path} holds jobs that have not all ended: run the same command again, or give the folders of its runs"
+                    )
                 traces = f"a run folder has one of {', '.join(TRACES)}, a matrix folder {MATRIX_FILE}"
                 raise DataError(f"{path} holds no run and no matrix: {traces}")
             runs += runs_here
@@ -101,6 +111,15 @@ def sort_sources(paths: Sequence[Path]) -> Sources:
         else:
             raise DataError(f"{path} does not exist: give folders of runs or matrices that Osler wrote, or files of `osler audit --save`")
     return Sources(audits=_drop_repeated(audits), runs=_drop_repeated(runs), matrices=_drop_repeated(matrices))
+
+
+def _refuse_part(path: Path) -> None:
+    """Raise DataError for a part of a run or a matrix, such as a records file: the page needs the folder."""
+    whole = path.resolve()
+    for folder in whole.parents[:2]:
+        part = whole.relative_to(folder).parts[0]  # not any file: an audit may be saved beside them
+        if part in PARTS | {FINISHED_JOBS} and any((folder / name).exists() for name in (*TRACES, FINISHED_JOBS)):
+            raise DataError(f"{path} is a part of {folder}: give that folder")
 
 
 def _drop_repeated(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -16,6 +16,7 @@ from osler.reports.figures import PALETTE, Figure, accuracy_figure, training_fig
 from osler.reports.glance import Glance
 from osler.reports.headline import describe_domain, name_experiment
 from osler.reports.heat import HeatMap
+from osler.reports.image_use import describe_uses, image_uses
 from osler.reports.leniency import describe_leniency, describe_undecided, lenient_share, undecided_share
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.looking import PLAIN_TITLE, LookRow, look_figure, look_notes, look_rows
@@ -30,11 +31,13 @@ from osler.reports.tables import (
     accuracy_map,
     accuracy_table,
     change_rows,
+    describe_baselines,
     describe_clusters,
     gain_table,
     group_title,
     has_few_clusters,
 )
+from osler.reports.trained import describe_others, shared_domain
 from osler.reports.truth import TruthRow, truth_rows, truth_table
 from osler.reports.written import WrittenCard
 from osler.taxonomy import SPLITS
@@ -60,10 +63,12 @@ class Page:
     glance: Glance | None  # None where no policy answered
     runs: tuple[Run, ...]
     notes: tuple[str, ...]
-    in_domain: frozenset[str]  # the modalities that all runs trained on; empty where runs differ
+    in_domain: frozenset[str]  # the modalities that all runs trained on, of their datasets; empty where runs differ
     by_modality: AccuracyTable
     by_question_type: AccuracyTable
     gains: PolicyTable[ImageGain] | None  # by modality; None without a blind baseline
+    baselines: str  # what those of `gains` do without the image
+    image_uses: tuple[str, ...]  # whether any probe of the page shows that the policies used the image
     changes: tuple[ChangeRow, ...]
     open_rows: tuple[OpenRow, ...]  # blind baselines, then policies; empty without open questions
     truths: tuple[TruthRow, ...]  # of policies whose reasonings can be checked
@@ -103,7 +108,7 @@ def build_page(
     runs: Sequence[Run], evaluations: Sequence[Evaluation], examples: Examples, glance: Glance | None, written: Sequence[WrittenCard] = ()
 ) -> Page:
     """The tables, figures and notes of runs. `evaluations` are the rows of the tables, `glance` is the first screen."""
-    in_domain = shared_domain(runs)
+    in_domain = shared_domain(runs, evaluations)
     plain = [row for row in evaluations if row.records or not row.altered]
     by_modality = accuracy_table(plain, in_domain=in_domain)
     by_question_type = accuracy_table(plain, "question_type")
@@ -114,6 +119,7 @@ def build_page(
     matrices = [accuracy_map(row, in_domain=in_domain) for row in answered[:MAX_MATRICES]] if has_types else []
     confidence = confidence_rows(answered)
     looks = look_rows(evaluations)
+    gains = gain_table(answered, in_domain=in_domain)
     readings = reading_rows(evaluations)
     few = (FEW,) if has_few_clusters(by_modality) else ()
     return Page(
@@ -124,7 +130,9 @@ def build_page(
         in_domain=in_domain,
         by_modality=by_modality,
         by_question_type=by_question_type,
-        gains=gain_table(answered, in_domain=in_domain),
+        gains=gains,
+        baselines=describe_baselines(gains) if gains is not None else "",
+        image_uses=describe_uses(image_uses(evaluations, gains, looks, runs)),
         changes=change_rows(answered),
         open_rows=open_rows(answered),
         truths=truth_rows(answered, in_domain),
@@ -165,12 +173,6 @@ def unfinished_evaluations(run: Run) -> Iterator[str]:
             yield f"{row.title} of {run.name} answered {number:,} of {total:,} questions: the same `osler eval` command answers the others."
 
 
-def shared_domain(runs: Sequence[Run]) -> frozenset[str]:
-    """The training modalities of the runs with a manifest; empty where they differ."""
-    domains = {frozenset(manifest_cells(run.manifest, "train")) for run in runs} - {frozenset()}
-    return domains.pop() if len(domains) == 1 else frozenset()
-
-
 def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[str]:
     """What a reader must know before comparing: missing parts, rows with different questions, figures that do not show all runs."""
     notes = []
@@ -179,6 +181,7 @@ def collect_notes(runs: Sequence[Run], answered: Sequence[Evaluation]) -> list[s
     if unevaluated := [run.name for run in runs if not any(row.records for row in run.evaluations)]:
         notes.append(f"No records, so no accuracy: {', '.join(unevaluated)}.")
     notes += [note for run in runs for note in unfinished_evaluations(run)]
+    notes += describe_others(runs, answered)
     if (clusters := describe_clusters(answered)) is not None:
         notes.append(f"The intervals count images and patients, not questions: here {clusters}.")
     questions = {frozenset(record.sample_id for record in row.records) for row in answered}

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from osler import metrics
+from osler.audits.baselines import ALL_BASELINES
+from osler.audits.open_baselines import OPEN_BASELINES
 from osler.evaluation.compare import UNIT
 from osler.metrics import Estimate, GroupKey, ImageGain, PairedDifference, Proportion, percent
 from osler.reports.heat import HeatMap, Tile, shade
 from osler.reports.load_runs import Evaluation, unaided_label
 from osler.taxonomy import Modality, QuestionType
-from osler.types import Record
+from osler.types import Record, answer_text
 
 T = TypeVar("T")
 
@@ -108,7 +110,7 @@ def gain_table(evaluations: Sequence[Evaluation], *, in_domain: Collection[str] 
     Blind answers are the blind rows among the evaluations, and the credits that an evaluation keeps beside its records. A cell counts the
     baselines that answered all its questions, and has no value without one. The average has a value when every column has one.
     """
-    blind = {row.title: metrics.record_credits(row.records) for row in evaluations if row.is_blind}
+    blind = [row for row in evaluations if row.is_blind]
     sighted = [row for row in evaluations if row.records and not row.is_blind]
     if not sighted or not (blind or any(row.blind for row in sighted)):
         return None
@@ -116,7 +118,8 @@ def gain_table(evaluations: Sequence[Evaluation], *, in_domain: Collection[str] 
     columns = order_groups({key[0] for group in groups for key in group}, in_domain)
     rows = []
     for row, group in zip(sighted, groups, strict=True):
-        cells = tuple(_gain(group.get((name,), []), {**row.blind, **blind}) for name in columns)
+        credit = {**row.blind, **{one.title: metrics.record_credits(same_questions(one, row)) for one in blind}}
+        cells = tuple(_gain(group.get((name,), []), credit) for name in columns)
         rows.append(PolicyRow(title=row.title, cells=cells, average=metrics.average([cell.gain for cell in cells], lowest=-1.0)))
     return PolicyTable(columns=columns, rows=tuple(rows))
 
@@ -128,13 +131,33 @@ def _gain(records: Sequence[Record], blind: Mapping[str, Mapping[str, float]]) -
     return metrics.image_gain(records if baselines and len(questions) == len(records) else (), baselines, UNIT)
 
 
+def describe_baselines(table: PolicyTable[ImageGain]) -> str:
+    """What the named baselines of a table do without the image: "Case: how an option is capitalised."; "" for none of Osler's rules."""
+    named = dict.fromkeys(cell.baseline for row in table.rows for cell in row.cells)
+    rules = {rule.title: rule.what for rule in OPEN_BASELINES.values()} | {rule.title: rule.what for rule in ALL_BASELINES.values()}
+    return " ".join(f"{title}: {rules[title]}." for title in named if title in rules)
+
+
 def describe_clusters(evaluations: Iterable[Evaluation]) -> str | None:
-    """The number of independent clusters when it is below that of questions: "1,061 questions about 96 separate images or patients"."""
+    """How many questions are about how many independent images or patients: "1,061 questions about 96 separate images or patients".
+
+    Evaluations that differ have their numbers behind their titles. None where every question has an image or a patient of its own.
+    """
+    titles: dict[tuple[int, int], list[str]] = {}
     for row in evaluations:
         accuracy = metrics.accuracy(row.records, UNIT)
-        if accuracy.num_clusters is not None and accuracy.num_clusters < accuracy.total:
-            return f"{accuracy.total:,} questions about {accuracy.num_clusters:,} separate images or patients"
-    return None
+        if accuracy.total:
+            titles.setdefault((accuracy.total, accuracy.num_clusters or accuracy.total), []).append(row.title)
+    if all(total == clusters for total, clusters in titles):
+        return None
+    told = {_count_clusters(*numbers): names for numbers, names in titles.items()}
+    return next(iter(told)) if len(told) == 1 else "; ".join(f"{text} ({', '.join(names)})" for text, names in told.items())
+
+
+def _count_clusters(total: int, clusters: int) -> str:
+    if clusters == total:
+        return f"{total:,} questions, each about an image and a patient of its own"
+    return f"{total:,} questions about {clusters:,} separate images or patients"
 
 
 FEW: Final = "n: separate images or patients behind an interval, where they are fewer than ten: too few to rely on it."
@@ -160,8 +183,8 @@ class ChangeRow:
 def change_rows(evaluations: Sequence[Evaluation]) -> tuple[ChangeRow, ...]:
     """Every evaluation compared with its baseline: the zero-shot row of its strategy, else the first zero-shot row, else the first row.
 
-    Readers are no baseline of policies: a reader is compared with the last policy, and a reader who saw a model's answers with the same
-    reader without them.
+    Only answers to the same questions are compared, and a row that shares none with a baseline has none. Readers are no baseline of
+    policies: a reader is compared with the last policy, and a reader who saw a model's answers with the same reader without them.
     """
     sighted = [row for row in evaluations if not row.is_blind]
     policies = [row for row in sighted if not row.is_reader]
@@ -170,16 +193,32 @@ def change_rows(evaluations: Sequence[Evaluation]) -> tuple[ChangeRow, ...]:
     for row in sighted:
         if row.is_reader:
             baseline = next((one for one in sighted if (one.run, one.label) == (row.run, unaided_label(row.label))), None)
-            baseline = baseline or (policies[-1] if policies else None)
+            candidates = [baseline] if baseline is not None else policies[::-1]
         elif row in baselines:
-            baseline = None
+            candidates = []
         else:
-            baseline = next((start for start in baselines if start.strategies == row.strategies), baselines[0])
+            candidates = sorted(baselines, key=lambda start: start.strategies != row.strategies)
+        baseline = next((start for start in candidates if same_questions(start, row)), None)
         if baseline is not None:
-            change = metrics.paired_difference(baseline.records, row.records, UNIT)
+            change = metrics.paired_difference(same_questions(baseline, row), row.records, UNIT)
             rows.append(ChangeRow(title=row.title, baseline=baseline.title, change=change, detectable=_detectable(change)))
     adjusted = metrics.holm([row.change.p_value for row in rows])
     return tuple(replace(row, adjusted_p=p_value) for row, p_value in zip(rows, adjusted, strict=True))
+
+
+def same_questions(before: Evaluation, after: Evaluation) -> tuple[Record, ...]:
+    """The records of `before` whose questions `after` has too: of one dataset and split, with the same id, options and right answer.
+
+    Two files of rows that are only numbered use one id for two questions.
+    """
+    if before.split is not None and after.split is not None and before.split != after.split:
+        return ()
+    asked = {_question(record) for record in after.records}
+    return tuple(record for record in before.records if _question(record) in asked)
+
+
+def _question(record: Record) -> tuple[str, str, tuple[str, ...], str | None]:
+    return record.dataset, record.sample_id, tuple(sorted(record.choices)), answer_text(record.target, record.choices)
 
 
 def _detectable(change: PairedDifference) -> float | None:

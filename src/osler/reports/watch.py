@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from osler.errors import ConfigError, DataError
+from osler.errors import ConfigError, DataError, Interrupted
 from osler.reports.examples import FindById
 from osler.reports.load_runs import TRACES
 from osler.reports.make import sort_sources, write_report
@@ -32,23 +32,29 @@ def watch_report(
 
     A run that has not begun is waited for, as long as it takes. The page loads itself again while it is watched; the last one does not.
     Nothing tells that a training was killed: press Ctrl-C then. `tell` gets a line when it waits and one when it begins. Raises ConfigError
-    for an interval out of range or other things than runs, DataError for a path in no folder, and the errors of `write_report`.
+    for an interval out of range or other things than runs, DataError for a path in no folder, Interrupted for Ctrl-C while it waits for a
+    run, and the errors of `write_report`.
     """
     if not MIN_EVERY <= every <= MAX_EVERY:
         raise ConfigError(f"--every {every}: use {MIN_EVERY} to {MAX_EVERY} seconds")
-    await_runs(paths, wait, tell)
-    tell(f"watching: open {out} in a browser; Ctrl-C stops")
+    try:
+        await_runs(paths, wait, tell)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped waiting for {_name(paths)}, where no training has begun; no page was written") from None
     sources = sort_sources(paths)
     if sources.audits or sources.matrices:
         raise ConfigError("--watch takes folders of runs that train: write the page of audits and matrices without it")
+    tell(f"watching: open {out} in a browser; Ctrl-C stops")
     trained_on: dict[Path, FindById] = {}
     try:
         while not all(map(is_finished, sources.runs)):
             await_runs(paths, wait, tell)  # a training that fails before its first step takes its folder away
             write_report(paths, out, refresh=every, trained_on=trained_on)
             wait(every)
-    except KeyboardInterrupt:
-        pass  # the way to stop watching
+    except KeyboardInterrupt:  # the way to stop watching
+        if not all(map(_has_begun, paths)):
+            gone = "it was taken away, as by a training that fails before its first step"
+            raise Interrupted(f"stopped waiting for {_name(paths)}: {gone}; {out} shows the last that was there") from None
     return write_report(paths, out, trained_on=trained_on)
 
 
@@ -62,10 +68,14 @@ def await_runs(paths: Sequence[Path], wait: Callable[[float], None], tell: Calla
         if not path.parent.is_dir():
             raise DataError(f"{path} does not exist, nor does the folder {path.parent}: make that folder, or correct the path")
     if expected:
-        names = ", ".join(map(str, expected))
-        tell(f"waiting for {names}: no training has begun there yet, and the page is written when one does; Ctrl-C stops")
+        tell(f"waiting for {_name(expected)}: no training has begun there yet, and the page is written when one does; Ctrl-C stops")
     while not all(map(_has_begun, expected)):
         wait(MIN_EVERY)
+
+
+def _name(paths: Sequence[Path]) -> str:
+    """The paths where nothing of a run is."""
+    return ", ".join(str(path) for path in paths if not _has_begun(path))
 
 
 def _has_begun(path: Path) -> bool:

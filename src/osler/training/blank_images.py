@@ -6,6 +6,7 @@ Nothing is drawn at random and no gradient is kept, so a training that is watche
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -16,6 +17,22 @@ from osler.training.rollout_figures import Answered, read_answers
 
 WATCHED_QUESTIONS: Final = 8
 """Questions of a process that are asked at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """How often a training has asked, and when it did last. A rollout may last several steps, so it need not begin at a multiple."""
+
+    times: int = 0
+    last: int | None = None  # step
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether a rollout that begins at `step` is the first at or after a multiple of `every`; never for 0."""
+        return every > 0 and (self.last is None or step // every > self.last // every)
+
+    def after(self, step: int) -> Watched:
+        """The same once it has asked at `step`."""
+        return Watched(times=self.times + 1, last=step)
 
 
 def pick_questions(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

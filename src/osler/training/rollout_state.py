@@ -103,6 +103,8 @@ class RolloutState(BaseModel):
     metrics: dict[str, list[float]] = {}  # not logged yet
     loss: float = 0.0  # the sum since the last logged step
     last_logged: int = 0  # that step
+    times_watched: int = Field(default=0, ge=0)  # how often questions were asked with blank images: `blank_images.Watched`
+    last_watched: int | None = Field(default=None, ge=0)  # the step of the last time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +172,8 @@ def save_rollout(trainer: Any, folder: Path) -> None:
         metrics={name: [float(value) for value in values] for name, values in trainer._metrics["train"].items() if values},
         loss=float(trainer._tr_loss),
         last_logged=trainer._globalstep_last_logged,
+        times_watched=trainer.watched.times,
+        last_watched=trainer.watched.last,
     )
     write_json(path, state.model_dump())
 

@@ -37,7 +37,7 @@ from osler.errors import ConfigError
 from osler.grading.rewards import completion_text, reasoning_matters
 from osler.policies.letters import find_letter_tokens
 from osler.training.altered_answers import ask_again
-from osler.training.blank_images import WATCHED_QUESTIONS, ask_with_blank_images, pick_questions
+from osler.training.blank_images import WATCHED_QUESTIONS, Watched, ask_with_blank_images, pick_questions
 from osler.training.callbacks import write_above_bar
 from osler.training.curriculum import Curriculum
 from osler.training.kept_completions import MAX_TEXT, EnumeratedRow, KeptCompletion, KeptCompletions, answer_probabilities, pick
@@ -113,6 +113,7 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, **kwargs)
         self.watch_image_every = watch_image_every
+        self.watched = Watched()  # a checkpoint keeps it
         self.held_out = held_out  # a dataset of questions that are not trained on; None: those of the rollout are watched
         self.curriculum = curriculum
         self.print_completions_every = print_completions_every
@@ -150,7 +151,8 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self._restored = load_rollout(self, Path(checkpoint))
+            self._restored = state = load_rollout(self, Path(checkpoint))
+            self.watched = Watched(times=state.times_watched, last=state.last_watched)
             if self.curriculum is not None:
                 self.curriculum.load(Path(checkpoint))
 
@@ -180,8 +182,9 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
         begins = is_used_up(self, self._step) or self._buffered_inputs is None
         if self.curriculum is not None and self.model.training and begins:
             generation_batch = self._choose_questions(self.curriculum, len(generation_batch))
-        if self.watch_image_every and self.model.training and begins and self.state.global_step % self.watch_image_every == 0:
+        if self.model.training and begins and self.watched.is_due(self.state.global_step, self.watch_image_every):
             self._watch_image(generation_batch)
+            self.watched = self.watched.after(self.state.global_step)
         return super()._prepare_inputs(generation_batch)
 
     def _choose_questions(self, curriculum: Curriculum, num_rows: int) -> list[Any]:
@@ -218,8 +221,7 @@ class OslerGRPOTrainer(_Overrides, GRPOTrainer):  # type: ignore[misc]
     def _next_held_out(self, questions: Any) -> list[Any]:
         """The next questions of this process, in turn; after the last comes the first again."""
         size = min(WATCHED_QUESTIONS, len(questions))
-        times = self.state.global_step // self.watch_image_every
-        first = size * (times * self.accelerator.num_processes + self.accelerator.process_index)
+        first = size * (self.watched.times * self.accelerator.num_processes + self.accelerator.process_index)
         return [questions[(first + place) % len(questions)] for place in range(size)]
 
     def _describe_answers(self, inputs: Sequence[Any], completions: Sequence[Any]) -> None:

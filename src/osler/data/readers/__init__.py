@@ -37,6 +37,7 @@ from osler.types import Sample
 
 __all__ = [
     "COMMON_OPTIONS",
+    "GENERAL_READERS",
     "READERS",
     "ReadReport",
     "Reader",
@@ -47,6 +48,9 @@ __all__ = [
     "register_reader",
     "tell_refusals",
 ]
+
+GENERAL_READERS: Final = ("jsonl",)
+"""Readers of anybody's data: they describe no dataset, and ids and names of files may name patients."""
 
 COMMON_OPTIONS: Final = MappingProxyType(
     {
