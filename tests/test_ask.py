@@ -154,6 +154,13 @@ REFUSED: list[tuple[list[str], str]] = [
     (["absent.png", QUESTION], "there is no image 'absent.png'"),
     ([QUESTION], "no image is named"),
     (["SCAN", " "], "the question is empty"),
+    (["SCAN", ""], "the question is empty"),
+    (["SCAN", "SCAN"], "the last word is the question"),
+    (["SCAN", "why " * 6000], "more than 20,000 characters"),
+    (["x" * 300, QUESTION], "there is no image 'xxx"),
+    (["SCAN", "Is <image> like <image>?"], "the question has 1 image and 2 places <image>"),
+    (["SCAN", QUESTION, "--votes", "1000"], "at most 128 votes"),
+    (["SCAN", QUESTION, "--policy", "x" * 300], "no folder xxx"),
     (["SCAN", QUESTION, "--choices", "CT"], "2 to 26 choices"),
     (["SCAN", QUESTION, "--choices", "CT,ct"], "two choices are equal"),
     (["SCAN", QUESTION, "--choices", "CT,,MRI"], "a choice is empty"),
@@ -179,6 +186,10 @@ def test_mistakes_are_one_line(
     assert main(["ask", *(picture if argument == "SCAN" else argument for argument in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_a_long_question_is_no_path(server: ScriptedEndpoint, picture: str) -> None:
+    assert main(call(server, "well", picture, "Which of these is it? " * 30, "--choices", "CT,MRI")) == 0
 
 
 def test_an_endpoint_that_fails_gives_no_answer(server: ScriptedEndpoint, picture: str, capsys: pytest.CaptureFixture[str]) -> None:

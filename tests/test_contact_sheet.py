@@ -164,6 +164,7 @@ def test_the_command_takes_a_study_in_place_of_a_recipe(tmp_path: Path, capsys: 
     [
         (["nothing"], "no recipe and no study at 'nothing'"),
         ([""], "no recipe and no study at ''"),
+        (["x" * 300], "no recipe and no study at 'xxx"),
         (["rows.jsonl"], "is a table of questions: --data.reader=jsonl --data.root=rows.jsonl"),
         (["v.nii", "--data.private=true", "--data.key_file=key"], "a path that is named on the command line stands on the page"),
         (["v.nii", "--data.studys=3"], "a study has no reader, whose option data.studys would be"),

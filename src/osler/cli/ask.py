@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.cli.common import add_verb, choose, say_where_it_goes
 from osler.cli.tables import printable
 from osler.context import FIELDS, Context
-from osler.errors import ConfigError, DataError
+from osler.errors import ConfigError, DataError, EngineError
+from osler.files import is_there
 from osler.serving.settings import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.evaluation.question import reword
 
     *paths, question = options.words
-    if Path(question).exists():
+    if question.strip() and is_there(Path(question)):
         raise ConfigError(f"the last word is the question, and {question} is a file: put the question behind it, in quotation marks")
     context, overrides = split_context(options.overrides)
     config = make_config(options, overrides)
@@ -87,6 +88,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         result, asked = _ask(options, paths, question, config, context, looks)
     except DataError as error:
         raise DataError(reword(str(error))) from None
+    except EngineError as error:
+        raise type(error)(reword(str(error))) from None
     print_answer(result, has_spoken=config.eval.num_votes == 1)
     return answer_to_json(result, asked)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from osler.cli.common import add_recipe, add_split, add_verb, choose
 from osler.cli.deidentify import add_deidentify
 from osler.cli.tables import print_table, printable
 from osler.errors import ConfigError, PolicyError
-from osler.files import packaged_recipes
+from osler.files import is_there, packaged_recipes
 
 if TYPE_CHECKING:
     from osler.config import DataConfig, PolicyConfig
@@ -262,7 +263,7 @@ def _find_study(recipe: str | None) -> Study | None:
 
     if recipe is None or recipe in packaged_recipes() or recipe.endswith(".toml"):
         return None
-    if not recipe.strip() or not (Path(recipe).exists() or Path(recipe).is_symlink()):
+    if not recipe.strip() or not (is_there(Path(recipe)) or os.path.islink(recipe)):  # noqa: PTH114 # a text that is no path is no link
         raise ConfigError(f"no recipe and no study at {recipe!r}: check the path, or use a recipe such as demo")
     if recipe.lower().endswith(_TABLES):
         raise ConfigError(f"{recipe} is a table of questions: --data.reader=jsonl --data.root={recipe}")

@@ -13,7 +13,8 @@ from osler.context import Context
 from osler.errors import ConfigError, DataError
 from osler.evaluation.answer_reading import LookChange, ReadAnswer, describe_look, read_answer
 from osler.evaluation.looks import Look, alter
-from osler.evaluation.question import make_prompt
+from osler.evaluation.question import MAX_VOTES, make_prompt
+from osler.files import is_there
 from osler.images.slices import ShownStudy, choose_pictures
 from osler.images.study import Study, study_at
 from osler.images.windows import AUTO, parse_windows
@@ -54,7 +55,7 @@ def find_images(paths: Sequence[str]) -> list[Study]:
     for path in paths:
         if _ADDRESS.match(path):
             raise DataError(f"{path[:60]!r} is an address: give a file or a folder of this machine, because nothing is fetched")
-        if not Path(path).exists():
+        if not is_there(Path(path)):
             raise DataError(f"there is no image {path[:200]!r}: check the path; the question comes last")
     return [study_at(path) for path in paths]
 
@@ -64,9 +65,12 @@ def prepare_question(
 ) -> AskedQuestion:
     """The prompt of a question, in the wording of `[prompt] strategy`, with what `[data.study]` shows.
 
-    Raises ConfigError for an unknown window, also where a picture has no use for it, and what `make_prompt` raises.
+    Raises ConfigError for more than MAX_VOTES votes and for an unknown window, also where a picture has no use for it, and what
+    `make_prompt` raises.
     """
     section = config.data.study
+    if config.eval.num_votes > MAX_VOTES:
+        raise ConfigError(f"a question takes at most {MAX_VOTES} votes, because they are drawn at once: ask for fewer")
     if section.window != AUTO:
         parse_windows(section.window)
     prompt = make_prompt(images, question, choices, strategy=config.prompt.strategy, context=context, study=section)
