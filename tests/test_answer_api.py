@@ -91,7 +91,7 @@ def test_an_answer_says_what_it_rests_on(live: LiveServer, generator: ScriptedGe
         "abstains": False,
         "threshold": None,
         "look": [],
-        "images": {"count": 1, "tokens": 4, "slices": None},
+        "images": {"count": 1, "tokens": 4, "slice_numbers": None, "slices": None},
         "notes": [],
         "prompt": prompt,
         "policy": {"name": "scripted", "fingerprint": "cd" * 32},
@@ -206,10 +206,13 @@ def test_a_study_of_dicom_files(live: LiveServer, generator: ScriptedGenerator, 
     files = series_files(tmp_path)
     body = ask(images=[], study={"files": files}, study_settings={"slices": 2, "window": "40/400"}, look=["blank"])
     reply = answer(live, body)
-    assert (reply["images"]["count"], reply["images"]["slices"]) == (2, [1, 3])
+    assert reply["images"] == {"count": 2, "tokens": 8, "slice_numbers": [2, 4], "slices": [1, 3]}  # the older `slices` counts from 0
     assert reply["look"][0]["changed"]
     exact = answer(live, ask(images=[], study={"files": files, "settings": {"indices": [0, 2, 3]}}))
     assert exact["images"]["slices"] == [0, 2, 3]
+    numbered = answer(live, ask(images=[], study={"files": files, "settings": {"slice_numbers": [4, 1, 3]}}))
+    assert numbered["images"] == exact["images"]
+    assert numbered["images"]["slice_numbers"] == [1, 3, 4]
     montage = answer(live, ask(images=[], study={"files": files}, study_settings={"layout": "montage"}))
     assert montage["images"]["count"] == 1
 
@@ -288,6 +291,8 @@ REFUSED = [
     (ask(images=[], study={"files": [{"name": "x.nii", "data": "aGVsbG8="}]}), None, "volume"),
     (ask(images=[], study=PICTURE, study_settings={"window": "bright"}), "study_settings", "bright"),
     (ask(study_settings={"slices": 0}), "study_settings.slices", "1"),
+    (ask(study_settings={"slice_numbers": [0, 1]}), "study_settings.slice_numbers.0", "1"),
+    (ask(study_settings={"slice_numbers": [1], "indices": [0]}), "study_settings.indices", "exclude"),
     (ask(study_settings={"window": 5}), "study_settings.window", "string"),
     (ask(study_settings={"depth": 5}), "study_settings.depth", "not permitted"),
 ]

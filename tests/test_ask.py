@@ -82,7 +82,11 @@ def test_json_has_the_words_of_the_server(server: ScriptedEndpoint, picture: str
     assert (found["answer"], found["answer_text"], found["rule"], found["vote_share"]) == ("A", "CT", "answer_tag.letter", None)
     assert found["confidence"] == pytest.approx(0.75, abs=1e-5)
     assert [choice["probability"] for choice in found["choices"]] == pytest.approx([0.75, 0.25], abs=1e-5)
-    assert (found["images"], found["policy"], found["disclaimer"]) == ({"count": 2, "slices": None}, {"name": "logprobs"}, DISCLAIMER)
+    assert (found["images"], found["policy"], found["disclaimer"]) == (
+        {"count": 2, "slice_numbers": None, "slices": None},
+        {"name": "logprobs"},
+        DISCLAIMER,
+    )
     (look,) = found["look"]
     assert (look["image"], look["changed"], look["gain"]) == ("blank", False, 0.0)
     assert "<answer>A</answer>" in output.err
@@ -144,7 +148,11 @@ def test_studies_are_shown_by_the_options(
     assert kinds == ["image_url"] * 7 + ["text"]
     assert "ct: shown are slices 2, 4, 6 of 6" in output.err
     assert "body.nii.gz: shown are slices 2, 5, 8 of 9" in output.err
-    assert json.loads(output.out.splitlines()[-1])["images"] == {"count": 7, "slices": None}
+    assert json.loads(output.out.splitlines()[-1])["images"] == {"count": 7, "slice_numbers": None, "slices": None}
+    assert main(call(server, "well", paths[0], QUESTION, "--choices", "CT,MRI", "--slices", "3", "--json")) == 0
+    output = capsys.readouterr()
+    assert "ct: shown are slices 2, 4, 6 of 6" in output.err
+    assert json.loads(output.out.splitlines()[-1])["images"] == {"count": 3, "slice_numbers": [2, 4, 6], "slices": [1, 3, 5]}
 
 
 REFUSED: list[tuple[list[str], str]] = [

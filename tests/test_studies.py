@@ -392,7 +392,7 @@ def test_slices_are_shown_one_by_one_where_they_are_asked_for(
     save_series(tmp_path / "s", values())
     study = Study(root=tmp_path, path="s")
     if given is None:
-        with pytest.raises(DataError, match="slices 0 to 3"):
+        with pytest.raises(DataError, match="has 4 slices, numbered 1 to 4"):
             choose_pictures(study, StudyConfig(), asked)
     else:
         assert choose_pictures(study, StudyConfig(), asked).indices == given

@@ -157,7 +157,7 @@ def _print_shown(asked: AskedQuestion, paths: Sequence[str]) -> None:
     """Say which slices of studies are shown, on standard error."""
     for path, study in zip(paths, asked.studies, strict=True):
         if study.num_slices > 1:
-            numbers = ", ".join(str(index + 1) for index in study.indices[:_SHOWN_SLICES])
+            numbers = ", ".join(map(str, study.slice_numbers[:_SHOWN_SLICES]))
             more = ", .." * (len(study.indices) > _SHOWN_SLICES)
             plane = f", {study.plane}" if study.plane else ""
             print(f"{printable(path)}: shown are slices {numbers}{more} of {study.num_slices}{plane}", file=sys.stderr)
@@ -211,13 +211,15 @@ def answer_to_json(result: AskResult, asked: AskedQuestion) -> dict[str, Any]:
     """The answer as JSON, in the words of the server's /v1/answer."""
     from osler.evaluation.answer_reading import abstains
 
+    only = asked.studies[0] if len(asked.studies) == 1 and asked.studies[0].num_slices > 1 else None
     return {
         **asdict(result.answer),
         "abstains": abstains(result.answer, None),
         "look": [asdict(change) for change in result.looks],
         "images": {
             "count": len(asked.prompt.sample.images),
-            "slices": list(asked.studies[0].indices) if len(asked.studies) == 1 and asked.studies[0].num_slices > 1 else None,
+            "slice_numbers": None if only is None else list(only.slice_numbers),
+            "slices": None if only is None else list(only.indices),
         },
         "notes": list(dict.fromkeys(note for study in asked.studies for note in study.notes)),
         "prompt": asked.prompt.text,

@@ -39,6 +39,11 @@ class ShownStudy:
     plane: str | None
     notes: tuple[str, ...]  # about the series, in words
 
+    @property
+    def slice_numbers(self) -> tuple[int, ...]:
+        """The slices in their series as people and programs are told of them: counted from 1."""
+        return tuple(index + 1 for index in self.indices)
+
 
 def choose_pictures(study: Study, config: StudyConfig, indices: tuple[int, ...] | None = None) -> ShownStudy:
     """The pictures of a study that a prompt shows. A window and a plane of the study itself go before those of `config`.
@@ -87,7 +92,10 @@ def _check_indices(study: Study, number: int, asked: tuple[int, ...], config: St
     """The slices that are asked for one by one, in the order of the series."""
     indices = tuple(sorted(set(asked)))
     if not indices or not 0 <= indices[0] <= indices[-1] < number:
-        raise DataError(f"study {study.path!r} has the slices 0 to {number - 1}: ask for at least one of them, and for no other")
+        raise DataError(
+            f"study {study.path!r} has {number} slices, numbered 1 to {number} (as indices 0 to {number - 1}): "
+            "ask for at least one of them, and for no other"
+        )
     if len(indices) > (most := count_slices(config.model_copy(update={"slices": min(number, MAX_SHOWN_SLICES)}))):
         raise DataError(f"study {study.path!r}: {len(indices)} slices are more than a prompt takes: ask for at most {most}")
     return indices

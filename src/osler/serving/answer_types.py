@@ -99,7 +99,8 @@ class ShownImages(_Reply):
 
     count: int  # pictures of the prompt
     tokens: int  # that they take
-    slices: list[int] | None  # of the study, from 0; null without one, and where several images are shown
+    slice_numbers: list[int] | None  # of the study, from 1; null without one, and where several images are shown
+    slices: list[int] | None  # the same, from 0: the older word
 
 
 class PolicyReply(_Reply):

@@ -79,7 +79,8 @@ class PictureSize(BaseModel):
 class ShownReply(BaseModel):
     """What a prompt shows of an image."""
 
-    slices: list[int]  # from 0
+    slice_numbers: list[int]  # in the series, from 1
+    slices: list[int]  # the same, from 0
     num_slices: int
     pictures: list[PictureSize]  # one for each slice, or one montage or clip of them
     notes: list[str]
@@ -129,6 +130,7 @@ def describe_shown(shown: ShownStudy) -> ShownReply:
     if len(shown.pictures) < len(each):  # a montage or a clip
         each = [each[0] if all(marks == each[0] for marks in each) else None]
     return ShownReply(
+        slice_numbers=list(shown.slice_numbers),
         slices=list(shown.indices),
         num_slices=shown.num_slices,
         pictures=[

@@ -185,9 +185,9 @@ class Uploads:
             asked = tuple(index for index, image in enumerate(upload.images) if image.is_selected)
         if not asked:
             raise DataError("no image of the upload is chosen: choose one")
-        if settings.indices is not None and len(asked) != 1:
+        if settings.exact is not None and len(asked) != 1:
             raise DataError(f"the slices of {len(asked)} images cannot be named one by one: choose one image")
-        return tuple(upload.show(index, config, settings.indices) for index in dict.fromkeys(asked))
+        return tuple(upload.show(index, config, settings.exact) for index in dict.fromkeys(asked))
 
     def remove(self, upload_id: str) -> None:
         """Remove an upload with its files. Raises ApiError (404)."""

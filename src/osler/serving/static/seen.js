@@ -24,7 +24,7 @@ class Seen extends EventTarget {
     const image = this.#only();
     const settings = { images: [...uploads.selected].sort((one, other) => one - other), layout: byId("layout").value };
     const isStudy = uploads.images.some((each) => uploads.selected.has(each.index) && each.num_slices > 1);
-    if (isStudy && byId("choice").value === "hand" && image) settings.indices = [...this.#hand].sort((one, other) => one - other);
+    if (isStudy && byId("choice").value === "hand" && image) settings.slice_numbers = [...this.#hand].sort((one, other) => one - other).map((index) => index + 1);
     else if (isStudy) Object.assign(settings, { slices: this.#count(), choice: byId("choice").value === "hand" ? "even" : byId("choice").value });
     if (this.window) settings.window = this.window;
     if (viewer.plane) settings.plane = viewer.plane;
@@ -47,8 +47,8 @@ class Seen extends EventTarget {
 
   /** The query of one picture, as the server renders it for the model. */
   queryOf(extra = {}) {
-    const { images: _, indices, ...rest } = this.settings();
-    return query({ ...rest, indices: indices?.join(","), ...extra });
+    const { images: _, slice_numbers, ...rest } = this.settings();
+    return query({ ...rest, slice_numbers: slice_numbers?.join(","), ...extra });
   }
 
   reset(choice, slices) {
