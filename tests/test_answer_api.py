@@ -375,3 +375,18 @@ def test_nothing_is_stored_by_default(live: LiveServer, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     answer(live, ask())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_picture_hides_is_told(live: LiveServer, tmp_path: Path) -> None:
+    """A volume whose values all become one tone, and a file of which a prompt shows the first page only."""
+    spike = values().astype("float32")
+    spike[0, 0, 0] = 1e9
+    save_nifti(tmp_path / "v.nii.gz", spike)
+    body = ask(images=[], study={"files": [{"name": "v.nii.gz", "data": encode(tmp_path / "v.nii.gz")}]})
+    assert answer(live, body)["notes"] == ["99.2 % of its values are shown as one tone, though they differ: give a window"]
+    assert answer(live, {**body, "study_settings": {"window": "0..100"}})["notes"] == []
+    pages = [Image.new("L", (40, 30), tone) for tone in (0, 90)]
+    pages[0].save(tmp_path / "p.tif", save_all=True, append_images=pages[1:])
+    url = f"data:image/tiff;base64,{encode(tmp_path / 'p.tif')}"
+    two = answer(live, ask(images=[{"url": png()}, {"url": url}]))
+    assert two["notes"] == ["images.1 with several pages or frames: only the first is shown"]

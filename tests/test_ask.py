@@ -155,6 +155,19 @@ def test_studies_are_shown_by_the_options(
     assert json.loads(output.out.splitlines()[-1])["images"] == {"count": 3, "slice_numbers": [2, 4, 6], "slices": [1, 3, 5]}
 
 
+def test_what_the_pictures_hide_is_told(server: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+    from small_studies import save_nifti
+
+    spike = np.zeros((12, 10, 9), np.float32) + np.arange(9)
+    spike[0, 0, 0] = 1e9
+    save_nifti(tmp_path / "body.nii.gz", spike)
+    assert main(call(server, "well", str(tmp_path / "body.nii.gz"), QUESTION, "--choices", "CT,MRI", "--json")) == 0
+    output = capsys.readouterr()
+    assert "of its values are shown as one tone, though they differ: give a window" in output.err
+    assert "shown as one tone" in json.loads(output.out.splitlines()[-1])["notes"][0]
+
+
 REFUSED: list[tuple[list[str], str]] = [
     (["https://host/scan.png", QUESTION], "is an address"),
     (["data:image/png;base64,AAAA", QUESTION], "is an address"),

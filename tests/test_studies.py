@@ -433,3 +433,28 @@ def test_a_volume_tells_its_range(tmp_path: Path) -> None:
     found = source.read_window()
     assert found is not None
     assert (found.center, found.width) == (172.5, 345)
+
+
+PAGES = "the file with several pages or frames: only the first is shown"
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["a.tif"], PAGES),
+        (["a.gif"], PAGES),
+        (["a.webp"], PAGES),
+        (["a.png"], PAGES),
+        (["one.tif"], None),
+        (["one.png"], None),
+        (["a.gif", "a.tif", "one.png"], "2 of 3 files with several pages or frames: only the first is shown"),
+        (["one.tif", "one.png"], None),
+    ],
+)
+def test_pages_that_are_not_shown_are_told(tmp_path: Path, names: list[str], note: str | None) -> None:
+    pages = [PIL.Image.new("L", (40, 30), tone) for tone in (0, 90, 200)]
+    (tmp_path / "p").mkdir()
+    for name in names:
+        pages[1].save(tmp_path / "p" / name, save_all=True, append_images=pages[:1] if name.startswith("a") else [])
+    study = Study(root=tmp_path, path=f"p/{names[0]}" if len(names) == 1 else "p")
+    assert choose_pictures(study, StudyConfig()).notes == (() if note is None else (note,))

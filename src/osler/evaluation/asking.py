@@ -15,7 +15,7 @@ from osler.evaluation.answer_reading import LookChange, ReadAnswer, describe_loo
 from osler.evaluation.looks import Look, alter
 from osler.evaluation.question import MAX_VOTES, make_prompt
 from osler.files import is_there
-from osler.images.slices import ShownStudy, choose_pictures
+from osler.images.slices import ShownStudy, choose_pictures, find_hidden
 from osler.images.study import Study, study_at
 from osler.images.windows import AUTO, parse_windows
 from osler.types import Completion, Prompt
@@ -33,7 +33,7 @@ class AskedQuestion:
     """A question, ready to be asked."""
 
     prompt: Prompt
-    studies: tuple[ShownStudy, ...]  # what the prompt shows of each image
+    studies: tuple[ShownStudy, ...]  # what the prompt shows of each image, with notes on what the pictures hide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,10 @@ def prepare_question(
     if section.window != AUTO:
         parse_windows(section.window)
     prompt = make_prompt(images, question, choices, strategy=config.prompt.strategy, context=context, study=section)
-    return AskedQuestion(prompt=prompt, studies=tuple(choose_pictures(study, section) for study in images))
+    studies = tuple(choose_pictures(study, section) for study in images)
+    hidden = (find_hidden(study, shown) for study, shown in zip(images, studies, strict=True))
+    told = (replace(shown, notes=(*shown.notes, *notes)) for shown, notes in zip(studies, hidden, strict=True))
+    return AskedQuestion(prompt=prompt, studies=tuple(told))
 
 
 def open_speaker(config: Config) -> HfEngine | OpenAIEngine:

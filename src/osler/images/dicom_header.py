@@ -259,6 +259,15 @@ def count_frames(dataset: Dataset) -> int:
     return num_frames
 
 
+def read_num_frames(stream: IO[bytes]) -> int:
+    """The number of frames of an open DICOM file. Raises DicomError for a damaged header."""
+    from pydicom import dcmread
+
+    with naming_damage("a damaged header"):
+        stream.seek(0)
+        return count_frames(dcmread(stream, stop_before_pixels=True, specific_tags=["NumberOfFrames"]))
+
+
 def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     """The integer of an element. Raises DicomError where it is no integer, or missing and without a default."""
     try:

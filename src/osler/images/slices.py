@@ -19,6 +19,7 @@ from osler.images.clip import Clip
 from osler.images.geometry import Series, measure_steps
 from osler.images.montage import Montage, ReducedImage
 from osler.images.study import PickedSeries, Study, pick_series, slices_with_label, spread
+from osler.images.values import find_hidden_values
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -75,6 +76,16 @@ def _choose_pictures(study: Study, config: StudyConfig, asked: tuple[int, ...] |
         plane=series.plane,
         notes=picked.notes,
     )
+
+
+def find_hidden(study: Study, shown: ShownStudy) -> tuple[str, ...]:
+    """What the shown slices of a study hide, in words that name no file: see `values.find_hidden_values`. Decodes them once."""
+    return _find_hidden(shown.slices, study.file_state())
+
+
+@lru_cache(maxsize=256)
+def _find_hidden(slices: tuple[ImageSource, ...], _state: int) -> tuple[str, ...]:
+    return find_hidden_values(slices)
 
 
 def _choose(study: Study, picked: PickedSeries, config: StudyConfig) -> tuple[int, ...]:

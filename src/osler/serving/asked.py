@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from osler.context import Context
 from osler.errors import ConfigError, DataError, OslerError
 from osler.evaluation.question import make_prompt
+from osler.images.files import MORE_PICTURES, EncodedImage
 from osler.images.slices import ShownStudy
 from osler.prompts import find_strategy
 from osler.serving.answer_types import AnswerRequest, AskedStudy
@@ -78,9 +79,14 @@ def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSetting
                 uploads.remove(upload.id)
         raise
     only = shown[0] if len(shown) == 1 else None
-    notes = (*(() if upload is None else upload.notes), *(note for study in shown for note in study.notes))
+    singles = [f"images.{number} {MORE_PICTURES}" for number, image in enumerate(images if body.images else ()) if _has_more(image)]
+    notes = (*singles, *(() if upload is None else upload.notes), *(note for study in shown for note in study.notes))
     own = body.upload is not None
     return Asked(prompt=prompt, shown=only, notes=tuple(dict.fromkeys(notes)), upload=upload, is_kept=own, lease=lease)
+
+
+def _has_more(image: ImageSource) -> bool:
+    return isinstance(image, EncodedImage) and image.has_more()
 
 
 def _show(uploads: Uploads, upload: Upload, settings: StudySettings) -> tuple[ShownStudy, ...]:

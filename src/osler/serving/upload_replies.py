@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -84,6 +84,7 @@ class ShownReply(BaseModel):
     num_slices: int
     pictures: list[PictureSize]  # one for each slice, or one montage or clip of them
     notes: list[str]
+    hidden: list[str]  # what the pictures do not show: values that are no numbers, or that all become one tone
 
 
 def describe_upload(upload: Upload, uploads: Uploads) -> UploadReply:
@@ -124,8 +125,8 @@ def describe_image(upload: Upload, uploads: Uploads, index: int, plane: Plane | 
         )
 
 
-def describe_shown(shown: ShownStudy) -> ShownReply:
-    """What a prompt shows of an image. Raises DataError where a picture cannot be read."""
+def describe_shown(shown: ShownStudy, hidden: Sequence[str]) -> ShownReply:
+    """What a prompt shows of an image, and hides. Raises DataError where a picture cannot be read."""
     each = [marks_of(shown.plane, source) for source in shown.slices]
     if len(shown.pictures) < len(each):  # a montage or a clip
         each = [each[0] if all(marks == each[0] for marks in each) else None]
@@ -139,6 +140,7 @@ def describe_shown(shown: ShownStudy) -> ShownReply:
             for width, height in [size_of(picture)]
         ],
         notes=list(shown.notes),
+        hidden=list(hidden),
     )
 
 

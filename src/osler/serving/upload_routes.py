@@ -159,7 +159,7 @@ def _describe(uploads: Uploads, upload_id: str, index: int, asked: StudySettings
     upload = uploads.find(upload_id)
     shown = upload.show(index, asked.to_config(uploads.study), asked.exact)
     with upload.naming():
-        return describe_shown(shown)
+        return describe_shown(shown, upload.hidden(index, shown))
 
 
 def _render_shown(uploads: Uploads, upload_id: str, index: int, number: int, asked: StudySettings, look: Look | None) -> Response:

@@ -76,6 +76,7 @@ class Seen extends EventTarget {
     const asked = (this.#asked += 1);
     if (!uploads.id) {
       this.shown = [];
+      byId("seen-notes").replaceChildren();
       return;
     }
     if (viewer.image?.windows.length) this.#lastWindow = viewer.window;
@@ -83,11 +84,13 @@ class Seen extends EventTarget {
     this.#plane = viewer.plane;
     this.#fillSettings();
     const found = [];
+    const hidden = [];
     try {
       for (const index of this.settings().images) {
         const part = await uploads.using((id) => getJson(`/v1/uploads/${id}/${index}/shown${this.queryOf()}`));
         if (asked !== this.#asked) return;
         if (index === viewer.image?.index) this.#ofView = part.slices;
+        hidden.push(...part.hidden);
         part.pictures.forEach((picture, place) =>
           found.push({
             ...picture,
@@ -107,6 +110,7 @@ class Seen extends EventTarget {
     }
     if (!uploads.selected.has(viewer.image?.index)) this.#ofView = [];
     this.shown = found;
+    byId("seen-notes").replaceChildren(...[...new Set(hidden)].map((note) => make("li", { text: note })));
     byId("strip").classList.remove("is-stale");
     this.#fillStrip();
     this.#fillTicks();
