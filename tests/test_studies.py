@@ -111,8 +111,12 @@ def test_load_gives_every_slice(tmp_path: Path) -> None:
     [
         ({"path": "../x"}, "must be relative"),
         ({"path": "none"}, "study 'none' does not exist under .*: check the image root"),
-        ({"path": "empty"}, "holds no picture, DICOM file or volume"),
-        ({"path": "two"}, "holds 2 volumes: name the file of one of them"),
+        ({"path": "empty"}, "study 'empty' is an empty folder"),
+        (
+            {"path": "others"},
+            "or volume, but 4 other files, such as 'others/a.dcm', 'others/b.pdf', 'others/c.pdf'",
+        ),
+        ({"path": "two"}, "holds 2 volumes: name the file of one of them, such as 'two/a.nii'"),
         ({"path": "text.txt"}, "is not an image that Osler reads"),
         ({"path": "report.dcm"}, "is a DICOM file without pixels"),
         ({"path": "s", "series": 2}, "has no series 2: it has 1, counted from 1"),
@@ -130,6 +134,9 @@ def test_what_is_refused(tmp_path: Path, study: dict[str, Any], message: str) ->
     root = tmp_path / "root"
     (root / "empty").mkdir(parents=True)
     (root / "text.txt").write_text("no image at all, not even a small one, but longer than a header")
+    (root / "others").mkdir()
+    for name in ("a.dcm", "b.pdf", "c.pdf", "d.txt"):
+        (root / "others" / name).write_text("none")
     for name in ("a", "b"):
         save_nifti(root / "two" / f"{name}.nii", values())
     write_dicom(root / "report.dcm", Modality="SR")

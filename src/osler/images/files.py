@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from osler.errors import DataError
-from osler.images.dicom_header import DicomError, has_dicom_mark, read_num_frames
+from osler.images.dicom_header import NO_MARK, DicomError, has_dicom_mark, lacks_mark, read_num_frames
 from osler.images.dicom_pixels import read_picture, read_size
 from osler.images.limits import MAX_ASPECT_RATIO as MAX_ASPECT_RATIO
 from osler.images.limits import MAX_BYTES as MAX_BYTES
@@ -134,6 +134,11 @@ class EncodedImage(ABC):
                 raise self._fault("has a number of channels or bits that Osler does not read: convert it to PNG") from error
             raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
         if decoder is None:
+            stream.seek(0)
+            if not stream.read(1):
+                raise self._fault("is empty: fetch it again")
+            if lacks_mark(stream):
+                raise self._fault(NO_MARK)
             raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}, DICOM): convert it, or remove the row")
         if fault := size_fault(*decoder.size):
             raise self._fault(fault)

@@ -277,10 +277,13 @@ def _read_once(study: Study, _state: int) -> tuple[tuple[Series, ...], tuple[str
     if len(volumes) == 1:
         return read_volume(study.root, volumes[0], plane=study.plane, window=window), ()
     if volumes:
-        raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them")
+        raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them, such as {volumes[0]!r}")
     pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=natural_key)
     if not pictures:
-        raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume: check the path")
+        if not paths:
+            raise DataError(f"study {study.path!r} is an empty folder: check the path")
+        some = f"{len(paths)} other file{'s' * (len(paths) > 1)}, such as {', '.join(map(repr, paths[:_MAX_TOLD]))}"
+        raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume, but {some}: check the path")
     return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),), ()
 
 
