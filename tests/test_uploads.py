@@ -359,6 +359,21 @@ def test_a_server_removes_what_killed_ones_left(tmp_path: Path, monkeypatch: pyt
         uploads.close()
 
 
+def test_a_server_that_starts_removes_what_killed_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody sends it a file, which may be days later or never."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "osler-uploads-killed"
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "image").write_bytes(b"of a patient")
+
+    async def start() -> bool:
+        async with Uploads().life():
+            return folder.exists()
+
+    assert not asyncio.run(start())
+
+
 def test_a_removed_upload_is_gone(client: TestClient, uploads: Uploads) -> None:
     upload = send(client, {"a.png": png()}).json()["upload"]
     folder = uploads.find(upload).folder

@@ -220,7 +220,8 @@ class Uploads:
 
     @asynccontextmanager
     async def life(self) -> AsyncIterator[None]:
-        """Open while a server runs: removes what is idle, and everything at the end."""
+        """Open while a server runs: removes what killed ones left, what is idle, and everything at the end."""
+        await asyncio.to_thread(remove_abandoned)
 
         async def sweep_for_ever() -> None:
             while True:
