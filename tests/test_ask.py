@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from scripted_endpoint import ScriptedEndpoint, letter_for, serve, text_of
 from small_prompts import make_prompt
 
 from osler import read
-from osler.cli.ask import BAR, draw_bar, split_choices, split_context
+from osler.cli.ask import BAR, draw_bar, print_answer, split_choices, split_context
+from osler.cli.common import say_loading
 from osler.cli.main import main
 from osler.config import PolicyConfig, SamplingConfig
 from osler.context import Context
 from osler.errors import ConfigError, EngineError
+from osler.evaluation.answer_reading import ChoiceShare, ReadAnswer
+from osler.evaluation.asking import AskResult
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.streaming import TextStream
 from osler.policies.load import Policy, load_policy
@@ -293,3 +297,32 @@ def test_a_character_of_several_tokens_comes_whole(policy: Policy) -> None:
         stream.put(torch.tensor([token_id]))
     stream.end()
     assert found == ["a", "é", "漢", "b"]
+
+
+@pytest.mark.parametrize(("votes", "is_tie"), [((0.5, 0.5, 0.0), True), ((0.5, 0.25, 0.25), False), ((0.0, 0.0, 0.0), False)], ids=str)
+def test_a_tie_of_votes_is_told(capsys: pytest.CaptureFixture[str], votes: tuple[float, ...], is_tie: bool) -> None:
+    share = max(votes)
+    choices = tuple(
+        ChoiceShare(letter=letter, text=letter, probability=None, votes=part) for letter, part in zip("ABC", votes, strict=True)
+    )
+    answer = ReadAnswer(
+        answer="A" if share else None,
+        answer_text="A" if share else None,
+        reasoning=None,
+        completion="A",
+        rule="answer_tag.letter",
+        is_well_formed=True,
+        finish_reason="stop",
+        choices=choices,
+        vote_share=share,
+        confidence=share or None,
+    )
+    print_answer(AskResult(answer=answer, looks=(), num_tokens=2, policy="p"), has_spoken=True)
+    assert ("the one that came first counts" in capsys.readouterr().out) == is_tie
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_loading_is_told_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    say_loading("osler-tiny")
+    assert capsys.readouterr().err == ("loading osler-tiny ..\n" if is_terminal else "")

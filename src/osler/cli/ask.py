@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_verb, choose, say_where_it_goes
+from osler.cli.common import add_verb, choose, say_loading, say_where_it_goes
 from osler.cli.tables import printable
 from osler.context import FIELDS, Context
 from osler.errors import ConfigError, DataError, EngineError
@@ -102,6 +102,8 @@ def _ask(
     asked = prepare_question(find_images(paths), question, split_choices(options.choices), config, context=context)
     _print_shown(asked, paths)
     say_where_it_goes(config)
+    if config.eval.engine == "hf":
+        say_loading(printable(config.policy.path))
     return ask_question(open_speaker(config), asked, config, looks=looks, on_text=say), asked
 
 
@@ -180,6 +182,8 @@ def print_answer(result: AskResult, *, has_spoken: bool) -> None:
         if share is not None:
             print(f"  {choice.letter}  {printable(choice.text):<{width}}  {draw_bar(share)}  {share:6.1%}")
     print(f"Sure: {_describe_confidence(answer)}")
+    if answer.vote_share and [choice.votes for choice in answer.choices].count(answer.vote_share) > 1:
+        print("Other answers have as many votes: the one that came first counts.")
     for change in result.looks:
         print(printable(change.sentence))
     print(DISCLAIMER)

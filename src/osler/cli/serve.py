@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_verb
+from osler.cli.common import add_verb, say_loading
 from osler.cli.reader_study import add_study_options, run_study
+from osler.cli.tables import printable
 from osler.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings, listener: sock
     values = {"path": options.policy, "device": options.device, "dtype": options.dtype, "max_pixels": options.max_pixels}
     policy = build_config({"policy": values}).policy
     limits = BatchSettings.of(max_rows=options.max_batch, max_queued=options.max_queue, max_context=options.max_context)
+    say_loading(printable(policy.path))
     with closing(open_generator(policy, limits)) as generator:
         app = create_app(settings, generator)
 
