@@ -283,6 +283,7 @@ REFUSED = [
     (ask(**{"x" * 10_000: 1}), "x" * 100, "not permitted"),
     (ask(upload="u_1"), "images", "exclude"),
     (ask(images=[{"url": "https://example.org/x.png"}]), "images.0.url", "no address is fetched"),
+    (ask(images=[{"url": "data:application/gzip;base64,aGVsbG8="}]), "images.0.url", "convert it, or choose another file"),
     (ask(images=[{"url": png()}] * 65), "images.64.url", "64"),
     (ask(images=[png()]), "images.0", "dict"),
     (ask(images=[], study={"files": []}), "study.files", "at least 1"),
