@@ -217,6 +217,18 @@ def test_a_study_of_dicom_files(live: LiveServer, generator: ScriptedGenerator, 
     assert montage["images"]["count"] == 1
 
 
+def test_that_one_of_two_series_is_shown_is_told(live: LiveServer, tmp_path: Path) -> None:
+    save_series(tmp_path / "a", values(), SeriesInstanceUID="1.2.1")
+    save_series(tmp_path / "b", values()[:, :, :2], SeriesInstanceUID="1.2.2")
+    paths = [*(tmp_path / "a").iterdir(), *(tmp_path / "b").iterdir()]
+    files = [{"name": f"ct/{path.parent.name}{path.name}", "data": encode(path)} for path in paths]
+    reply = answer(live, ask(images=[], study={"files": files}))
+    assert reply["images"]["slice_numbers"] == [1, 2, 3, 4]
+    assert reply["notes"] == ["2 series: number 1 is shown, the longest whose slices have positions"]
+    chosen = answer(live, ask(images=[], study={"files": files}, study_settings={"images": [1]}))
+    assert (chosen["images"]["slice_numbers"], chosen["notes"]) == ([1, 2], [])
+
+
 def test_a_volume(live: LiveServer, tmp_path: Path) -> None:
     save_nifti(tmp_path / "v.nii.gz", values())
     body = ask(images=[], study={"files": [{"name": "v.nii.gz", "data": encode(tmp_path / "v.nii.gz")}]})

@@ -193,7 +193,8 @@ class Uploads:
         if settings.exact is not None and len(asked) != 1:
             raise DataError(f"the slices of {len(asked)} images cannot be named one by one: choose one image")
         shown = {index: upload.show(index, config, settings.exact) for index in asked}
-        return tuple(replace(one, notes=(*one.notes, *upload.hidden(index, one))) for index, one in shown.items())
+        why = {index: upload.image(index).notes if settings.images is None else () for index in shown}
+        return tuple(replace(one, notes=(*why[index], *one.notes, *upload.hidden(index, one))) for index, one in shown.items())
 
     def remove(self, upload_id: str) -> None:
         """Remove an upload with its files. Raises ApiError (404)."""
