@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from small_dicom import write_dicom
+from small_dicom import item, sequence, write_dicom
 from small_studies import save_nifti, save_picture, save_series, values
 
 import osler
@@ -328,6 +328,43 @@ def test_files_that_are_refused_are_named(tmp_path: Path) -> None:
     (note,) = picked.notes
     assert note.startswith("image 'view2.dcm'")
     assert note.endswith(": left out")
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "message"),
+    [
+        ("40", (), None),
+        (None, ("40", "40", "40", "40"), None),
+        ("40", ("40", "40", "40", "90"), "no window or several"),
+        (None, (), "no window or several"),
+    ],
+)
+def test_frames_of_one_file_are_cut_with_the_window_of_their_groups(
+    tmp_path: Path, shared: str | None, own: tuple[str, ...], message: str | None
+) -> None:
+    def window(center: str | None) -> dict[str, Any]:
+        return {} if center is None else {"FrameVOILUTSequence": sequence(item(WindowCenter=center, WindowWidth="400"))}
+
+    stored = values((6, 5, 4)).astype(np.int16)
+    centers = own or (None,) * 4
+    frames = [
+        item(PlanePositionSequence=sequence(item(ImagePositionPatient=[0.0, 0.0, float(z)])), **window(center))
+        for z, center in enumerate(centers)
+    ]
+    same = item(
+        PlaneOrientationSequence=sequence(item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])),
+        PixelMeasuresSequence=sequence(item(PixelSpacing=[1, 1])),
+        **window(shared),
+    )
+    write_dicom(
+        tmp_path / "e.dcm", stored.T, SharedFunctionalGroupsSequence=sequence(same), PerFrameFunctionalGroupsSequence=sequence(*frames)
+    )
+    study = Study(root=tmp_path, path="e.dcm", plane="coronal")
+    if message is None:
+        assert len(pick_series(study).series.slices) == 5
+    else:
+        with pytest.raises(DataError, match=message):
+            pick_series(study)
 
 
 @pytest.mark.parametrize(
