@@ -175,7 +175,7 @@ def find_series(study: Study) -> PickedSeries:
         if (num_patients := len({series.patient for series in found} - {None})) > 1:
             raise DataError(f"study {study.path!r} holds pictures of {num_patients} patients: name the file of one, or its series")
         views = tuple(picture for series in found for picture in series.slices)
-        told = tuple(dict.fromkeys(finding for series in found for finding in series.findings))
+        told = found[0].findings if isinstance(views[0], ImageFile) else ()  # what DICOM files say of a series means nothing for views
         chosen = Series(slices=views, positions=None, spacing=None, normal=None, modality=found[0].modality, findings=told)
     else:
         chosen = max(found, key=lambda series: (series.positions is not None, len(series.slices)))
