@@ -91,7 +91,7 @@ def test_an_answer_says_what_it_rests_on(live: LiveServer, generator: ScriptedGe
         "abstains": False,
         "threshold": None,
         "look": [],
-        "images": {"count": 1, "tokens": 4, "slices": None},
+        "images": {"count": 1, "tokens": 4, "slice_numbers": None, "slices": None},
         "notes": [],
         "prompt": prompt,
         "policy": {"name": "scripted", "fingerprint": "cd" * 32},
@@ -206,12 +206,27 @@ def test_a_study_of_dicom_files(live: LiveServer, generator: ScriptedGenerator, 
     files = series_files(tmp_path)
     body = ask(images=[], study={"files": files}, study_settings={"slices": 2, "window": "40/400"}, look=["blank"])
     reply = answer(live, body)
-    assert (reply["images"]["count"], reply["images"]["slices"]) == (2, [1, 3])
+    assert reply["images"] == {"count": 2, "tokens": 8, "slice_numbers": [2, 4], "slices": [1, 3]}  # the older `slices` counts from 0
     assert reply["look"][0]["changed"]
     exact = answer(live, ask(images=[], study={"files": files, "settings": {"indices": [0, 2, 3]}}))
     assert exact["images"]["slices"] == [0, 2, 3]
+    numbered = answer(live, ask(images=[], study={"files": files, "settings": {"slice_numbers": [4, 1, 3]}}))
+    assert numbered["images"] == exact["images"]
+    assert numbered["images"]["slice_numbers"] == [1, 3, 4]
     montage = answer(live, ask(images=[], study={"files": files}, study_settings={"layout": "montage"}))
     assert montage["images"]["count"] == 1
+
+
+def test_that_one_of_two_series_is_shown_is_told(live: LiveServer, tmp_path: Path) -> None:
+    save_series(tmp_path / "a", values(), SeriesInstanceUID="1.2.1")
+    save_series(tmp_path / "b", values()[:, :, :2], SeriesInstanceUID="1.2.2")
+    paths = [*(tmp_path / "a").iterdir(), *(tmp_path / "b").iterdir()]
+    files = [{"name": f"ct/{path.parent.name}{path.name}", "data": encode(path)} for path in paths]
+    reply = answer(live, ask(images=[], study={"files": files}))
+    assert reply["images"]["slice_numbers"] == [1, 2, 3, 4]
+    assert reply["notes"] == ["2 series: number 1 is shown, the longest whose slices have positions"]
+    chosen = answer(live, ask(images=[], study={"files": files}, study_settings={"images": [1]}))
+    assert (chosen["images"]["slice_numbers"], chosen["notes"]) == ([1, 2], [])
 
 
 def test_a_volume(live: LiveServer, tmp_path: Path) -> None:
@@ -280,6 +295,7 @@ REFUSED = [
     (ask(**{"x" * 10_000: 1}), "x" * 100, "not permitted"),
     (ask(upload="u_1"), "images", "exclude"),
     (ask(images=[{"url": "https://example.org/x.png"}]), "images.0.url", "no address is fetched"),
+    (ask(images=[{"url": "data:application/gzip;base64,aGVsbG8="}]), "images.0.url", "convert it, or choose another file"),
     (ask(images=[{"url": png()}] * 65), "images.64.url", "64"),
     (ask(images=[png()]), "images.0", "dict"),
     (ask(images=[], study={"files": []}), "study.files", "at least 1"),
@@ -288,6 +304,8 @@ REFUSED = [
     (ask(images=[], study={"files": [{"name": "x.nii", "data": "aGVsbG8="}]}), None, "volume"),
     (ask(images=[], study=PICTURE, study_settings={"window": "bright"}), "study_settings", "bright"),
     (ask(study_settings={"slices": 0}), "study_settings.slices", "1"),
+    (ask(study_settings={"slice_numbers": [0, 1]}), "study_settings.slice_numbers.0", "1"),
+    (ask(study_settings={"slice_numbers": [1], "indices": [0]}), "study_settings.indices", "exclude"),
     (ask(study_settings={"window": 5}), "study_settings.window", "string"),
     (ask(study_settings={"depth": 5}), "study_settings.depth", "not permitted"),
 ]
@@ -370,3 +388,18 @@ def test_nothing_is_stored_by_default(live: LiveServer, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     answer(live, ask())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_picture_hides_is_told(live: LiveServer, tmp_path: Path) -> None:
+    """A volume whose values all become one tone, and a file of which a prompt shows the first page only."""
+    spike = values().astype("float32")
+    spike[0, 0, 0] = 1e9
+    save_nifti(tmp_path / "v.nii.gz", spike)
+    body = ask(images=[], study={"files": [{"name": "v.nii.gz", "data": encode(tmp_path / "v.nii.gz")}]})
+    assert answer(live, body)["notes"] == ["99.2 % of its values are shown as one tone, though they differ: give a window"]
+    assert answer(live, {**body, "study_settings": {"window": "0..100"}})["notes"] == []
+    pages = [Image.new("L", (40, 30), tone) for tone in (0, 90)]
+    pages[0].save(tmp_path / "p.tif", save_all=True, append_images=pages[1:])
+    url = f"data:image/tiff;base64,{encode(tmp_path / 'p.tif')}"
+    two = answer(live, ask(images=[{"url": png()}, {"url": url}]))
+    assert two["notes"] == ["images.1 with several pages or frames: only the first is shown"]

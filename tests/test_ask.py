@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from scripted_endpoint import ScriptedEndpoint, letter_for, serve, text_of
 from small_prompts import make_prompt
 
 from osler import read
-from osler.cli.ask import BAR, draw_bar, split_choices, split_context
+from osler.cli.ask import BAR, draw_bar, print_answer, split_choices, split_context
+from osler.cli.common import say_loading
 from osler.cli.main import main
 from osler.config import PolicyConfig, SamplingConfig
 from osler.context import Context
 from osler.errors import ConfigError, EngineError
+from osler.evaluation.answer_reading import ChoiceShare, ReadAnswer
+from osler.evaluation.asking import AskResult
 from osler.evaluation.engines.hf import HfEngine
 from osler.evaluation.engines.streaming import TextStream
 from osler.policies.load import Policy, load_policy
@@ -82,7 +86,11 @@ def test_json_has_the_words_of_the_server(server: ScriptedEndpoint, picture: str
     assert (found["answer"], found["answer_text"], found["rule"], found["vote_share"]) == ("A", "CT", "answer_tag.letter", None)
     assert found["confidence"] == pytest.approx(0.75, abs=1e-5)
     assert [choice["probability"] for choice in found["choices"]] == pytest.approx([0.75, 0.25], abs=1e-5)
-    assert (found["images"], found["policy"], found["disclaimer"]) == ({"count": 2, "slices": None}, {"name": "logprobs"}, DISCLAIMER)
+    assert (found["images"], found["policy"], found["disclaimer"]) == (
+        {"count": 2, "slice_numbers": None, "slices": None},
+        {"name": "logprobs"},
+        DISCLAIMER,
+    )
     (look,) = found["look"]
     assert (look["image"], look["changed"], look["gain"]) == ("blank", False, 0.0)
     assert "<answer>A</answer>" in output.err
@@ -144,7 +152,24 @@ def test_studies_are_shown_by_the_options(
     assert kinds == ["image_url"] * 7 + ["text"]
     assert "ct: shown are slices 2, 4, 6 of 6" in output.err
     assert "body.nii.gz: shown are slices 2, 5, 8 of 9" in output.err
-    assert json.loads(output.out.splitlines()[-1])["images"] == {"count": 7, "slices": None}
+    assert json.loads(output.out.splitlines()[-1])["images"] == {"count": 7, "slice_numbers": None, "slices": None}
+    assert main(call(server, "well", paths[0], QUESTION, "--choices", "CT,MRI", "--slices", "3", "--json")) == 0
+    output = capsys.readouterr()
+    assert "ct: shown are slices 2, 4, 6 of 6" in output.err
+    assert json.loads(output.out.splitlines()[-1])["images"] == {"count": 3, "slice_numbers": [2, 4, 6], "slices": [1, 3, 5]}
+
+
+def test_what_the_pictures_hide_is_told(server: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+    from small_studies import save_nifti
+
+    spike = np.zeros((12, 10, 9), np.float32) + np.arange(9)
+    spike[0, 0, 0] = 1e9
+    save_nifti(tmp_path / "body.nii.gz", spike)
+    assert main(call(server, "well", str(tmp_path / "body.nii.gz"), QUESTION, "--choices", "CT,MRI", "--json")) == 0
+    output = capsys.readouterr()
+    assert "of its values are shown as one tone, though they differ: give a window" in output.err
+    assert "shown as one tone" in json.loads(output.out.splitlines()[-1])["notes"][0]
 
 
 REFUSED: list[tuple[list[str], str]] = [
@@ -154,6 +179,13 @@ REFUSED: list[tuple[list[str], str]] = [
     (["absent.png", QUESTION], "there is no image 'absent.png'"),
     ([QUESTION], "no image is named"),
     (["SCAN", " "], "the question is empty"),
+    (["SCAN", ""], "the question is empty"),
+    (["SCAN", "SCAN"], "the last word is the question"),
+    (["SCAN", "why " * 6000], "more than 20,000 characters"),
+    (["x" * 300, QUESTION], "there is no image 'xxx"),
+    (["SCAN", "Is <image> like <image>?"], "the question has 1 image and 2 places <image>"),
+    (["SCAN", QUESTION, "--votes", "1000"], "at most 128 votes"),
+    (["SCAN", QUESTION, "--policy", "x" * 300], "no folder xxx"),
     (["SCAN", QUESTION, "--choices", "CT"], "2 to 26 choices"),
     (["SCAN", QUESTION, "--choices", "CT,ct"], "two choices are equal"),
     (["SCAN", QUESTION, "--choices", "CT,,MRI"], "a choice is empty"),
@@ -179,6 +211,10 @@ def test_mistakes_are_one_line(
     assert main(["ask", *(picture if argument == "SCAN" else argument for argument in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_a_long_question_is_no_path(server: ScriptedEndpoint, picture: str) -> None:
+    assert main(call(server, "well", picture, "Which of these is it? " * 30, "--choices", "CT,MRI")) == 0
 
 
 def test_an_endpoint_that_fails_gives_no_answer(server: ScriptedEndpoint, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,3 +297,32 @@ def test_a_character_of_several_tokens_comes_whole(policy: Policy) -> None:
         stream.put(torch.tensor([token_id]))
     stream.end()
     assert found == ["a", "é", "漢", "b"]
+
+
+@pytest.mark.parametrize(("votes", "is_tie"), [((0.5, 0.5, 0.0), True), ((0.5, 0.25, 0.25), False), ((0.0, 0.0, 0.0), False)], ids=str)
+def test_a_tie_of_votes_is_told(capsys: pytest.CaptureFixture[str], votes: tuple[float, ...], is_tie: bool) -> None:
+    share = max(votes)
+    choices = tuple(
+        ChoiceShare(letter=letter, text=letter, probability=None, votes=part) for letter, part in zip("ABC", votes, strict=True)
+    )
+    answer = ReadAnswer(
+        answer="A" if share else None,
+        answer_text="A" if share else None,
+        reasoning=None,
+        completion="A",
+        rule="answer_tag.letter",
+        is_well_formed=True,
+        finish_reason="stop",
+        choices=choices,
+        vote_share=share,
+        confidence=share or None,
+    )
+    print_answer(AskResult(answer=answer, looks=(), num_tokens=2, policy="p"), has_spoken=True)
+    assert ("the one that came first counts" in capsys.readouterr().out) == is_tie
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_loading_is_told_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    say_loading("osler-tiny")
+    assert capsys.readouterr().err == ("loading osler-tiny ..\n" if is_terminal else "")

@@ -83,7 +83,7 @@ REFUSED = [
         "not supported",
     ),
     ({"model": "scripted", "messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages.0.tool_calls", "not supported"),
-    (["hello"], None, "dictionary"),
+    (["hello"], None, "no JSON object"),
     (with_parts({"type": "input_audio", "input_audio": {}}), "messages.0.content.0.type", "not supported"),
     (with_parts({"type": "file", "file": {"file_id": "x"}}), "messages.0.content.0.type", "not supported"),
     (with_parts(PICTURE, role="system"), "messages.0.content", "user"),
@@ -125,6 +125,8 @@ RAW = [
     (b'{"model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested"),
     (b'{"n": ' + b"9" * 5000 + b"}", "not JSON"),
     (b"{", "not JSON"),
+    (b"[1]", "the body is no JSON object"),
+    (b"3", "the body is no JSON object"),
     (b"\xff\xfe{\x00}\x00", "not JSON"),
     (b"", "required"),
 ]

@@ -164,11 +164,15 @@ def test_the_command_takes_a_study_in_place_of_a_recipe(tmp_path: Path, capsys: 
     [
         (["nothing"], "no recipe and no study at 'nothing'"),
         ([""], "no recipe and no study at ''"),
+        (["x" * 300], "no recipe and no study at 'xxx"),
         (["rows.jsonl"], "is a table of questions: --data.reader=jsonl --data.root=rows.jsonl"),
         (["v.nii", "--data.private=true", "--data.key_file=key"], "a path that is named on the command line stands on the page"),
         (["v.nii", "--data.studys=3"], "a study has no reader, whose option data.studys would be"),
         (["text"], "is not an image that Osler reads"),
-        (["empty"], "study 'empty' holds no picture"),
+        (["empty"], "study 'empty' is an empty folder"),
+        (["others"], "such as 'others/IM0001': check the path"),
+        (["report.dcm"], "is a DICOM file without pixels: choose another file"),
+        (["nothing.png"], "image 'nothing.png' is empty: fetch it again"),
         (["v.nii", "--data.study.window=lungs"], "window 'lungs' is unknown"),
         (["v.nii", "--data.study.plane=up"], "data.study.plane: Input should be 'axial', 'coronal' or 'sagittal'"),
         (["v.nii", "--data.study.slices=0"], "data.study.slices: Input should be greater than or equal to 1"),
@@ -182,6 +186,10 @@ def test_every_fault_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "IM0001").write_bytes(b"")
+    (tmp_path / "nothing.png").write_bytes(b"")
+    write_dicom(tmp_path / "report.dcm", None)
     save_nifti(tmp_path / "v.nii", values((6, 5, 12)))
     (tmp_path / "broken.nii").write_bytes(b"nothing of the kind")
     (tmp_path / "rows.jsonl").write_text("{}")

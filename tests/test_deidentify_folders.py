@@ -53,6 +53,37 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return code, told.out, told.err
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "reason"),
+    [
+        ("IM0001", slice(132, None), 'is a DICOM file without the 128 bytes and "DICM" that begin one: write it anew with a DICOM tool'),
+        ("IM0002.dcm", slice(0), "is no DICOM file, though its name ends as that of one: fetch it again"),
+        ("IM0003.DCM", slice(200, 900), "is no DICOM file, though its name ends as that of one: fetch it again"),
+        ("IM0004", slice(900, 2000), None),
+    ],
+)
+def test_no_dicom_file_is_passed_over_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kept: slice, reason: str | None
+) -> None:
+    ward = tmp_path / "ward"
+    ward.mkdir()
+    write_dicom(ward / "good.dcm", SMOOTH, PatientID="1")
+    (ward / name).write_bytes((ward / "good.dcm").read_bytes()[kept])
+    code, told, _ = run(capsys, ward, tmp_path / "clean", "--key", tmp_path / "k.key", "--json")
+    result = json.loads(told.splitlines()[-1])
+    assert (code, result["written"]) == (0, 1)
+    assert result["left_out"] == ({} if reason is None else {reason: 1})
+    assert result["others"] == (reason is None)
+
+
+def test_a_folder_without_dicom_files_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ward").mkdir()
+    (tmp_path / "ward" / "notes.txt").write_text("none")
+    code, _, err = run(capsys, tmp_path / "ward", tmp_path / "clean", "--key", tmp_path / "k.key")
+    assert code == 2
+    assert "ward' holds no DICOM file: check the path" in err
+
+
 def test_a_folder(ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, key, failures = tmp_path / "clean", tmp_path / "k.key", tmp_path / "left.txt"
     code, told, err = run(capsys, ward, out, "--key", key, "--failures", failures, "--json")
@@ -61,7 +92,7 @@ def test_a_folder(ward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (result["written"], result["present"], result["others"]) == (2, 1, 1)
     assert sorted(result["left_out"].values()) == [1, 1, 1, 1]
     assert result["flagged"] == {"text found in the pixels": 1, "burned-in annotation": 1}
-    assert "without pixels" in err
+    assert "left out: is a DICOM file without pixels\n" in err
     assert leaks((told + err).encode(), MARK, "SECRET") == []
     assert leaks_below(out, MARK, "SECRET", "-1947") == {}  # four digits alone stand in a UID by chance
     assert failures.read_text().count(MARK) >= 4

@@ -110,7 +110,7 @@ def test_a_cut_file_is_one_line(tmp_path, name):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(b"", "is not an image", id="empty"),
+        pytest.param(b"", "is empty: fetch it again", id="empty"),
         pytest.param(b"<html>not found</html>", "is not an image", id="a web page"),
         pytest.param(b"RIFF\0\0\0\0WAVEfmt ", "is not an image", id="a sound"),
         pytest.param(encode(half_and_half(size=(64, 64)), "JPEG")[:400], "damaged", id="cut jpeg"),

@@ -143,6 +143,20 @@ def test_an_old_error_goes_when_its_field_changes_and_when_the_next_question_beg
         wait_for_answer(page)
 
 
+def test_an_example_leaves_the_context_that_was_written(browser: "Browser", url: str) -> None:
+    with opened(browser, url) as page:
+        page.click("#context summary")
+        page.fill("#context-age", "63")
+        page.select_option("#context-sex", "female")
+        page.fill("#context-indication", "cough")
+        page.click("#remove")
+        page.click("[data-example=series]")
+        page.wait_for_selector("#image-name:has-text('phantom CT')")
+        fields = {name: page.input_value(f"#context-{name}") for name in ("age", "sex", "indication", "history")}
+        assert fields == {"age": "63", "sex": "female", "indication": "cough", "history": ""}
+        assert page.inner_text("#context-count") == "3 given"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("edited", ["", "question", "options"])
 def test_ones_own_image_does_not_get_the_question_of_an_example(browser: "Browser", url: str, edited: str) -> None:

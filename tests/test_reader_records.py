@@ -181,7 +181,7 @@ def test_the_same_command_continues_and_another_is_refused(tmp_path: Path) -> No
     assert (again.plan, again.tokens) == (study.plan, study.tokens)
     assert Sessions(again).progress() == {1: (7, 18), 2: (0, 18)}
     for change in ({"num_readers": 3}, {"repeated": 0.5}, {"seed": 4}):
-        with pytest.raises(ConfigError, match="--fresh"):
+        with pytest.raises(ConfigError, match=r"has (num readers 2, not 3|repeated 0\.\d+, not 0\.5|seed \d, not 4): give .* --fresh"):
             make_study(tmp_path, rows, **change)
     write_rows(tmp_path, targets="BACD")
     with pytest.raises(ConfigError, match="right answers"):

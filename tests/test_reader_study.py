@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from osler.data.select import load_split
 from osler.evaluation.readings import read_readings
+from osler.serving.readers.session import name_places
 from osler.serving.readers.study import Study
 
 
@@ -84,6 +85,18 @@ def test_only_the_open_case_can_be_seen(client: TestClient, study: Study) -> Non
 def test_a_question_without_its_image_has_no_picture(client: TestClient, study: Study) -> None:
     first = play(client, study.tokens[0], lambda case: "A", limit=3)
     assert [(case["part"], case["pictures"]) for case in first] == [("without_image", 0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Prior: <image>\nCurrent: <image>", "Prior: [image]\nCurrent: [image]"),
+        ("Current: " + "<image>" * 8 + "\nIs there a mass?", "Current: [8 images]\nIs there a mass?"),
+        ("Is there a mass?", "Is there a mass?"),
+    ],
+)
+def test_the_pictures_of_a_study_stand_once_in_a_question(text: str, shown: str) -> None:
+    assert name_places(text) == shown
 
 
 @pytest.mark.parametrize("token", ["x", "assets", "%00", "..%2f..%2fetc", "A" * 5000])

@@ -374,3 +374,15 @@ def test_a_shuffled_renamed_duplicated_and_gapped_series_keeps_its_order(tmp_pat
     assert any("1 slice is missing between -792.5 and -788.5 mm: the others are 2 mm apart" in told for told in gapped.findings)
     is_copied = shuffled.slices[7].uri != "00"
     assert any("1 file holds a slice that another file holds" in told for told in gapped.findings) == is_copied
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_stored", "is_refused"),
+    [(3, 3, False), (90_000, 3, True), (40, 3, True), (1, 1, False)],
+)
+def test_frames_that_the_file_cannot_hold_are_refused_at_once(tmp_path: Path, num_frames: int, num_stored: int, is_refused: bool) -> None:
+    write_dicom(tmp_path / "a.dcm", np.zeros((num_stored, 64, 64), np.uint8), NumberOfFrames=num_frames)
+    folder = read_dicom_series(tmp_path)
+    assert [len(series.slices) for series in folder.series] == ([] if is_refused else [num_frames])
+    words = f"image 'a.dcm' has {num_frames:,} frames by its header, more than the file can hold: fetch it again"
+    assert folder.refused == ((words,) if is_refused else ())

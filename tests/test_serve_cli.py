@@ -41,6 +41,8 @@ MISTAKES = [
     (["--host", "0.0.0.0"], "--api-key-file"),
     (["--host", "192.0.2.7", "--api-key", KEY], "cannot listen on http://192.0.2.7:8000"),
     (["--host", "no.such.host.invalid", "--api-key", KEY], "is no address of this machine"),
+    (["--cors-origin", "chat.example.org"], "--cors-origin chat.example.org is no site: give one such as https://chat.example.org"),
+    (["--cors-origin", "https://chat.example.org/page"], "is no site"),
     (["--api-key", "short"], "8 to 1024"),
     (["--api-key-file", "/no/such/file"], "/no/such/file"),
     (["--port", "70000"], "0 to 65535"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from small_dicom import write_dicom
+from small_dicom import item, sequence, write_dicom
 from small_studies import save_nifti, save_picture, save_series, values
 
 import osler
@@ -111,8 +111,12 @@ def test_load_gives_every_slice(tmp_path: Path) -> None:
     [
         ({"path": "../x"}, "must be relative"),
         ({"path": "none"}, "study 'none' does not exist under .*: check the image root"),
-        ({"path": "empty"}, "holds no picture, DICOM file or volume"),
-        ({"path": "two"}, "holds 2 volumes: name the file of one of them"),
+        ({"path": "empty"}, "study 'empty' is an empty folder"),
+        (
+            {"path": "others"},
+            "or volume, but 4 other files, such as 'others/a.dcm', 'others/b.pdf', 'others/c.pdf'",
+        ),
+        ({"path": "two"}, "holds 2 volumes: name the file of one of them, such as 'two/a.nii'"),
         ({"path": "text.txt"}, "is not an image that Osler reads"),
         ({"path": "report.dcm"}, "is a DICOM file without pixels"),
         ({"path": "s", "series": 2}, "has no series 2: it has 1, counted from 1"),
@@ -130,6 +134,9 @@ def test_what_is_refused(tmp_path: Path, study: dict[str, Any], message: str) ->
     root = tmp_path / "root"
     (root / "empty").mkdir(parents=True)
     (root / "text.txt").write_text("no image at all, not even a small one, but longer than a header")
+    (root / "others").mkdir()
+    for name in ("a.dcm", "b.pdf", "c.pdf", "d.txt"):
+        (root / "others" / name).write_text("none")
     for name in ("a", "b"):
         save_nifti(root / "two" / f"{name}.nii", values())
     write_dicom(root / "report.dcm", Modality="SR")
@@ -324,6 +331,43 @@ def test_files_that_are_refused_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shared", "own", "message"),
+    [
+        ("40", (), None),
+        (None, ("40", "40", "40", "40"), None),
+        ("40", ("40", "40", "40", "90"), "no window or several"),
+        (None, (), "no window or several"),
+    ],
+)
+def test_frames_of_one_file_are_cut_with_the_window_of_their_groups(
+    tmp_path: Path, shared: str | None, own: tuple[str, ...], message: str | None
+) -> None:
+    def window(center: str | None) -> dict[str, Any]:
+        return {} if center is None else {"FrameVOILUTSequence": sequence(item(WindowCenter=center, WindowWidth="400"))}
+
+    stored = values((6, 5, 4)).astype(np.int16)
+    centers = own or (None,) * 4
+    frames = [
+        item(PlanePositionSequence=sequence(item(ImagePositionPatient=[0.0, 0.0, float(z)])), **window(center))
+        for z, center in enumerate(centers)
+    ]
+    same = item(
+        PlaneOrientationSequence=sequence(item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])),
+        PixelMeasuresSequence=sequence(item(PixelSpacing=[1, 1])),
+        **window(shared),
+    )
+    write_dicom(
+        tmp_path / "e.dcm", stored.T, SharedFunctionalGroupsSequence=sequence(same), PerFrameFunctionalGroupsSequence=sequence(*frames)
+    )
+    study = Study(root=tmp_path, path="e.dcm", plane="coronal")
+    if message is None:
+        assert len(pick_series(study).series.slices) == 5
+    else:
+        with pytest.raises(DataError, match=message):
+            pick_series(study)
+
+
+@pytest.mark.parametrize(
     ("elements", "window", "message"),
     [
         ({}, None, "gives its slices no window or several"),
@@ -392,7 +436,7 @@ def test_slices_are_shown_one_by_one_where_they_are_asked_for(
     save_series(tmp_path / "s", values())
     study = Study(root=tmp_path, path="s")
     if given is None:
-        with pytest.raises(DataError, match="slices 0 to 3"):
+        with pytest.raises(DataError, match="has 4 slices, numbered 1 to 4"):
             choose_pictures(study, StudyConfig(), asked)
     else:
         assert choose_pictures(study, StudyConfig(), asked).indices == given
@@ -433,3 +477,28 @@ def test_a_volume_tells_its_range(tmp_path: Path) -> None:
     found = source.read_window()
     assert found is not None
     assert (found.center, found.width) == (172.5, 345)
+
+
+PAGES = "the file with several pages or frames: only the first is shown"
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["a.tif"], PAGES),
+        (["a.gif"], PAGES),
+        (["a.webp"], PAGES),
+        (["a.png"], PAGES),
+        (["one.tif"], None),
+        (["one.png"], None),
+        (["a.gif", "a.tif", "one.png"], "2 of 3 files with several pages or frames: only the first is shown"),
+        (["one.tif", "one.png"], None),
+    ],
+)
+def test_pages_that_are_not_shown_are_told(tmp_path: Path, names: list[str], note: str | None) -> None:
+    pages = [PIL.Image.new("L", (40, 30), tone) for tone in (0, 90, 200)]
+    (tmp_path / "p").mkdir()
+    for name in names:
+        pages[1].save(tmp_path / "p" / name, save_all=True, append_images=pages[:1] if name.startswith("a") else [])
+    study = Study(root=tmp_path, path=f"p/{names[0]}" if len(names) == 1 else "p")
+    assert choose_pictures(study, StudyConfig()).notes == (() if note is None else (note,))

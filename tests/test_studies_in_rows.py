@@ -120,7 +120,7 @@ def test_a_header_is_used_where_all_files_agree(tmp_path: Path) -> None:
 def test_places_that_do_not_agree_are_an_error_of_the_question(tmp_path: Path) -> None:
     save_nifti(tmp_path / "v.nii", values())
     sample = dataclasses.replace(read_row(tmp_path, ["v.nii"]), question=f"Before {PLACE} and now {PLACE}?")
-    with pytest.raises(DataError, match="has 1 images and 2 places <image>: make them agree"):
+    with pytest.raises(DataError, match="has 1 image and 2 places <image>: make them agree"):
         show_study(sample, StudyConfig())
 
 

@@ -161,6 +161,7 @@ SHOWN: list[tuple[dict[str, Any], list[int]]] = [
     ({}, [0, 1, 2, 3]),
     ({"slices": 2}, [1, 3]),
     ({"indices": (3, 0)}, [0, 3]),
+    ({"slice_numbers": (4, 1)}, [0, 3]),
     ({"slices": 2, "layout": "montage"}, [1, 3]),
     ({"slices": 2, "window": "lung"}, [1, 3]),
     ({"plane": "sagittal", "slices": 1}, [3]),
@@ -172,9 +173,10 @@ def test_what_is_shown_is_what_a_prompt_takes(
     client: TestClient, uploads: Uploads, tmp_path: Path, asked: dict[str, Any], slices: list[int]
 ) -> None:
     upload = send(client, {"v.nii.gz": nifti(tmp_path)}).json()["upload"]
-    query = asked | ({"indices": ",".join(map(str, asked["indices"]))} if "indices" in asked else {})
+    query = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in asked.items()}
     reply = client.get(f"/v1/uploads/{upload}/0/shown", params=query).json()
     assert reply["slices"] == slices
+    assert reply["slice_numbers"] == [index + 1 for index in slices]
     sources = uploads.sources(upload, StudySettings(**asked))
     assert len(sources) == len(reply["pictures"]) == (1 if "layout" in asked else len(slices))
     for number, (source, size) in enumerate(zip(sources, reply["pictures"], strict=True)):
@@ -357,6 +359,21 @@ def test_a_server_removes_what_killed_ones_left(tmp_path: Path, monkeypatch: pyt
         uploads.close()
 
 
+def test_a_server_that_starts_removes_what_killed_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody sends it a file, which may be days later or never."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "osler-uploads-killed"
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "image").write_bytes(b"of a patient")
+
+    async def start() -> bool:
+        async with Uploads().life():
+            return folder.exists()
+
+    assert not asyncio.run(start())
+
+
 def test_a_removed_upload_is_gone(client: TestClient, uploads: Uploads) -> None:
     upload = send(client, {"a.png": png()}).json()["upload"]
     folder = uploads.find(upload).folder
@@ -450,3 +467,19 @@ def test_many_threads_send_and_remove(uploads: Uploads) -> None:
         assert len(uploads.folders) == 3
         assert set(pool.map(remove, [one for one in [*uploads._uploads] for _ in range(8)])) == {0}
     assert not uploads.folders
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"slice_numbers": "0,1"}, "slice_numbers"),
+        ({"slice_numbers": "9"}, "numbered 1 to 4"),
+        ({"slice_numbers": "1", "indices": "0"}, "exclude each other"),
+        ({"indices": ",".join(map(str, range(300)))}, "256"),
+    ],
+)
+def test_slices_that_cannot_be_named_are_refused(client: TestClient, tmp_path: Path, query: dict[str, str], said: str) -> None:
+    upload = send(client, {"v.nii.gz": nifti(tmp_path)}).json()["upload"]
+    reply = client.get(f"/v1/uploads/{upload}/0/shown", params=query)
+    assert reply.status_code == 400
+    assert said in reply.json()["error"]["message"]

@@ -20,6 +20,14 @@ from typing import IO, Any, Final
 from osler.errors import DataError
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists; a name that no file can have, such as one of 300 characters, does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path for a file or a folder, renamed to `path` at the end of the `with` block, or deleted if the block raises.

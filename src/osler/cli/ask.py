@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_verb, choose, say_where_it_goes
+from osler.cli.common import add_verb, choose, say_loading, say_where_it_goes
 from osler.cli.tables import printable
 from osler.context import FIELDS, Context
-from osler.errors import ConfigError, DataError
+from osler.errors import ConfigError, DataError, EngineError
+from osler.files import is_there
 from osler.serving.settings import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.evaluation.question import reword
 
     *paths, question = options.words
-    if Path(question).exists():
+    if question.strip() and is_there(Path(question)):
         raise ConfigError(f"the last word is the question, and {question} is a file: put the question behind it, in quotation marks")
     context, overrides = split_context(options.overrides)
     config = make_config(options, overrides)
@@ -87,6 +88,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         result, asked = _ask(options, paths, question, config, context, looks)
     except DataError as error:
         raise DataError(reword(str(error))) from None
+    except EngineError as error:
+        raise type(error)(reword(str(error))) from None
     print_answer(result, has_spoken=config.eval.num_votes == 1)
     return answer_to_json(result, asked)
 
@@ -99,6 +102,8 @@ def _ask(
     asked = prepare_question(find_images(paths), question, split_choices(options.choices), config, context=context)
     _print_shown(asked, paths)
     say_where_it_goes(config)
+    if config.eval.engine == "hf":
+        say_loading(printable(config.policy.path))
     return ask_question(open_speaker(config), asked, config, looks=looks, on_text=say), asked
 
 
@@ -154,7 +159,7 @@ def _print_shown(asked: AskedQuestion, paths: Sequence[str]) -> None:
     """Say which slices of studies are shown, on standard error."""
     for path, study in zip(paths, asked.studies, strict=True):
         if study.num_slices > 1:
-            numbers = ", ".join(str(index + 1) for index in study.indices[:_SHOWN_SLICES])
+            numbers = ", ".join(map(str, study.slice_numbers[:_SHOWN_SLICES]))
             more = ", .." * (len(study.indices) > _SHOWN_SLICES)
             plane = f", {study.plane}" if study.plane else ""
             print(f"{printable(path)}: shown are slices {numbers}{more} of {study.num_slices}{plane}", file=sys.stderr)
@@ -177,6 +182,8 @@ def print_answer(result: AskResult, *, has_spoken: bool) -> None:
         if share is not None:
             print(f"  {choice.letter}  {printable(choice.text):<{width}}  {draw_bar(share)}  {share:6.1%}")
     print(f"Sure: {_describe_confidence(answer)}")
+    if answer.vote_share and [choice.votes for choice in answer.choices].count(answer.vote_share) > 1:
+        print("Other answers have as many votes: the one that came first counts.")
     for change in result.looks:
         print(printable(change.sentence))
     print(DISCLAIMER)
@@ -208,13 +215,15 @@ def answer_to_json(result: AskResult, asked: AskedQuestion) -> dict[str, Any]:
     """The answer as JSON, in the words of the server's /v1/answer."""
     from osler.evaluation.answer_reading import abstains
 
+    only = asked.studies[0] if len(asked.studies) == 1 and asked.studies[0].num_slices > 1 else None
     return {
         **asdict(result.answer),
         "abstains": abstains(result.answer, None),
         "look": [asdict(change) for change in result.looks],
         "images": {
             "count": len(asked.prompt.sample.images),
-            "slices": list(asked.studies[0].indices) if len(asked.studies) == 1 and asked.studies[0].num_slices > 1 else None,
+            "slice_numbers": None if only is None else list(only.slice_numbers),
+            "slices": None if only is None else list(only.indices),
         },
         "notes": list(dict.fromkeys(note for study in asked.studies for note in study.notes)),
         "prompt": asked.prompt.text,

@@ -131,6 +131,12 @@ def say_where_it_goes(config: Config, policy: str | None = None) -> None:
         print("note: the key goes through the network without encryption, because the address begins with http:", file=sys.stderr)
 
 
+def say_loading(policy: str) -> None:
+    """Say in a terminal that a policy is loaded, which takes several seconds without another word. Nothing for a pipe or a file."""
+    if sys.stderr.isatty():
+        print(f"loading {policy} ..", file=sys.stderr, flush=True)
+
+
 def run_folder(options: argparse.Namespace, config: Config) -> Path:
     """The run folder that a verb writes."""
     return options.out or Path("runs") / f"{config.name}-{options.verb}"

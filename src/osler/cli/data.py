@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from osler.cli.common import add_recipe, add_split, add_verb, choose
 from osler.cli.deidentify import add_deidentify
 from osler.cli.tables import print_table, printable
-from osler.errors import ConfigError, PolicyError
-from osler.files import packaged_recipes
+from osler.errors import ConfigError, DataError, PolicyError
+from osler.files import is_there, packaged_recipes
 
 if TYPE_CHECKING:
     from osler.config import DataConfig, PolicyConfig
@@ -237,6 +238,7 @@ def _print_some(lines: Sequence[str]) -> None:
 def _view(options: argparse.Namespace) -> Mapping[str, Any]:
     from osler.config import load_config
     from osler.data.select import load_split
+    from osler.evaluation.question import reword
     from osler.reports.contact_sheet import view_samples, view_study
 
     source = _find_study(options.recipe)
@@ -248,7 +250,10 @@ def _view(options: argparse.Namespace) -> Mapping[str, Any]:
             raise ConfigError("[data] private is for questions: a path that is named on the command line stands on the page")
         if config.data.options:
             raise ConfigError(f"a study has no reader, whose option data.{next(iter(config.data.options))} would be: leave it out")
-        page = view_study(source, options.out, study, measure, note=note)
+        try:
+            page = view_study(source, options.out, study, measure, note=note)
+        except DataError as error:
+            raise DataError(reword(str(error))) from None
     else:
         samples = load_split(config.data, options.split, shows_studies=False)
         page = view_samples(samples, options.out, study, measure, num=options.count, seed=config.seed, note=note)
@@ -262,7 +267,7 @@ def _find_study(recipe: str | None) -> Study | None:
 
     if recipe is None or recipe in packaged_recipes() or recipe.endswith(".toml"):
         return None
-    if not recipe.strip() or not (Path(recipe).exists() or Path(recipe).is_symlink()):
+    if not recipe.strip() or not (is_there(Path(recipe)) or os.path.islink(recipe)):  # noqa: PTH114 # a text that is no path is no link
         raise ConfigError(f"no recipe and no study at {recipe!r}: check the path, or use a recipe such as demo")
     if recipe.lower().endswith(_TABLES):
         raise ConfigError(f"{recipe} is a table of questions: --data.reader=jsonl --data.root={recipe}")

@@ -96,6 +96,8 @@ def _run(options: argparse.Namespace) -> Mapping[str, Any]:
         except OSError as error:
             raise DataError(f"{options.failures} cannot be written ({error.strerror}): name another file") from None
     print_done(done)
+    if not (done.num_written or done.num_present or done.left_out):
+        raise DataError(f"{str(options.root)!r} holds no DICOM file: check the path")
     return {
         "out": done.out,
         "written": done.num_written,

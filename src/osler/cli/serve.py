@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -12,13 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from osler.cli.common import add_verb
+from osler.cli.common import add_verb, say_loading
 from osler.cli.reader_study import add_study_options, run_study
+from osler.cli.tables import printable
 from osler.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from osler.serving.settings import ServerSettings
 
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/]+")  # also that of a browser's extension
 _NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client", "multipart")
 
 
@@ -126,6 +129,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings, listener: sock
     values = {"path": options.policy, "device": options.device, "dtype": options.dtype, "max_pixels": options.max_pixels}
     policy = build_config({"policy": values}).policy
     limits = BatchSettings.of(max_rows=options.max_batch, max_queued=options.max_queue, max_context=options.max_context)
+    say_loading(printable(policy.path))
     with closing(open_generator(policy, limits)) as generator:
         app = create_app(settings, generator)
 
@@ -150,6 +154,9 @@ def _read_settings(options: argparse.Namespace) -> ServerSettings:
     for name in ("max_batch", "max_queue", "max_context", "max_tokens", "timeout"):
         if not 0 < getattr(options, name) < float("inf"):
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give a number above 0")
+    for origin in options.cors_origin:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"--cors-origin {origin[:100]} is no site: give one such as https://chat.example.org, without a path")
     if not 0 <= options.port < 65_536:
         raise ConfigError(f"--port {options.port}: give a number from 0 to 65535")
     return ServerSettings(

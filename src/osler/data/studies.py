@@ -42,7 +42,7 @@ def show_study(sample: Sample, config: StudyConfig) -> Sample:
         raise DataError(f"{sample.id}: {error}") from None
     texts = (*(sample.context.texts if sample.context is not None else ()), sample.question)
     if (places := sum(text.count(PLACE) for text in texts)) not in (0, len(shown)):
-        raise DataError(f"{sample.id} has {len(shown)} images and {places} places {PLACE}: make them agree")
+        raise DataError(f"{sample.id} has {_count(len(shown), 'image')} and {_count(places, 'place')} {PLACE}: make them agree")
     numbers = iter([len(pictures) for pictures in shown])
     context = sample.context and sample.context.change_texts(lambda text: _repeat_places(text, numbers))  # in the order of a prompt
     if header := agreeing(said):
@@ -91,6 +91,10 @@ def find_hidden(source: ImageSource, config: StudyConfig) -> tuple[str, ...]:
 
     expand(source, look)
     return tuple(found)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _repeat_places(text: str, numbers: Iterator[int]) -> str:

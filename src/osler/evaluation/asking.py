@@ -13,8 +13,9 @@ from osler.context import Context
 from osler.errors import ConfigError, DataError
 from osler.evaluation.answer_reading import LookChange, ReadAnswer, describe_look, read_answer
 from osler.evaluation.looks import Look, alter
-from osler.evaluation.question import make_prompt
-from osler.images.slices import ShownStudy, choose_pictures
+from osler.evaluation.question import MAX_VOTES, make_prompt
+from osler.files import is_there
+from osler.images.slices import ShownStudy, choose_pictures, find_hidden
 from osler.images.study import Study, study_at
 from osler.images.windows import AUTO, parse_windows
 from osler.types import Completion, Prompt
@@ -32,7 +33,7 @@ class AskedQuestion:
     """A question, ready to be asked."""
 
     prompt: Prompt
-    studies: tuple[ShownStudy, ...]  # what the prompt shows of each image
+    studies: tuple[ShownStudy, ...]  # what the prompt shows of each image, with notes on what the pictures hide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def find_images(paths: Sequence[str]) -> list[Study]:
     for path in paths:
         if _ADDRESS.match(path):
             raise DataError(f"{path[:60]!r} is an address: give a file or a folder of this machine, because nothing is fetched")
-        if not Path(path).exists():
+        if not is_there(Path(path)):
             raise DataError(f"there is no image {path[:200]!r}: check the path; the question comes last")
     return [study_at(path) for path in paths]
 
@@ -64,13 +65,19 @@ def prepare_question(
 ) -> AskedQuestion:
     """The prompt of a question, in the wording of `[prompt] strategy`, with what `[data.study]` shows.
 
-    Raises ConfigError for an unknown window, also where a picture has no use for it, and what `make_prompt` raises.
+    Raises ConfigError for more than MAX_VOTES votes and for an unknown window, also where a picture has no use for it, and what
+    `make_prompt` raises.
     """
     section = config.data.study
+    if config.eval.num_votes > MAX_VOTES:
+        raise ConfigError(f"a question takes at most {MAX_VOTES} votes, because they are drawn at once: ask for fewer")
     if section.window != AUTO:
         parse_windows(section.window)
     prompt = make_prompt(images, question, choices, strategy=config.prompt.strategy, context=context, study=section)
-    return AskedQuestion(prompt=prompt, studies=tuple(choose_pictures(study, section) for study in images))
+    studies = tuple(choose_pictures(study, section) for study in images)
+    hidden = (find_hidden(study, shown) for study, shown in zip(images, studies, strict=True))
+    told = (replace(shown, notes=(*shown.notes, *notes)) for shown, notes in zip(studies, hidden, strict=True))
+    return AskedQuestion(prompt=prompt, studies=tuple(told))
 
 
 def open_speaker(config: Config) -> HfEngine | OpenAIEngine:

@@ -28,9 +28,13 @@ MAX_TEXT: Final = 20_000
 """Characters of a question with its choices."""
 
 
+MAX_VOTES: Final = 128
+"""Completions of one question, which are drawn side by side."""
+
+
 def reword(message: str) -> str:
     """An error of the readers for somebody who has no dataset: without the name of the question, and with a remedy that fits."""
-    message = message.removeprefix(f"{DATASET}/1: ")
+    message = message.removeprefix(f"{DATASET}/1: ").replace(f"{DATASET}/1", "the question")
     return message.replace("or remove the row", "or choose another file").replace("remove the row", "choose another file")
 
 

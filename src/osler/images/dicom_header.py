@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MARK_OFFSET: Final = 128
+NO_MARK: Final = 'is a DICOM file without the 128 bytes and "DICM" that begin one: write it anew with a DICOM tool'
+"""What is said of a file of which `lacks_mark` is true."""
+
 _MARK: Final = b"DICM"
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _PIXEL_TAGS: Final = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
@@ -84,6 +87,15 @@ def has_dicom_mark(stream: IO[bytes]) -> bool:
     mark = stream.read(len(_MARK))
     stream.seek(0)
     return mark == _MARK
+
+
+def lacks_mark(stream: IO[bytes]) -> bool:
+    """Whether a file begins with the first element of a DICOM data set in place of 128 bytes and "DICM"; the stream is rewound."""
+    stream.seek(0)
+    head = stream.read(8)
+    stream.seek(0)
+    is_first = head[:2] in (b"\2\0", b"\x08\0") and head[3:4] == b"\0"
+    return is_first and len(head) == 8 and (head[4:6].isalpha() or head[6:] == b"\0\0")
 
 
 class _Quiet:
@@ -257,6 +269,15 @@ def count_frames(dataset: Dataset) -> int:
     if num_frames > MAX_SLICES:
         raise DicomError(f"has {num_frames:,} frames, more than {MAX_SLICES:,}: store a part of it")
     return num_frames
+
+
+def read_num_frames(stream: IO[bytes]) -> int:
+    """The number of frames of an open DICOM file. Raises DicomError for a damaged header."""
+    from pydicom import dcmread
+
+    with naming_damage("a damaged header"):
+        stream.seek(0)
+        return count_frames(dcmread(stream, stop_before_pixels=True, specific_tags=["NumberOfFrames"]))
 
 
 def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from osler.errors import DataError
-from osler.images.dicom_header import DicomError, has_dicom_mark
+from osler.images.dicom_header import NO_MARK, DicomError, has_dicom_mark, lacks_mark, read_num_frames
 from osler.images.dicom_pixels import read_picture, read_size
 from osler.images.limits import MAX_ASPECT_RATIO as MAX_ASPECT_RATIO
 from osler.images.limits import MAX_BYTES as MAX_BYTES
@@ -30,6 +30,9 @@ from osler.types import ImageSource
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile as Decoder
+
+MORE_PICTURES: Final = "with several pages or frames: only the first is shown"
+"""What is said of a file of which `EncodedImage.has_more` is true, behind its name or number."""
 
 _UNSAFE_PATH: Final = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)|\0")
 
@@ -107,6 +110,21 @@ class EncodedImage(ABC):
                     return read_size(stream)
             return self._read_header(stream).size
 
+    def has_more(self) -> bool:
+        """Whether the file holds more pictures than the one that `load` gives: pages of a TIFF, frames of a clip or of a DICOM file.
+
+        Raises the errors of `check_header`.
+        """
+        with self.open() as stream:
+            if has_dicom_mark(stream):
+                with self._naming_faults():
+                    return read_num_frames(stream) > 1
+            decoder = self._read_header(stream)
+            try:
+                return bool(getattr(decoder, "is_animated", False))
+            except decoder_errors():  # of what follows the first picture, which is sound
+                return False
+
     def _read_header(self, stream: IO[bytes]) -> Decoder:
         """A decoder that has read the header only."""
         try:
@@ -116,6 +134,11 @@ class EncodedImage(ABC):
                 raise self._fault("has a number of channels or bits that Osler does not read: convert it to PNG") from error
             raise self._fault(f"has a damaged header ({_reason(error)}): fetch it again") from error
         if decoder is None:
+            stream.seek(0)
+            if not stream.read(1):
+                raise self._fault("is empty: fetch it again")
+            if lacks_mark(stream):
+                raise self._fault(NO_MARK)
             raise self._fault(f"is not an image that Osler reads ({', '.join(FORMATS)}, DICOM): convert it, or remove the row")
         if fault := size_fault(*decoder.size):
             raise self._fault(fault)

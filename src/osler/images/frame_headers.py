@@ -53,6 +53,8 @@ _PLACEHOLDERS: Final = {
 _HEAD_BYTES: Final = 1 << 16
 _IMPLICIT: Final = "1.2.840.10008.1.2"  # the others of the standard begin so too; all are in explicit little endian but for
 _OTHERS: Final = ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # big endian and deflated
+_EXPLICIT: Final = "1.2.840.10008.1.2.1"
+_ITEM_BYTES: Final = 8  # before the bytes of a compressed frame
 _LAST_TAG: Final = 0x52009230  # of these: what follows is not read
 _SAME_PLACE: Final = 0.01  # millimetres
 
@@ -136,6 +138,7 @@ def read_frame_headers(stream: IO[bytes], image: DicomFrame) -> list[FrameHeader
         if dataset is None or "Rows" not in dataset:
             raise DicomError("is a DICOM file without pixels: remove the row")
         num_frames = count_frames(dataset)
+        _check_length(stream, dataset, num_frames)
         if num_frames > len(dataset.get("PerFrameFunctionalGroupsSequence") or ()) > 0:
             raise DicomError("has fewer functional groups than frames: fetch it again")
         return [_read_slice(dataset, image, frame) for frame in range(num_frames)]
@@ -163,6 +166,20 @@ def _read_head(stream: IO[bytes]) -> Dataset | None:
         if ends:
             return dataset
     return None
+
+
+def _check_length(stream: IO[bytes], dataset: Dataset, num_frames: int) -> None:
+    """Raise DicomError where a file is too short for the frames of its header, each of which would be looked at before a pixel is missed.
+
+    The least length is taken: one bit for each pixel, or the header of a compressed frame. Deflated files are not looked at.
+    """
+    syntax = find_data_set(stream)[1]
+    if syntax in _OTHERS[1:]:
+        return
+    is_native = syntax in (_IMPLICIT, _EXPLICIT, *_OTHERS)
+    least = max(_ITEM_BYTES, integer(dataset, "Rows") * integer(dataset, "Columns", 0) // 8) if is_native else _ITEM_BYTES
+    if num_frames > 1 and num_frames * least > stream.seek(0, io.SEEK_END):
+        raise DicomError(f"has {num_frames:,} frames by its header, more than the file can hold: fetch it again")
 
 
 def _read_elements(stream: IO[bytes], stop_when: Callable[[Any, str | None, int], bool]) -> Dataset:

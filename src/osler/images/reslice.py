@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from osler.errors import DataError
 from osler.images.dicom import DicomFrame
+from osler.images.dicom_values import functional_group
 from osler.images.fingerprints import digest_image
 from osler.images.geometry import PLANES, HasShownWindow, Series, unturned
 from osler.images.limits import size_fault
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from pydicom.dataset import Dataset
 
 MAX_BYTES: Final = 2 * 1024**3
 """The most memory that the tones of a series may take."""
@@ -36,6 +38,7 @@ _LAYOUTS: Final = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 
 _HEAD: Final = 2
 _FAULTS: Final = ("missing", "uneven", "tilt", "shear")
 _WINDOWS: Final = ("WindowCenter", "WindowWidth", "VOILUTFunction")
+_GROUPS: Final = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # where files of many frames have their windows
 MAX_LEAN: Final = 20.0
 """Degrees by which slices may lie obliquely and still be cut as if they lay straight."""
 _DECODING: Final = threading.Lock()
@@ -134,12 +137,17 @@ def _have_one_window(slices: Sequence[ImageSource]) -> bool:
     """Whether all slices show their values with one window: one that was asked for, or the same one in all their files."""
     frames = [unturned(source) for source in slices]
     found = set()
+    headers: dict[str, Dataset] = {}  # of each file once, which may hold hundreds of frames
     for frame in frames:
         if not isinstance(frame, DicomFrame):
             return True  # a volume has one range
         if frame.window is not None and not frame.window.startswith("file:"):
             continue
-        found.add(tuple(str(frame.read_elements(_WINDOWS).get(name, "")) for name in _WINDOWS))
+        if frame.path not in headers:
+            headers[frame.path] = frame.read_elements((*_WINDOWS, *_GROUPS))
+        header = headers[frame.path]
+        own = functional_group(header, frame.frame, "FrameVOILUTSequence") or header
+        found.add(tuple(str(own.get(name, "")) for name in _WINDOWS))
     return not found or (len(found) == 1 and not any(value == "" for value in found.pop()[:2]))
 
 

@@ -19,6 +19,7 @@ from osler.images.clip import Clip
 from osler.images.geometry import Series, measure_steps
 from osler.images.montage import Montage, ReducedImage
 from osler.images.study import PickedSeries, Study, pick_series, slices_with_label, spread
+from osler.images.values import find_hidden_values
 from osler.types import ImageSource
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class ShownStudy:
     num_slices: int  # of the series
     plane: str | None
     notes: tuple[str, ...]  # about the series, in words
+
+    @property
+    def slice_numbers(self) -> tuple[int, ...]:
+        """The slices in their series as people and programs are told of them: counted from 1."""
+        return tuple(index + 1 for index in self.indices)
 
 
 def choose_pictures(study: Study, config: StudyConfig, indices: tuple[int, ...] | None = None) -> ShownStudy:
@@ -72,6 +78,16 @@ def _choose_pictures(study: Study, config: StudyConfig, asked: tuple[int, ...] |
     )
 
 
+def find_hidden(study: Study, shown: ShownStudy) -> tuple[str, ...]:
+    """What the shown slices of a study hide, in words that name no file: see `values.find_hidden_values`. Decodes them once."""
+    return _find_hidden(shown.slices, study.file_state())
+
+
+@lru_cache(maxsize=256)
+def _find_hidden(slices: tuple[ImageSource, ...], _state: int) -> tuple[str, ...]:
+    return find_hidden_values(slices)
+
+
 def _choose(study: Study, picked: PickedSeries, config: StudyConfig) -> tuple[int, ...]:
     number, count = len(picked.series.slices), count_slices(config)
     if config.choice == "even":
@@ -87,7 +103,10 @@ def _check_indices(study: Study, number: int, asked: tuple[int, ...], config: St
     """The slices that are asked for one by one, in the order of the series."""
     indices = tuple(sorted(set(asked)))
     if not indices or not 0 <= indices[0] <= indices[-1] < number:
-        raise DataError(f"study {study.path!r} has the slices 0 to {number - 1}: ask for at least one of them, and for no other")
+        raise DataError(
+            f"study {study.path!r} has {number} slices, numbered 1 to {number} (as indices 0 to {number - 1}): "
+            "ask for at least one of them, and for no other"
+        )
     if len(indices) > (most := count_slices(config.model_copy(update={"slices": min(number, MAX_SHOWN_SLICES)}))):
         raise DataError(f"study {study.path!r}: {len(indices)} slices are more than a prompt takes: ask for at most {most}")
     return indices

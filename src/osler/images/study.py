@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from osler.errors import ConfigError, DataError
 from osler.images.dicom import DicomFrame
 from osler.images.dicom_header import has_dicom_mark
-from osler.images.files import ImageFile
+from osler.images.files import MORE_PICTURES, ImageFile
 from osler.images.geometry import Series, unturned, with_window
 from osler.images.labels import read_label
 from osler.images.limits import MAX_SLICES
@@ -45,6 +45,7 @@ SETTINGS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
 """The fields of a study beside its path, and their types."""
 
 _PLANES: Final[tuple[str, ...]] = get_args(Plane)
+_OF_PAGES: Final = (".tif", ".tiff", ".gif", ".webp")  # of these pictures a file may hold several
 _MAX_TOLD: Final = 3  # files that are refused, by name
 _MONTAGE: Final = 9  # slices that `Study.load` shows
 _DIGITS: Final = re.compile(r"(\d+)")
@@ -174,7 +175,8 @@ def find_series(study: Study) -> PickedSeries:
         if (num_patients := len({series.patient for series in found} - {None})) > 1:
             raise DataError(f"study {study.path!r} holds pictures of {num_patients} patients: name the file of one, or its series")
         views = tuple(picture for series in found for picture in series.slices)
-        chosen = Series(slices=views, positions=None, spacing=None, normal=None, modality=found[0].modality)
+        told = found[0].findings if isinstance(views[0], ImageFile) else ()  # what DICOM files say of a series means nothing for views
+        chosen = Series(slices=views, positions=None, spacing=None, normal=None, modality=found[0].modality, findings=told)
     else:
         chosen = max(found, key=lambda series: (series.positions is not None, len(series.slices)))
         if len(found) > 1:
@@ -275,10 +277,13 @@ def _read_once(study: Study, _state: int) -> tuple[tuple[Series, ...], tuple[str
     if len(volumes) == 1:
         return read_volume(study.root, volumes[0], plane=study.plane, window=window), ()
     if volumes:
-        raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them")
+        raise DataError(f"study {study.path!r} holds {len(volumes)} volumes: name the file of one of them, such as {volumes[0]!r}")
     pictures = sorted((path for path in paths if path.lower().endswith(PICTURE_SUFFIXES)), key=natural_key)
     if not pictures:
-        raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume: check the path")
+        if not paths:
+            raise DataError(f"study {study.path!r} is an empty folder: check the path")
+        some = f"{len(paths)} other file{'s' * (len(paths) > 1)}, such as {', '.join(map(repr, paths[:_MAX_TOLD]))}"
+        raise DataError(f"study {study.path!r} holds no picture, DICOM file or volume, but {some}: check the path")
     return (_unplaced(study, [ImageFile(root=study.root, path=path) for path in pictures]),), ()
 
 
@@ -310,7 +315,19 @@ def _unplaced(study: Study, pictures: Sequence[ImageFile]) -> Series:
     """Pictures without a header that says what they are, in their order."""
     if study.window is not None:
         raise DataError(f"study {study.path!r} is of pictures, which have no values for a window: leave the window out")
-    return Series(slices=tuple(pictures), positions=None, spacing=None, normal=None, modality=None)
+    suspects = pictures if len(pictures) == 1 else [picture for picture in pictures if picture.path.lower().endswith(_OF_PAGES)]
+    number = sum(map(_has_more, suspects))
+    who = "the file" if len(pictures) == 1 else f"{number} of {len(pictures)} files"
+    findings = (f"{who} {MORE_PICTURES}",) if number else ()
+    return Series(slices=tuple(pictures), positions=None, spacing=None, normal=None, modality=None, findings=findings)
+
+
+def _has_more(picture: ImageFile) -> bool:
+    """Whether a file holds more pictures than are shown of it; False for a damaged one, which is told of where it is shown."""
+    try:
+        return picture.has_more()
+    except DataError:
+        return False
 
 
 def _folder_of(study: Study) -> Path | None:

@@ -77,6 +77,8 @@ def read_volume_header(stream: IO[bytes]) -> VolumeHeader:
                 return _read_nifti(head[:size], is_packed=is_packed, is_second=size == _HEADER_BYTES)
     except decoder_errors() as error:
         raise VolumeError(f"has a damaged header ({type(error).__name__}): fetch it again") from None
+    if not head:
+        raise VolumeError("is empty: fetch it again")
     raise VolumeError("is no NIfTI file (.nii, .nii.gz) and no NRRD file: convert it, or remove the row")
 
 

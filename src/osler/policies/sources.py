@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from osler.errors import PolicyError
+from osler.files import is_there
 
 PACKAGED_POLICIES: Final = Path(__file__).parent
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -29,12 +30,12 @@ class Source:
 def find_policy(path: str | Path) -> Source:
     """Resolve `[policy] path`: a packaged name first, then a folder, then a hub id. Raises PolicyError when it is none of them."""
     text = str(path)
-    if "/" not in text and (PACKAGED_POLICIES / text / "config.json").is_file():
+    if "/" not in text and is_there(PACKAGED_POLICIES / text / "config.json"):
         return Source(path=str(PACKAGED_POLICIES / text), name=text, is_local=True)
     folder = Path(text).expanduser()
-    if folder.is_dir():
-        return _find_in_folder(folder)
-    if folder.exists():
+    if is_there(folder):
+        if folder.is_dir():
+            return _find_in_folder(folder)
         raise PolicyError(f"{text} is a file: name the folder that holds config.json and model.safetensors")
     if not _HUB_ID.fullmatch(text):
         raise PolicyError(f"no policy at {text}: use {known_policies()}, a folder, or a hub id such as Qwen/Qwen2-VL-2B-Instruct")

@@ -153,7 +153,13 @@ class _Asking:
 
     def _images(self, result: Result) -> ShownImages:
         assert result.started is not None
-        return ShownImages(count=len(self.request.images), tokens=result.started.image_tokens, slices=self.asked.slices)
+        own = self.asked.shown
+        return ShownImages(
+            count=len(self.request.images),
+            tokens=result.started.image_tokens,
+            slice_numbers=None if own is None else list(own.slice_numbers),
+            slices=None if own is None else list(own.indices),
+        )
 
     def _read(self, result: Result) -> ReadAnswer:
         return read_answer(self.prompt, _completions(result), self.calls.generator.policy_name)

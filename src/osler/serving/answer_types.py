@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from osler.evaluation.looks import Look
+from osler.evaluation.question import MAX_VOTES
 from osler.serving.strict import StrictModel
 from osler.serving.study_settings import StudySettings
 
@@ -57,7 +58,7 @@ class AnswerRequest(StrictModel):
     study_settings: StudySettings = StudySettings()
     context: AskedContext | None = None
     strategy: Annotated[str, Field(max_length=100)] = "think"
-    votes: Annotated[int, Field(ge=1, le=128)] = 1  # above 1: completions that are drawn, of which the most frequent answer counts
+    votes: Annotated[int, Field(ge=1, le=MAX_VOTES)] = 1  # above 1: completions that are drawn, of which the most frequent answer counts
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None  # of the confidence, below which the answer abstains
     look: Annotated[list[Annotated[Look, Field(strict=False)]], Field(max_length=3, default_factory=list)]
     max_tokens: Annotated[int, Field(ge=1)] = 256
@@ -98,7 +99,8 @@ class ShownImages(_Reply):
 
     count: int  # pictures of the prompt
     tokens: int  # that they take
-    slices: list[int] | None  # of the study, from 0; null without one, and where several images are shown
+    slice_numbers: list[int] | None  # of the study, from 1; null without one, and where several images are shown
+    slices: list[int] | None  # the same, from 0: the older word
 
 
 class PolicyReply(_Reply):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from osler.context import Context
 from osler.errors import ConfigError, DataError, OslerError
 from osler.evaluation.question import make_prompt
+from osler.images.files import MORE_PICTURES, EncodedImage
 from osler.images.slices import ShownStudy
 from osler.prompts import find_strategy
 from osler.serving.answer_types import AnswerRequest, AskedStudy
@@ -29,7 +30,7 @@ class Asked:
     """A question that can be answered."""
 
     prompt: Prompt
-    slices: list[int] | None  # of the study that is shown; None without one, and for several
+    shown: ShownStudy | None  # what is shown of the study; None without one, and for several
     notes: tuple[str, ...]  # about the study
     upload: Upload | None  # whose images are shown
     is_kept: bool  # False for an upload that was made for this question, and is removed after it
@@ -77,10 +78,15 @@ def read_question(body: AnswerRequest, uploads: Uploads, settings: ServerSetting
             with suppress(ApiError):  # others have taken its place
                 uploads.remove(upload.id)
         raise
-    slices = list(shown[0].indices) if len(shown) == 1 else None
-    notes = (*(() if upload is None else upload.notes), *(note for study in shown for note in study.notes))
+    only = shown[0] if len(shown) == 1 else None
+    singles = [f"images.{number} {MORE_PICTURES}" for number, image in enumerate(images if body.images else ()) if _has_more(image)]
+    notes = (*singles, *(() if upload is None else upload.notes), *(note for study in shown for note in study.notes))
     own = body.upload is not None
-    return Asked(prompt=prompt, slices=slices, notes=tuple(dict.fromkeys(notes)), upload=upload, is_kept=own, lease=lease)
+    return Asked(prompt=prompt, shown=only, notes=tuple(dict.fromkeys(notes)), upload=upload, is_kept=own, lease=lease)
+
+
+def _has_more(image: ImageSource) -> bool:
+    return isinstance(image, EncodedImage) and image.has_more()
 
 
 def _show(uploads: Uploads, upload: Upload, settings: StudySettings) -> tuple[ShownStudy, ...]:

@@ -95,6 +95,8 @@ def as_bad_request(error: RequestValidationError) -> ApiError:
         error.errors(), key=lambda one: (len(one["loc"]), not one["type"].endswith("_type"))
     )  # of a union, the member that fits best
     where = _path_of(fault["loc"][1:])[:_MAX_PARAM] or None  # a key that is not known is as long as its client likes
+    if fault["type"] == "model_attributes_type" and where is None:
+        return ApiError(400, "the body is no JSON object: send one such as {..}", code=fault["type"])
     message = fault["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{where}: {message}" if where else message, param=where, code=fault["type"])
 

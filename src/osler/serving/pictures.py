@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from osler.errors import DataError
+from osler.evaluation.question import reword
 from osler.images.embedded import ImageBytes
 from osler.serving.errors import ApiError
 from osler.serving.settings import ServerSettings
@@ -45,7 +46,7 @@ def read_images(urls: Sequence[tuple[str, str]], settings: ServerSettings) -> tu
         try:
             width, height = image.read_size()
         except DataError as error:
-            raise ApiError(400, f"{param}: {error}", param=param, code="invalid_image") from None
+            raise ApiError(400, f"{param}: {reword(str(error))}", param=param, code="invalid_image") from None
         pixels += width * height
         if pixels > settings.max_pixels:
             raise ApiError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -79,10 +79,12 @@ class PictureSize(BaseModel):
 class ShownReply(BaseModel):
     """What a prompt shows of an image."""
 
-    slices: list[int]  # from 0
+    slice_numbers: list[int]  # in the series, from 1
+    slices: list[int]  # the same, from 0
     num_slices: int
     pictures: list[PictureSize]  # one for each slice, or one montage or clip of them
     notes: list[str]
+    hidden: list[str]  # what the pictures do not show: values that are no numbers, or that all become one tone
 
 
 def describe_upload(upload: Upload, uploads: Uploads) -> UploadReply:
@@ -123,12 +125,13 @@ def describe_image(upload: Upload, uploads: Uploads, index: int, plane: Plane | 
         )
 
 
-def describe_shown(shown: ShownStudy) -> ShownReply:
-    """What a prompt shows of an image. Raises DataError where a picture cannot be read."""
+def describe_shown(shown: ShownStudy, hidden: Sequence[str]) -> ShownReply:
+    """What a prompt shows of an image, and hides. Raises DataError where a picture cannot be read."""
     each = [marks_of(shown.plane, source) for source in shown.slices]
     if len(shown.pictures) < len(each):  # a montage or a clip
         each = [each[0] if all(marks == each[0] for marks in each) else None]
     return ShownReply(
+        slice_numbers=list(shown.slice_numbers),
         slices=list(shown.indices),
         num_slices=shown.num_slices,
         pictures=[
@@ -137,6 +140,7 @@ def describe_shown(shown: ShownStudy) -> ShownReply:
             for width, height in [size_of(picture)]
         ],
         notes=list(shown.notes),
+        hidden=list(hidden),
     )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from osler.config import MAX_SHOWN_SLICES, Layout
@@ -58,18 +60,25 @@ Id = Annotated[str, Path(max_length=64, description="The name of an upload.")]
 Place = Annotated[int, Path(ge=0, lt=100_000)]
 WindowQuery = Annotated[str | None, Query(max_length=100, description='"file", "auto", "lung", "40/400", "-160..240"')]
 
+NumbersQuery = Annotated[str | None, Query(max_length=2000, pattern=r"^[1-9]\d{0,4}(,[1-9]\d{0,4})*$", description='"4,6,10", from 1')]
+SlicesQuery = Annotated[str | None, Query(max_length=2000, pattern=r"^\d{1,5}(,\d{1,5})*$", description='"3,5,9", from 0')]
+
 
 def read_settings(
     slices: Annotated[int | None, Query(ge=1, le=MAX_SHOWN_SLICES)] = None,
     choice: Literal["even", "information"] | None = None,
-    indices: Annotated[str | None, Query(max_length=2000, pattern=r"^\d{1,5}(,\d{1,5})*$", description='"3,5,9"')] = None,
+    slice_numbers: NumbersQuery = None,
+    indices: SlicesQuery = None,
     window: WindowQuery = None,
     plane: Plane | None = None,
     layout: Layout | None = None,
 ) -> StudySettings:
-    """The settings of a query."""
-    exact = None if indices is None else tuple(dict.fromkeys(map(int, indices.split(","))))
-    return StudySettings(slices=slices, choice=choice, indices=exact, window=window, plane=plane, layout=layout)
+    """The settings of a query; `slice_numbers` count from 1, the older `indices` from 0."""
+    numbers, exact = (None if text is None else tuple(dict.fromkeys(map(int, text.split(",")))) for text in (slice_numbers, indices))
+    try:
+        return StudySettings(slices=slices, choice=choice, slice_numbers=numbers, indices=exact, window=window, plane=plane, layout=layout)
+    except ValidationError as error:  # more slices than a prompt takes
+        raise RequestValidationError([{**fault, "loc": ("query", *fault["loc"])} for fault in error.errors()]) from None
 
 
 Asked = Annotated[StudySettings, Depends(read_settings)]
@@ -148,14 +157,14 @@ def add_shown(router: APIRouter, uploads: Uploads, work: Callable[..., Any]) -> 
 
 def _describe(uploads: Uploads, upload_id: str, index: int, asked: StudySettings) -> ShownReply:
     upload = uploads.find(upload_id)
-    shown = upload.show(index, asked.to_config(uploads.study), asked.indices)
+    shown = upload.show(index, asked.to_config(uploads.study), asked.exact)
     with upload.naming():
-        return describe_shown(shown)
+        return describe_shown(shown, upload.hidden(index, shown))
 
 
 def _render_shown(uploads: Uploads, upload_id: str, index: int, number: int, asked: StudySettings, look: Look | None) -> Response:
     upload = uploads.find(upload_id)
-    pictures = upload.show(index, asked.to_config(uploads.study), asked.indices).pictures
+    pictures = upload.show(index, asked.to_config(uploads.study), asked.exact).pictures
     if number >= len(pictures):
         raise ApiError(404, f"a prompt shows {len(pictures)} pictures of it, counted from 0")
     picture = pictures[number] if look is None else alter([pictures[number]], look)[0]

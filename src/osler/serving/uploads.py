@@ -29,7 +29,7 @@ from osler.config import StudyConfig
 from osler.errors import DataError
 from osler.files import locking
 from osler.images.geometry import Series
-from osler.images.slices import ShownStudy, choose_pictures
+from osler.images.slices import ShownStudy, choose_pictures, find_hidden
 from osler.images.study import Study, find_series, read_series
 from osler.serving.errors import ApiError
 from osler.serving.generation import QueueFull
@@ -117,6 +117,11 @@ class Upload:
         with self.naming():
             return choose_pictures(image.study, config, indices)
 
+    def hidden(self, index: int, shown: ShownStudy) -> tuple[str, ...]:
+        """What the pictures that are shown of an image hide. Decodes its slices once."""
+        with self.naming():
+            return find_hidden(self.image(index).study, shown)
+
 
 class Uploads:
     """All uploads of a server. Safe to use from several threads."""
@@ -185,9 +190,11 @@ class Uploads:
             asked = tuple(index for index, image in enumerate(upload.images) if image.is_selected)
         if not asked:
             raise DataError("no image of the upload is chosen: choose one")
-        if settings.indices is not None and len(asked) != 1:
+        if settings.exact is not None and len(asked) != 1:
             raise DataError(f"the slices of {len(asked)} images cannot be named one by one: choose one image")
-        return tuple(upload.show(index, config, settings.indices) for index in dict.fromkeys(asked))
+        shown = {index: upload.show(index, config, settings.exact) for index in asked}
+        why = {index: upload.image(index).notes if settings.images is None else () for index in shown}
+        return tuple(replace(one, notes=(*why[index], *one.notes, *upload.hidden(index, one))) for index, one in shown.items())
 
     def remove(self, upload_id: str) -> None:
         """Remove an upload with its files. Raises ApiError (404)."""
@@ -214,7 +221,8 @@ class Uploads:
 
     @asynccontextmanager
     async def life(self) -> AsyncIterator[None]:
-        """Open while a server runs: removes what is idle, and everything at the end."""
+        """Open while a server runs: removes what killed ones left, what is idle, and everything at the end."""
+        await asyncio.to_thread(remove_abandoned)
 
         async def sweep_for_ever() -> None:
             while True:

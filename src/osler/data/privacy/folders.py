@@ -14,7 +14,7 @@ from osler.data.privacy.values import text_of
 from osler.errors import ConfigError, DataError
 from osler.files import digest_file, read_json_object, write_json, write_whole
 from osler.images.burned_in import find_text, header_signs
-from osler.images.dicom_header import DicomError, has_dicom_mark, naming_damage, read_header
+from osler.images.dicom_header import NO_MARK, DicomError, has_dicom_mark, lacks_mark, naming_damage, read_header
 from osler.images.dicom_pixels import read_picture
 from osler.images.limits import MAX_BYTES
 
@@ -25,6 +25,8 @@ BurnedIn = Literal["leave_out", "keep"]
 BURNED_IN: Final[tuple[BurnedIn, ...]] = ("leave_out", "keep")
 SETTINGS: Final = "deidentified.json"
 """The file of the output folder that holds the settings; it names no file and no patient."""
+
+_SUFFIXES: Final = (".dcm", ".dicom", ".ima")  # of names that say that a file is of DICOM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,9 @@ def deidentify_folder(
                 raise DicomError(f"shows signs of text in its pixels ({', '.join(signs)})")
         except (DicomError, DataError) as error:
             reason = str(error) if isinstance(error, DicomError) else "cannot be read"
+            reason = reason.removesuffix(", or remove the row").removesuffix(": remove the row")  # here no row names the file
             left_out[reason] += 1
-            failures.append(f"{path}: {error}")
+            failures.append(f"{path}: {reason if isinstance(error, DicomError) else error}")
     return Deidentified(
         out=out,
         num_written=counts["written"],
@@ -89,6 +92,10 @@ def _deidentify_file(
     try:
         with path.open("rb") as stream:
             if not has_dicom_mark(stream):
+                if lacks_mark(stream):
+                    raise DicomError(NO_MARK)
+                if path.suffix.lower() in _SUFFIXES:
+                    raise DicomError("is no DICOM file, though its name ends as that of one: fetch it again")
                 return "other", ()
             if path.stat().st_size > MAX_BYTES:
                 raise DicomError(f"has more than {MAX_BYTES:,} bytes: store a smaller copy")

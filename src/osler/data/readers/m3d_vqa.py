@@ -18,9 +18,9 @@ from osler.data.readers.base import ReaderCard, ReadReport, Rows, check_choice, 
 from osler.data.readers.layouts.options import read_options
 from osler.data.readers.layouts.tables import check_split_of, read_delimited
 from osler.data.readers.make_choices import close_yes_no
-from osler.data.readers.read_files import is_there
 from osler.data.readers.text import agreed_letter, repair_mojibake
 from osler.errors import ConfigError, DataError
+from osler.files import is_there
 from osler.images.study import Study
 from osler.taxonomy import SPLITS, Modality, QuestionType
 from osler.types import LETTERS, Sample

@@ -16,9 +16,9 @@ from typing import Any, Final
 from osler.data.readers.base import TRAIN_TEST, ReaderCard, ReadReport, Rows, check_choice, get_text, published_columns
 from osler.data.readers.layouts.options import read_options
 from osler.data.readers.layouts.tables import check_split_of, read_delimited
-from osler.data.readers.read_files import is_there
 from osler.data.readers.text import agreed_letter, repair_mojibake
 from osler.errors import ConfigError, DataError
+from osler.files import is_there
 from osler.images.files import ImageFile
 from osler.types import LETTERS, Sample
 

@@ -78,14 +78,6 @@ def _parse_line(line: bytes, path: Path) -> Any:
         return DataError(str(error).removeprefix(f"{path} "))
 
 
-def is_there(path: Path) -> bool:
-    """Whether a file or folder exists; a name that no file can have, such as one of 300 characters, does not."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file without a byte order mark. Raises DataError for a file that is missing, too large or unreadable."""
     with _open(path) as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,8 @@ from osler.types import LETTERS, PLACE, Record
 
 MAX_REASONING: Final = 5000
 """Characters of a policy's reasoning that are shown."""
+
+_PLACES: Final = re.compile(f"(?:{re.escape(PLACE)})+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +160,8 @@ class Sessions:
         return {
             "position": position,
             "part": step.part.value,
-            "context": None if sample.context is None else _name_places(layout_context(sample.context)) or None,
-            "question": _name_places(sample.question),
+            "context": None if sample.context is None else name_places(layout_context(sample.context)) or None,
+            "question": name_places(sample.question),
             "choices": [{"letter": letter, "text": text} for letter, text in zip(LETTERS, sample.choices, strict=False)],
             "model": _describe_model(self.study.model[name]) if step.part is Part.WITH_MODEL else None,
         }
@@ -213,9 +216,9 @@ def _describe_model(record: Record) -> dict[str, Any]:
     return {"answer": record.answer if record.choices else None, "text": answer_text_of(record), "reasoning": reasoning}
 
 
-def _name_places(text: str) -> str:
-    """The text with "[image]" at the place of each image."""
-    return text.replace(PLACE, "[image]")
+def name_places(text: str) -> str:
+    """The text with "[image]" at the place of an image, and "[8 images]" at that of a study of which so many are shown."""
+    return _PLACES.sub(lambda run: "[image]" if run[0] == PLACE else f"[{run[0].count(PLACE)} images]", text)
 
 
 def _text(moment: datetime) -> str:

@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -152,7 +152,9 @@ def _require_same(plan: Plan, settings: StudySettings, terms: Mapping[str, str])
     """Raise ConfigError where an existing study differs from the one that is asked for."""
     remedy = "give the command that began it, another --out, or --fresh, which sets it aside"
     if plan.settings != settings:
-        raise ConfigError(f"the study in this folder has {plan.settings}, not {settings}: {remedy}")
+        pairs = {field.name: (getattr(plan.settings, field.name), getattr(settings, field.name)) for field in fields(settings)}
+        what = ", ".join(f"{name.replace('_', ' ')} {old}, not {new}" for name, (old, new) in pairs.items() if old != new)
+        raise ConfigError(f"the study in this folder has {what}: {remedy}")
     names = {"questions": "questions", "content": "images or right answers", "model": "answers of the policy"}
     if changed := [names[key] for key in names if plan.terms.get(key) != terms[key]]:
         raise ConfigError(f"the study in this folder was made with other {changed[0]}: {remedy}")

@@ -139,7 +139,7 @@ export function renderBars(list, choices, answer, isVoted = false) {
 function renderFacts(reply) {
   const rows = [
     ["Model", `${reply.policy.name} (${reply.policy.fingerprint.slice(0, 12)})`],
-    ["Pictures", `${reply.images.count}, ${reply.images.tokens} image tokens${reply.images.slices ? `; slices ${reply.images.slices.map((one) => one + 1).join(", ")}` : ""}`],
+    ["Pictures", `${reply.images.count}, ${reply.images.tokens} image tokens${reply.images.slice_numbers ? `; slices ${reply.images.slice_numbers.join(", ")}` : ""}`],
     ["Tokens", `${reply.usage.prompt_tokens} of the prompt, ${reply.usage.completion_tokens} of the completion`],
     ["Read by", `${reply.rule}${reply.is_well_formed ? "" : "; the completion has not the form that was asked for"}`],
     ["Seconds", `${reply.timings.total.toFixed(2)}, of which ${reply.timings.queued.toFixed(2)} in the queue`],

@@ -137,9 +137,9 @@ function numberOf(id, usual) {
 
 let filled = null; // { question, choices } of the drawn example that filled the form
 
-/** Put the question of a drawn example into the form. */
+/** Put the question of a drawn example into the form. The patient context stays: whoever wrote it may want it back. */
 export function fillExample({ question, choices }) {
-  fillForm({ question, choices });
+  fillForm({ question, choices, context: readContext() });
   filled = { question, choices };
 }
 
@@ -151,7 +151,7 @@ export function clearExample() {
   filled = null;
 }
 
-/** Put a question of the history back into the form. */
+/** Put a question of the history back into the form, with its context or none. */
 export function fillForm({ question, choices, context = null, strategy = null }) {
   filled = null;
   byId("question").value = question;

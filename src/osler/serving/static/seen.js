@@ -24,7 +24,7 @@ class Seen extends EventTarget {
     const image = this.#only();
     const settings = { images: [...uploads.selected].sort((one, other) => one - other), layout: byId("layout").value };
     const isStudy = uploads.images.some((each) => uploads.selected.has(each.index) && each.num_slices > 1);
-    if (isStudy && byId("choice").value === "hand" && image) settings.indices = [...this.#hand].sort((one, other) => one - other);
+    if (isStudy && byId("choice").value === "hand" && image) settings.slice_numbers = [...this.#hand].sort((one, other) => one - other).map((index) => index + 1);
     else if (isStudy) Object.assign(settings, { slices: this.#count(), choice: byId("choice").value === "hand" ? "even" : byId("choice").value });
     if (this.window) settings.window = this.window;
     if (viewer.plane) settings.plane = viewer.plane;
@@ -47,8 +47,8 @@ class Seen extends EventTarget {
 
   /** The query of one picture, as the server renders it for the model. */
   queryOf(extra = {}) {
-    const { images: _, indices, ...rest } = this.settings();
-    return query({ ...rest, indices: indices?.join(","), ...extra });
+    const { images: _, slice_numbers, ...rest } = this.settings();
+    return query({ ...rest, slice_numbers: slice_numbers?.join(","), ...extra });
   }
 
   reset(choice, slices) {
@@ -76,6 +76,7 @@ class Seen extends EventTarget {
     const asked = (this.#asked += 1);
     if (!uploads.id) {
       this.shown = [];
+      byId("seen-notes").replaceChildren();
       return;
     }
     if (viewer.image?.windows.length) this.#lastWindow = viewer.window;
@@ -83,11 +84,13 @@ class Seen extends EventTarget {
     this.#plane = viewer.plane;
     this.#fillSettings();
     const found = [];
+    const hidden = [];
     try {
       for (const index of this.settings().images) {
         const part = await uploads.using((id) => getJson(`/v1/uploads/${id}/${index}/shown${this.queryOf()}`));
         if (asked !== this.#asked) return;
         if (index === viewer.image?.index) this.#ofView = part.slices;
+        hidden.push(...part.hidden);
         part.pictures.forEach((picture, place) =>
           found.push({
             ...picture,
@@ -107,6 +110,7 @@ class Seen extends EventTarget {
     }
     if (!uploads.selected.has(viewer.image?.index)) this.#ofView = [];
     this.shown = found;
+    byId("seen-notes").replaceChildren(...[...new Set(hidden)].map((note) => make("li", { text: note })));
     byId("strip").classList.remove("is-stale");
     this.#fillStrip();
     this.#fillTicks();
