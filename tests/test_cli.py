@@ -1,12 +1,16 @@
 """The command line: exit codes, one-line mistakes, `--json`, and help that teaches."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import osler
 from osler.cli.main import main, split_overrides
+from osler.data.readers import READERS
 
 VERBS = [
     ["demo"],
@@ -168,3 +172,21 @@ def test_public_face(name: str) -> None:
 def test_unknown_public_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         osler.nonsense  # noqa: B018
+
+
+def stop_reading(root: Path, *, split: str | None = None) -> list[Any]:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("verb", "promise"), [(["train", "demo"], "; the same command continues where it stopped"), (["audit"], "")])
+def test_ctrl_c_promises_what_is_true(verb: list[str], promise: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "is_stopped" not in READERS:
+        osler.register_reader("is_stopped")(stop_reading)
+    assert main([*verb, "--data.reader=is_stopped", f"--data.root={tmp_path}"]) == 130
+    assert capsys.readouterr().err == f"osler: interrupted{promise}\n"
+
+
+def test_ctrl_c_while_osler_is_imported_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run([sys.executable, "-m", "osler", "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "osler: interrupted\n")

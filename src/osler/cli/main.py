@@ -38,6 +38,11 @@ TOP_LEVEL = ("--name", "--sft_target")
 """Keys of a recipe that belong to no section and that no verb has as an option."""
 
 
+RESUMED = frozenset({"demo", "train", "sft", "eval", "judge", "matrix", "jobs"})
+"""Verbs that keep what they have done."""
+CONTINUES = "; the same command continues where it stopped"
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser with one-line errors that point to `--help`; its subparsers are of the same class."""
 
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"osler: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("osler: interrupted; the same command continues where it stopped", file=sys.stderr)
+        print(f"osler: interrupted{CONTINUES if options.verb in RESUMED else ''}", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
