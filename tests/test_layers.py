@@ -77,6 +77,7 @@ LIGHT = sorted(
 )
 
 
+@pytest.mark.integration
 def test_light_modules_import_no_torch() -> None:
     heavy = ("torch", "transformers", "matplotlib", "statsmodels")
     code = f"""

@@ -93,6 +93,7 @@ def surplus(baseline: str, modality: Modality) -> tuple[float, float]:
 _SLOW = ("option prior", "option and question", "option set and question")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("baseline", [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in BASELINES])
 def test_no_blind_rule_beats_chance(baseline: str) -> None:
     surpluses = {modality: surplus(baseline, modality) for modality in Modality}
@@ -184,6 +185,7 @@ def test_pools_hold_four_or_more_and_every_term_has_a_sign(modality: Modality) -
         assert index % 2 == 0 or None not in (findings.grade, findings.other)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("modality", Modality)
 def test_a_simple_pixel_rule_tells_techniques_apart(modality: Modality) -> None:
     """The nearest neighbour among 120 pictures of 16 x 16 pixels finds the technique. Chance is 0.25, with a standard error of 0.06."""

@@ -208,6 +208,7 @@ def test_the_contact_sheet_has_a_row_for_each_question() -> None:
     assert all(row.std() > 20 for row in np.array_split(sheet[4:], rows))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("first", "second", "left"),
     [

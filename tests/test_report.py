@@ -393,6 +393,7 @@ def test_a_checkpoint_is_not_a_run(tmp_path: Path) -> None:
     assert sort_sources([run]).runs == (run,)
 
 
+@pytest.mark.integration
 def test_starting_is_fast() -> None:
     """Reading records and computing rates loads neither torch, nor scipy, nor matplotlib."""
     heavy = {"torch", "scipy", "statsmodels", "matplotlib", "jinja2", "rich"}

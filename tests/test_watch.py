@@ -111,6 +111,7 @@ def interrupt(_: Path) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("end", [finish, interrupt])
 def test_watching_ends_with_the_training_or_ctrl_c(tmp_path: Path, end: Callable[[Path], None]) -> None:
     run, out = write_run(tmp_path / "run", steps=1), tmp_path / "page.html"
@@ -229,6 +230,7 @@ def test_of_enumerated_answers_one_is_drawn_by_its_probability() -> None:
     assert answer_probabilities([]) == {}
 
 
+@pytest.mark.integration
 def test_an_enumerated_training_keeps_answers_by_their_probabilities(tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "data": {"reader": "phantom", "train": {"modalities": ["mri"], "limit": 24}},
