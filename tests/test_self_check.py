@@ -66,7 +66,8 @@ def sharp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FAULTS = (shift_position, see_neighbour, swap_images)
-# In `make test-integration` no false alarm in any precision, every fault in the one that GPUs train in, and one fault in every other precision.
+# In `make test-integration` no false alarm in any precision, every fault in the one that GPUs train in, and one fault in every other
+# precision.
 FAST = {
     ("float32", see_neighbour),
     *(("bf16_arithmetic", fault) for fault in FAULTS),
