@@ -87,6 +87,7 @@ def test_every_entry_of_a_pool_looks_different(modality: Modality, field: str) -
     assert all(np.abs(pictures[i] - pictures[k]).mean() > 0.004 for i in range(4) for k in range(i))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("modality", "disease"), LESIONS)
 def test_a_higher_grade_changes_more_of_the_picture(modality: Modality, disease: str) -> None:
     atlas = ATLASES[modality]
@@ -99,6 +100,7 @@ def test_a_higher_grade_changes_more_of_the_picture(modality: Modality, disease:
         assert all(more > less for less, more in pairwise(amounts)), (technique, amounts)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("modality", "disease"), PLACED)
 def test_a_lesion_lies_where_it_should(modality: Modality, disease: str) -> None:
     atlas = ATLASES[modality]

@@ -154,6 +154,7 @@ def make_log(folder: Path) -> None:
     (folder / "log.txt").write_text("loading")
 
 
+@pytest.mark.integration
 def test_a_run_that_has_not_begun_is_waited_for(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "page.html"
     happens: list[Callable[[Path], object]] = [lambda _: None, make_folder, make_log, begin, rmtree, write_run, finish]
