@@ -26,7 +26,7 @@ demo: setup  ## train a medical reasoner on this machine and look at the result
 test: setup  ## run the fast tests
 	$(BIN)/python $(PYTEST) --dist loadfile -m '$(QUICK) and not integration'
 
-test-integration: setup  ## run the tests that train a policy, or start a process, a server or a browser
+test-integration: setup  ## run the tests that train a policy, write a report, or start a process, a server or a browser
 	$(BIN)/python $(PYTEST) --dist loadfile -m '$(QUICK) and integration'
 
 test-all: setup  ## run every test, the slow ones too; DeepSpeed is installed for its own

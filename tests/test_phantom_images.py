@@ -46,6 +46,7 @@ def lesion_map(findings: Findings, seed: int) -> np.ndarray:
     return np.abs(draw(findings, seed, difficulty=Difficulty(noise=0.0)) - unseen).mean(axis=2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("modality", Modality)
 def test_every_combination_draws(modality: Modality) -> None:
     atlas = ATLASES[modality]

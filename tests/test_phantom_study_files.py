@@ -45,6 +45,7 @@ def folder_of(sample: Sample) -> str:
     return f"{study.kind}/{study.aspect}/test/0-{study.index:06d}"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", StudyKind)
 def test_dicom_files_show_the_drawn_pictures(kind: StudyKind, tmp_path: Path) -> None:
     samples = questions(kind)
@@ -122,6 +123,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 FORMATS = [("dicom", [*StudyKind]), ("nifti", [kind for kind in StudyKind if kind.is_volume])]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("file_format", "kinds"), FORMATS, ids=["dicom", "nifti"])
 def test_files_are_read_as_the_drawn_questions(file_format: FileFormat, kinds: list[StudyKind], tmp_path: Path) -> None:
     """Through the jsonl reader and [data.study], as a hospital's studies are read."""

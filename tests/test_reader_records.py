@@ -55,6 +55,7 @@ def check_records(study: Study, names: set[str]) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.integration
 def test_answers_become_records(tmp_path: Path) -> None:
     rows = write_rows(tmp_path)
     path = write_model(tmp_path, load_split(config_of(rows).data, "test"))

@@ -14,6 +14,8 @@ from osler.data.select import load_split
 from osler.evaluation.readings import read_readings
 from osler.serving.readers.study import Study
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:

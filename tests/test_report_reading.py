@@ -207,6 +207,7 @@ def test_only_questions_with_a_context_count() -> None:
     assert judge_reliance(plain, {"blank": plain}) is None
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("evaluations", "present", "absent"),
     [

@@ -331,6 +331,7 @@ def test_truth_tables() -> None:
     assert truth_table([evaluation("sft", [record(0)])]) is None
 
 
+@pytest.mark.integration
 def test_the_page_shows_truth(tmp_path: Path) -> None:
     before = [reasoned(i, "correct" if i < 5 else "incorrect", [TRUE, ANSWER]) for i in range(9)]
     after = [reasoned(i, "correct" if i < 8 else "incorrect", [TRUE, FALSE, OPEN, ANSWER]) for i in range(9)]

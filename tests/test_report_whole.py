@@ -72,6 +72,7 @@ def body_of(html: str, section: str) -> str:
     return html[start : html.index("</section>", start)]
 
 
+@pytest.mark.integration
 def test_one_page_holds_everything_in_order(tmp_path: Path) -> None:
     paths = [write_run(tmp_path / "run"), write_matrix(tmp_path / "matrix"), write_audit(tmp_path / "audit.json")]
     report = write_report(paths, tmp_path / "all.html", find_image=lambda _: None)

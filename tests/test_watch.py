@@ -59,6 +59,7 @@ def write_run(folder: Path, steps: int = 3, probabilities: Mapping[str, float] =
     return folder
 
 
+@pytest.mark.integration
 def test_the_page_of_a_training_that_runs_has_curves_and_completions_with_images(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "run")], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -76,6 +77,7 @@ SHOWN: list[tuple[dict[str, float], str, str]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("probabilities", "said", "unsaid"), SHOWN)
 def test_the_page_says_whether_the_policy_drew_what_it_shows(
     tmp_path: Path, probabilities: dict[str, float], said: str, unsaid: str
@@ -88,6 +90,7 @@ def test_the_page_says_whether_the_policy_drew_what_it_shows(
     assert unsaid not in section
 
 
+@pytest.mark.integration
 def test_the_page_of_an_unfinished_training_does_not_say_how_it_ended(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_report([run], tmp_path / "page.html")
@@ -98,6 +101,7 @@ def test_the_page_of_an_unfinished_training_does_not_say_how_it_ended(tmp_path: 
         assert ("Its curves end at step 3." in page.read_text()) is not is_trained
 
 
+@pytest.mark.integration
 def test_a_page_of_several_runs_has_no_completions(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "a"), write_run(tmp_path / "b")], tmp_path / "page.html")
     assert "Completions during training" not in (tmp_path / "page.html").read_text()
@@ -135,6 +139,7 @@ def test_watching_ends_with_the_training_or_ctrl_c(tmp_path: Path, end: Callable
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.integration
 def test_a_finished_run_is_written_once(tmp_path: Path) -> None:
     finish(run := write_run(tmp_path / "run"))
     assert main(["report", str(run), "--watch", "--out", str(tmp_path / "page.html")]) == 0
