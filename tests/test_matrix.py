@@ -342,9 +342,9 @@ MISTAKES = [
     (["--prompt.eval_strategy=think"], "--strategy"),
     (["--limit", "0"], "--limit 0"),
     (["--policies", "no-such-folder"], "--policies no-such-folder"),
-    (["--policies", "."], "holds no run"),
+    pytest.param(["--policies", "."], "holds no run", marks=pytest.mark.integration),  # draws every question of the matrix
     (["--policies", ".", "--domains", "ct"], "holds no run for any of ct"),
-    (["--policy.path=/no/such/folder"], "no policy at /no/such/folder"),
+    pytest.param(["--policy.path=/no/such/folder"], "no policy at /no/such/folder", marks=pytest.mark.integration),
     (["--eval.engine=option_prior"], "blind row of its own"),
     (["--matrix.strategies=['ponder']"], "ponder"),
     (["--strategy", "think", "--matrix.strategies=['ponder']"], "ponder"),

@@ -27,6 +27,8 @@ from osler.grading import grade
 from osler.images.clip import Clip
 from osler.types import FinishReason
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("openai")
 
 

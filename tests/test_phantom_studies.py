@@ -83,6 +83,7 @@ def test_a_study_that_one_picture_answers_is_found_out() -> None:
     assert [count_right(truths, truths, [("left", "right")] * 50, place) for place in range(8)] == [50] * 8
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [StudyKind.CT_VOLUME, StudyKind.MRI_VOLUME, StudyKind.XRAY_VIEWS, StudyKind.FOLLOW_UP])
 def test_a_lesion_is_drawn_where_the_truth_says_and_nowhere_else(kind: StudyKind) -> None:
     axis = (np.arange(84) + 0.5) / 42 - 1

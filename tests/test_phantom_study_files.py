@@ -66,6 +66,7 @@ def test_dicom_files_show_the_drawn_pictures(kind: StudyKind, tmp_path: Path) ->
             assert np.array_equal(np.asarray(picture), np.asarray(drawn.load()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("num_slices", [8, 64])
 @pytest.mark.parametrize("kind", [kind for kind in StudyKind if kind.is_volume])
 def test_nifti_files_show_the_drawn_pictures(kind: StudyKind, num_slices: int, tmp_path: Path) -> None:
@@ -112,6 +113,7 @@ def test_prior_and_current_are_one_patient_at_two_dates(tmp_path: Path) -> None:
     assert len({prior.SOPInstanceUID, current.SOPInstanceUID}) == 2
 
 
+@pytest.mark.integration
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "other"):
         write_studies(tmp_path / name, samples=questions(StudyKind.CT_VOLUME, StudyKind.ULTRASOUND_CINE)[:6], file_format="dicom")
@@ -176,6 +178,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("arguments", "num", "kinds"), COMMANDS, ids=["dicom", "nifti"])
 def test_the_command_writes_studies(
     arguments: list[str], num: int, kinds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

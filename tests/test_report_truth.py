@@ -295,6 +295,7 @@ def test_the_title_names_the_experiment(runs: list[Run], labels: tuple[str, ...]
     assert name_experiment(runs, [evaluation(label, [record(0)]) for label in labels]) == title
 
 
+@pytest.mark.integration
 def test_the_forest_plot() -> None:
     some = Estimate(value=0.5, low=0.4, high=0.6)
     rows = [ForestRow(title=f"$p_{i}$ <b>", group="think", accuracy=some, truth=some if i else None) for i in range(MAX_ROWS + 1)]
