@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.osler-installed
+PYTEST := -m pytest -q -n auto
+QUICK := not slow and not gpu and not true_size
 
-.PHONY: help setup demo test test-all test-true-size gpu test-oldest check docs format clean
+.PHONY: help setup demo test test-integration test-all test-true-size gpu test-oldest check docs format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## make the virtual environment .venv, pinned by constraints.txt
 
@@ -22,11 +24,14 @@ demo: setup  ## train a medical reasoner on this machine and look at the result
 	$(BIN)/osler demo
 
 test: setup  ## run the fast tests
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow and not gpu and not true_size'
+	$(BIN)/python $(PYTEST) --dist loadfile -m '$(QUICK) and not integration'
+
+test-integration: setup  ## run the tests that train a policy, write a report, or start a process, a server or a browser
+	$(BIN)/python $(PYTEST) --dist loadfile -m '$(QUICK) and integration'
 
 test-all: setup  ## run every test, the slow ones too; DeepSpeed is installed for its own
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
-	$(BIN)/python -m pytest -q -n auto -m 'not gpu and not true_size'
+	$(BIN)/python $(PYTEST) -m 'not gpu and not true_size'
 
 test-true-size: setup  ## run every family at its published size (24 GB of memory, 30 GB of disk, an hour)
 	$(BIN)/python -m pytest -q -m true_size
@@ -34,12 +39,12 @@ test-true-size: setup  ## run every family at its published size (24 GB of memor
 gpu: setup  ## check and measure training on one GPU, in at most ten minutes; results in build/gpu
 	PYTHONPATH=. $(BIN)/python tests/gpu/first_contact.py
 
-test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml admits (4 GB: the oldest torch comes with CUDA)
+test-oldest:  ## run the tests of CI with the lowest versions that pyproject.toml admits (4 GB: the oldest torch comes with CUDA)
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tools/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt torch
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev,tensorboard,medical,judge]'
-	.venv-oldest/bin/python -m pytest -q -n auto --dist loadfile -m 'not slow and not gpu and not true_size'
+	.venv-oldest/bin/python $(PYTEST) --dist loadfile -m '$(QUICK)'
 
 docs: setup  ## build the documentation in build/site; a broken link is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

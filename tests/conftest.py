@@ -22,9 +22,12 @@ if not os.environ.get("OSLER_TEST_DATA"):
 
 import pytest
 
+gc.disable()  # until all tests are collected: what is imported stays, and every search through all of it takes most of a second
+
 
 def pytest_collection_finish() -> None:
     """Keep what has been imported out of later garbage collections: every training collects once, and would search all modules."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -115,6 +115,7 @@ def test_nothing_to_ablate(ablation: Ablation, samples: list[Sample]) -> None:
     assert found.left_out.get("no image", 0) == samples.count(TEXT_ONLY)
 
 
+@pytest.mark.integration
 def test_thousands_of_swaps_are_quick() -> None:
     """One question about every image, with mostly equal answers: a search of all donors for each sample would take minutes."""
     answers = ["b" if number % 50 == 0 else "a" for number in range(1500)]

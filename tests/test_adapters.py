@@ -111,6 +111,7 @@ def products(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     return found
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("pairs", "model_type"),
     [pytest.param(pairs, family, id=f"{name}-{family}") for name, pairs, families in LAYOUTS for family in families],
@@ -157,6 +158,7 @@ SETTINGS: list[Row] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=[row[0] for row in SETTINGS])
 def test_pefts_settings_are_kept(tiny_folder: Path, base: Weights, tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     from peft import PeftModel
@@ -196,6 +198,7 @@ PRESENT_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "settings"), FORMER_SETTINGS, ids=[row[0] for row in FORMER_SETTINGS])
 def test_settings_are_read_with_the_names_they_were_written_for(
     tiny_folder: Path, base: Weights, tmp_path: Path, name: str, settings: dict[str, Any]

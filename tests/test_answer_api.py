@@ -25,6 +25,8 @@ from osler.serving.pictures import read_data_url
 from osler.serving.scripted import ANSWER_PROBABILITY, ScriptedGenerator
 from osler.serving.settings import ServerSettings
 
+pytestmark = pytest.mark.integration
+
 THOUGHT = "<think>A bright ring.</think>"
 OTHER = 1 - ANSWER_PROBABILITY
 

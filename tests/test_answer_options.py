@@ -254,6 +254,7 @@ def test_the_shuffler_counts_whole_epochs(counted: float | None, epoch: int) -> 
 EPOCHS = {"max_steps": 4, "save_steps": 1, "save_total_limit": 4, "learning_rate": 1e-2}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("verb", ["train", "sft"])
 def test_a_shuffled_training_goes_on_in_its_second_epoch(tiny_folder: Path, tmp_path: Path, verb: str) -> None:
     """Four questions, two a step: the run is cut in the middle of its second epoch."""

@@ -55,6 +55,7 @@ def test_open_ended_has_no_letter() -> None:
     assert OptionPrior.fit(TRAINING).pick(TRAINING[3]) is None
 
 
+@pytest.mark.integration
 def test_phantom_gives_nothing_away() -> None:
     training, testing = (build_samples(modality=Modality.MRI, split=split, seed=5, num_questions=2000) for split in ("train", "test"))
     prior = OptionPrior.fit(training)

@@ -12,6 +12,8 @@ from small_audits import at, run
 
 from osler.audits.run import AuditOptions
 
+pytestmark = pytest.mark.integration
+
 
 @cache
 def published() -> dict[str, Any]:

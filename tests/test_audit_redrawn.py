@@ -108,6 +108,7 @@ def test_nothing_to_train_on_or_to_redraw() -> None:
     assert compare_redrawn([], []) == {}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("axis", "name", "original", "redrawn", "rows", "of"),
     [

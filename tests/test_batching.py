@@ -102,6 +102,7 @@ def assert_one_policy(policy: Policy, twin: Policy, prompts: list[Prompt]) -> No
         assert completion.logprobs == pytest.approx(score_as_training(twin, prompt, completion), abs=1e-4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("prefix", ["", "<think>x</think><answer>"])
 def test_training_evaluation_and_server_are_one_policy(family_policy: Policy, prefix: str, tmp_path: Path) -> None:
     family_policy.model.save_pretrained(tmp_path / "twin")
@@ -110,6 +111,7 @@ def test_training_evaluation_and_server_are_one_policy(family_policy: Policy, pr
     assert_one_policy(family_policy, load_policy(tmp_path / "twin"), prompts)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_half_precision_changes_no_more_than_rounding(dtype: Any, tiny_folder: Path) -> None:
     """Weights in bfloat16, or in float32 under autocast, against training's scores in float32."""
@@ -124,6 +126,7 @@ def test_half_precision_changes_no_more_than_rounding(dtype: Any, tiny_folder: P
         assert 0 < (found - expected).abs().mean() < MEAN_IN_HALF
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("layout", ["images", "montage", "video"])
 def test_a_study_is_answered_as_in_training_and_evaluation(layout: str) -> None:
     name = "osler-tiny-study"
@@ -134,6 +137,7 @@ def test_a_study_is_answered_as_in_training_and_evaluation(layout: str) -> None:
 FILTERS = [{"temperature": 0.7, "top_k": 1}, {"top_p": 1e-6, "repetition_penalty": 1.4}, {"min_p": 1.0, "repetition_penalty": 0.6}]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("settings", FILTERS)
 def test_filters_that_leave_one_token_leave_that_of_transformers(tiny: Policy, settings: dict[str, Any]) -> None:
     prompts = [render(sample, "no_think") for sample in CASES.values()]

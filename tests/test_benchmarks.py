@@ -13,6 +13,7 @@ from osler.taxonomy import Modality
 from osler.types import LETTERS, Record
 
 
+@pytest.mark.integration
 def test_a_step_is_measured_with_both_trainers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import grpo_step
@@ -25,6 +26,7 @@ def test_a_step_is_measured_with_both_trainers(monkeypatch: pytest.MonkeyPatch) 
     assert result["phases"]["osler"]["prefill"] > 0
 
 
+@pytest.mark.integration
 def test_the_server_is_measured_on_equal_completions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import serving

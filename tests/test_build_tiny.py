@@ -188,6 +188,7 @@ def test_batched_model_equals_transformers() -> None:
         assert ours == theirs[: len(ours)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "strategy", ["think", *(pytest.param(name, marks=pytest.mark.slow) for name in ("no_think", "think_after", "zero_shot"))]
 )

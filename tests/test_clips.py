@@ -147,6 +147,7 @@ def recipe(root: Path, policy: Path, **sections: Any) -> Config:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("share_prefix", [True, False])
 def test_grpo_trains_and_evaluates_on_clips(tmp_path: Path, tiny_folder: Path, share_prefix: bool) -> None:
     config = recipe(tmp_path, tiny_folder, trainer={"share_prefix": share_prefix})

@@ -175,6 +175,7 @@ def collect(sample_id: list[str], completion_ids: list[list[int]], **_: Any) -> 
     return [len(set(tokens)) % 2 for tokens in completion_ids]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("share_prefix", [True, False])
 def test_a_training_asks_whole_groups_of_its_mixture(tiny_folder: Path, tmp_path: Path, share_prefix: bool) -> None:
     ASKED.clear()

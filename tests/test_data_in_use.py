@@ -122,6 +122,7 @@ def test_an_evaluation_of_changed_data_is_refused(tmp_path: Path, capsys: pytest
     assert main([*command, "--fresh"]) == 0
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("change", [{"answer": "B"}, {"grey": 90}])
 def test_a_training_on_changed_data_is_refused(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]

@@ -84,6 +84,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Planter]:
     return content, planter
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("dates", "options"), [("removed", OPTIONS), ("modified", EVERYTHING), ("full", EVERYTHING)], ids=["basic", "modified", "full"]
 )

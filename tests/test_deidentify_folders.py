@@ -117,6 +117,7 @@ def test_text_can_be_kept_or_blackened(ward: Path, tmp_path: Path, capsys: pytes
     assert (code, result["written"], result["flagged"]) == (0, 4, {})
 
 
+@pytest.mark.integration
 def test_every_element_and_every_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planter = Planter()
     plant_dicom(tmp_path / "in" / "Zqxvkj" / "Zqxvkj.dcm", planter, SMOOTH)

@@ -202,6 +202,7 @@ UNMARKED = ("ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "no_meta.dcm",
 FILES = sorted(path.relative_to(PYDICOM).as_posix() for path in PYDICOM.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
 
 
+@pytest.mark.integration
 def test_every_file_of_pydicom_is_read_or_refused_by_its_reason() -> None:
     counts = dict.fromkeys(("read", NO_PIXELS, NO_IMAGE, "other"), 0)
     for name in FILES:
@@ -272,6 +273,7 @@ def expect(dataset: pydicom.Dataset) -> np.ndarray:
     return np.where(is_padding, 0, 255 - tones if dataset.PhotometricInterpretation == "MONOCHROME1" else tones)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 def test_every_picture_of_pydicom_is_that_of_the_standard() -> None:
     num_checked = 0

@@ -46,6 +46,7 @@ PLANS: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("policy", "grpo", "share"), [row[1:] for row in PLANS], ids=[row[0] for row in PLANS])
 def test_the_plan_is_what_is_written(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], grpo: dict[str, Any], share: bool) -> None:
     config = recipe(tiny_folder, policy=policy, grpo={"save_steps": 1, "max_steps": 3, **grpo}, trainer={"share_prefix": share})
@@ -71,6 +72,7 @@ def out_of_nothing(completions: list[Any], **_: Any) -> list[float]:
     return [0.0] * len(completions)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("checkpoint", "saved", "resumes"), [("resume", True, True), ("weights", True, False), ("none", False, False)], ids=str
 )
@@ -100,6 +102,7 @@ def test_a_training_that_cannot_fit_is_refused(tiny_folder: Path, tmp_path: Path
     assert check_space(trainer_of(0.2), run, recipe(tiny_folder, trainer={"checkpoint": "none"})) is None
 
 
+@pytest.mark.integration
 def test_a_full_disk_keeps_what_was_written_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
     grpo = {"save_steps": 1, "max_steps": 4}
     config = recipe(tiny_folder, grpo=grpo, rewards={"names": ["test_disk:full_at_step_two"]})

@@ -120,6 +120,7 @@ def test_a_recipe_that_learns_raises_no_alarm(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "blank_image/questions" in line] == [1, 4, 7, 10]
 
 
+@pytest.mark.integration
 def test_random_weights_are_caught_before_and_during_training(tiny_folder: Path, tmp_path: Path) -> None:
     config = recipe(tiny_folder, grpo={"max_steps": 10, "save_strategy": "no", "beta": 0.1})
     causes = ["cut_completions", "unread_answers", "equal_rewards"]
@@ -134,12 +135,14 @@ def test_random_weights_are_caught_before_and_during_training(tiny_folder: Path,
     assert [warning["cause"] for line in lines for warning in line.get(WARNINGS, ())] == causes
 
 
+@pytest.mark.integration
 def test_watching_the_image_changes_no_step(tiny_folder: Path, tmp_path: Path) -> None:
     plain = read_lines(train_grpo(recipe(tiny_folder, **QUICK), tmp_path / "plain"))
     watched = read_lines(train_grpo(recipe(tiny_folder, **QUICK, trainer={"watch_image_every": 1}), tmp_path / "watched"))
     assert_same_lines([{key: value for key, value in line.items() if "blank" not in key} for line in watched], plain)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("logging_steps", "asked"), [(1, [8, 8, 8]), (3, [24])])
 def test_the_image_is_watched_on_test_questions_in_turn(tmp_path: Path, logging_steps: int, asked: list[int]) -> None:
     grpo = {"max_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 8, "logging_steps": logging_steps}
@@ -179,12 +182,14 @@ def test_the_image_is_watched_at_the_first_rollout_from_each_multiple_on(every: 
     assert found == due
 
 
+@pytest.mark.integration
 def test_rollouts_of_several_steps_are_watched(tmp_path: Path) -> None:
     grpo = {"max_steps": 4, "save_strategy": "no", "per_device_train_batch_size": 8, "num_iterations": 3}
     run = train_grpo(tiny_recipe(grpo=grpo, trainer={"watch_image_every": 2}), tmp_path / "run")
     assert [line["step"] for line in read_lines(run) if "blank_image/asked" in line] == [1, 4]
 
 
+@pytest.mark.integration
 def test_a_trial_keeps_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     diagnosis = examine(recipe(tiny_folder), tmp_path / "runs", Options(rollouts=2, images="all"))
     levels = {finding.check: finding.level for finding in diagnosis.findings}
@@ -288,6 +293,7 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.integration
 def test_the_trial_as_json(tiny_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(
@@ -316,6 +322,7 @@ disable_tqdm = true
     assert {finding["check"] for finding in result["findings"] if finding["level"] == "warning"} >= {"cut_completions", "unread_answers"}
 
 
+@pytest.mark.integration
 def test_a_training_that_does_not_fit_fails_with_settings(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["demo", "--data.train.limit=48", "--no-rollouts", "--images=none", "--json"]
     found = []

@@ -107,6 +107,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("grpo", "rounds"),
     [
@@ -129,6 +130,7 @@ def test_a_training_asks_other_questions(train: Train, rounds: int, grpo: dict[s
     assert "dynamic_sampling/resampled_groups" not in plain[0]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_bound_on_groups_changes_no_training(train: Train, limit: int) -> None:
     """Of three groups some are replaced by a rollout that fits the bound, which the first one did not."""
@@ -198,6 +200,7 @@ def test_a_policy_that_cannot_share_says_so(folder: Path, capsys: pytest.Capture
         build(folder, change, trainer={"dynamic_sampling": 1})
 
 
+@pytest.mark.integration
 def test_the_check_is_seen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(folder, pay, {"max_steps": 1}, {}, share=True)
     assert "prompts are shared within groups: log-probabilities differ by " in capsys.readouterr().err

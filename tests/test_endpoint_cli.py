@@ -80,6 +80,7 @@ def asked(server: ScriptedEndpoint) -> list[str]:
 # Records, one by one
 
 
+@pytest.mark.integration
 def test_records_are_those_of_any_engine_with_these_answers(server: ScriptedEndpoint, prompts: list[Prompt], tmp_path: Path) -> None:
     result = evaluate(make_config(server), tmp_path / "run")
     assert result.path.read_bytes() == write_expected(tmp_path / "expected.jsonl", prompts, "well")
@@ -91,6 +92,7 @@ def test_records_are_those_of_any_engine_with_these_answers(server: ScriptedEndp
     assert not server.bodies
 
 
+@pytest.mark.integration
 def test_only_what_is_missing_is_asked_again(server: ScriptedEndpoint, prompts: list[Prompt], tmp_path: Path) -> None:
     config, path = make_config(server, "some_fail"), tmp_path / "run" / "records" / "eval.jsonl"
     unlucky = [prompt for prompt in prompts if is_unlucky(prompt.text)]
@@ -108,6 +110,7 @@ def test_only_what_is_missing_is_asked_again(server: ScriptedEndpoint, prompts: 
     assert result.usage.num_requests == NUM
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kept", ["none", "half a line", "some in another order", "all in another order", "all but a newline"])
 def test_an_interrupted_evaluation_ends_with_the_same_bytes(
     finished: Path, server: ScriptedEndpoint, prompts: list[Prompt], tmp_path: Path, kept: str
@@ -130,6 +133,7 @@ def test_an_interrupted_evaluation_ends_with_the_same_bytes(
     assert len(server.bodies) == num_left
 
 
+@pytest.mark.integration
 def test_votes_draw_the_same_when_they_are_resumed(server: ScriptedEndpoint, tmp_path: Path) -> None:
     config = make_config(server, "seeded", num_votes=5)
     path = evaluate(config, tmp_path / "run").path
@@ -142,6 +146,7 @@ def test_votes_draw_the_same_when_they_are_resumed(server: ScriptedEndpoint, tmp
     assert len(server.bodies) == 5 * 20
 
 
+@pytest.mark.integration
 def test_rotations_of_a_question_are_told_apart(server: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["eval", "demo", "--limit", "3", "--base-url", server.base_url, "--policy", "well", "--eval.max_retries=0"]
     call += ["--out", str(tmp_path / "run"), "--circular", "--prompt.strategy=no_think"]
@@ -167,6 +172,7 @@ def test_foreign_records_are_refused(server: ScriptedEndpoint, prompts: list[Pro
         kept_records(path, prompts)
 
 
+@pytest.mark.integration
 def test_fresh_starts_over(server: ScriptedEndpoint, tmp_path: Path) -> None:
     evaluate(make_config(server), tmp_path / "run")
     (tmp_path / "run" / "policy").mkdir()
@@ -186,6 +192,7 @@ CHANGED = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("changes", "term"), CHANGED, ids=[row[1] for row in CHANGED])
 def test_what_changes_answers_is_a_term(
     finished: Path, server: ScriptedEndpoint, tmp_path: Path, changes: dict[str, Any], term: str
@@ -206,6 +213,7 @@ def test_the_address_the_key_and_the_pace_are_no_terms(server: ScriptedEndpoint)
 # The command
 
 
+@pytest.mark.integration
 def test_the_command(server: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OSLER_TEST_KEY", KEY)
     call = ["eval", "demo", "--limit", "9", "--engine", "openai", "--base-url", server.base_url, "--policy", "counting", "--json"]
@@ -225,6 +233,7 @@ def test_the_command(server: ScriptedEndpoint, tmp_path: Path, capsys: pytest.Ca
     assert KEY.encode() not in written + output.out.encode() + output.err.encode()
 
 
+@pytest.mark.integration
 def test_an_address_alone_names_the_engine(server: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["eval", "demo", "--limit", "2", "--base-url", server.base_url, "--policy", "well", "--out", str(tmp_path / "run")]
     assert main(call) == 0

@@ -179,6 +179,7 @@ def vote_config(folder: Path, **evaluation: Any) -> Config:
     )
 
 
+@pytest.mark.integration
 def test_voting_resumes(tiny_folder: Path, tmp_path: Path) -> None:
     config = vote_config(tiny_folder)
     evaluate(config, tmp_path / "run")
@@ -192,6 +193,7 @@ def test_voting_resumes(tiny_folder: Path, tmp_path: Path) -> None:
     assert (terms["num_votes"], terms["sampling"]["temperature"], terms["option_probabilities"]) == (3, 1.0, True)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("changes", "key"), [({"num_votes": 5}, "num_votes"), ({"num_votes": 1}, "num_votes"), ({"option_probabilities": False}, "option_pro")]
 )

@@ -82,6 +82,7 @@ def test_records_say_what_was_asked_and_found(prompts: list[Prompt], text: str, 
         assert record.modality in ("mri", "oct")
 
 
+@pytest.mark.integration
 def test_a_run_is_evaluated_and_described(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = evaluate(make_config(tiny_folder), tmp_path / "run", label="zero_shot")
     print_evaluation(evaluation)
@@ -94,6 +95,7 @@ def test_a_run_is_evaluated_and_described(tiny_folder: Path, tmp_path: Path, cap
     assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
 
 
+@pytest.mark.integration
 def test_policies_share_a_run_under_their_labels(tiny_folder: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "trained", seed=1)
     config = make_config(tiny_folder)
@@ -151,6 +153,7 @@ CUTS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "cut"), CUTS, ids=[row[0] for row in CUTS])
 def test_an_interrupted_evaluation_ends_with_the_same_bytes(
     tiny_folder: Path, finished: Path, tmp_path: Path, name: str, cut: Callable[[bytes], bytes]
@@ -213,6 +216,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path) -> None:
     assert len(read_records(whole)) == 200
 
 
+@pytest.mark.integration
 def test_fresh_starts_a_label_over_and_keeps_a_training(tiny_folder: Path, finished: Path, tmp_path: Path) -> None:
     config, run = make_config(tiny_folder), Path(shutil.copytree(finished, tmp_path / "run"))
     whole = (run / "records" / "eval.jsonl").read_bytes()
@@ -229,6 +233,7 @@ def test_fresh_starts_a_label_over_and_keeps_a_training(tiny_folder: Path, finis
 # What goes wrong
 
 
+@pytest.mark.integration
 def test_an_engine_that_refuses_leaves_the_records(tiny_folder: Path, finished: Path, tmp_path: Path) -> None:
     """Also with --fresh, and it adds no file for a new label."""
     run = Path(shutil.copytree(finished, tmp_path / "run"))
@@ -287,6 +292,7 @@ def test_a_second_evaluation_of_the_same_records_is_refused_while_the_first_runs
     assert not list(path.parent.iterdir())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("engine", "policy"), [("scripted", None), ("option_prior", None), ("plugged_in", "./mine")])
 def test_terms_hold_the_policy_of_an_engine_from_outside(engine: str, policy: str | None) -> None:
     config = build_config({"eval": {"engine": engine}, "policy": {"path": "./mine"}})
@@ -323,6 +329,7 @@ CHANGED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "changes", "arguments", "message"), CHANGED, ids=[row[0] for row in CHANGED])
 def test_records_are_not_mixed(
     tiny_folder: Path, finished: Path, tmp_path: Path, name: str, changes: dict[str, Any], arguments: dict[str, Any], message: str
@@ -344,6 +351,7 @@ def test_foreign_records_are_refused(prompts: list[Prompt], tmp_path: Path) -> N
             answer_prompts(engine, others, max_completion_length=4, path=path)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("num_samples", [None, 0, 1, 3])
 def test_ask_is_an_evaluation(tiny_folder: Path, num_samples: int | None) -> None:
     """One sample gives its record, a sequence of samples a list of records."""
@@ -354,6 +362,7 @@ def test_ask_is_an_evaluation(tiny_folder: Path, num_samples: int | None) -> Non
     assert asked == (expected[0] if num_samples is None else expected)
 
 
+@pytest.mark.integration
 def test_the_command_line_ends_with_json(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
@@ -387,6 +396,7 @@ def test_an_evaluation_says_its_arithmetic(tiny_folder: Path, changes: dict[str,
     assert (str(engine.policy.model.dtype) == "torch.float32") == (dtype == "float32" or config.policy.dtype == "float32")
 
 
+@pytest.mark.integration
 def test_answers_are_compared_with_float32_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The packaged policy in bfloat16: some of forty answers change, and the same answers are told apart from others."""
     changes = {"data": {"test": {"limit": 40, "size": 112}}, "eval": {"max_completion_length": 8, "batch_size": 20, "check_float32": 40}}

@@ -25,6 +25,8 @@ from osler.training.expectation_settings import check_expectation, find_expectat
 from osler.training.grpo import build_trainer
 from osler.types import LETTERS, Prompt, Sample
 
+pytestmark = pytest.mark.integration
+
 PLAIN = {"max_steps": 1, "learning_rate": 0.0, "entropy_coef": 0.0, "save_strategy": "no", "loss_type": "dr_grpo", "scale_rewards": "none"}
 NO_THINK = {"prompt": {"strategy": "no_think"}}
 THINK = {"prompt": {"strategy": "think"}, "sampling": {"max_completion_length": 30}}

@@ -233,6 +233,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_helpers_need_no_torch() -> None:
     """The helper files can run where torch is not installed."""
     code = "import sys, osler; osler.grade('A', choices=('x', 'y'), target='A', strategy='zero_shot'); sys.exit('torch' in sys.modules)"

@@ -316,6 +316,7 @@ def test_an_image_size_is_read_from_the_header(tmp_path: Path) -> None:
         ImageFile(root=tmp_path, path="b.png").read_size()
 
 
+@pytest.mark.integration
 @NEEDS_DATA
 def test_the_facts_of_real_slake_agree_with_themselves() -> None:
     """Every fact, read as a statement, is true of its image, whatever other facts the image has."""

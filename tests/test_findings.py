@@ -105,6 +105,7 @@ def test_slake_has_targets_with_reasoning() -> None:
     assert all(sample.rationale is None for sample in load_split(config.data, "test"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["slake", "vqa_rad"])
 def test_no_sentence_about_a_real_image_is_false(name: str) -> None:
     if not (folder := os.environ.get("OSLER_TEST_DATA")):

@@ -27,6 +27,8 @@ from small_studies import save_nifti, values
 from osler.serving.scripted import ScriptedGenerator
 from osler.serving.settings import MiB, ServerSettings
 
+pytestmark = pytest.mark.integration
+
 MAX_GROWTH = 200 * MiB
 """Of the process by one request; a bomb unpacks to gigabytes."""
 

@@ -178,6 +178,7 @@ def test_nothing_is_taken_apart_in_what_osler_wrote(tmp_path, choices):
 DATA = os.environ.get("OSLER_TEST_DATA")
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
 @pytest.mark.parametrize(("reader", "folder", "num_images"), [("slake", "slake", 546), ("vqa_rad", "vqa_rad", 221)])
 def test_real_images_are_sound(reader, folder, num_images):
@@ -185,6 +186,7 @@ def test_real_images_are_sound(reader, folder, num_images):
     assert (report.num_images, report.bad_images) == (num_images, ())
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
 @pytest.mark.parametrize(("reader", "folder"), [("slake", "slake"), ("vqa_rad", "vqa_rad"), ("huatuo", "medvlm_r1")])
 def test_real_rows_convert_and_come_back(reader, folder, tmp_path):

@@ -18,6 +18,7 @@ TRAININGS = [("sft", "think_after", "sft"), ("letters", "no_think", "train"), ("
 PARTS = [("first", [*CHECK]), ("second", ["train", "no-such-recipe"]), ("third", ["no-such-verb"])]
 
 
+@pytest.mark.integration
 def test_a_failing_command_names_itself_and_its_log(tmp_path: Path) -> None:
     job = Job(name="broken", commands=(("train", "no-such-recipe"),))
     with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
@@ -32,6 +33,7 @@ def pretend_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_a_job_stops_at_its_first_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_gpu: bool) -> None:
     if has_gpu:
@@ -43,6 +45,7 @@ def test_a_job_stops_at_its_first_failure(tmp_path: Path, monkeypatch: pytest.Mo
     assert [line for line in log.splitlines() if line.startswith(MARK)] == [f"{MARK}{shlex.join(command)}" for command in job.commands[:2]]
 
 
+@pytest.mark.integration
 def test_a_command_that_jobs_have_in_common_runs_once_and_first(tmp_path: Path) -> None:
     listed = [
         Job(name=name, commands=(CHECK, ("data", "check", f"--data.num_questions={number}", *CHECK[2:])))
@@ -56,6 +59,7 @@ def test_a_command_that_jobs_have_in_common_runs_once_and_first(tmp_path: Path) 
     assert json.loads((tmp_path / STATE).read_text()).keys() == {"a", "b", "c"}
 
 
+@pytest.mark.integration
 def test_jobs_that_wait_for_a_failed_one_are_not_started(tmp_path: Path) -> None:
     broken = ("train", "no-such-recipe")
     with pytest.raises(OslerError, match="no recipe at no-such-recipe"):
@@ -63,6 +67,7 @@ def test_jobs_that_wait_for_a_failed_one_are_not_started(tmp_path: Path) -> None
     assert not (tmp_path / "2").exists()
 
 
+@pytest.mark.integration
 def test_jobs_run_in_kept_processes_one_after_the_other(tmp_path: Path) -> None:
     answers = subprocess.run(
         [sys.executable, "-m", "osler.cli.in_turn", str(os.getpid())],
@@ -78,6 +83,7 @@ def test_jobs_run_in_kept_processes_one_after_the_other(tmp_path: Path) -> None:
     assert answers.returncode == 2
 
 
+@pytest.mark.integration
 def test_a_command_reads_nothing_from_the_jobs_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = "    print(subprocess.run(['cat'], capture_output=True).stdout + b'!')"
     (tmp_path / "curious.py").write_text("\n".join(["import subprocess", "def read(root, *, split=None, seed=0):", body, "    return []"]))

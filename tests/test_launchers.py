@@ -94,6 +94,7 @@ def test_lines_that_are_no_jobs(tmp_path: Path, text: str, said: str) -> None:
         read_jobs(tmp_path / "list.txt", tmp_path)
 
 
+@pytest.mark.integration
 def test_a_process_of_jobs_ends_with_its_parent(tmp_path: Path) -> None:
     start = "subprocess.Popen([sys.executable, '-m', 'osler.cli.in_turn', str(os.getpid())], stdin=0)"
     code = f"import os, subprocess, sys; print({start}.pid, flush=True); input()"
@@ -172,6 +173,7 @@ def _kill_when_begun(cluster: Any, node: Any, out: Path) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
+@pytest.mark.integration
 def test_an_interrupt_is_no_failure_of_a_job(tmp_path: Path) -> None:
     """Ctrl-C in a terminal reaches the command and its processes: exit code 130, and the same command goes on."""
     (tmp_path / "list.txt").write_text("a: data check --data.reader=phantom --images decode\n")

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -37,6 +38,7 @@ SOURCES = {
 ENTRY = {"osler", "osler.__main__"}  # the public face; it imports lazily from every layer
 
 
+@cache
 def imports_of(name: str) -> set[str]:
     """The modules of Osler that a module imports anywhere in its code, in functions and for type checking too."""
     imported: set[str] = set()
@@ -77,6 +79,7 @@ LIGHT = sorted(
 )
 
 
+@pytest.mark.integration
 def test_light_modules_import_no_torch() -> None:
     heavy = ("torch", "transformers", "matplotlib", "statsmodels")
     code = f"""

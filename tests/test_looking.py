@@ -67,6 +67,7 @@ def deviation(config: Config, mean_B: torch.Tensor, square_B: torch.Tensor) -> A
     }[str(config.grpo["scale_rewards"])]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("grpo", "sections"), [pytest.param(*row[1:], id=row[0], marks=[] if row[0] in QUICK else [pytest.mark.slow]) for row in ROWS]
 )

@@ -282,6 +282,7 @@ def real(name: str) -> Path:
     return Path(folder) / name
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("reader", "options"),
     [
@@ -317,6 +318,7 @@ def shrink(path: Path) -> np.ndarray:
     return values / np.linalg.norm(values)
 
 
+@pytest.mark.integration
 def test_real_case_names_do_not_leak(tmp_path: Path) -> None:
     """Patients of two sources whose names say them, read by expressions of this test's own."""
     import re

@@ -84,6 +84,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("sections", "named", "unnamed"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_lack_of_memory_names_settings(
     tiny_folder: Path,

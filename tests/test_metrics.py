@@ -164,6 +164,7 @@ def test_paired_difference_as_published() -> None:
     assert (found.low, found.high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
 
 
+@pytest.mark.integration
 def test_paired_difference_covers_the_truth() -> None:
     rng = np.random.default_rng(2)
     hits = 0

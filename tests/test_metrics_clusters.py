@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 from collections.abc import Sequence
@@ -312,6 +313,12 @@ def test_clustered_differences_at_the_edges(rights: list[int], images: list[obje
 )
 def test_holm(p_values: list[float | None], expected: list[float | None]) -> None:
     assert metrics.holm(p_values) == tuple(pytest.approx(value) if value is not None else None for value in expected)
+
+
+def test_holm_leaves_garbage_collection_as_it_was() -> None:
+    frozen = gc.get_freeze_count()
+    metrics.holm([0.01, 0.04])
+    assert (gc.isenabled(), gc.get_freeze_count()) == (True, frozen)
 
 
 # Power

@@ -52,6 +52,7 @@ def dark_ball(picture: np.ndarray) -> tuple[float, float] | None:
     return (float(columns.mean()), float(rows.mean())) if len(rows) > 20 else None
 
 
+@pytest.mark.integration
 def test_the_ball_lies_on_the_slices_and_the_side_of_the_answer(root: Path) -> None:
     for aspect in ("side", "level"):
         samples = ask(root, aspect, 8)

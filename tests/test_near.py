@@ -83,6 +83,7 @@ def test_distance_out_of_range(distance: int) -> None:
         group_near(np.array([1, 2], dtype=np.uint64), distance)
 
 
+@pytest.mark.integration
 def test_twenty_thousand_hashes_have_the_groups_of_a_full_comparison() -> None:
     values = np.unique(np.concatenate([draw(0, num=6_000, num_changed=12_000, most=6), np.arange(3_000, dtype=np.uint64)]))
     assert len(values) > 20_000

@@ -27,6 +27,8 @@ from osler.grading import grade
 from osler.images.clip import Clip
 from osler.types import FinishReason
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("openai")
 
 
@@ -312,6 +314,7 @@ def test_private_data_stay_here_unless_they_may_leave(data: dict[str, Any], eval
 # Our own server
 
 
+@pytest.mark.integration
 def test_our_own_server_gives_the_records_of_this_process(tmp_path: Path) -> None:
     """Byte for byte, with probabilities and numbers of tokens: `osler eval --engine openai` and `--engine hf` on the packaged policy."""
     pytest.importorskip("osler.serving.app", reason="the extra serve is not installed")

@@ -17,6 +17,8 @@ from osler.errors import EngineError, MissingAnswers
 from osler.evaluation.engines.openai import MAX_FAILURES_IN_A_ROW, RequestSettings
 from osler.types import Completion
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("openai")
 
 

@@ -20,6 +20,8 @@ from schemathesis.specs.openapi.checks import (
 
 from osler.serving.scripted import ScriptedGenerator
 
+pytestmark = pytest.mark.integration
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -34,7 +34,7 @@ from osler.serving.settings import ServerSettings
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
-pytestmark = pytest.mark.skipif(find_missing() is not None, reason=str(find_missing()))
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(find_missing() is not None, reason=str(find_missing()))]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from osler.serving.scripted import ScriptedGenerator
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
 
-pytestmark = pytest.mark.skipif(find_missing() is not None, reason=str(find_missing()))
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(find_missing() is not None, reason=str(find_missing()))]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ def lesion_map(findings: Findings, seed: int) -> np.ndarray:
     return np.abs(draw(findings, seed, difficulty=Difficulty(noise=0.0)) - unseen).mean(axis=2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("modality", Modality)
 def test_every_combination_draws(modality: Modality) -> None:
     atlas = ATLASES[modality]
@@ -87,6 +88,7 @@ def test_every_entry_of_a_pool_looks_different(modality: Modality, field: str) -
     assert all(np.abs(pictures[i] - pictures[k]).mean() > 0.004 for i in range(4) for k in range(i))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("modality", "disease"), LESIONS)
 def test_a_higher_grade_changes_more_of_the_picture(modality: Modality, disease: str) -> None:
     atlas = ATLASES[modality]
@@ -99,6 +101,7 @@ def test_a_higher_grade_changes_more_of_the_picture(modality: Modality, disease:
         assert all(more > less for less, more in pairwise(amounts)), (technique, amounts)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("modality", "disease"), PLACED)
 def test_a_lesion_lies_where_it_should(modality: Modality, disease: str) -> None:
     atlas = ATLASES[modality]

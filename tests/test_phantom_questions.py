@@ -93,6 +93,7 @@ def surplus(baseline: str, modality: Modality) -> tuple[float, float]:
 _SLOW = ("option prior", "option and question", "option set and question")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("baseline", [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in BASELINES])
 def test_no_blind_rule_beats_chance(baseline: str) -> None:
     surpluses = {modality: surplus(baseline, modality) for modality in Modality}
@@ -102,6 +103,7 @@ def test_no_blind_rule_beats_chance(baseline: str) -> None:
     assert abs(beyond) <= MAX_POOLED_Z * variance**0.5, f"{baseline} pooled: {beyond / NUM_QUESTIONS / len(Modality):+.4f} from chance"
 
 
+@pytest.mark.integration
 def test_a_planted_leak_is_caught() -> None:
     """The test must be able to fail: with one correct answer in eight moved to A, the baseline is far outside the interval."""
     samples = ask(Modality.CT, "test")
@@ -110,6 +112,7 @@ def test_a_planted_leak_is_caught() -> None:
     assert planted - sum(chance) > MAX_Z * sum(share - share**2 for share in chance) ** 0.5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("modality", Modality)
 def test_questions_are_well_formed(modality: Modality) -> None:
     samples = ask(modality, "train")
@@ -131,6 +134,7 @@ def test_questions_are_well_formed(modality: Modality) -> None:
     assert 0.12 < sum(len(sample.choices) == 2 for sample in samples) / len(samples) < 0.18
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("modality", Modality)
 def test_splits_share_no_subject_and_no_picture(modality: Modality) -> None:
     subjects = [{sample.subject_id for sample in ask(modality, split)} for split in ("train", "test")]
@@ -151,6 +155,7 @@ def test_the_seed_decides_every_byte(modality: Modality) -> None:
     assert asked[0] == asked[1] != asked[2]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("question_types", "num_questions", "num_images"),
     [
@@ -184,6 +189,7 @@ def test_pools_hold_four_or_more_and_every_term_has_a_sign(modality: Modality) -
         assert index % 2 == 0 or None not in (findings.grade, findings.other)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("modality", Modality)
 def test_a_simple_pixel_rule_tells_techniques_apart(modality: Modality) -> None:
     """The nearest neighbour among 120 pictures of 16 x 16 pixels finds the technique. Chance is 0.25, with a standard error of 0.06."""

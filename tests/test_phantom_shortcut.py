@@ -36,6 +36,7 @@ def marked(samples: list[Sample]) -> set[int]:
     return {place for place, sample in enumerate(samples) if sample.target_text.endswith(QUALIFIER)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", BUILDERS)
 def test_questions_of_a_share_are_marked_at_every_larger_one(name: str) -> None:
     found = [marked(BUILDERS[name](split="train", seed=0, num_questions=200, shortcut=share)) for share in SHARES]
@@ -97,6 +98,7 @@ def blind(share: float, split: str) -> tuple[dict[str, float], float, bool]:
     return right, sum(guessing) / len(guessing), any(reason.startswith("shortcut") for reason in found.reasons)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("share", [pytest.param(share, marks=[] if share in (0.0, 0.3) else [pytest.mark.slow]) for share in SHARES])
 def test_an_audit_shows_it_in_training_questions_only(share: float) -> None:
     right, guessing, _ = blind(share, "train")

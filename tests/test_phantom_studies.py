@@ -56,6 +56,7 @@ BEST_OF_ONE = {  # by `python -m tools.single_picture`, with 10,000 studies each
 MARGIN = 0.075  # 3.5 standard errors of a share of 600 questions
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("kind", "aspect"), PAIRS, ids=IDS)
 def test_all_pictures_answer_and_no_single_one_does(kind: StudyKind, aspect: Aspect) -> None:
     shares = measure(kind, aspect, num_studies=NUM_STUDIES)
@@ -64,6 +65,7 @@ def test_all_pictures_answer_and_no_single_one_does(kind: StudyKind, aspect: Asp
     assert shares.chance - MARGIN < max(shares.of_pictures) / shares.total < BEST_OF_ONE[aspect] + MARGIN, shares
 
 
+@pytest.mark.integration
 def test_a_study_that_one_picture_answers_is_found_out() -> None:
     """The measure must be able to fail: lesions on all slices of the volume tell the side on each."""
     sides = ("left", "right") * 25
@@ -81,6 +83,7 @@ def test_a_study_that_one_picture_answers_is_found_out() -> None:
     assert [count_right(truths, truths, [("left", "right")] * 50, place) for place in range(8)] == [50] * 8
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [StudyKind.CT_VOLUME, StudyKind.MRI_VOLUME, StudyKind.XRAY_VIEWS, StudyKind.FOLLOW_UP])
 def test_a_lesion_is_drawn_where_the_truth_says_and_nowhere_else(kind: StudyKind) -> None:
     axis = (np.arange(84) + 0.5) / 42 - 1
@@ -136,6 +139,7 @@ def test_the_third_of_a_slice(number: int, total: int, level: str) -> None:
 # Questions
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("kind", "aspect"), PAIRS, ids=IDS)
 def test_questions_are_well_formed_and_answers_uniform(kind: StudyKind, aspect: Aspect) -> None:
     samples = [ask(study(kind, aspect, index)) for index in range(300)]
@@ -154,6 +158,7 @@ def test_questions_are_well_formed_and_answers_uniform(kind: StudyKind, aspect: 
         assert target_completion(sample, "think").endswith(f"<answer>{sample.target}</answer>")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("kind", "aspect"), PAIRS, ids=IDS)
 def test_reference_findings_are_true_and_bear_on_the_question(kind: StudyKind, aspect: Aspect) -> None:
     wordings = set()
@@ -216,6 +221,7 @@ def test_statements_about_motion_are_graded(aspect: Aspect, text: str, truth: st
     assert [statement.truth for statement in judge(told, facts=sample.facts, terms=sample.terms)] == [truth]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_no_blind_rule_beats_chance(baseline: str) -> None:
     """13 rules on 5 kinds: 3.5 standard errors are the two-sided 95 % interval after Bonferroni correction (0.05 / 65)."""

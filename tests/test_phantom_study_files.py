@@ -45,6 +45,7 @@ def folder_of(sample: Sample) -> str:
     return f"{study.kind}/{study.aspect}/test/0-{study.index:06d}"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", StudyKind)
 def test_dicom_files_show_the_drawn_pictures(kind: StudyKind, tmp_path: Path) -> None:
     samples = questions(kind)
@@ -65,6 +66,7 @@ def test_dicom_files_show_the_drawn_pictures(kind: StudyKind, tmp_path: Path) ->
             assert np.array_equal(np.asarray(picture), np.asarray(drawn.load()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("num_slices", [8, 64])
 @pytest.mark.parametrize("kind", [kind for kind in StudyKind if kind.is_volume])
 def test_nifti_files_show_the_drawn_pictures(kind: StudyKind, num_slices: int, tmp_path: Path) -> None:
@@ -111,6 +113,7 @@ def test_prior_and_current_are_one_patient_at_two_dates(tmp_path: Path) -> None:
     assert len({prior.SOPInstanceUID, current.SOPInstanceUID}) == 2
 
 
+@pytest.mark.integration
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "other"):
         write_studies(tmp_path / name, samples=questions(StudyKind.CT_VOLUME, StudyKind.ULTRASOUND_CINE)[:6], file_format="dicom")
@@ -122,6 +125,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 FORMATS = [("dicom", [*StudyKind]), ("nifti", [kind for kind in StudyKind if kind.is_volume])]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("file_format", "kinds"), FORMATS, ids=["dicom", "nifti"])
 def test_files_are_read_as_the_drawn_questions(file_format: FileFormat, kinds: list[StudyKind], tmp_path: Path) -> None:
     """Through the jsonl reader and [data.study], as a hospital's studies are read."""
@@ -174,6 +178,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("arguments", "num", "kinds"), COMMANDS, ids=["dicom", "nifti"])
 def test_the_command_writes_studies(
     arguments: list[str], num: int, kinds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -208,6 +213,7 @@ def test_the_contact_sheet_has_a_row_for_each_question() -> None:
     assert all(row.std() > 20 for row in np.array_split(sheet[4:], rows))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("first", "second", "left"),
     [

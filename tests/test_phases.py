@@ -37,6 +37,7 @@ def test_a_copy_of_a_watched_module_computes_with_its_own_weights() -> None:
     assert timer.seconds == {"layer": 3}  # closed after an error too
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "trl"])
 def test_every_step_says_where_its_time_went(tiny_folder: Path, tmp_path: Path, share: bool) -> None:
     run = train_grpo(recipe(tiny_folder, trainer={"share_prefix": share}, policy={"lora": {"r": 4}} if share else {}), tmp_path / "run")

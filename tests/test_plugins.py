@@ -89,6 +89,7 @@ def refused(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {row[0][0]: (code, said, has_run) for row, (code, said, has_run) in zip(REFUSED, found, strict=True)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=[row[0][0] for row in REFUSED])
 def test_what_cannot_be_used_is_one_line(refused: dict[str, tuple[int, str, bool]], overrides: list[str], message: str) -> None:
     code, said, has_run = refused[overrides[0]]
@@ -194,6 +195,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         osler.nothing  # noqa: B018
 
 
+@pytest.mark.integration
 def test_the_code_of_the_page_runs(tmp_path: Path) -> None:
     """Every Python block of docs/extending.md, one after the other, on a folder as the page describes it."""
     page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -42,6 +42,7 @@ def make_config(folder: Path, strategy: str = "no_think", test: dict[str, Any] |
     )
 
 
+@pytest.mark.integration
 def test_every_alteration_has_its_records(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(tiny_folder)
     evaluate(config, tmp_path)

@@ -27,6 +27,8 @@ from osler.publishing.finished import find_base, open_finished, public_recipe
 from osler.publishing.publish import Published, publish_run
 from osler.training.grpo import train_grpo
 
+pytestmark = pytest.mark.integration
+
 LORA = {"lora": {"r": 2}}
 
 

@@ -20,6 +20,8 @@ from osler.publishing.questions import describe_source
 from osler.training.grpo import train_grpo
 from osler.types import Sample
 
+pytestmark = pytest.mark.integration
+
 TEST = {"modalities": ["mri", "ct"], "limit": 4}
 
 

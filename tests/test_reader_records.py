@@ -55,6 +55,7 @@ def check_records(study: Study, names: set[str]) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.integration
 def test_answers_become_records(tmp_path: Path) -> None:
     rows = write_rows(tmp_path)
     path = write_model(tmp_path, load_split(config_of(rows).data, "test"))
@@ -121,6 +122,7 @@ def test_the_majority_never_guesses(letters: Any, winner: str | None, outcome: s
     assert (record.answer, record.outcome, record.vote_share, record.policy) == (winner, outcome, pytest.approx(share), "readers, majority")
 
 
+@pytest.mark.integration
 def test_tables_and_reports_have_rows_of_readers(tmp_path: Path) -> None:
     rows = write_rows(tmp_path, 16)
     path = write_model(tmp_path, load_split(config_of(rows).data, "test"))
@@ -290,6 +292,7 @@ def serving(rows: Path, out: Path, stop: signal.Signals) -> Iterator[tuple[str, 
         process.stdout.close()
 
 
+@pytest.mark.integration
 def test_a_killed_server_loses_no_confirmed_answer(tmp_path: Path) -> None:
     """SIGKILL right after a reply; the half of a line that a crash may leave is dropped. A gentle end says how far the readers are."""
     import httpx2

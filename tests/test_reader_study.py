@@ -15,6 +15,8 @@ from osler.evaluation.readings import read_readings
 from osler.serving.readers.session import name_places
 from osler.serving.readers.study import Study
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:

@@ -18,7 +18,10 @@ from tools.check_grader import read_choice_sets
 from tools.check_open_answers import pairs_read_as_equal, read_references
 
 DATA = os.environ.get("OSLER_TEST_DATA")
-pytestmark = pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA does not name the folder of real annotation files"),
+]
 
 Read = Callable[..., ReadReport]
 

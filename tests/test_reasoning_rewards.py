@@ -324,6 +324,7 @@ def ask_in_first_step(folder: Path, sections: dict[str, Any], found: list[torch.
     return run(folder, pay, {"max_steps": 1}, dict(sections), share=share, prepare=prepare)[0]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("sections", "keeps_caches"), [row[1:] for row in ASKING], ids=[row[0] for row in ASKING])
 def test_the_letters_are_those_of_the_whole_prompt(tmp_path: Path, sections: dict[str, Any], keeps_caches: bool) -> None:
     save_tiny(tmp_path / "policy", hidden=32, layers=2)

@@ -130,6 +130,7 @@ def check(html: str) -> list[str]:
     return tags
 
 
+@pytest.mark.integration
 def test_a_whole_report(tmp_path: Path) -> None:
     run = write_run(tmp_path / "demo", {"zero_shot": answers(3, 9), "grpo": answers(8, 9, text=HOSTILE, policy=HOSTILE)}, STEPS)
     out = tmp_path / "deep" / "report.html"
@@ -156,6 +157,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     assert pages[0] == pages[1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("evaluations", "steps", "present", "absent"),
     [
@@ -175,6 +177,7 @@ def test_runs_that_lack_a_part(
     assert absent not in html
 
 
+@pytest.mark.integration
 def test_several_runs_in_one_folder(tmp_path: Path) -> None:
     before = answers(2, 6)
     for name in ("grpo-no-think", "grpo-think"):
@@ -383,6 +386,7 @@ def test_how_things_print(found: object, expected: object) -> None:
     assert found == expected
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("missing", "is_named"), [(1, True), (0, False)])
 def test_an_evaluation_that_was_cut_is_named(tmp_path: Path, missing: int, is_named: bool) -> None:
     records = answers(2, 4)
@@ -413,6 +417,7 @@ def test_a_checkpoint_is_not_a_run(tmp_path: Path) -> None:
     assert sort_sources([run]).runs == (run,)
 
 
+@pytest.mark.integration
 def test_starting_is_fast() -> None:
     """Reading records and computing rates loads neither torch, nor scipy, nor matplotlib."""
     heavy = {"torch", "scipy", "statsmodels", "matplotlib", "jinja2", "rich"}
@@ -421,6 +426,7 @@ def test_starting_is_fast() -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("times", "is_drawn"),
     [([1.5, 3.0, 4.5], True), ([None, 3.0, 4.5], True), ([1.5, 3.0, 2.0], False), ([None, None, None], False)],

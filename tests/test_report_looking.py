@@ -59,12 +59,14 @@ ALL = {
 }
 
 
+@pytest.mark.integration
 def test_altered_questions_change_no_other_section(tmp_path: Path) -> None:
     plain = report_of(tmp_path / "plain", {"grpo": PLAIN})
     assert "Did it look?" not in plain
     assert outside(report_of(tmp_path / "all", ALL)) == outside(plain)
 
 
+@pytest.mark.integration
 def test_the_section_by_hand(tmp_path: Path) -> None:
     text = looked(report_of(tmp_path, ALL))
     change = paired_difference(PLAIN, altered("blank", 2), "subject")
@@ -81,6 +83,7 @@ def test_the_section_by_hand(tmp_path: Path) -> None:
     assert text.index("Cut 18 66.7") > text.index("Behind other reasoning")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("evaluations", "present", "absent"),
     [
@@ -123,6 +126,7 @@ def test_altered_answers_stand_with_their_label(tmp_path: Path) -> None:
         load_runs([twice])
 
 
+@pytest.mark.integration
 def test_p_values_allow_for_the_rows_of_their_table(tmp_path: Path) -> None:
     write_run(tmp_path / "run", {**ALL, "sft": PLAIN, "sft.noise": altered("noise", 3)})
     rows = look_rows(collect_evaluations(load_runs([tmp_path / "run"])))
@@ -136,6 +140,7 @@ def test_p_values_allow_for_the_rows_of_their_table(tmp_path: Path) -> None:
     assert [row.adjusted_p for look in rows for row in look.reasoning] == [1.0]
 
 
+@pytest.mark.integration
 def test_the_figure_has_a_bar_for_every_ablation(tmp_path: Path) -> None:
     labels = {f"grpo-{number}": answers(number, 9) for number in range(8)}
     blanks = {f"{label}.blank": altered("blank", number) for number, label in enumerate(labels)}

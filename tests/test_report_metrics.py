@@ -12,6 +12,7 @@ from osler.cli.tables import print_accuracies
 from osler.reports.tables import gain_table
 
 
+@pytest.mark.integration
 def test_a_blind_row_brings_image_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blind = answers(6, 9, policy="option prior")
     html = report_of(tmp_path, {"blind": blind, "grpo": answers(8, 9), "sft": answers(4, 9)}, STEPS)
@@ -30,6 +31,7 @@ def test_a_blind_row_brings_image_gains(tmp_path: Path, capsys: pytest.CaptureFi
     assert "+22.2 [" in text
 
 
+@pytest.mark.integration
 def test_every_table_says_how_many_answers_only_evaluation_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lenient = [replace(row, rule="statement.sentence") if number < 3 else row for number, row in enumerate(answers(8, 9))]
     line = "Answers read from sentences, which no reward pays for: Zero-shot 16.7 % of the answers; others none."
@@ -53,6 +55,7 @@ def test_questions_of_one_image_are_counted_together(tmp_path: Path, capsys: pyt
     assert "18 questions about 6 separate images or patients" in report_of(tmp_path, {"grpo": shared})
 
 
+@pytest.mark.integration
 def test_confidence_has_its_own_section(tmp_path: Path) -> None:
     sure = [replace(row, option_probabilities=(0.9, 0.1), vote_share=0.75) for row in answers(8, 9)]
     none = [replace(row, answer=None, outcome="no_answer", option_probabilities=(0.9, 0.1)) for row in answers(8, 9)]

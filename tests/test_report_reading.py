@@ -88,6 +88,7 @@ def section(html: str) -> str:
 CHANGES = ("no_context", "context_shuffled", "context_contradictory")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", POLICIES)
 def test_what_a_policy_reads_is_found_out(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     out = tmp_path / "run"
@@ -206,6 +207,7 @@ def test_only_questions_with_a_context_count() -> None:
     assert judge_reliance(plain, {"blank": plain}) is None
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("evaluations", "present", "absent"),
     [

@@ -295,6 +295,7 @@ def test_the_title_names_the_experiment(runs: list[Run], labels: tuple[str, ...]
     assert name_experiment(runs, [evaluation(label, [record(0)]) for label in labels]) == title
 
 
+@pytest.mark.integration
 def test_the_forest_plot() -> None:
     some = Estimate(value=0.5, low=0.4, high=0.6)
     rows = [ForestRow(title=f"$p_{i}$ <b>", group="think", accuracy=some, truth=some if i else None) for i in range(MAX_ROWS + 1)]
@@ -331,6 +332,7 @@ def test_truth_tables() -> None:
     assert truth_table([evaluation("sft", [record(0)])]) is None
 
 
+@pytest.mark.integration
 def test_the_page_shows_truth(tmp_path: Path) -> None:
     before = [reasoned(i, "correct" if i < 5 else "incorrect", [TRUE, ANSWER]) for i in range(9)]
     after = [reasoned(i, "correct" if i < 8 else "incorrect", [TRUE, FALSE, OPEN, ANSWER]) for i in range(9)]

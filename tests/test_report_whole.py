@@ -72,6 +72,7 @@ def body_of(html: str, section: str) -> str:
     return html[start : html.index("</section>", start)]
 
 
+@pytest.mark.integration
 def test_one_page_holds_everything_in_order(tmp_path: Path) -> None:
     paths = [write_run(tmp_path / "run"), write_matrix(tmp_path / "matrix"), write_audit(tmp_path / "audit.json")]
     report = write_report(paths, tmp_path / "all.html", find_image=lambda _: None)
@@ -200,6 +201,7 @@ def test_mistakes_are_one_line(name: str, words: str, tmp_path: Path, capsys: py
     assert not out.exists()
 
 
+@pytest.mark.integration
 def test_the_command_counts_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [write_audit(tmp_path / "a.json"), write_run(tmp_path / "run"), write_matrix(tmp_path / "m")]
     assert main(["report", *map(str, paths), "--out", str(tmp_path / "all.html"), "--json"]) == 0

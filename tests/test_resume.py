@@ -22,6 +22,8 @@ from osler.training.dataset import read_prompts
 from osler.training.grpo import build_trainer, train_grpo
 from osler.training.rollout_state import load_rollout
 
+pytestmark = pytest.mark.integration
+
 TWICE = {"num_iterations": 2}
 PARTS = {"per_device_train_batch_size": 2, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
 CHOSEN = {
@@ -110,7 +112,7 @@ def result(run: Run) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     return read_lines(run), load_file(run.policy / "model.safetensors")
 
 
-# In `make test` those that differ most; `make test-all` runs them all.
+# In `make test-integration` those that differ most; `make test-all` runs them all.
 FAST: set[str] = {
     "iterations_bf16_lora",
     "curriculum_parts",

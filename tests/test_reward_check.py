@@ -99,6 +99,7 @@ def silent(completions: list[Any], **_: Any) -> list[None]:
     return [None] * len(completions)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "message"), [("infinite", r"the reward infinite gave inf for phantom/"), ("silent", r"is None: give")])
 @pytest.mark.filterwarnings("ignore:All reward functions returned None")
 def test_a_training_stops_at_a_bad_reward(tiny_folder: Path, tmp_path: Path, name: str, message: str) -> None:

@@ -124,6 +124,7 @@ def test_each_prompt_keeps_its_own_positions(model_type: str) -> None:
     assert offsets[0] != offsets[1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_static_step_is_one_graph(model_type: str) -> None:
     """The same logits as a step of its own shape; the tracer stops at whatever asks the host, and a second graph would depend on the step.

@@ -14,6 +14,8 @@ from tiny_checkpoint import save_tiny
 from osler.training.shared_prefix import attention, packed_row
 from osler.training.shared_prefix.groups import Groups
 
+pytestmark = pytest.mark.integration
+
 SAMPLES = [solid_sample((0, 56), (250, 56)), solid_sample((30, 56), (160, 56)), solid_sample((90, 56)), solid_sample((200, 56))]
 PRECISIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "float32": ({}, {}),
@@ -64,7 +66,8 @@ def sharp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FAULTS = (shift_position, see_neighbour, swap_images)
-# In `make test` no false alarm in any precision, every fault in the one that GPUs train in, and one fault in every other precision.
+# In `make test-integration` no false alarm in any precision, every fault in the one that GPUs train in, and one fault in every other
+# precision.
 FAST = {
     ("float32", see_neighbour),
     *(("bf16_arithmetic", fault) for fault in FAULTS),

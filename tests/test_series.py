@@ -357,6 +357,7 @@ def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
 # ---- a real series, and the same one as NIfTI and NRRD
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA is not set")
 def test_a_shuffled_renamed_duplicated_and_gapped_series_keeps_its_order(tmp_path: Path) -> None:
     source = Path(DATA or "") / "volumes" / "ct_body_dicom_series"

@@ -117,6 +117,7 @@ def ask(text: str = "Which organ is shown?", **more: Any) -> dict[str, Any]:
     return {"model": "osler-tiny", "messages": [{"role": "user", "content": parts}], **more}
 
 
+@pytest.mark.integration
 def test_a_server_says_where_it_is_and_finishes_what_runs(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text(KEY + "\n")
@@ -152,6 +153,7 @@ def test_a_server_says_where_it_is_and_finishes_what_runs(tmp_path: Path) -> Non
     assert "Traceback" not in err
 
 
+@pytest.mark.integration
 def test_kill_loses_only_what_was_in_flight(tmp_path: Path) -> None:
     with running("--log-dir", str(tmp_path)) as process:
         answered: list[int] = []

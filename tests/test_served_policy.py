@@ -21,6 +21,8 @@ from osler.policies.load import Policy, load_policy
 from osler.serving.batching import open_generator
 from osler.types import ImageSource, Prompt, Sample
 
+pytestmark = pytest.mark.integration
+
 QUESTIONS = osler.read("phantom", split="test", modalities=["mri", "ct"], num_questions=4)
 
 

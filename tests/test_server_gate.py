@@ -16,6 +16,8 @@ from live_server import LiveServer, serve
 from osler.serving.scripted import ScriptedGenerator
 from osler.serving.settings import ServerSettings
 
+pytestmark = pytest.mark.integration
+
 KEY = "a-key-for-tests"
 
 

@@ -12,6 +12,7 @@ from live_server import serve
 from osler.serving.scripted import ScriptedGenerator
 
 
+@pytest.mark.integration
 def test_clients_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import serving_http

@@ -117,6 +117,7 @@ def test_a_budget_without_a_step_is_refused(tiny_folder: Path, tmp_path: Path) -
     assert sft_arguments(config.model_copy(update={"sft": {"max_steps": 5}}), tmp_path, 3).max_steps == 5
 
 
+@pytest.mark.integration
 def test_the_budget_is_what_trl_makes_of_it(tiny_folder: Path, tmp_path: Path) -> None:
     """GRPO's own trainer takes the number of steps that SFT is given."""
     from osler.training.grpo import train_grpo
@@ -160,6 +161,7 @@ def test_mistakes_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("policy", [{}, {"lora": {"r": 4}}], ids=["full", "lora"])
 def test_a_run_learns_and_goes_on(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any]) -> None:
     """Loss falls, the same seed gives the same numbers, and a run that was cut short ends like one that was not."""

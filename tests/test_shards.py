@@ -42,6 +42,7 @@ def test_what_is_no_shard(text: str) -> None:
         parse_shard(text)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("votes", [(), VOTES], ids=["greedy", "votes"])
 def test_joined_records_are_those_of_one_process(tmp_path: Path, votes: tuple[str, ...]) -> None:
     config = load_config("demo", [*SMALL, "--data.test.limit=24", *votes])

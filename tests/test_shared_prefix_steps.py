@@ -19,6 +19,8 @@ from tiny_checkpoint import save_tiny
 from osler.training.shared_prefix import cpu_kernels
 from osler.training.trainer import OslerGRPOTrainer
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +88,7 @@ def assert_same_training(shared: Any, plain: Any) -> None:
         torch.testing.assert_close(shared[3][name], weight, rtol=0, atol=1e-5)
 
 
-# In `make test` every setting once; how they act together, and one loss after the other, in `make test-all`.
+# In `make test-integration` every setting once; how they act together, and one loss after the other, in `make test-all`.
 SLOW = {
     "frozen",
     "iterations",

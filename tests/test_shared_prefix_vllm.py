@@ -12,6 +12,8 @@ from shared_prefix_cases import pay, pay_some, run
 from tiny_checkpoint import save_tiny
 from trl.generation import vllm_generation
 
+pytestmark = pytest.mark.integration
+
 
 @dataclass(kw_only=True)
 class ScriptedVLLM:

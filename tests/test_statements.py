@@ -385,6 +385,7 @@ OTHERS = (("left", "right"), ("upper", "lower"), ("ct", "mri"), ("axial", "coron
 MIRRORED = {word: other for pair in OTHERS for word, other in (pair, pair[::-1])}
 
 
+@pytest.mark.integration
 def test_planted_falsehoods_about_slake_are_found() -> None:
     if not (folder := os.environ.get("OSLER_TEST_DATA")):
         pytest.skip("OSLER_TEST_DATA does not name the folder of real annotation files")

@@ -79,6 +79,7 @@ ROLLOUTS: list[tuple[Any, bool]] = [(EVEN, False), (UNLIKE, False), (SAMPLES[4:]
 OTHER_SHAPES: list[tuple[Any, bool]] = [(ONE, False), (LONG, False), (PAIR, True), (ONE, False)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("model_type", "lora", "record", "splits_cache"),
     [
@@ -116,6 +117,7 @@ class OwnLayer(torch.nn.Module):
         return torch.nn.functional.linear(rows, self.weight)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("kind", "splits_cache"), [("plain", False), ("lora", True), ("own layer", True)])
 def test_mixed_precision_reads_the_present_weights(kind: str, splits_cache: bool) -> None:
     """Every rollout ends autocast and its copies of weights. A recording of the same rollout alone rounds equally; any other nearly so."""
@@ -183,6 +185,7 @@ EVENTS: list[tuple[Callable[[Any], None], bool, int]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("change", "autocast", "num_recordings"), EVENTS)
 def test_a_step_is_recorded_again_when_weights_move(change: Callable[[Any], None], autocast: bool, num_recordings: int) -> None:
     model, recorder = make_policy(lora=True), Counter(record_operators)
@@ -243,6 +246,7 @@ def test_prompts_are_padded_to_few_widths() -> None:
     assert [width % WIDTH_MULTIPLE for width in widths] == [0, 0]
 
 
+@pytest.mark.integration
 def test_a_training_records_once_and_frees_its_memory(tmp_path: Path) -> None:
     """Three steps; the slow of `test_shared_prefix_steps` compare static decoding with TRL's."""
     recorder, kept = Counter(record_operators), []

@@ -76,6 +76,7 @@ def forty() -> list[Sample]:
     return chosen[:40]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif("OSLER_TEST_DATA" not in os.environ, reason="OSLER_TEST_DATA does not name the folder of real annotation files")
 @pytest.mark.parametrize("writer", WRITERS)
 def test_forty_questions_of_slake_are_the_same_in_every_table(tmp_path: Path, forty: list[Sample], writer: str) -> None:

@@ -168,6 +168,7 @@ def out_of_space(**_: Any) -> list[float]:
     raise OSError("no space left")
 
 
+@pytest.mark.integration
 def test_a_run_that_made_nothing_leaves_no_folder_but_keeps_what_others_wrote(tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
@@ -217,6 +218,7 @@ def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return train_grpo(long_recipe(tiny_folder), tmp_path_factory.mktemp("runs") / "finished")
 
 
+@pytest.mark.integration
 def test_a_run_writes_what_it_should(finished: Run) -> None:
     lines = read_lines(finished)
     assert [line["step"] for line in lines] == list(range(1, 10))
@@ -238,6 +240,7 @@ def test_a_run_writes_what_it_should(finished: Run) -> None:
     assert not list(finished.policy.glob("*.bin"))  # nothing pickled in what is shared
 
 
+@pytest.mark.integration
 def test_the_saved_policy_loads(finished: Run, tiny_folder: Path) -> None:
     trained, start = load_policy(str(finished.root)), load_policy(str(tiny_folder))
     assert trained.name == "finished"
@@ -248,6 +251,7 @@ def test_the_saved_policy_loads(finished: Run, tiny_folder: Path) -> None:
     assert str(tiny_folder) not in json.dumps(config)
 
 
+@pytest.mark.integration
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_path: Path, finished: Run) -> None:
     """SIGKILL in the second epoch; the same call finishes, no step appears twice, and every number is that of the uninterrupted run."""
     out = tmp_path / "killed"
@@ -275,6 +279,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny_folder: Path, tmp_
     assert times == sorted(times)
 
 
+@pytest.mark.integration
 def test_a_finished_run_is_left_alone(tiny_folder: Path, finished: Run) -> None:
     before = finished.metrics.stat().st_mtime_ns
     assert train_grpo(long_recipe(tiny_folder), finished.root) == finished
@@ -283,6 +288,7 @@ def test_a_finished_run_is_left_alone(tiny_folder: Path, finished: Run) -> None:
         train_grpo(recipe(tiny_folder, grpo=LONG, seed=1), finished.root)
 
 
+@pytest.mark.integration
 def test_the_same_seed_gives_the_same_metrics(tiny_folder: Path, tmp_path: Path) -> None:
     first, second = (train_grpo(recipe(tiny_folder, grpo={"save_strategy": "no"}), tmp_path / name) for name in ("a", "b"))
     other = train_grpo(recipe(tiny_folder, grpo={"save_strategy": "no"}, seed=1), tmp_path / "c")
@@ -290,6 +296,7 @@ def test_the_same_seed_gives_the_same_metrics(tiny_folder: Path, tmp_path: Path)
     assert read_lines(first) != read_lines(other)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("policy", "name"), [({}, "full"), ({"lora": {"r": 4}, "freeze_vision": True}, "lora")], ids=["full", "lora"])
 def test_the_reference_is_the_starting_policy(tiny_folder: Path, tmp_path: Path, policy: dict[str, Any], name: str) -> None:
     """The KL is 0 before the first update and not after it; the run's policy is an ordinary folder either way."""
@@ -315,6 +322,7 @@ def test_an_adapter_on_an_adapter_is_merged_and_not_kept(tiny_folder: Path, tmp_
         assert not torch.equal(weights[2][name], weights[1][name])
 
 
+@pytest.mark.integration
 def test_the_reference_of_an_adapter_is_the_adapter(tiny_folder: Path, tmp_path: Path) -> None:
     """TRL would load the adapter's base, and the policy would be pulled back to a place it never started from."""
     adapter = tmp_path / "adapter"
@@ -366,6 +374,7 @@ def test_metrics_go_on_without_repeating_a_step(tmp_path: Path) -> None:
     assert lines[-1]["time_s"] >= 2.0
 
 
+@pytest.mark.integration
 def test_tensorboard_writes_into_the_run(tiny_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
     config = recipe(tiny_folder, trainer={"report_to": ["tensorboard"]}, grpo={"save_strategy": "no", "max_steps": 1})
@@ -373,6 +382,7 @@ def test_tensorboard_writes_into_the_run(tiny_folder: Path, tmp_path: Path) -> N
     assert list((run.root / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2]), (2, [1]), (0, [])])
 def test_a_few_completions_are_kept_with_what_they_earned(tiny_folder: Path, tmp_path: Path, every: int, steps: list[int]) -> None:
     grpo = {"save_strategy": "no", "max_steps": 2}
@@ -392,6 +402,7 @@ def test_an_absent_reporter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         check_reporters(["tensorboard"])
 
 
+@pytest.mark.integration
 def test_a_dry_run_loads_no_model() -> None:
     code = (
         "import sys; from osler.config import build_config; from osler.cli.common import describe_recipe;"

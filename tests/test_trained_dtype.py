@@ -78,6 +78,7 @@ def test_the_command_line_refuses_before_it_loads(tmp_path: Path, capsys: pytest
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("start", [pytest.param(train_grpo, id="grpo"), pytest.param(train_sft, id="sft", marks=pytest.mark.slow)])
 def test_an_adapter_has_float32_weights_that_move(tiny_folder: Path, tmp_path: Path, start: Callable[..., Run]) -> None:
     """On bfloat16 weights, at a small learning rate, also after a resume; peft stores the adapter as it was trained."""

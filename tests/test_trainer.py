@@ -108,6 +108,7 @@ def watch_images(model: Any, tokenizer: Any, found: Callable[[str, torch.Tensor]
     model.model.language_model.register_forward_pre_hook(read_features, with_kwargs=True)
 
 
+@pytest.mark.integration
 def test_images_stay_with_their_rows(tiny_folder: Path) -> None:
     """Six questions about greys and sizes of their own, one with two images; in rollout, reference and update each row sees its own.
 
@@ -183,6 +184,7 @@ def test_a_checkpoint_never_decides_sampling(greedy_folder: Path, sampling: dict
     assert effective.typical_p in (None, 1.0)
 
 
+@pytest.mark.integration
 def test_completions_of_a_group_differ(greedy_folder: Path) -> None:
     groups: list[set[str]] = []
 
@@ -197,6 +199,7 @@ def test_completions_of_a_group_differ(greedy_folder: Path) -> None:
     assert [len(group) for group in groups] == [2, 2]
 
 
+@pytest.mark.integration
 def test_completions_are_written_without_dropout(tiny_folder: Path) -> None:
     """TRL leaves it on; with nine of ten inputs of the adapter missing, the completions of a group that is drawn greedily would differ."""
     written: list[str] = []
@@ -248,6 +251,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("policy", "grpo", "may_change"), [row[1:] for row in STEPS], ids=[row[0] for row in STEPS])
 def test_a_step_changes_what_is_trained(
     tiny_folder: Path, policy: dict[str, Any], grpo: dict[str, Any], may_change: Callable[[str], bool]
@@ -267,6 +271,7 @@ def test_a_step_changes_what_is_trained(
     }
 
 
+@pytest.mark.integration
 def test_checkpointing_changes_no_gradient(tiny_folder: Path) -> None:
     logged = []
     for checkpointing in (False, True):
@@ -292,6 +297,7 @@ def test_the_order_of_questions_follows_from_seed_and_epoch() -> None:
     assert sorted(first) == sorted([*range(8)] * 2)
 
 
+@pytest.mark.integration
 def test_completions_are_printed_every_n_steps(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grpo = {"max_steps": 3, "save_strategy": "no"}
     with quiet_training():

@@ -114,6 +114,7 @@ def test_distance_out_of_range(distance: int) -> None:
         find_turned_pairs({}, distance)
 
 
+@pytest.mark.integration
 def test_few_drawings_resemble_the_mirror_image_of_another() -> None:
     images = [PhantomImage(modality=modality, split="train", seed=0, index=index) for modality in Modality for index in range(12)]
     assert len(find_turned_pairs(take_fingerprints(images), 4)) <= 1

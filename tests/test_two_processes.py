@@ -18,6 +18,8 @@ from osler.policies.load import load_policy
 from osler.run_folder import Run
 from osler.training.curriculum import FILE
 
+pytestmark = pytest.mark.integration
+
 TESTS = Path(__file__).parent
 
 

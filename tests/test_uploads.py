@@ -29,6 +29,8 @@ from osler.serving.study_settings import StudySettings
 from osler.serving.upload_routes import make_uploads
 from osler.serving.uploads import UploadLimits, Uploads
 
+pytestmark = pytest.mark.integration
+
 Files = Callable[[Path], Mapping[str, bytes]]
 
 

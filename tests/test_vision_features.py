@@ -115,6 +115,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "file" / "kept", 1)
 
 
+@pytest.mark.integration
 def test_a_second_training_sees_no_image(tmp_path: Path) -> None:
     """Nor does the second epoch of the first; the check of the first update asks TRL, which has no cache."""
     folder = save_tiny(tmp_path / "policy", hidden=32, layers=2)

@@ -248,6 +248,7 @@ def originals() -> dict[str, tuple[Any, list[NDArray[Any]]]]:
     return {window: (series, [np.asarray(one.load(), int) for one in series.slices[::6]]) for window, series in read.items()}
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not DATA, reason="OSLER_TEST_DATA is not set")
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd"])
 def test_a_dicom_series_and_its_copies_give_the_same_slices(tmp_path: Path, name: str, values_of_pydicom: Any, originals: Any) -> None:

@@ -65,6 +65,7 @@ def write_run(folder: Path, steps: int = 3, probabilities: Mapping[str, float] =
     return folder
 
 
+@pytest.mark.integration
 def test_the_page_of_a_training_that_runs_has_curves_and_completions_with_images(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "run")], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -82,6 +83,7 @@ SHOWN: list[tuple[dict[str, float], str, str]] = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("probabilities", "said", "unsaid"), SHOWN)
 def test_the_page_says_whether_the_policy_drew_what_it_shows(
     tmp_path: Path, probabilities: dict[str, float], said: str, unsaid: str
@@ -94,6 +96,7 @@ def test_the_page_says_whether_the_policy_drew_what_it_shows(
     assert unsaid not in section
 
 
+@pytest.mark.integration
 def test_the_page_of_an_unfinished_training_does_not_say_how_it_ended(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_report([run], tmp_path / "page.html")
@@ -104,6 +107,7 @@ def test_the_page_of_an_unfinished_training_does_not_say_how_it_ended(tmp_path: 
         assert ("Its curves end at step 3." in page.read_text()) is not is_trained
 
 
+@pytest.mark.integration
 def test_a_page_of_several_runs_has_no_completions(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "a"), write_run(tmp_path / "b")], tmp_path / "page.html")
     assert "Completions during training" not in (tmp_path / "page.html").read_text()
@@ -117,6 +121,7 @@ def interrupt(_: Path) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("end", [finish, interrupt])
 def test_watching_ends_with_the_training_or_ctrl_c(tmp_path: Path, end: Callable[[Path], None]) -> None:
     run, out = write_run(tmp_path / "run", steps=1), tmp_path / "page.html"
@@ -140,6 +145,7 @@ def test_watching_ends_with_the_training_or_ctrl_c(tmp_path: Path, end: Callable
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.integration
 def test_a_finished_run_is_written_once(tmp_path: Path) -> None:
     finish(run := write_run(tmp_path / "run"))
     assert main(["report", str(run), "--watch", "--out", str(tmp_path / "page.html")]) == 0
@@ -159,6 +165,7 @@ def make_log(folder: Path) -> None:
     (folder / "log.txt").write_text("loading")
 
 
+@pytest.mark.integration
 def test_a_run_that_has_not_begun_is_waited_for(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "page.html"
     happens: list[Callable[[Path], object]] = [lambda _: None, make_folder, make_log, begin, rmtree, write_run, finish]
@@ -287,6 +294,7 @@ def test_of_enumerated_answers_one_is_drawn_by_its_probability() -> None:
     assert answer_probabilities([]) == {}
 
 
+@pytest.mark.integration
 def test_an_enumerated_training_keeps_answers_by_their_probabilities(tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "data": {"reader": "phantom", "train": {"modalities": ["mri"], "limit": 24}},

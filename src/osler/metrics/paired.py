@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from osler.errors import DataError
@@ -115,8 +117,22 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
         return tuple(p_values)
     from statsmodels.stats.multitest import multipletests
 
-    adjusted = iter(multipletests(tests, method="holm")[1].tolist())
+    with _hiding_from_collection():
+        adjusted = iter(multipletests(tests, method="holm")[1].tolist())
     return tuple(None if value is None else next(adjusted) for value in p_values)
+
+
+@contextmanager
+def _hiding_from_collection() -> Iterator[None]:
+    """Let a garbage collection see only new objects: statsmodels 0.15 collects in every call, which takes a second where torch is loaded."""
+    is_hidden = gc.get_freeze_count() > 0
+    if not is_hidden:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not is_hidden:
+            gc.unfreeze()
 
 
 def _mcnemar(gained: int, lost: int) -> float:
