@@ -124,7 +124,7 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
 
 @contextmanager
 def _hiding_from_collection() -> Iterator[None]:
-    """Let a garbage collection see only new objects: statsmodels 0.15 collects in every call, which takes a second where torch is loaded."""
+    """Let a garbage collection see new objects alone: statsmodels 0.15 collects in every call, which takes a second beside torch."""
     is_hidden = gc.get_freeze_count() > 0
     if not is_hidden:
         gc.freeze()
