@@ -64,7 +64,7 @@ def test_another_process_sends_what_it_reads(tmp_path: Path) -> None:
     how = how_to_read(find_tables(path)[0], None, None, tmp_path, has_own_ids=True)
     _, stretch = cut_file(path, 2, 1)
     with reading(stretch, how) as process:
-        part = receive(process)
+        part = receive(process, how)
     assert part is not None
     assert parts(part) == parts(read_rows(stretch.rows(), how))
 

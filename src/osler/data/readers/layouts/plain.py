@@ -53,26 +53,22 @@ _LETTERS: Final = tuple(frozenset(LETTERS[:size]) for size in range(len(LETTERS)
 Value = TypeVar("Value")
 
 
-FIELDS: Final = tuple(field.name for field in fields(Sample))
+_FIELDS: Final = tuple(field.name for field in fields(Sample))
 _NOTHING_ELSE: Final = (None, None, None, ())
-"""The context, rationale, facts and terms of a plain row."""
-_ThawedSample: Final[Any] = make_dataclass("_ThawedSample", FIELDS, slots=True)
+"""The context, rationale, facts and terms of a plain row; its metadata are empty."""
+PLAIN_FIELDS: Final = _FIELDS[: -len(_NOTHING_ELSE) - 1]
+_ThawedSample: Final[Any] = make_dataclass("_ThawedSample", _FIELDS, slots=True)
 
 
-def make_sample(*values: Any) -> Sample:
-    """A sample with these values of `FIELDS`, as a sample holds them; nothing is checked.
+def make_plain(*values: Any) -> Sample:
+    """The sample of a plain row with these values of `PLAIN_FIELDS`, as a sample holds them; nothing is checked.
 
-    A frozen dataclass sets its fields through `object.__setattr__`, which takes six times as long for these 14.
+    A frozen dataclass sets its fields through `object.__setattr__`, which takes six times as long for all 14.
     """
-    sample = _ThawedSample(*values)
+    sample = _ThawedSample(*values, *_NOTHING_ELSE, {})
     sample.__class__ = Sample  # both have the same slots
     made: Sample = sample
     return made
-
-
-def make_image(root: Path, path: str) -> ImageFile:
-    """An image file by the values of its fields."""
-    return ImageFile(root=root, path=path)
 
 
 class _NotPlainError(Exception):
@@ -159,7 +155,7 @@ class PlainRows:
                 answer = self._answers[answer]
             elif answer not in _LETTERS[len(choices)]:
                 return None
-            return make_sample(
+            return make_plain(
                 name if name is not None and self._has_own_ids else f"{dataset}/{number}",
                 dataset,
                 self._images[paths] if type(paths) is str else self._read_images(paths),
@@ -169,8 +165,6 @@ class PlainRows:
                 self._modalities[modality],
                 self._types[kind],
                 self._names[subject],
-                *_NOTHING_ELSE,
-                {},
             )
         except _NotPlainError:
             return None
