@@ -14,7 +14,7 @@ import osler
 PACKAGE = Path(osler.__file__).parent
 LAYERS = [
     {"errors"},
-    {"files", "text", "registry"},
+    {"files", "text", "registry", "elsewhere"},
     {"taxonomy", "facts", "context"},
     {"types", "config"},
     {"prompts", "metrics", "run_folder"},

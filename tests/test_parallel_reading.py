@@ -1,14 +1,15 @@
 """A file read by several processes gives the rows, refusals and notes of reading it alone."""
 
 import json
-import sys
+import pickle
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osler.data.readers.layouts.parallel import cut_file, read_table, reading, receive
+from osler.data.readers.layouts.packing import pack, unpack
+from osler.data.readers.layouts.parallel import cut_file, read_table
 from osler.data.readers.layouts.reading import Part, how_to_read, read_rows
 from osler.data.readers.layouts.tables import find_tables
 from osler.data.readers.read_files import load_lines
@@ -59,30 +60,15 @@ def test_the_rows_are_those_of_one_process(tmp_path: Path, num_processes: int, s
     assert parts(read(path, num_processes, split=split)) == parts(alone)
 
 
-def test_another_process_sends_what_it_reads(tmp_path: Path) -> None:
+def test_plain_and_other_rows_are_packed_in_their_order(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl")
-    how = how_to_read(find_tables(path)[0], None, None, tmp_path, has_own_ids=True)
-    _, stretch = cut_file(path, 2, 1)
-    with reading(stretch, how) as process:
-        part = receive(process, how)
-    assert part is not None
-    assert parts(part) == parts(read_rows(stretch.rows(), how))
-
-
-@pytest.mark.parametrize("python", ["/bin/false", "/none/python", "/bin/true"])
-def test_a_stretch_whose_process_fails_is_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> None:
-    path = write(tmp_path / "rows.jsonl")
-    alone = read(path, 1)
-    monkeypatch.setattr(sys, "executable", python)
-    assert parts(read(path, 2)) == parts(alone)
-
-
-def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "rows.jsonl")
-    (tmp_path / "json.py").write_text("open('imported', 'w').close()")
-    monkeypatch.chdir(tmp_path)
-    read(path, 2)
-    assert not (tmp_path / "imported").exists()
+    (table,) = find_tables(path)
+    how = how_to_read(table, None, None, tmp_path, has_own_ids=True)
+    part = read_rows(table.rows(), how)
+    packed = pickle.loads(pickle.dumps(pack(read_rows(table.rows(), how))))
+    assert len(packed.numbers) > 20
+    assert len(packed.places) > 20
+    assert parts(unpack(packed, how.root)) == parts(part)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:

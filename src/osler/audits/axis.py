@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from osler.audits.baselines import blind_matrix, chance
 from osler.audits.findings import ALL, AxisAudit, LeakKind, RowCounts
 from osler.audits.leaks import Leak, LeakKeys, leak_matrix, names_target
 from osler.audits.numbering import SampleTable, number_parts
-from osler.audits.open_baselines import OpenTable, open_matrix
+from osler.audits.open_baselines import OpenPart, OpenTable, open_matrices
 from osler.audits.question_arrays import QuestionArrays, Vocabulary
 from osler.audits.redrawn import domain_order
 from osler.data.select import NONE
+from osler.elsewhere import calling, calling_here, count_cores
 from osler.taxonomy import AXES, Axis
 from osler.types import Sample
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from osler.audits.numbering import Ints
 
     Domains = dict[str, Ints]
+
+
+_MANY_OPEN: Final = 50_000
+"""Open questions from which on another process is worth its start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,20 +85,40 @@ class Numbered:
         return {domain: places[~self.is_closed[places]] for domain, places in domains.items()}
 
 
-def audit_axis(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered, *, can_recover: bool) -> AxisAudit:
-    """The blind baselines and leaks of an axis.
+def audit_axes(splits: Mapping[Axis, Splits], numbered: Numbered, *, can_recover: bool) -> dict[Axis, AxisAudit]:
+    """The blind baselines and leaks of the axes; those of many open questions are computed by another process meanwhile.
 
     With `can_recover` the train rows of a domain without a train file are collected from the files of the other axis.
     """
-    train, test = _by_domain(axis, splits[axis], numbered.table)
+    from tqdm import tqdm
+
+    domains = {axis: _by_domain(axis, splits[axis], numbered.table) for axis in AXES if axis in splits}
+    parts = {
+        axis: OpenPart(train=numbered.open(train), test=numbered.open(test), has_contexts=_has_contexts(numbered.table, splits[axis]))
+        for axis, (train, test) in domains.items()
+    }
+    begin = calling if len(numbered.open_table.places) >= _MANY_OPEN and count_cores() > 1 else calling_here
+    with begin(open_matrices, numbered.open_table, parts) as find_open:
+        axes = {
+            axis: _audit_axis(axis, *domains[axis], splits, numbered, can_recover=can_recover)
+            for axis in tqdm(domains, desc="audit", unit="axis", delay=2, disable=None)
+        }
+        matrices = find_open()
+    return {axis: make(open_blind=matrices[axis]) for axis, make in axes.items()}
+
+
+def _audit_axis(
+    axis: Axis, train: Domains, test: Domains, splits: Mapping[Axis, Splits], numbered: Numbered, *, can_recover: bool
+) -> partial[AxisAudit]:
+    """The audit of an axis, which lacks `open_blind`."""
     recovered = _recover(axis, splits, numbered) if can_recover and len(splits) > 1 else {}
     arrays, vocabulary = numbered.arrays, numbered.vocabulary
     train_rows, test_rows, recovered_rows = (numbered.closed(domains) for domains in (train, test, recovered))
     recovered_blind = blind_matrix(arrays, recovered_rows, {domain: test_rows[domain] for domain in recovered}, vocabulary)
     leaks = {kind: leak_matrix(keys, train, test) for kind, keys in numbered.keys.items()}
     naming = {domain: numbered.names_target[places[numbered.is_closed[places]]] for domain, places in test.items()}
-    asked = numbered.open(test)
-    return AxisAudit(
+    return partial(
+        AxisAudit,
         axis=axis,
         rows=RowCounts(
             train={domain: len(places) for domain, places in train.items()},
@@ -107,8 +133,7 @@ def audit_axis(axis: Axis, splits: Mapping[Axis, Splits], numbered: Numbered, *,
             for kind, matrix in leaks.items()
         },
         label_in_path={domain: Leak(shared=int(flags.sum()), total=len(flags)).value for domain, flags in naming.items()},
-        open_questions={domain: len(places) for domain, places in asked.items()},
-        open_blind=open_matrix(numbered.open_table, numbered.open(train), asked, has_contexts=_has_contexts(numbered.table, splits[axis])),
+        open_questions={domain: len(places) for domain, places in numbered.open(test).items()},
         recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_rows},
     )
 

@@ -18,6 +18,7 @@ from osler.audits.nearest import QuestionWords
 from osler.audits.open_arrays import OpenArrays
 from osler.grading.comparison import compare
 from osler.metrics.estimates import Share
+from osler.taxonomy import Axis
 from osler.types import Sample
 
 if TYPE_CHECKING:
@@ -236,6 +237,20 @@ class OpenTable:
             answers = OPEN_BASELINES[name].answer(self.questions, train, test)
             self._results[key] = self.grader.grade(answers, test)
         return self._results[key]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPart:
+    """The open questions of one axis, as `open_matrix` takes them."""
+
+    train: Mapping[str, Ints]
+    test: Mapping[str, Ints]
+    has_contexts: bool
+
+
+def open_matrices(table: OpenTable, parts: Mapping[Axis, OpenPart]) -> dict[Axis, dict[str, dict[str, dict[str, Any]]]]:
+    """The `open_matrix` of each axis."""
+    return {axis: open_matrix(table, part.train, part.test, has_contexts=part.has_contexts) for axis, part in parts.items()}
 
 
 def open_matrix(

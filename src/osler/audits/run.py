@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, get_args
 
-from osler.audits.axis import Numbered, Splits, audit_axis, compare_axes, other_axis
+from osler.audits.axis import Numbered, Splits, audit_axes, compare_axes, other_axis
 from osler.audits.baselines import ALL_BASELINES
 from osler.audits.findings import GATES, LEAK_TITLES, Audit, AxisAudit, LeakKind, SharedImages, SourceCases
 from osler.audits.leaks import (
@@ -35,7 +35,7 @@ from osler.images.fingerprints import DEFAULT_DISTANCE, Fingerprint, Opening, de
 from osler.images.near import check_distance
 from osler.images.turned import TurnedPairs, find_turned_pairs
 from osler.metrics import percent
-from osler.taxonomy import AXES, Axis
+from osler.taxonomy import Axis
 from osler.types import ImageSource, Sample
 
 ImageComparison = Literal["auto", "paths", "pixels"]
@@ -83,7 +83,6 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     Raises ConfigError for options out of range and for redrawing data that are redrawn already, and what reading the data raises.
     """
     import numpy as np
-    from tqdm import tqdm
 
     options = options or AuditOptions()
     _check(data, options)
@@ -96,8 +95,7 @@ def audit(data: DataConfig, options: AuditOptions | None = None) -> Audit:
     matching = _choose_matching(table, options, notes)
     train, test = splits[main].train, splits[main].test
     numbered = Numbered.of(samples, table, matching.keys, np.unique(np.concatenate([part.test for part in splits.values()])))
-    bar = tqdm([axis for axis in AXES if axis in splits], desc="audit", unit="axis", delay=2, disable=None)
-    axes = {axis: audit_axis(axis, splits, numbered, can_recover=has_axis_files) for axis in bar}
+    axes = audit_axes(splits, numbered, can_recover=has_axis_files)
     shared = count_shared_images(matching.keys["same_image"].table, train, test)
     cases = cases_by_source(samples, matching.keys["same_case"].table, train, test)
     items: dict[str, RedrawnComparison] = {}

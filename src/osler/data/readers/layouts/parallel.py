@@ -1,18 +1,10 @@
-"""A large JSON Lines file read by several processes, each a stretch of its lines; the rows are those of reading it alone.
-
-Each further process is this module, run by the same Python, and not a fork or a spawned copy of the caller: a fork of a process with
-threads can hang, and a spawned one runs the caller's script again. Where one fails, for whatever reason, its stretch is read here.
-"""
+"""A large JSON Lines file read by several processes, each a stretch of its lines; the rows are those of reading it alone."""
 
 from __future__ import annotations
 
 import io
-import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +15,8 @@ from tqdm import tqdm
 from osler.data.readers.layouts.packing import Packed, pack, unpack
 from osler.data.readers.layouts.reading import How, Part, read_rows
 from osler.data.readers.layouts.tables import Row, Table
-from osler.data.readers.read_files import MAX_FILE_BYTES, load_lines, pausing_collection
-from osler.errors import DataError
+from osler.data.readers.read_files import MAX_FILE_BYTES, load_lines
+from osler.elsewhere import calling, count_cores
 
 LEAST_BYTES: Final = 16 * 1024**2
 """Bytes of a stretch; they take a second or two, and the start of a process a third of one."""
@@ -54,30 +46,23 @@ def read_table(table: Table, how: How, *, least_bytes: int = LEAST_BYTES, num_pr
 
     Raises DataError for a file that cannot be read.
     """
-    num_processes = min(MAX_PROCESSES, _count_cores()) if num_processes is None else num_processes
+    num_processes = min(MAX_PROCESSES, count_cores()) if num_processes is None else num_processes
     stretches = cut_file(table.lines, num_processes, least_bytes) if table.lines is not None else []
     if len(stretches) < 2:
         return read_rows(table.rows(), how)
     first, *others = stretches
     with ExitStack() as stack:
-        readers = [stack.enter_context(reading(stretch, how)) for stretch in others]
+        readers = [stack.enter_context(calling(read_packed, stretch, how)) for stretch in others]
         scale = (_FIRST + len(others)) / _FIRST
         bar = tqdm(first.rows(), desc=f"read {table.name}", unit="row", total=first.count, unit_scale=scale, delay=2, disable=None)
         part = read_rows(bar, how)  # the bar takes it that the others read as fast
-        for stretch, reader in zip(others, readers, strict=True):
-            part.extend(receive(reader, how) or read_rows(stretch.rows(), how))
+        for receive in readers:
+            part.extend(unpack(receive(), how.root))
     return part
 
 
-def _count_cores() -> int:
-    """Cores of this process; of a training in several on this machine, its share, as each of them reads the data."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    others = os.environ.get("LOCAL_WORLD_SIZE", "1")  # torchrun's
-    return cores // max(1, int(others)) if others.isdecimal() else cores
-
-
 def cut_file(path: Path, num_stretches: int, least_bytes: int) -> list[Stretch]:
-    """Stretches of about `least_bytes` or more, the first the largest; none where it would be the only one, and where reading will refuse."""
+    """Stretches of about `least_bytes` or more, the first the largest; none where it would be the only one, or where reading fails."""
     try:
         size = path.stat().st_size
         num_stretches = min(num_stretches, size // least_bytes)
@@ -110,51 +95,6 @@ def _find_lines(stream: io.BufferedReader, targets: Sequence[int]) -> Iterator[t
             yield found, number
 
 
-@contextmanager
-def reading(stretch: Stretch, how: How) -> Iterator[subprocess.Popen[bytes] | None]:
-    """A process that reads a stretch, which does not outlive the block; None where none can be started."""
-    command = [sys.executable, "-P", "-m", __spec__.name]  # -P: no module is taken from the current folder
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError:
-        yield None
-        return
-    with process:
-        assert process.stdin is not None
-        try:
-            with suppress(OSError):  # it has ended already
-                process.stdin.write(pickle.dumps((stretch, how, __file__)))
-                process.stdin.close()
-            yield process
-        finally:
-            process.kill()
-
-
-def receive(process: subprocess.Popen[bytes] | None, how: How) -> Part | None:
-    """What a process has read; None where it failed."""
-    if process is None:
-        return None
-    assert process.stdout is not None
-    content = process.stdout.read()
-    if process.wait() != 0 or not content:
-        return None
-    packed = pickle.loads(content)  # written by this module
-    assert isinstance(packed, Packed)
-    return unpack(packed, how.root)
-
-
-def _main() -> None:
-    """Read the stretch that standard input names, and write its rows to standard output."""
-    stretch, how, own_file = pickle.load(sys.stdin.buffer)  # written by this module
-    if own_file != __file__:
-        sys.exit(1)  # another installation of Osler
-    with pausing_collection(), suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as stream:
-        os.dup2(2, 1)  # nothing that is printed gets among the rows
-        pickle.dump(pack(read_rows(stretch.rows(), how)), stream, protocol=5)
-
-
-if __name__ == "__main__":
-    try:
-        _main()
-    except DataError:
-        sys.exit(1)  # the caller reads the stretch again and raises it
+def read_packed(stretch: Stretch, how: How) -> Packed:
+    """The rows of a stretch, packed for another process. Raises DataError for a file that cannot be read."""
+    return pack(read_rows(stretch.rows(), how))
