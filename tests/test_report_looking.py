@@ -45,8 +45,10 @@ def looked(html: str) -> str:
 
 
 def outside(html: str) -> str:
-    """The page without the section and its link."""
+    """The page without the section and its link, and without the sentence that says of every probe whether it shows use of the image."""
     rest = re.sub(r'<section id="looked".*?</section>', "", html, flags=re.DOTALL)
+    rest, num_sentences = re.subn(r"<li>[^<]* used the image: [^<]*</li>", "", rest)
+    assert num_sentences == 1
     return "\n".join(line for line in rest.replace('<li><a href="#looked">Did it look?</a></li>', "").splitlines() if line)
 
 
