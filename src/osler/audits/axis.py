@@ -104,13 +104,16 @@ def audit_axes(splits: Mapping[Axis, Splits], numbered: Numbered, *, can_recover
             for axis in tqdm(domains, desc="audit", unit="axis", delay=2, disable=None)
         }
         matrices = find_open()
-    return {axis: make(open_blind=matrices[axis]) for axis, make in axes.items()}
+    return {
+        axis: make(open_blind=matrices[axis], open_questions={domain: len(places) for domain, places in parts[axis].test.items()})
+        for axis, make in axes.items()
+    }
 
 
 def _audit_axis(
     axis: Axis, train: Domains, test: Domains, splits: Mapping[Axis, Splits], numbered: Numbered, *, can_recover: bool
 ) -> partial[AxisAudit]:
-    """The audit of an axis, which lacks `open_blind`."""
+    """The audit of an axis, which lacks what is said of open questions."""
     recovered = _recover(axis, splits, numbered) if can_recover and len(splits) > 1 else {}
     arrays, vocabulary = numbered.arrays, numbered.vocabulary
     train_rows, test_rows, recovered_rows = (numbered.closed(domains) for domains in (train, test, recovered))
@@ -133,7 +136,6 @@ def _audit_axis(
             for kind, matrix in leaks.items()
         },
         label_in_path={domain: Leak(shared=int(flags.sum()), total=len(flags)).value for domain, flags in naming.items()},
-        open_questions={domain: len(places) for domain, places in numbered.open(test).items()},
         recovered={domain: {name: grid[domain][domain] for name, grid in recovered_blind.items()} for domain in recovered_rows},
     )
 

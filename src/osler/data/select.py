@@ -246,10 +246,6 @@ def digest_ids(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
-DATASETS: Final = "datasets"
-"""The names of the datasets of a split, in a run's manifest; those of earlier versions lack it."""
-
-
 def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """A split as a run's manifest describes it: {"num_samples": .., "cells": `counts`, "datasets": names, "ids_sha256": hash of the ids}.
 
@@ -257,6 +253,12 @@ def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
     """
     digest = digest_ids(sample.id for sample in samples)
     datasets = sorted({sample.dataset for sample in samples})
-    described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), DATASETS: datasets, "ids_sha256": digest}
+    described: dict[str, Any] = {"num_samples": len(samples), "cells": counts(samples), "datasets": datasets, "ids_sha256": digest}
     redrawn = Counter(str(sample.metadata["distractors"]) for sample in samples if "distractors" in sample.metadata)
     return {**described, "distractors": dict(sorted(redrawn.items()))} if redrawn else described
+
+
+def named_datasets(described: Any) -> list[str] | None:
+    """The datasets that a part of a run's manifest names, as `describe_samples` wrote it; None where an earlier version named none."""
+    names = described.get("datasets") if isinstance(described, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 from osler.audits.credits import Credits, update_credits
 from osler.config import Config
-from osler.data.select import DATASETS, describe_samples, digest_content, load_split
+from osler.data.select import describe_samples, digest_content, load_split, named_datasets
 from osler.errors import ConfigError, DataError, EngineError
 from osler.evaluation.engines import ENGINES, Engine, eval_dtype, open_engine
 from osler.evaluation.engines.answers import AnswersEach
@@ -116,9 +116,8 @@ def trained_modalities(task: EvaluationTask) -> tuple[str, ...]:
     names = tuple(task.config.data.train.modalities)
     place = Path(task.config.policy.path)
     folder = next((one for one in (place, place.parent) if (one / "policy").is_dir()), None)
-    trained = read_json_object(folder / "manifest.json").get("train") if folder is not None else None
-    datasets = trained.get(DATASETS) if isinstance(trained, dict) else None
-    if not isinstance(datasets, list):
+    datasets = named_datasets(read_json_object(folder / "manifest.json").get("train")) if folder is not None else None
+    if datasets is None:
         return names
     others = {sample.modality for sample in task.samples if sample.dataset not in datasets}
     return tuple(name for name in names if name not in others)

@@ -198,10 +198,11 @@ def change_rows(evaluations: Sequence[Evaluation]) -> tuple[ChangeRow, ...]:
             candidates = []
         else:
             candidates = sorted(baselines, key=lambda start: start.strategies != row.strategies)
-        baseline = next((start for start in candidates if same_questions(start, row)), None)
-        if baseline is not None:
-            change = metrics.paired_difference(same_questions(baseline, row), row.records, UNIT)
-            rows.append(ChangeRow(title=row.title, baseline=baseline.title, change=change, detectable=_detectable(change)))
+        pairs = ((start, same_questions(start, row)) for start in candidates)
+        start, before = next(((start, shared) for start, shared in pairs if shared), (None, ()))
+        if start is not None:
+            change = metrics.paired_difference(before, row.records, UNIT)
+            rows.append(ChangeRow(title=row.title, baseline=start.title, change=change, detectable=_detectable(change)))
     adjusted = metrics.holm([row.change.p_value for row in rows])
     return tuple(replace(row, adjusted_p=p_value) for row, p_value in zip(rows, adjusted, strict=True))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from osler.data.readers import GENERAL_READERS
-from osler.data.select import DATASETS
+from osler.data.select import named_datasets
 from osler.reports.load_runs import Evaluation, Run, manifest_cells
 from osler.reports.tables import group_title
 from osler.types import Record
@@ -27,7 +27,7 @@ class Trained:
         A run whose manifest does not name its datasets asks questions of its own `[data]` only, so that those of its evaluations count.
         Names that anybody's data have, such as "jsonl", are those of one dataset only where the folder is the same.
         """
-        named = _named(run)
+        named = named_datasets(run.manifest.get(TRAIN))
         if named is None:
             own = {other.dataset for row in run.evaluations for other in row.records} | {str(_data(run).get("reader"))}
             is_known = asked_in == run.name or record.dataset in own
@@ -80,10 +80,3 @@ def describe_others(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> I
 def _data(run: Run) -> dict[str, Any]:
     data = run.config.get("data")
     return data if isinstance(data, dict) else {}
-
-
-def _named(run: Run) -> list[str] | None:
-    """The datasets that a manifest names; None for those of an earlier version."""
-    part = run.manifest.get(TRAIN)
-    names = part.get(DATASETS) if isinstance(part, dict) else None
-    return [str(name) for name in names] if isinstance(names, list) else None
